@@ -1,0 +1,104 @@
+"""The exceptions of tapegrad: every error a caller may want to catch is a `TapegradError`.
+
+Each also derives from the built-in exception that NumPy users would expect in its place.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CutGradientError",
+    "DTypeError",
+    "DataError",
+    "ExtraMissingError",
+    "GraphError",
+    "InPlaceError",
+    "IndexRangeError",
+    "IntegerInputError",
+    "LabelError",
+    "NonScalarError",
+    "OperationError",
+    "ShapeError",
+    "StaleValueError",
+    "StructureError",
+    "TapeFullError",
+    "TapeMismatchError",
+    "TapegradError",
+    "ThreadError",
+    "UnsupportedError",
+]
+
+
+class TapegradError(Exception):
+    """Base class of every exception that tapegrad defines."""
+
+
+class DataError(TapegradError, ValueError):
+    """A data file is missing, truncated, corrupt or not the file it claims to be."""
+
+
+class OperationError(TapegradError, ValueError):
+    """An operation is declared or called wrongly."""
+
+
+class ShapeError(TapegradError, ValueError):
+    """Shapes do not fit together, or an axis or index does not fit a shape."""
+
+
+class DTypeError(TapegradError, TypeError):
+    """A dtype is not float32 or float64, or two dtypes meet that a tape does not mix."""
+
+
+class IntegerInputError(TapegradError, TypeError):
+    """A derivative was asked with respect to integers or booleans."""
+
+
+class NonScalarError(TapegradError, ValueError):
+    """A gradient was asked of an array of more than one element without a seed."""
+
+
+class TapeMismatchError(TapegradError, ValueError):
+    """Values of two tapes meet in one operation."""
+
+
+class ThreadError(TapegradError, RuntimeError):
+    """A value is used in another thread than the one whose tape it is on."""
+
+
+class StaleValueError(TapegradError, RuntimeError):
+    """A value's tape has been rewound past it, or its recording is finished."""
+
+
+class InPlaceError(TapegradError, RuntimeError):
+    """An edit in place would break a gradient, or has broken it."""
+
+
+class CutGradientError(TapegradError, TypeError):
+    """A value would silently become a plain number and lose its gradient."""
+
+
+class UnsupportedError(TapegradError, TypeError):
+    """A NumPy function, or a form of it, that has no derivative here."""
+
+
+class TapeFullError(TapegradError, MemoryError):
+    """A tape would need more than 2**31 slots."""
+
+
+class LabelError(TapegradError, ValueError):
+    """A class label is NaN, not a whole number, or out of range."""
+
+
+class IndexRangeError(TapegradError, IndexError):
+    """An index on the tape is NaN, not a whole number, or out of range."""
+
+
+class StructureError(TapegradError, TypeError):
+    """An argument has a structure or a leaf that cannot be differentiated or replayed."""
+
+
+class GraphError(TapegradError, ValueError):
+    """A graph is too large to draw, or there is nothing to draw."""
+
+
+class ExtraMissingError(TapegradError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""

@@ -1,0 +1,55 @@
+"""The operation table: every operation that a tape can hold, one row each.
+
+Read `spec` for the shape of a row, then `arithmetic` for what rows look like. Importing this package fills the table;
+the order of the imports is the order of the opcodes.
+"""
+
+from tapegrad.ops import (  # noqa: I001  (the order is the opcodes' order)
+    control,
+    selection,
+    arithmetic,
+    transcendental,
+    activation,
+    reduction,
+    linalg,
+    indexing,
+    loss,
+)
+from tapegrad.ops.spec import (
+    BY_NAME,
+    BY_UFUNC,
+    RUN,
+    TABLE,
+    Elementwise,
+    Interval,
+    Operation,
+    Structured,
+    binary,
+    structured,
+    ternary,
+    unary,
+)
+
+__all__ = [
+    "BY_NAME",
+    "BY_UFUNC",
+    "RUN",
+    "TABLE",
+    "Elementwise",
+    "Interval",
+    "Operation",
+    "Structured",
+    "activation",
+    "arithmetic",
+    "binary",
+    "control",
+    "indexing",
+    "linalg",
+    "loss",
+    "reduction",
+    "selection",
+    "structured",
+    "ternary",
+    "transcendental",
+    "unary",
+]

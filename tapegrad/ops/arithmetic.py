@@ -1,0 +1,104 @@
+"""Arithmetic: one row an operation, value and partial derivatives side by side."""
+
+import numpy as np
+
+from tapegrad.ops.selection import where
+from tapegrad.ops.spec import POSITIVE, REALS, binary, unary
+
+add = binary("add", "z = x + y", inline=True, ufunc=np.add,
+    value=lambda x, y: x + y,
+    partials=lambda x, y, z: (1.0, 1.0))
+
+subtract = binary("subtract", "z = x - y", inline=True, ufunc=np.subtract,
+    value=lambda x, y: x - y,
+    partials=lambda x, y, z: (1.0, -1.0))
+
+multiply = binary("multiply", "z = x y", inline=True, ufunc=np.multiply,
+    value=lambda x, y: x * y,
+    partials=lambda x, y, z: (y, x))
+
+divide = binary("divide", "z = x / y", inline=True, ufunc=np.divide,
+    value=lambda x, y: x / y,
+    partials=lambda x, y, z: (1.0 / y, -z / y),
+    samples=(REALS, POSITIVE))
+
+# Both operands vary. At x = 0 the logarithm is left out: d/dy 0^y is taken as 0.
+power = binary("power", "z = x^y", ufunc=np.power,
+    value=lambda x, y: x**y,
+    partials=lambda x, y, z: (where(y == 0.0, 0.0, y * x ** (y - 1.0)), z * np.log(where(x == 0.0, 1.0, x))),
+    samples=(POSITIVE, REALS),
+    convention="d/dx x^0 = 0 and d/dy 0^y = 0")
+
+# The exponent is a constant of the tape, so the base may be negative: no logarithm is ever taken.
+power_constant = binary("power_constant", "z = x^c, c constant", inline=True,
+    value=lambda x, c: x**c,
+    partials=lambda x, c, z: (where(c == 0.0, 0.0, c * x ** (c - 1.0)), 0.0),
+    samples=(POSITIVE, REALS),
+    convention="d/dx x^0 = 0")
+
+negative = unary("negative", "z = -x", inline=True, ufunc=np.negative,
+    value=lambda x: -x,
+    partials=lambda x, z: -1.0)
+
+absolute = unary("absolute", "z = |x|", inline=True, ufunc=np.absolute,
+    value=lambda x: abs(x),
+    partials=lambda x, z: np.sign(x),
+    convention="derivative 0 at x = 0")
+
+sign = unary("sign", "z = sign x", ufunc=np.sign,
+    value=lambda x: np.sign(x),
+    partials=lambda x, z: 0.0)
+
+floor = unary("floor", "z = floor x", ufunc=np.floor,
+    value=lambda x: np.floor(x),
+    partials=lambda x, z: 0.0)
+
+ceil = unary("ceil", "z = ceil x", ufunc=np.ceil,
+    value=lambda x: np.ceil(x),
+    partials=lambda x, z: 0.0)
+
+trunc = unary("trunc", "z = trunc x", ufunc=np.trunc,
+    value=lambda x: np.trunc(x),
+    partials=lambda x, z: 0.0)
+
+rint = unary("rint", "z = x rounded to the nearest integer, ties to even", ufunc=np.rint,
+    value=lambda x: np.rint(x),
+    partials=lambda x, z: 0.0)
+
+remainder = binary("remainder", "z = x - y floor(x / y)", ufunc=np.remainder,
+    value=lambda x, y: np.remainder(x, y),
+    partials=lambda x, y, z: (1.0, -np.floor(x / y)),
+    samples=(REALS, POSITIVE))
+
+square = unary("square", "z = x^2", inline=True, ufunc=np.square,
+    value=lambda x: x * x,
+    partials=lambda x, z: 2.0 * x)
+
+reciprocal = unary("reciprocal", "z = 1 / x", inline=True, ufunc=np.reciprocal,
+    value=lambda x: 1.0 / x,
+    partials=lambda x, z: -z * z,
+    samples=POSITIVE)
+
+sqrt = unary("sqrt", "z = sqrt x", inline=True, ufunc=np.sqrt,
+    value=lambda x: np.sqrt(x),
+    partials=lambda x, z: 0.5 / z,
+    samples=POSITIVE)
+
+cbrt = unary("cbrt", "z = cube root of x", ufunc=np.cbrt,
+    value=lambda x: np.cbrt(x),
+    partials=lambda x, z: 1.0 / (3.0 * z * z),
+    samples=POSITIVE)
+
+hypot = binary("hypot", "z = sqrt(x^2 + y^2)", ufunc=np.hypot,
+    value=lambda x, y: np.hypot(x, y),
+    partials=lambda x, y, z: (where(z == 0.0, 0.0, x / z), where(z == 0.0, 0.0, y / z)),
+    convention="derivative 0 at the origin")
+
+# The identity. `copy` makes a dense run of a strided view; `detach` lets no gradient through.
+copy = unary("copy", "z = x", ufunc=np.positive,
+    value=lambda x: x,
+    partials=lambda x, z: 1.0)
+
+detach = unary("detach", "z = x, held constant",
+    value=lambda x: x,
+    partials=lambda x, z: 0.0)

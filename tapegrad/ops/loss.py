@@ -1,0 +1,60 @@
+"""Softmax cross-entropy with integer labels, fused: one pass forward, one back."""
+
+import numpy as np
+
+from tapegrad.ops.record import BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.spec import structured
+
+
+def cross_entropy_layout(side, k):
+    # Logits are dense (n, classes); labels are n whole numbers on the tape; the output is n losses.
+    p = k + BINARY_PARAMS
+    return side[k + OPERANDS + SLOT], side[k + OPERANDS + OPERAND_SIZE + SLOT], side[k + OUT], side[p], side[p + 1]
+
+
+def is_label(label, classes):
+    return label >= 0 and label < classes and label == np.floor(label)
+
+
+def cross_entropy_forward(side, k, v):
+    x, labels, out, n, classes = cross_entropy_layout(side, k)
+    for i in range(n):
+        if not is_label(v[labels + i], classes):
+            return False
+    for i in range(n):
+        a = x + i * classes
+        best = v[a]
+        for j in range(1, classes):
+            best = max(best, v[a + j])
+        total = 0.0
+        for j in range(classes):
+            total += np.exp(v[a + j] - best)
+        v[out + i] = np.log(total) + (best - v[a + int(v[labels + i])])
+    return True
+
+
+def cross_entropy_reverse(side, k, v, g):
+    x, labels, out, n, classes = cross_entropy_layout(side, k)
+    for i in range(n):
+        if g[out + i] != 0.0 and is_label(v[labels + i], classes):
+            a, label = x + i * classes, int(v[labels + i])
+            # loss + x[label] is the logarithm of the normaliser, so nothing had to be kept from the forward sweep.
+            logsum = v[out + i] + v[a + label]
+            for j in range(classes):
+                g[a + j] += g[out + i] * np.exp(v[a + j] - logsum)
+            g[a + label] -= g[out + i]
+
+
+def cross_entropy_tangent(side, k, v, t):
+    x, labels, out, n, classes = cross_entropy_layout(side, k)
+    for i in range(n):
+        if is_label(v[labels + i], classes):
+            a, label = x + i * classes, int(v[labels + i])
+            logsum = v[out + i] + v[a + label]
+            t[out + i] = -t[a + label]
+            for j in range(classes):
+                t[out + i] += t[a + j] * np.exp(v[a + j] - logsum)
+
+
+cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,
+    forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent)

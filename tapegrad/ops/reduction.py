@@ -1,0 +1,294 @@
+"""Reductions along an axis, and the running sum.
+
+The operand is seen as (outer, n, inner) with a stride for each; the output is dense, (outer, inner), or for the
+running sum (outer, n, inner). Parameters in the record: outer, n, inner, their three strides, and a sign.
+"""
+
+import numpy as np
+
+from tapegrad.ops.record import OPERANDS, OUT, SLOT, UNARY_PARAMS
+from tapegrad.ops.spec import structured
+
+
+def layout(side, k):
+    p = k + UNARY_PARAMS
+    return side[p], side[p + 1], side[p + 2], side[p + 3], side[p + 4], side[p + 5]
+
+
+def row_sum(v, a, n, s):
+    # Blocks of 256 summed in four lanes keep rounding errors near those of pairwise summation.
+    total = 0.0
+    j = 0
+    while j < n:
+        stop = min(n, j + 256)
+        t0 = 0.0
+        t1, t2, t3 = t0, t0, t0
+        while j + 4 <= stop:
+            t0 += v[a + j * s]
+            t1 += v[a + (j + 1) * s]
+            t2 += v[a + (j + 2) * s]
+            t3 += v[a + (j + 3) * s]
+            j += 4
+        while j < stop:
+            t0 += v[a + j * s]
+            j += 1
+        total += (t0 + t1) + (t2 + t3)
+    return total
+
+
+def sum_forward(side, k, v):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        a, o = x + i * so, out + i * inner
+        if n == 0 or inner > 1:
+            for m in range(inner):
+                v[o + m] = 0.0
+            for j in range(n):
+                for m in range(inner):
+                    v[o + m] += v[a + j * sn + m * si]
+        else:
+            v[o] = row_sum(v, a, n, sn)
+    return True
+
+
+def sum_reverse(side, k, v, g):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for j in range(n):
+            for m in range(inner):
+                g[x + i * so + j * sn + m * si] += g[out + i * inner + m]
+
+
+def sum_tangent(side, k, v, t):
+    sum_forward(side, k, t)
+
+
+def prod_forward(side, k, v):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            o = out + i * inner + m
+            v[o] = 1.0
+            for j in range(n):
+                v[o] *= v[x + i * so + j * sn + m * si]
+    return True
+
+
+def others(v, a, n, s, skip):
+    # The product of all but one factor: right at zeros, and where the whole product under- or overflows.
+    product = 1.0
+    for j in range(n):
+        if j != skip:
+            product *= v[a + j * s]
+    return product
+
+
+def prod_reverse(side, k, v, g):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            o, a = out + i * inner + m, x + i * so + m * si
+            safe = abs(v[o]) > 1e-30 and abs(v[o]) < 1e30
+            if g[o] != 0.0:
+                for j in range(n):
+                    p = v[o] / v[a + j * sn] if safe else others(v, a, n, sn, j)
+                    g[a + j * sn] += g[o] * p
+
+
+def prod_tangent(side, k, v, t):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            o, a = out + i * inner + m, x + i * so + m * si
+            t[o] = 0.0
+            for j in range(n):
+                if t[a + j * sn] != 0.0:
+                    t[o] += t[a + j * sn] * others(v, a, n, sn, j)
+
+
+def max_forward(side, k, v):
+    outer, n, inner, so, sn, si = layout(side, k)
+    sign = side[k + UNARY_PARAMS + 6]
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a = x + i * so + m * si
+            best = v[a]
+            for j in range(1, n):
+                c = v[a + j * sn]
+                if sign * c > sign * best or c != c:
+                    best = c
+            v[out + i * inner + m] = best
+    return True
+
+
+def ties(v, a, n, s, best):
+    count = 0
+    for j in range(n):
+        count += v[a + j * s] == best
+    return count
+
+
+def max_reverse(side, k, v, g):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a, o = x + i * so + m * si, out + i * inner + m
+            count = ties(v, a, n, sn, v[o])
+            for j in range(n):
+                if v[a + j * sn] == v[o]:
+                    g[a + j * sn] += g[o] / count
+
+
+def max_tangent(side, k, v, t):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a, o = x + i * so + m * si, out + i * inner + m
+            count = ties(v, a, n, sn, v[o])
+            t[o] = 0.0
+            for j in range(n):
+                if v[a + j * sn] == v[o]:
+                    t[o] += t[a + j * sn] / count
+
+
+def logsumexp_forward(side, k, v):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a = x + i * so + m * si
+            best = v[a]
+            for j in range(1, n):
+                if v[a + j * sn] > best:
+                    best = v[a + j * sn]
+            if np.isinf(best):
+                v[out + i * inner + m] = best
+            else:
+                total = 0.0
+                for j in range(n):
+                    total += np.exp(v[a + j * sn] - best)
+                v[out + i * inner + m] = best + np.log(total)
+    return True
+
+
+def logsumexp_reverse(side, k, v, g):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a, o = x + i * so + m * si, out + i * inner + m
+            if g[o] != 0.0:
+                for j in range(n):
+                    g[a + j * sn] += g[o] * np.exp(v[a + j * sn] - v[o])
+
+
+def logsumexp_tangent(side, k, v, t):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a, o = x + i * so + m * si, out + i * inner + m
+            t[o] = 0.0
+            for j in range(n):
+                if t[a + j * sn] != 0.0:
+                    t[o] += t[a + j * sn] * np.exp(v[a + j * sn] - v[o])
+
+
+def norm_forward(side, k, v):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a = x + i * so + m * si
+            scale = abs(v[a])
+            for j in range(1, n):
+                if not abs(v[a + j * sn]) <= scale:
+                    scale = abs(v[a + j * sn])
+            if scale == 0.0 or not np.isfinite(scale):
+                v[out + i * inner + m] = scale
+            else:
+                total = 0.0
+                for j in range(n):
+                    total += (v[a + j * sn] / scale) * (v[a + j * sn] / scale)
+                v[out + i * inner + m] = scale * np.sqrt(total)
+    return True
+
+
+def norm_reverse(side, k, v, g):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a, o = x + i * so + m * si, out + i * inner + m
+            if v[o] != 0.0:
+                for j in range(n):
+                    g[a + j * sn] += g[o] * (v[a + j * sn] / v[o])
+
+
+def norm_tangent(side, k, v, t):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            a, o = x + i * so + m * si, out + i * inner + m
+            t[o] = 0.0
+            if v[o] != 0.0:
+                for j in range(n):
+                    t[o] += t[a + j * sn] * (v[a + j * sn] / v[o])
+
+
+def cumsum_forward(side, k, v):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            for j in range(n):
+                z = out + (i * n + j) * inner + m
+                v[z] = v[x + i * so + j * sn + m * si]
+                if j > 0:
+                    v[z] += v[z - inner]
+    return True
+
+
+def cumsum_reverse(side, k, v, g):
+    outer, n, inner, so, sn, si = layout(side, k)
+    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    for i in range(outer):
+        for m in range(inner):
+            total = 0.0
+            for j in range(n - 1, -1, -1):
+                total += g[out + (i * n + j) * inner + m]
+                g[x + i * so + j * sn + m * si] += total
+
+
+def cumsum_tangent(side, k, v, t):
+    cumsum_forward(side, k, t)
+
+
+sum_ = structured("sum", "z = sum of x along an axis", arity=1,
+    forward=sum_forward, reverse=sum_reverse, tangent=sum_tangent)
+
+prod = structured("prod", "z = product of x along an axis", arity=1,
+    forward=prod_forward, reverse=prod_reverse, tangent=prod_tangent)
+
+max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1,
+    forward=max_forward, reverse=max_reverse, tangent=max_tangent,
+    convention="ties share the derivative equally")
+
+logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1,
+    forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent)
+
+norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1,
+    forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent,
+    convention="derivative 0 where the norm is 0")
+
+cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1,
+    forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent)

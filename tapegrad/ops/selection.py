@@ -1,0 +1,65 @@
+"""Choosing between values: comparisons (1 or 0, zero derivative), minimum, maximum, clip, where."""
+
+import numpy as np
+
+from tapegrad.ops.spec import Interval, binary, ternary
+
+less = binary("less", "z = [x < y]", inline=True, ufunc=np.less,
+    value=lambda x, y: 1.0 if x < y else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+less_equal = binary("less_equal", "z = [x <= y]", inline=True, ufunc=np.less_equal,
+    value=lambda x, y: 1.0 if x <= y else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+greater = binary("greater", "z = [x > y]", inline=True, ufunc=np.greater,
+    value=lambda x, y: 1.0 if x > y else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+greater_equal = binary("greater_equal", "z = [x >= y]", inline=True, ufunc=np.greater_equal,
+    value=lambda x, y: 1.0 if x >= y else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+equal = binary("equal", "z = [x = y]", ufunc=np.equal,
+    value=lambda x, y: 1.0 if x == y else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+not_equal = binary("not_equal", "z = [x != y]", ufunc=np.not_equal,
+    value=lambda x, y: 1.0 if x != y else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+logical_and = binary("logical_and", "z = [x and y]", ufunc=np.logical_and,
+    value=lambda x, y: 1.0 if x != 0.0 and y != 0.0 else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+logical_or = binary("logical_or", "z = [x or y]", ufunc=np.logical_or,
+    value=lambda x, y: 1.0 if x != 0.0 or y != 0.0 else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+logical_xor = binary("logical_xor", "z = [x or y, not both]", ufunc=np.logical_xor,
+    value=lambda x, y: 1.0 if (x != 0.0) != (y != 0.0) else 0.0,
+    partials=lambda x, y, z: (0.0, 0.0))
+
+# A NaN operand makes the result NaN, as in NumPy. A tie is shared equally, as in a maximum over an axis.
+maximum = binary("maximum", "z = max(x, y)", inline=True, ufunc=np.maximum,
+    value=lambda x, y: x if x > y or x != x else y,
+    partials=lambda x, y, z: (0.5 * (x > y) + 0.5 * (x >= y), 0.5 * (y > x) + 0.5 * (y >= x)),
+    convention="at a tie each operand has derivative 1/2")
+
+minimum = binary("minimum", "z = min(x, y)", inline=True, ufunc=np.minimum,
+    value=lambda x, y: x if x < y or x != x else y,
+    partials=lambda x, y, z: (0.5 * (x < y) + 0.5 * (x <= y), 0.5 * (y < x) + 0.5 * (y <= x)),
+    convention="at a tie each operand has derivative 1/2")
+
+clip = ternary("clip", "z = min(max(x, low), high)",
+    value=lambda x, low, high: high if high <= low else (low if x < low else (high if x > high else x)),
+    partials=lambda x, low, high, z: (
+        1.0 * (x >= low) * (x <= high) * (low < high),
+        1.0 * (x < low) * (low < high),
+        where(low < high, 1.0 * (x > high), 1.0)),
+    samples=(Interval(-3.0, 3.0), Interval(-1.5, -0.5), Interval(0.5, 1.5)),
+    convention="derivative 1 with respect to x at either bound; high wins where low >= high")
+
+where = ternary("where", "z = x if c, else y",
+    value=lambda c, x, y: x if c != 0.0 else y,
+    partials=lambda c, x, y, z: (0.0, 1.0 * (c != 0.0), 1.0 * (c == 0.0)))

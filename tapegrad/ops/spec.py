@@ -1,0 +1,254 @@
+"""How an operation is declared, and the table that all declarations form.
+
+A row states an operation once: its name, its formula, its value rule, its local partial derivatives, the NumPy
+ufunc it answers to, and the domain its samples come from. Opcodes, the switch of every sweep, NumPy dispatch, the
+listing, the documentation and the tests derive from the row.
+
+A rule is plain Python on numbers. It is read as source and compiled into the sweeps, and it can be called with
+Values to write a derivative as another tape. That is why rules call `np.cos(x)` or another operation, never
+`math.cos(x)`: NumPy functions and operations work on numbers and on Values alike.
+
+Conventions at kinks and ties are stated in the rows. A zero adjoint is never multiplied by a partial derivative, so
+an infinite partial of a branch that was not taken cannot leak as NaN.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad.errors import OperationError
+
+# An instruction whose opcode has this bit set works on many elements: its operands, counts and strides are in the
+# side array. Below it, an instruction is one scalar operation and all it needs are three slots.
+RUN = 1 << 16
+
+
+class Interval(NamedTuple):
+    """The open interval that samples of an operand are drawn from."""
+
+    low: float
+    high: float
+
+
+REALS = Interval(-3.0, 3.0)
+POSITIVE = Interval(0.1, 4.0)
+UNIT = Interval(-0.95, 0.95)
+ABOVE_ONE = Interval(1.1, 4.0)
+ABOVE_MINUS_ONE = Interval(-0.9, 3.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One row of the table.
+
+    Calling an operation with Values records it; with plain numbers or arrays it computes.
+    """
+
+    name: str
+    opcode: int
+    arity: int
+    formula: str
+    ufunc: np.ufunc | None = None
+    convention: str = ""
+    doc: str = field(default="", repr=False)
+
+    def __call__(self, *args: Any) -> Any:
+        for arg in args:
+            apply = getattr(type(arg), "_apply_operation", None)
+            if apply is not None:
+                return apply(self, args)
+        return self.compute(*args)
+
+    def compute(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(Operation):
+    """z = f(x, y, ...), one element at a time. A scalar instruction, or a run with strides."""
+
+    value: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
+    partials: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
+    samples: tuple[Interval, ...] = ()
+    inline: bool = False
+
+    def __call__(self, *args: Any) -> Any:
+        if len(args) != self.arity:
+            raise OperationError(f"{self.name} takes {self.arity} arguments, {len(args)} were given")
+        return super().__call__(*args)
+
+    def compute(self, *args: Any) -> Any:
+        """The value on plain numbers or arrays."""
+        if self.ufunc is not None:
+            return self.ufunc(*args)
+        with np.errstate(all="ignore"):
+            result = np.frompyfunc(self.value, self.arity, 1)(*args)
+        return np.asarray(result, np.result_type(float, *args))[()]
+
+
+@dataclass(frozen=True, eq=False)
+class Structured(Operation):
+    """An operation over whole arrays, with kernels of its own.
+
+    Each kernel reads the instruction's record in the side array at position k. `forward(side, k, v)` returns True
+    when its operands are in order (labels and indices within range), `reverse(side, k, v, g)` accumulates into the
+    adjoints of its active operands, `tangent(side, k, v, t)` writes the tangent of its output.
+    """
+
+    forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
+    reverse: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
+    tangent: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
+
+
+TABLE: list[Operation] = []
+BY_NAME: dict[str, Operation] = {}
+BY_UFUNC: dict[np.ufunc, Operation] = {}
+
+
+def _add(operation: Operation) -> Any:
+    if not operation.name.isidentifier():
+        raise OperationError(f"an operation's name must be an identifier, not {operation.name!r}")
+    if operation.name in BY_NAME:
+        raise OperationError(f"there is already an operation named {operation.name!r}")
+    if operation.ufunc is not None and operation.ufunc in BY_UFUNC:
+        raise OperationError(f"{operation.ufunc} already stands for {BY_UFUNC[operation.ufunc].name!r}")
+    TABLE.append(operation)
+    BY_NAME[operation.name] = operation
+    if operation.ufunc is not None:
+        BY_UFUNC[operation.ufunc] = operation
+    return operation
+
+
+def _check_rule(name: str, what: str, rule: Callable[..., Any], count: int) -> None:
+    rule = getattr(rule, "py_func", rule)
+    if not callable(rule):
+        raise OperationError(f"{name}: the {what} rule must be a function, not {type(rule).__name__}")
+    found = len(inspect.signature(rule).parameters)
+    if found != count:
+        raise OperationError(f"{name}: the {what} rule must take {count} arguments, it takes {found}")
+
+
+def _elementwise(
+    arity: int,
+    name: str,
+    formula: str,
+    value: Callable[..., Any],
+    partials: Callable[..., Any],
+    samples: tuple[Interval, ...] | Interval | None,
+    ufunc: np.ufunc | None,
+    convention: str,
+    inline: bool,
+) -> Elementwise:
+    _check_rule(name, "value", value, arity)
+    _check_rule(name, "partials", partials, arity + 1)
+    if samples is None or isinstance(samples, Interval):
+        samples = (samples or REALS,) * arity
+    row = Elementwise(
+        name=name,
+        opcode=len(TABLE),
+        arity=arity,
+        formula=formula,
+        ufunc=ufunc,
+        convention=convention,
+        value=value,
+        partials=partials,
+        samples=samples,
+        inline=inline,
+    )
+    return _add(row)
+
+
+def unary(
+    name: str,
+    formula: str,
+    *,
+    value: Callable[[Any], Any],
+    partials: Callable[[Any, Any], Any],
+    samples: Interval | None = None,
+    ufunc: np.ufunc | None = None,
+    convention: str = "",
+    inline: bool = False,
+) -> Elementwise:
+    """Declare an operation z = f(x).
+
+    `value(x)` is its value and `partials(x, z)` its derivative dz/dx, where z is the value already computed.
+    Both are read as source: write them as lambdas or functions in a file, of arithmetic, `np` functions and other
+    operations. `samples` is the interval of sensible inputs, from which tests draw. `inline` gives the scalar form a
+    branch of its own in the sweeps: some nanoseconds faster, paid for by everybody's first compilation.
+
+    Raises OperationError for a taken name or a rule with the wrong number of arguments.
+
+    >>> import tapegrad as tg
+    >>> from tapegrad.ops import BY_NAME
+    >>> BY_NAME["tanh"].formula
+    'z = tanh x'
+    """
+    return _elementwise(1, name, formula, value, partials, samples, ufunc, convention, inline)
+
+
+def binary(
+    name: str,
+    formula: str,
+    *,
+    value: Callable[[Any, Any], Any],
+    partials: Callable[[Any, Any, Any], Any],
+    samples: tuple[Interval, Interval] | Interval | None = None,
+    ufunc: np.ufunc | None = None,
+    convention: str = "",
+    inline: bool = False,
+) -> Elementwise:
+    """Declare an operation z = f(x, y): `value(x, y)`, and `partials(x, y, z)` returning (dz/dx, dz/dy).
+
+    See `unary`.
+    """
+    return _elementwise(2, name, formula, value, partials, samples, ufunc, convention, inline)
+
+
+def ternary(
+    name: str,
+    formula: str,
+    *,
+    value: Callable[[Any, Any, Any], Any],
+    partials: Callable[[Any, Any, Any, Any], Any],
+    samples: tuple[Interval, Interval, Interval] | Interval | None = None,
+    ufunc: np.ufunc | None = None,
+    convention: str = "",
+    inline: bool = False,
+) -> Elementwise:
+    """Declare an operation z = f(x, y, w): `value(x, y, w)`, and `partials(x, y, w, z)` returning three partials.
+
+    See `unary`.
+    """
+    return _elementwise(3, name, formula, value, partials, samples, ufunc, convention, inline)
+
+
+def structured(
+    name: str,
+    formula: str,
+    *,
+    arity: int,
+    forward: Callable[..., Any],
+    reverse: Callable[..., Any],
+    tangent: Callable[..., Any],
+    convention: str = "",
+) -> Structured:
+    """Declare an operation over whole arrays by its three kernels; see `Structured` for what each receives."""
+    _check_rule(name, "forward", forward, 3)
+    _check_rule(name, "reverse", reverse, 4)
+    _check_rule(name, "tangent", tangent, 4)
+    row = Structured(
+        name=name,
+        opcode=len(TABLE),
+        arity=arity,
+        formula=formula,
+        convention=convention,
+        forward=forward,
+        reverse=reverse,
+        tangent=tangent,
+    )
+    return _add(row)

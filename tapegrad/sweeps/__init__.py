@@ -1,0 +1,12 @@
+"""Replaying a tape: forward, reverse and tangent sweeps, compiled by Numba and cached on disk.
+
+`forward`, `reverse`, `tangent`, `operands` and `entry` are the handwritten loops, `source` reads the rules, `generate`
+writes the module that Numba compiles, `kernels` compiles and calls the operations over many elements, and `store` keeps
+it all on disk. `sweeps_for` hands out the compiled functions.
+"""
+
+from tapegrad.sweeps.kernels import FORWARD, REVERSE, TANGENT
+from tapegrad.sweeps.generate import BLOCK, SCRATCH
+from tapegrad.sweeps.store import Sweeps, cache_folder, sweeps_for
+
+__all__ = ["BLOCK", "FORWARD", "REVERSE", "SCRATCH", "TANGENT", "Sweeps", "cache_folder", "sweeps_for"]

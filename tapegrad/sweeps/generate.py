@@ -1,0 +1,154 @@
+"""The sweeps of one dtype, as the text of a module: handwritten loops, with the switch filled in from the table."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from tapegrad.ops import RUN, TABLE, Elementwise, Structured, control, record
+from tapegrad.sweeps.source import Module
+
+# Elements of a block in an elementwise run: three blocks of operands and one of results stay in the first-level cache.
+BLOCK = 256
+# Every arena ends in scratch space for one block an operand.
+SCRATCH = 3 * BLOCK
+
+ENTRIES = ("sweep", "tangent")
+_TEMPLATES = ("operands", "forward", "reverse", "tangent", "entry")
+_OPERANDS = "xyw"
+
+
+def sweeps_source(dtype: np.dtype) -> str:
+    """The text of the module that sweeps tapes of `dtype`, for the table as it stands."""
+    module = Module(dtype)
+    constants = {name: value for name, value in vars(record).items() if name.isupper()}
+    constants |= {"RUN": RUN, "BLOCK": BLOCK, "SCRATCH": SCRATCH, "EXPECT": control.expect.opcode, "LEAF": control.leaf.opcode}
+    fill = _Fill(module, constants)
+    for name in _TEMPLATES:
+        for tree in ast.parse((Path(__file__).parent / f"{name}.py").read_text()).body:
+            if isinstance(tree, ast.FunctionDef):
+                module.add(fill.visit(tree))
+    module.imports.add("from tapegrad.sweeps.kernels import as_array, call_run, call_structured")
+    _add_kernels(module)
+    return module.text(ENTRIES)
+
+
+class _Fill(ast.NodeTransformer):
+    """Puts numbers in place of a template's constants, and the table's branches in place of its switch."""
+
+    def __init__(self, module: Module, constants: dict[str, int]) -> None:
+        self.module, self.constants = module, constants
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(self.constants[node.id]) if node.id in self.constants else node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        return ast.parse(f"T({node.value!r})", mode="eval").body if type(node.value) is float else node
+
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
+        self.generic_visit(node)
+        test = node.test
+        if not (isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "SWITCH"):
+            return node
+        assert isinstance(test.args[0], ast.Constant)
+        chain = node.orelse
+        for opcode, body in reversed(list(self.branches(str(test.args[0].value)))):
+            branch = ast.parse(f"if op == {opcode}:\n" + "\n".join(f"    {line}" for line in body)).body[0]
+            assert isinstance(branch, ast.If)
+            branch.orelse = chain
+            chain = [branch]
+        return chain
+
+    def branches(self, sweep: str) -> list[tuple[int, list[str]]]:
+        rows = [row for row in TABLE if isinstance(row, Elementwise) and row.inline]
+        return [(row.opcode, _SCALAR[sweep](self.module, row)) for row in rows]
+
+
+def _add_kernels(module: Module) -> None:
+    """One function for each operation and sweep, to be compiled when a tape needs it; see `kernels`."""
+    for row in TABLE:
+        if isinstance(row, Elementwise):
+            for kind, emit in _RUN.items():
+                lines = ["for j in range(n):", *(f"    {line}" for line in emit(module, row))]
+                module.add_kernel(f"{kind}_{row.name}", "n, z, x, y, w, dz, dx, dy, dw", lines)
+        elif isinstance(row, Structured):
+            for kind in _RUN:
+                call = f"{module.function(getattr(row, kind))}(as_array(side, (n_side,)), k, as_array(v, (n,))"
+                lines = [f"{call}, as_array(d, (n,)))", "return True"]
+                if kind == "forward":
+                    lines = [f"return {call})"]
+                module.add_kernel(f"{kind}_{row.name}", "side, n_side, k, v, d, n", lines)
+
+
+def _is_zero(partial: str) -> bool:
+    return partial in ("0.0", "T(0.0)")
+
+
+def _times(partial: str, factor: str) -> str:
+    if partial in ("1.0", "T(1.0)"):
+        return factor
+    if partial in ("-1.0", "-T(1.0)"):
+        return f"-{factor}"
+    return f"{factor} * ({partial})"
+
+
+# In a scalar branch the slots of out and operands stand in o, a and b.
+_SLOTS = ("a", "b")
+
+
+def _partials(module: Module, row: Elementwise, operands: Iterable[str], result: str) -> list[str]:
+    return module.rule(row.partials, [*operands, result])
+
+
+def _scalar_forward(module: Module, row: Elementwise) -> list[str]:
+    (value,) = module.rule_value(row, [f"v[{s}]" for s in _SLOTS[: row.arity]])
+    return [f"v[o] = {value}"]
+
+
+def _scalar_partials(module: Module, row: Elementwise) -> list[tuple[str, str]]:
+    partials = _partials(module, row, [f"v[{s}]" for s in _SLOTS[: row.arity]], "v[o]")
+    return [(s, p) for s, p in zip(_SLOTS, partials, strict=False) if not _is_zero(p)]
+
+
+def _scalar_reverse(module: Module, row: Elementwise) -> list[str]:
+    return [f"g[{s}] += {_times(p, 'gz')}" for s, p in _scalar_partials(module, row)] or ["pass"]
+
+
+def _scalar_tangent(module: Module, row: Elementwise) -> list[str]:
+    terms = [f"({_times(p, f't[{s}]')} if t[{s}] != T(0.0) else T(0.0))" for s, p in _scalar_partials(module, row)]
+    return [f"t[o] = {' + '.join(terms) or 'T(0.0)'}"]
+
+
+def _block_partials(module: Module, row: Elementwise) -> list[tuple[str, str]]:
+    partials = _partials(module, row, [f"{n}[j]" for n in _OPERANDS[: row.arity]], "z[j]")
+    return list(zip(_OPERANDS, partials, strict=False))
+
+
+def _run_forward(module: Module, row: Elementwise) -> list[str]:
+    (value,) = module.rule_value(row, [f"{n}[j]" for n in _OPERANDS[: row.arity]])
+    return [f"z[j] = {value}"]
+
+
+def _run_reverse(module: Module, row: Elementwise) -> list[str]:
+    lines = []
+    for n, partial in _block_partials(module, row):
+        product = _times(partial, "dz[j]")
+        constant = _is_zero(partial) or "[j]" not in partial
+        lines.append(f"d{n}[j] = {product if constant else f'{product} if dz[j] != T(0.0) else T(0.0)'}")
+    return lines
+
+
+def _run_tangent(module: Module, row: Elementwise) -> list[str]:
+    lines = ["tj = T(0.0)"]
+    for n, partial in _block_partials(module, row):
+        if not _is_zero(partial):
+            lines.append(f"tj += {_times(partial, f'd{n}[j]')} if d{n}[j] != T(0.0) else T(0.0)")
+    return [*lines, "dz[j] = tj"]
+
+
+_Emit = Callable[[Module, Elementwise], list[str]]
+_SCALAR: dict[str, _Emit] = {"forward": _scalar_forward, "reverse": _scalar_reverse, "tangent": _scalar_tangent}
+_RUN: dict[str, _Emit] = {"forward": _run_forward, "reverse": _run_reverse, "tangent": _run_tangent}

@@ -1,0 +1,107 @@
+"""Keeping compiled sweeps: one generated module for each dtype and each state of the operation table.
+
+Numba caches compiled code beside the file it came from and notices a change of that file only. So everything that
+the sweeps are made of is written into one file, named by a digest of what it was made from: an edited rule is another
+file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+from tapegrad.ops import TABLE, Operation
+from tapegrad.sweeps import kernels
+from tapegrad.sweeps.generate import sweeps_source
+
+
+class Sweeps:
+    """The compiled sweeps of one dtype, and the kernels they call.
+
+    `sweep(code, side, v, g, x, seed, steps)` computes values (steps 1), adjoints (2) or both (3);
+    `tangent(code, side, v, t, start, stop)` carries tangents along.
+    """
+
+    def __init__(self, module: Any, dtype: np.dtype) -> None:
+        self.sweep: Callable[..., int] = module.sweep
+        self.tangent: Callable[..., None] = module.tangent
+        self.module = module
+        self.dtype = dtype
+
+    def require(self, opcodes: Iterable[int], kind: int) -> None:
+        """Have the kernels of these operations at hand; see `kernels`."""
+        for opcode in opcodes:
+            kernels.require(self.module, self.dtype, opcode, kind)
+
+
+@cache
+def cache_folder() -> Path:
+    """Where generated sweeps and their machine code are kept.
+
+    `TAPEGRAD_CACHE` if it is set, else `tapegrad` in the user's cache folder; a folder of this process alone where
+    neither can be written.
+
+    >>> cache_folder().is_dir()
+    True
+    """
+    named = os.environ.get("TAPEGRAD_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapegrad"
+    folder = Path(named).expanduser() if named else base
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="tapegrad-"))
+
+
+def _rules(row: Operation) -> list[Callable[..., Any]]:
+    kinds = ("value", "partials", "forward", "reverse", "tangent")
+    rules = [rule for rule in (getattr(row, kind, None) for kind in kinds) if rule is not None]
+    return [getattr(rule, "py_func", rule) for rule in rules]
+
+
+def _digest(dtype: np.dtype) -> str:
+    # Rules of ours name nothing outside their folder, so its files stand for them, and reading those is quicker than
+    # writing the module. A rule from elsewhere may name anything, so there the module itself is digested.
+    package = Path(__file__).parents[1]
+    ours = all(
+        Path(rule.__code__.co_filename).parent == package / "ops" for row in TABLE for rule in _rules(row)
+    )
+    files = sorted([*(package / "ops").glob("*.py"), *(package / "sweeps").glob("*.py")])
+    parts = [numba.__version__, np.__version__, dtype.name, *(f.read_text() for f in files)]
+    if not ours:
+        parts.append(sweeps_source(dtype))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def _load(dtype: np.dtype, rows: int) -> Sweeps:
+    name = f"sweeps_{dtype.name}_{_digest(dtype)}"
+    path = cache_folder() / f"{name}.py"
+    if not path.exists():
+        # Written elsewhere and moved, so that no other process ever reads half a file.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            file.write(sweeps_source(dtype))
+        os.replace(file.name, path)
+    spec = importlib.util.spec_from_file_location(f"tapegrad_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return Sweeps(module, dtype)
+
+
+def sweeps_for(dtype: np.dtype) -> Sweeps:
+    """The sweeps of a dtype, for the operation table as it stands now."""
+    return _load(dtype, len(TABLE))

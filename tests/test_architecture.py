@@ -1,0 +1,177 @@
+"""What holds of the source as a whole: imports go down only, names are documented, files stay short."""
+
+import ast
+import graphlib
+import importlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
+
+# A module or package may import from its own floor (without a cycle) and from those below. The package
+# itself, tapegrad/__init__.py, stands above them all: it imports any of them, and none imports from it.
+FLOORS = {
+    "errors": 0,
+    "pytree": 0,
+    "ops": 1,
+    "sweeps": 2,
+    "tape": 3,
+    "value": 4,
+    "numpy_api": 4,
+    "recording": 5,
+    "transforms": 6,
+    "native": 7,
+    "sparse": 7,
+    "njit": 7,
+    "inspect": 7,
+    "nn": 7,
+    "optim": 7,
+    "data": 7,
+}
+ROOT = "tapegrad"
+DOCUMENTED = ["tapegrad", "tapegrad.nn", "tapegrad.optim", "tapegrad.data"]
+MAX_LINES = 400
+
+
+def sources(package=PACKAGE):
+    return sorted(package.rglob("*.py"))
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def top_level(package=PACKAGE):
+    """Names of the modules and packages directly inside the package."""
+    names = {path.relative_to(package).parts[0].removesuffix(".py") for path in sources(package)}
+    return names - {"__init__"}
+
+
+def imports(path, package=PACKAGE):
+    """(line, top-level name) of each import of the package from itself, wherever in the file it stands.
+
+    The name is ROOT for what is taken from tapegrad/__init__.py.
+    """
+    names = top_level(package)
+    folder = [ROOT, *path.relative_to(package).parent.parts]
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            targets = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = folder[: len(folder) - node.level + 1] if node.level else []
+            base = start + (node.module.split(".") if node.module else [])
+            targets = [[*base, alias.name] for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            if target[0] == ROOT:
+                below = target[1] if len(target) > 1 else ROOT
+                yield node.lineno, below if below in names else ROOT
+
+
+def faults(package, floors):
+    """What is wrong with the imports of the package, as messages."""
+    found = []
+    edges = {name: set() for name in floors}
+    for name in sorted(top_level(package) - floors.keys()):
+        found.append(f"tapegrad/{name}: its floor is not declared; add it to FLOORS in {Path(__file__).name}")
+    for path in sources(package):
+        name = path.relative_to(package).parts[0].removesuffix(".py")
+        if name not in floors:  # __init__, or reported above
+            continue
+        for line, target in imports(path, package):
+            where = f"tapegrad/{path.relative_to(package)}:{line}"
+            if target == ROOT:
+                found.append(f"{where}: imports from the package itself, not from the defining module")
+            elif target not in floors:
+                found.append(f"{where}: imports {target}, whose floor is not declared")
+            elif floors[target] > floors[name]:
+                found.append(
+                    f"{where}: {name} (floor {floors[name]}) imports {target} (floor {floors[target]}); "
+                    "imports go down only"
+                )
+            elif target != name:
+                edges[name].add(target)
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        found.append(f"imports in a cycle on one floor: {' <- '.join(error.args[1])}")
+    return found
+
+
+def test_imports_go_down_only():
+    assert sources(), f"no sources in {PACKAGE}"
+    assert not (found := faults(PACKAGE, FLOORS)), "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("low.py", "from tapegrad.high import f", "low.py:1: low (floor 0) imports high (floor 1)"),
+        ("low.py", "import tapegrad.high", "low (floor 0) imports high"),
+        ("low.py", "from tapegrad import high", "low (floor 0) imports high"),
+        ("low.py", "from . import high", "low (floor 0) imports high"),
+        ("low.py", "from .high.inner import f", "low (floor 0) imports high"),
+        ("low.py", "def f():\n    from tapegrad.high import g", "low.py:2: low (floor 0)"),
+        ("low.py", "if TYPE_CHECKING:\n    import tapegrad.high", "low.py:2: low (floor 0)"),
+        ("low.py", "import tapegrad", "imports from the package itself"),
+        ("low.py", "from tapegrad import grad", "imports from the package itself"),
+        ("high/inner.py", "from .. import grad", "imports from the package itself"),
+        ("stray.py", "", "tapegrad/stray: its floor is not declared"),
+        ("stray/kernels.py", "", "tapegrad/stray: its floor is not declared"),
+        ("low.py", "import tapegrad.beside", "imports in a cycle on one floor"),
+        ("low.py", "import numpy\nfrom tapegrad.low import f", None),
+        ("high/inner.py", "from . import other\nfrom .other import f\nfrom ..low import g", None),
+        ("__init__.py", "from tapegrad.high import f\nfrom tapegrad import low", None),
+    ],
+)
+def test_the_import_check_sees(tmp_path, file, text, message):
+    package = tmp_path / "tapegrad"
+    (package / "high").mkdir(parents=True)
+    (package / "low.py").touch()
+    (package / "beside.py").write_text("import tapegrad.low")
+    (package / "high" / "__init__.py").touch()
+    (package / file).parent.mkdir(exist_ok=True)
+    (package / file).write_text(text)
+    found = faults(package, {"low": 0, "beside": 0, "high": 1})
+    if message is None:
+        assert not found
+    else:
+        assert len(found) == 1 and message in found[0], found
+
+
+def undocumented(module):
+    """Public classes and functions of a module without a docstring of their own."""
+    for name in module.__all__:
+        thing = getattr(module, name)
+        doc = thing.__doc__ or ""
+        # A dataclass without a docstring gets its signature for one.
+        if callable(thing) and (not doc.strip() or doc.startswith(f"{name}(")):
+            yield f"{module.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_public_names_have_docstrings(name):
+    if not (PACKAGE.parent / name.replace(".", "/")).is_dir():
+        pytest.skip(f"{name} does not exist")
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} has no docstring"
+    assert module.__all__, f"{name} exports nothing"
+    assert not (bare := list(undocumented(module))), f"no docstring: {', '.join(bare)}"
+
+
+def test_no_print():
+    printing = [
+        f"tapegrad/{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not printing, f"print is called in {', '.join(printing)}"
+
+
+def test_files_can_be_read_in_one_sitting():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    long = [f"tapegrad/{path.relative_to(PACKAGE)} ({n})" for path, n in lengths.items() if n > MAX_LINES]
+    assert not long, f"over {MAX_LINES} lines: {', '.join(long)}"
