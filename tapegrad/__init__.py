@@ -1,7 +1,41 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
-from tapegrad import functions as _functions  # noqa: F401  (registers NumPy's functions)
+from tapegrad import errors, ops
+from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack
+from tapegrad.recording import Recording, record
 from tapegrad.tape import Tape, current_tape
+from tapegrad.transforms import grad, value_and_grad
 from tapegrad.value import Value
 
-__all__ = ["Tape", "Value", "current_tape"]
+# Operations that NumPy does not have. NumPy's own functions work on Values as they are.
+sigmoid = ops.BY_NAME["sigmoid"]
+softplus = ops.BY_NAME["softplus"]
+relu = ops.BY_NAME["relu"]
+leaky_relu = ops.BY_NAME["leaky_relu"]
+gelu = ops.BY_NAME["gelu"]
+erf = ops.BY_NAME["erf"]
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Recording",
+    "Tape",
+    "Value",
+    "cross_entropy",
+    "current_tape",
+    "erf",
+    "errors",
+    "gelu",
+    "grad",
+    "leaky_relu",
+    "log_softmax",
+    "logsumexp",
+    "ops",
+    "record",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "stack",
+    "value_and_grad",
+]

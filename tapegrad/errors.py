@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "ExtraMissingError",
     "GraphError",
+    "GuardError",
     "InPlaceError",
     "IndexRangeError",
     "IntegerInputError",
@@ -102,3 +103,7 @@ class GraphError(TapegradError, ValueError):
 
 class ExtraMissingError(TapegradError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class GuardError(TapegradError, RuntimeError):
+    """A function takes another branch each time it is recorded, at the same inputs."""

@@ -4,9 +4,9 @@ Parameters in the record: batch count, M, K, N; then for each operand its batch 
 transposed, and its leading dimension. The output is dense (batch, M, N).
 """
 
+from tapegrad.ops.blas import gemm
 from tapegrad.ops.record import ACTIVE, BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.ops.spec import structured
-from tapegrad.ops.blas import gemm
 
 
 def multiply_add(tx, ty, m, n, k, x, xo, ldx, y, yo, ldy, beta, c, co, ldc, tc):

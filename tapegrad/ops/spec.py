@@ -106,8 +106,8 @@ class Structured(Operation):
 
 
 TABLE: list[Operation] = []
-BY_NAME: dict[str, Operation] = {}
-BY_UFUNC: dict[np.ufunc, Operation] = {}
+BY_NAME: dict[str, Any] = {}
+BY_UFUNC: dict[np.ufunc, Any] = {}
 
 
 def _add(operation: Operation) -> Any:

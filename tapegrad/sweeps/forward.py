@@ -10,12 +10,16 @@ def forward(code, side, v, start, stop):
     # The first guard that no longer holds, or instruction whose operands are out of range; -1 when all is well.
     # Kept as a flag, because leaving the loop costs more than finishing it (measured: 6.3 ns an operation against 2.7).
     failed = -1
+    # Unsigned indices into one row of numbers: no wraparound to check, no stride to multiply by (a quarter faster).
+    flat, one, two, three = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3)
     for i in range(start, stop):
-        op, o, a, b = code[i, 0], code[i, 1], code[i, 2], code[i, 3]
+        j = np.uint64(4 * i)
+        op, o, a, b = flat[j], flat[j + one], flat[j + two], flat[j + three]
         if SWITCH("forward"):
             pass
         elif op == EXPECT:
-            if failed < 0 and v[a] != v[b]:
+            # NaN expected and NaN found is no other branch.
+            if failed < 0 and v[a] != v[b] and (v[a] == v[a] or v[b] == v[b]):
                 failed = i
         elif op >= RUN:
             if not forward_run(np.int64(op) - RUN, side, np.int64(a), v) and failed < 0:

@@ -27,8 +27,8 @@ from tapegrad.ops.spec import Elementwise
 
 # The same function on numbers under another name, which Numba compiles in a fraction of the time. (Uncompiled, `math`
 # raises where NumPy returns NaN or infinity.)
-_IN_MATH = {name: name for name in "cos cosh exp expm1 hypot log log10 log1p sin sinh sqrt tan tanh".split()}
-_IN_MATH |= {f"arc{name}": f"a{name}" for name in "cos cosh sin sinh tan tan2 tanh".split()}
+_IN_MATH = {name: name for name in ["cos", "cosh", "exp", "expm1", "hypot", "log", "log10", "log1p", "sin", "sinh", "sqrt", "tan", "tanh"]}
+_IN_MATH |= {f"arc{name}": f"a{name}" for name in ["cos", "cosh", "sin", "sinh", "tan", "tan2", "tanh"]}
 
 _Intrinsic = type(intrinsic(lambda typingctx: None))
 

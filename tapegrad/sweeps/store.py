@@ -19,6 +19,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import config, types
 
 from tapegrad.ops import TABLE, Operation
 from tapegrad.sweeps import kernels
@@ -33,7 +34,7 @@ class Sweeps:
     """
 
     def __init__(self, module: Any, dtype: np.dtype) -> None:
-        self.sweep: Callable[..., int] = module.sweep
+        self.sweep: Callable[..., int] = _entry(module.sweep, dtype)
         self.tangent: Callable[..., None] = module.tangent
         self.module = module
         self.dtype = dtype
@@ -42,6 +43,16 @@ class Sweeps:
         """Have the kernels of these operations at hand; see `kernels`."""
         for opcode in opcodes:
             kernels.require(self.module, self.dtype, opcode, kind)
+
+
+def _entry(sweep: Any, dtype: np.dtype) -> Callable[..., int]:
+    """The compiled entry point itself: it checks its arguments, and skips Numba's search for a matching signature."""
+    if config.DISABLE_JIT:
+        return sweep
+    real = numba.from_dtype(dtype)[::1]
+    arguments = (types.uint32[:, ::1], types.int64[::1], real, real, real, types.int64, types.int64)
+    sweep.compile(arguments)
+    return sweep.overloads[arguments].entry_point
 
 
 @cache

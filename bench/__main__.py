@@ -1,0 +1,63 @@
+"""Run every comparison, interleaved, and write bench/RESULTS.md: `python -m bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import machine, memory, start
+from bench.compare import set_up_table, table
+from bench.run import MODULES
+
+HERE = Path(__file__).parent
+TITLES = {
+    "calls": "Overhead of a call",
+    "replay": "Replay, forward and reverse together",
+    "recording": "Recording from Python",
+    "scalar_mlp": "micrograd's case",
+    "mnist": "MNIST step",
+    "mnist_epoch": "MNIST epoch",
+}
+THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
+
+
+def run(module: str, threads: int, rounds: int) -> list[dict]:
+    """The comparisons of a module, in a process of their own that has so many threads."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.run", module, "--rounds", str(rounds)],
+        stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent,
+        env=os.environ | machine.thread_environment(threads),
+    )  # fmt: skip
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
+    parser.add_argument("--modules", nargs="*", default=[*MODULES, "start", "memory"], help="leave out the others")
+    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
+    options = parser.parse_args()
+    parts = [
+        "# Results\n\nWritten by `python -m bench`; README.md beside this says how to read it. Times are good to about "
+        "30 %, on a machine that others use to less; ratios hold better. A ratio below one means that tapegrad is "
+        f"faster.\n\n{machine.description()}"
+    ]
+    for module in options.modules:
+        if module == "start":
+            parts.append(f"## Cold and warm start\n\n{start.table()}")
+        elif module == "memory":
+            parts.append(f"## Memory of a training loop on scalar Values\n\n{memory.table()}")
+        else:
+            threads = THREADS.get(module, (1,))
+            rows = [row for n in threads for row in run(module, n, options.rounds)]
+            parts.append(f"## {TITLES[module]}\n\n{table(rows)}\n\n{set_up_table(rows)}")
+        print(parts[-1], end="\n\n", flush=True)
+    options.output.write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Contestants at one task: checked to agree, then run interleaved in one process, and reported as ratios of medians.
+
+A `Comparison` names a task and, for each tool, a function that sets it up. Setting up imports the tool, records or
+compiles at the first input, and returns a `Ready`. What is timed is `run` alone, at inputs that setting up has not
+seen, converted by `prepare` beforehand. A tool that is not installed is skipped, and the reason reported.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+OURS = "tapegrad"
+# How far two tools may differ: a few roundings a step, relative to the largest number of the result.
+TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 2e-4}
+
+
+@dataclass
+class Ready:
+    """A tool that is set up: `run(prepare(x))` does the task, `read` makes arrays of what it returns."""
+
+    run: Callable[[Any], Any]
+    prepare: Callable[[Any], Any] = lambda x: x
+    read: Callable[[Any], Any] = lambda result: result
+    # What setting up cost, by name: recording, tracing, compiling.
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Comparison:
+    """One task, the tools that do it, and inputs for it: the first to set up at, the others to run at."""
+
+    name: str
+    inputs: Sequence[Any]
+    tools: dict[str, Callable[[Any], Ready]]
+    # Times are reported per `per` units of work: operations, say, as many as a call does.
+    per: int = 1
+    unit: str = "call"
+    dtype: Any = np.float64
+    # Comparisons without a common result (building a graph) have nothing to agree on.
+    checked: bool = True
+    # For results of so many steps that roundings have grown; None takes that of the dtype.
+    tolerance: float | None = None
+    # One call is a round where it takes this long or more, in seconds.
+    round_time: float = 0.03
+
+
+@contextmanager
+def phase(phases: dict[str, float], name: str):
+    """Add the time of a block to what setting up cost."""
+    start = time.perf_counter()
+    yield
+    phases[name] = phases.get(name, 0.0) + time.perf_counter() - start
+
+
+def set_up(comparison: Comparison) -> tuple[dict[str, Ready], dict[str, str]]:
+    """The contestants that are installed, and for each that is not, the reason."""
+    ready, skipped = {}, {}
+    for tool, make in comparison.tools.items():
+        try:
+            ready[tool] = make(comparison.inputs[0])
+        except ImportError as error:
+            skipped[tool] = f"not installed ({error.name or error})"
+    return ready, skipped
+
+
+def numbers(result: Any) -> np.ndarray:
+    """All numbers of a nested result, in one flat array."""
+    if isinstance(result, dict):
+        result = list(result.values())
+    if isinstance(result, list | tuple):
+        parts = [numbers(x) for x in result]
+        return np.concatenate(parts) if parts else np.zeros(0)
+    return np.asarray(result, np.float64).reshape(-1)
+
+
+def check(comparison: Comparison, ready: dict[str, Ready]) -> None:
+    """Raise AssertionError unless all contestants give the same values and gradients at inputs not seen in set-up."""
+    tolerance = comparison.tolerance or TOLERANCE[np.dtype(comparison.dtype)]
+    for x in comparison.inputs[1:4]:
+        results = {tool: numbers(r.read(r.run(r.prepare(x)))) for tool, r in ready.items()}
+        reference_tool = OURS if OURS in results else next(iter(results))
+        reference = results[reference_tool]
+        for tool, result in results.items():
+            what = f"{comparison.name}: {tool} and {reference_tool}"
+            np.testing.assert_allclose(
+                result, reference, rtol=tolerance, atol=tolerance * np.abs(reference).max(), err_msg=what
+            )
+
+
+def _time(run: Callable[[Any], Any], inputs: list[Any], calls: int) -> tuple[float, float]:
+    # Seconds a call, and processor seconds a second: how many cores it kept busy.
+    turn = list(itertools.islice(itertools.cycle(inputs), calls))
+    cpu, start = time.process_time(), time.perf_counter()
+    for x in turn:
+        run(x)
+    wall = time.perf_counter() - start
+    return wall / calls, (time.process_time() - cpu) / wall
+
+
+def measure(comparison: Comparison, rounds: int = 7) -> dict[str, Any]:
+    """Run a comparison; returns its table row as plain data.
+
+    Each round times every contestant for about `round_time`, in an order that changes from round to round.
+    """
+    ready, skipped = set_up(comparison)
+    if comparison.checked:
+        check(comparison, ready)
+    inputs, calls = {}, {}
+    for tool, r in ready.items():
+        inputs[tool] = [r.prepare(x) for x in comparison.inputs[1:]]
+        once = min(_time(r.run, inputs[tool], 1)[0] for _ in range(2))
+        calls[tool] = max(1, min(20_000, int(comparison.round_time / once)))
+        _time(r.run, inputs[tool], calls[tool] // 4 + 1)
+    times: dict[str, list[float]] = {tool: [] for tool in ready}
+    busy: dict[str, list[float]] = {tool: [] for tool in ready}
+    order = list(ready)
+    gc.collect()
+    for _ in range(rounds):
+        for tool in order:
+            seconds, cores = _time(ready[tool].run, inputs[tool], calls[tool])
+            times[tool].append(seconds)
+            busy[tool].append(cores)
+        order = order[1:] + order[:1]
+    medians = {tool: statistics.median(t) / comparison.per for tool, t in times.items()}
+    tools = {
+        tool: {
+            "median": medians[tool],
+            "spread": (max(t) - min(t)) / statistics.median(t),
+            "ratio": medians[OURS] / medians[tool] if OURS in medians else None,
+            "cores": statistics.median(busy[tool]),
+            "phases": ready[tool].phases,
+        }
+        for tool, t in times.items()
+    }
+    return {"name": comparison.name, "unit": comparison.unit, "tools": tools, "skipped": skipped}
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that gives it three digits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Results as a Markdown table. A ratio below one means that tapegrad is faster."""
+    lines = [
+        "| workload | per | tapegrad | peer | peer's time | tapegrad / peer | cores kept busy | set-up of the peer |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ours = row["tools"].get(OURS)
+        start = f"| {row['name']} | {row['unit']} | {duration(ours['median']) if ours else '-'} "
+        peers = {tool: t for tool, t in row["tools"].items() if tool != OURS}
+        for tool, t in peers.items():
+            ratio = f"{t['ratio']:.3g}" if t["ratio"] else "-"
+            cores = f"{ours['cores']:.1f} / {t['cores']:.1f}" if ours else f"- / {t['cores']:.1f}"
+            lines.append(f"{start}| {tool} | {duration(t['median'])} | {ratio} | {cores} | {_phases(t)} |")
+        if not peers and ours:
+            lines.append(f"{start}| - | | | {ours['cores']:.1f} | |")
+        lines += [f"{start}| {tool} | skipped: {why} | | | |" for tool, why in row["skipped"].items()]
+    return "\n".join(lines)
+
+
+def _phases(tool: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in tool["phases"].items())
+
+
+def set_up_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What recording and compiling cost tapegrad, once, before the replays of the table."""
+    lines = ["| workload | set-up of tapegrad, once |", "|---|---|"]
+    for row in rows:
+        ours = row["tools"].get(OURS)
+        if ours and ours["phases"]:
+            lines.append(f"| {row['name']} | {_phases(ours)} |")
+    return "\n".join(lines)

@@ -1,0 +1,40 @@
+"""Run the comparisons of one module in this process and print them as JSON: `python -m bench.run replay`.
+
+The module's comparisons share the process, so its contestants run interleaved; the number of threads is what the
+environment says, for libraries read it when they are imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import sys
+
+from bench import machine
+from bench.compare import measure, set_up_table, table
+
+MODULES = ("calls", "replay", "recording", "scalar_mlp", "mnist", "mnist_epoch")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("module", choices=MODULES)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="", help="only comparisons whose name holds this")
+    parser.add_argument("--table", action="store_true", help="print a table instead of JSON")
+    options = parser.parse_args()
+    with contextlib.suppress(ImportError):
+        machine.limit_torch()
+    rows = []
+    for make in importlib.import_module(f"bench.{options.module}").COMPARISONS:
+        comparison = make()
+        if options.only in comparison.name:
+            print(comparison.name, file=sys.stderr, flush=True)
+            rows.append(measure(comparison, options.rounds))
+    print(f"{table(rows)}\n\n{set_up_table(rows)}" if options.table else json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Products of matrices and vectors."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import ShapeError
+from tapegrad.functions.reductions import sum
+from tapegrad.functions.registry import implements, only_default, structured
+from tapegrad.functions.shapes import broadcast_to, diagonal
+from tapegrad.layout import merge_axes
+from tapegrad.tape import Tape
+from tapegrad.value import Value, as_value, contiguous, tape_of
+
+
+def _matrix(x: Value) -> tuple[Value, int, int]:
+    """A matrix, or a batch of them, that BLAS can read: (value, stored transposed, leading dimension)."""
+    layout = x._layout_or_scalar()
+    (m, n), (row, column) = layout.shape[-2:], layout.strides[-2:]
+    top = 2**31 - 1
+    if (column == 1 or n == 1) and (row >= n or m == 1) and 0 <= row <= top:
+        return x, 0, builtins.max(row, n, 1)
+    if (row == 1 or m == 1) and (column >= m or n == 1) and 0 <= column <= top:
+        return x, 1, builtins.max(column, m, 1)
+    return contiguous(x), 0, builtins.max(n, 1)
+
+
+@implements(np.matmul)
+def matmul(x: Any, y: Any) -> Value:
+    """The matrix product, batched and broadcast over leading axes as in NumPy."""
+    tape = tape_of((x, y))
+    x, y = as_value(x, tape, "matmul"), as_value(y, tape, "matmul")
+    if x.ndim == 0 or y.ndim == 0 or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
+        raise ShapeError(f"matmul: shapes {x.shape} and {y.shape} do not fit (the inner lengths must be equal)")
+    a = x[None, :] if x.ndim == 1 else x
+    b = y[:, None] if y.ndim == 1 else y
+    shape = _multiply_matrices(tape, a, b)
+    if x.ndim == 1:
+        shape = shape[..., 0, :]
+    return shape[..., 0] if y.ndim == 1 else shape
+
+
+def _multiply_matrices(tape: Tape, a: Value, b: Value) -> Value:
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    if a.ndim > 2 and b.ndim == 2:
+        # One product of all the rows is faster than one product a batch.
+        rows = contiguous(a).reshape(-1, k)
+        return _multiply_matrices(tape, rows, b).reshape(*a.shape[:-1], n)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, ta, lda = _matrix(a)
+    b, tb, ldb = _matrix(b)
+    count = math.prod(batch)
+    a, sa = _batched(a, batch)
+    b, sb = _batched(b, batch)
+    if sa is None:
+        a, ta, lda, sa = contiguous(a), 0, builtins.max(k, 1), m * k
+    if sb is None:
+        b, tb, ldb, sb = contiguous(b), 0, builtins.max(n, 1), k * n
+    return structured("matmul", tape, (*batch, m, n), [a, b], [count, m, k, n, sa, ta, lda, sb, tb, ldb])
+
+
+def _batched(x: Value, batch: tuple[int, ...]) -> tuple[Value, int | None]:
+    """The value broadcast over the batch, and its one batch stride, or None where there is none."""
+    full = broadcast_to(x, (*batch, *x.shape[-2:]))
+    shape, (strides,) = merge_axes(batch, [full._layout_or_scalar().strides[:-2]])
+    return full, strides[0] if len(shape) == 1 else None
+
+
+@implements(np.dot)
+def dot(x: Any, y: Any, out: Any = None) -> Value:
+    """The product as `np.dot` has it: scalars multiply, else the last axis meets the last but one."""
+    only_default("dot", out=out)
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return x * y
+    if np.ndim(y) <= 2:
+        return matmul(x, y)
+    return np.tensordot(x, y, axes=((np.ndim(x) - 1,), (np.ndim(y) - 2,)))
+
+
+@implements(np.vdot)
+def vdot(x: Any, y: Any) -> Value:
+    """The inner product of the flattened operands."""
+    return matmul(np.ravel(x), np.ravel(y))
+
+
+@implements(np.inner)
+def inner(x: Any, y: Any) -> Value:
+    """The product over the last axes."""
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return x * y
+    return np.tensordot(x, y, axes=((np.ndim(x) - 1,), (np.ndim(y) - 1,)))
+
+
+@implements(np.outer)
+def outer(x: Any, y: Any, out: Any = None) -> Value:
+    """x_i y_j of the flattened operands."""
+    only_default("outer", out=out)
+    return np.ravel(x)[:, None] * np.ravel(y)[None, :]
+
+
+@implements(np.trace)
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Value:
+    """The sum of a diagonal."""
+    only_default("trace", dtype=dtype, out=out)
+    return sum(diagonal(x, offset, axis1, axis2), -1)

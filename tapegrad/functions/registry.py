@@ -1,0 +1,50 @@
+"""What answers to NumPy's functions: registering it, and recording a structured operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import UnsupportedError
+from tapegrad.layout import dense
+from tapegrad.ops import BY_NAME
+from tapegrad.ops.record import STRUCTURED
+from tapegrad.tape import Tape
+from tapegrad.value import HANDLERS, Value, as_value, handle, tape_of
+
+
+def implements(*functions: Any) -> Callable[[Any], Any]:
+    """Register what answers to NumPy functions, or to (ufunc, method) pairs."""
+
+    def register(handler: Any) -> Any:
+        for function in functions:
+            HANDLERS[function] = handler
+        return handler
+
+    return register
+
+
+def to_value(x: Any, what: str) -> Value:
+    """The operand of a function of one operand, as a Value."""
+    return as_value(x, tape_of((x,)), what)
+
+
+def _operand(x: Value) -> tuple[int, int, int]:
+    low, high = x._layout_or_scalar().reach()
+    return x._slot, low, high
+
+
+def structured(name: str, tape: Tape, shape: Sequence[int], operands: Sequence[Value], params: Sequence[int]) -> Value:
+    """Record a structured operation; the parameters are those that its kernels read."""
+    slot = tape.run(BY_NAME[name].opcode, STRUCTURED, math.prod(shape), [_operand(x) for x in operands], [*params])
+    return handle(tape, slot, dense(shape) if len(shape) else None)
+
+
+def only_default(what: str, **kwargs: Any) -> None:
+    """Refuse arguments that NumPy has and Values do not. Raises UnsupportedError."""
+    for name, given in kwargs.items():
+        if given is not None and given is not np._NoValue:
+            raise UnsupportedError(f"np.{what} with {name}= is not supported on a Value")

@@ -1,0 +1,17 @@
+"""Seeing the tape: `listing` prints it as algebra, `draw` makes the tutorials' picture of a value's graph.
+
+`reading` takes the tape's arrays apart into instructions and names what they read, `algebra` writes those names
+into an operation's formula, `listing` and `dot` put the result on paper, `draw` renders it. With this package
+imported, `print(tape)` and `print(recording)` list.
+"""
+
+from tapegrad.inspect.draw import Drawing, draw
+from tapegrad.inspect.listing import listing
+from tapegrad.recording import Recording
+from tapegrad.tape import Tape
+
+__all__ = ["Drawing", "draw", "listing"]
+
+
+# The tape is floors below and cannot name what prints it.
+Tape.__str__ = Recording.__str__ = lambda self: listing(self)  # type: ignore[arg-type,method-assign]

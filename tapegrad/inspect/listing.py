@@ -1,0 +1,146 @@
+"""The tape as a table to read: one instruction a line, in algebra, with its value and gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from tapegrad.inspect.algebra import algebra, call
+from tapegrad.inspect.reading import Instruction, Reader, Shape
+from tapegrad.inspect.recorded import argument_names, returned
+from tapegrad.inspect.text import brief, shape_text, spelled
+from tapegrad.ops import Elementwise
+from tapegrad.recording import Recording
+from tapegrad.tape import Tape
+
+# Columns wider than this are left ragged.
+_WIDEST = 64
+
+
+def listing(tape: Tape | Recording, start: int = 0, stop: int | None = None, limit: int | None = 100) -> str:
+    """The instructions of a tape or a recording as text, one a line: number, algebra, value, gradient.
+
+    A number on the tape is written as its label or as `v` and its slot, an array as its label or `v[first:end]`,
+    a constant as itself. Values that have not been computed yet are left blank; nothing is computed for the
+    listing. Gradients, marked ∂, are there once `backward` or a gradient of the recording has filled them.
+
+    Args:
+        tape: a tape, or a recording: its inputs are then called as the function calls its arguments.
+        start, stop: the instructions to list, as in a slice.
+        limit: of more than this many, those in the middle are left out; None lists all.
+
+    Raises ThreadError for a tape of another thread that has instructions not yet written down.
+
+    >>> import tapegrad as tg
+    >>> print(listing(tg.record(lambda x, y: x * y + x, 2.0, -3.0)))
+    tape of 4 instructions, 4 slots, float64
+      0  x input           2.0
+      1  y input          -3.0
+      2  v2 = x * y       -6.0
+      3  v3 = v2 + x      -4.0
+    returns v3
+    """
+    recording = tape if isinstance(tape, Recording) else None
+    if isinstance(tape, Recording):
+        tape = tape.tape
+    names = argument_names(recording) if recording else {}
+    reader = Reader(tape, names)
+    length = len(reader.code)
+    if length == 0:
+        return f"an empty tape, {tape.dtype}"
+    rows = range(length)[start:stop]
+    kept = len(rows) if limit is None else max(limit, 1)
+    head, tail = rows, rows[:0]
+    if len(rows) > kept:
+        head, tail = rows[: (kept + 1) // 2], rows[len(rows) - kept // 2 :]
+    grads = recording.program.adjoints if recording else tape.grads
+    lines = list(_table(reader, [*head, *tail], grads, names))
+    left_out = len(rows) - len(head) - len(tail)
+    if left_out:
+        note = f"...  {_count(left_out, 'instruction')} left out; listing(tape, start, stop, limit) shows more"
+        lines.insert(len(head), note)
+    lines.insert(0, f"tape of {_count(length, 'instruction')}, {_count(tape.slots, 'slot')}, {tape.dtype}")
+    if recording:
+        lines.append(returned(reader, recording))
+    return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("s" if n != 1 else "")
+
+
+def _table(reader: Reader, rows: list[int], grads: np.ndarray, inputs: Mapping[int, str]) -> Iterator[str]:
+    instructions = [reader.instruction(row) for row in rows]
+    shapes = reader.shapes(instructions)
+    with_grads = grads.any()
+    table = []
+    for i in instructions:
+        what = "input" if i.out in inputs else "given"
+        value = _value(reader, i)
+        grad = _grad(reader, i, grads) if with_grads else ""
+        table.append((str(i.row), statement(reader, i, shapes.get(i.row), what), value, grad))
+    widths = [min(max((len(line[column]) for line in table), default=0), _WIDEST) for column in range(4)]
+    for row, text, value, grad in table:
+        # Single numbers stand under each other, and arrays begin where they begin.
+        value = value if value.startswith("[") else f"{value:>9}"
+        line = f"{row:>{max(widths[0], 3)}}  {text:<{widths[1]}}  {value:<{widths[2]}}"
+        yield (line + (f"  ∂ {grad}" if grad else "")).rstrip()
+
+
+def statement(reader: Reader, i: Instruction, shape: Shape | None = None, leaf: str = "given") -> str:
+    """An instruction in algebra: `v12 = a * b`."""
+    name = reader.name(i.out, i.count)
+    size = "" if i.count == 1 and not shape else f"  {shape_text(shape or (i.count,))}"
+    if i.is_leaf:
+        return f"{name} {'constant' if reader.is_constant(i) and leaf == 'given' else leaf}{size}"
+    operands = [reader.operand(x) for x in i.operands]
+    if i.is_guard:
+        return f"expect {operands[0]} == {operands[1]}"
+    if isinstance(i.operation, Elementwise):
+        return f"{name} = {algebra(i.operation, operands)}{size}"
+    kind = "min" if i.operation.name == "max" and i.params[6:7] == (-1,) else i.operation.name
+    said = _said(i)
+    return f"{name} = {call(kind, operands)}" + (f"  {said}" if said else size)
+
+
+def _said(i: Instruction) -> str:
+    """What the record of a structured operation says besides its operands."""
+    name, p = i.operation.name, i.params
+    if name in ("sum", "prod", "max", "logsumexp", "norm", "cumsum"):
+        outer, n, inner = p[:3]
+        if outer == inner == 1:
+            return f"over {n}"
+        shape = ([outer] if outer != 1 else []) + [n] + ([inner] if inner != 1 else [])
+        return f"{shape_text(shape)} along axis {1 if outer != 1 else 0}"
+    if name == "matmul":
+        batch, m, k, n = p[:4]
+        return (f"{batch} of " if batch != 1 else "") + f"({m},{k})x({k},{n})"
+    if name == "cross_entropy":
+        return f"{_count(p[0], 'row')} of {p[1]} classes"
+    if name == "gather":
+        outer, size, inner, n = p[:4]
+        if outer == inner == 1:
+            return f"{n} of {size}"
+        shape = ([outer] if outer != 1 else []) + [size] + ([inner] if inner != 1 else [])
+        return f"{n} along axis {1 if outer != 1 else 0} of {shape_text(shape)}"
+    return ""
+
+
+def _value(reader: Reader, i: Instruction) -> str:
+    if i.is_guard or not (i.is_leaf or i.row < reader.tape.evaluated):
+        return ""
+    return _numbers(reader.tape.values, i)
+
+
+def _grad(reader: Reader, i: Instruction, grads: np.ndarray) -> str:
+    active = reader.tape.active
+    end = i.out + i.count
+    if i.is_guard or end > min(len(grads), len(active)) or not active[i.out : end].any():
+        return ""
+    return _numbers(grads, i)
+
+
+def _numbers(arena: np.ndarray, i: Instruction) -> str:
+    numbers = arena[i.out : i.out + i.count]
+    return spelled(numbers[0]) if i.count == 1 else brief(numbers, spelled, edge=2)

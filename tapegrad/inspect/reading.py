@@ -1,0 +1,245 @@
+"""The tape's arrays read back as instructions, operands with shapes, and names.
+
+Listings and pictures see a tape through `Reader`. It computes nothing: what is shown is what stands there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tapegrad.inspect.places import part
+from tapegrad.inspect.text import as_word, number
+from tapegrad.layout import dense_strides
+from tapegrad.ops import RUN, TABLE, Operation
+from tapegrad.ops.record import ARITY, ELEMENTWISE, HIGH, KIND, LENGTH, LOW, OPERAND_SIZE, OPERANDS, SLOT
+from tapegrad.tape import EXPECT, LEAF, Tape
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What an instruction reads: the place of its first element, shape and strides; () for one number."""
+
+    slot: int
+    shape: Shape
+    strides: Shape
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def axes(self) -> list[tuple[int, int]]:
+        return list(zip(self.shape, self.strides, strict=True))
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One row of the tape, and the shape of its output as far as the tape tells."""
+
+    row: int
+    operation: Operation
+    out: int
+    count: int
+    operands: tuple[Operand, ...]
+    params: tuple[int, ...]
+    shape: Shape | None
+    wants_grad: bool = False
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.operation.opcode == LEAF
+
+    @property
+    def is_guard(self) -> bool:
+        return self.operation.opcode == EXPECT
+
+
+# What a structured instruction's parameters say: shape and strides of each operand, and the output's shape.
+_Said = tuple[list[tuple[Shape, Shape]], Shape]
+
+
+def _reduction(p: Sequence[int]) -> _Said:
+    return [(tuple(p[0:3]), tuple(p[3:6]))], (p[0], p[2])
+
+
+def _running(p: Sequence[int]) -> _Said:
+    return [(tuple(p[0:3]), tuple(p[3:6]))], tuple(p[0:3])
+
+
+def _matmul(p: Sequence[int]) -> _Said:
+    batch, m, k, n, sx, tx, ldx, sy, ty, ldy = p[:10]
+    x = ((batch, m, k), (sx, 1, ldx) if tx else (sx, ldx, 1))
+    y = ((batch, k, n), (sy, 1, ldy) if ty else (sy, ldy, 1))
+    return [x, y], (batch, m, n)
+
+
+def _cross_entropy(p: Sequence[int]) -> _Said:
+    return [((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)
+
+
+def _gather(p: Sequence[int]) -> _Said:
+    outer, size, inner, n = p[:4]
+    return [((outer, size, inner), dense_strides((outer, size, inner))), ((n,), (1,))], (outer, n, inner)
+
+
+_SAID: dict[str, Callable[[Sequence[int]], _Said]] = {
+    **dict.fromkeys(("sum", "prod", "max", "logsumexp", "norm"), _reduction),
+    "cumsum": _running,
+    "matmul": _matmul,
+    "cross_entropy": _cross_entropy,
+    "gather": _gather,
+}
+
+
+def _without_ones(shape: Shape) -> Shape | None:
+    # Lengths of 1 come and go with views, and a single axis may be several, merged: neither tells the shape.
+    kept = tuple(n for n in shape if n != 1)
+    return kept if len(kept) > 1 else None
+
+
+class Reader:
+    """A tape seen as instructions.
+
+    Args:
+        tape: what to read.
+        names: names of places in the arena, which win over the tape's labels.
+
+    Raises ThreadError where another thread's tape has instructions that it has not written down yet.
+    """
+
+    def __init__(self, tape: Tape, names: Mapping[int, str] | None = None) -> None:
+        tape.flush()
+        self.tape = tape
+        self.code = tape.code[: tape.length]
+        self._outs = self.code[:, 1].astype(np.int64)
+        self.labels: dict[int, str] = self._by_place(tape.labels)
+        self.labels.update(names or {})
+        # Shapes of arrays of other than one axis, by slot, where the tape keeps them.
+        shapes: Mapping[int, Shape] | None = getattr(tape, "shapes", None)
+        self._keeps_shapes = shapes is not None
+        self._shapes: dict[int, Shape] = self._by_place(shapes or {})
+        self._twice = {label for label, n in Counter(self.labels.values()).items() if n > 1}
+
+    def _by_place(self, by_slot: Mapping[int, Any]) -> dict[int, Any]:
+        return {self.tape.locate(slot): x for slot, x in by_slot.items() if x and self.tape.addresses.holds(slot)}
+
+    def row_of(self, place: int) -> int:
+        """The instruction that writes a place of the arena."""
+        return int(np.searchsorted(self._outs, place, "right")) - 1
+
+    def instruction(self, row: int) -> Instruction:
+        """One row, taken apart."""
+        op, out, a, b = (int(x) for x in self.code[row])
+        operation = TABLE[op % RUN]
+        if op == LEAF:
+            return Instruction(row, operation, out, b, (), (), self._shape(out, b, None), a == 1)
+        if op < RUN:
+            places = (a, b)[: operation.arity]
+            return Instruction(row, operation, out, 1, tuple(Operand(p, (), ()) for p in places), (), ())
+        return self._run(row, operation, out, a, b)
+
+    def _run(self, row: int, operation: Operation, out: int, k: int, count: int) -> Instruction:
+        side = [int(x) for x in self.tape.side[k : k + int(self.tape.side[k + LENGTH])]]
+        starts = [OPERANDS + OPERAND_SIZE * j for j in range(side[ARITY])]
+        params = tuple(side[OPERANDS + OPERAND_SIZE * side[ARITY] :])
+        shape: Shape | None = None
+        # As far as nothing more is known, an operand is the stretch of the arena that it touches.
+        operands = [
+            Operand(side[q + SLOT] + side[q + LOW], (side[q + HIGH] - side[q + LOW],), (1,)) for q in starts
+        ]
+        if side[KIND] == ELEMENTWISE:
+            ndim = params[0]
+            axes = params[1 : 1 + ndim]
+            for j, q in enumerate(starts):
+                at = 2 + ndim + j * (1 + ndim)
+                operands[j] = Operand(side[q + SLOT], axes, params[at : at + ndim])
+            shape = _without_ones(axes)
+        elif operation.name in _SAID:
+            layouts, result = _SAID[operation.name](params)
+            operands = [Operand(side[q + SLOT], *layout) for q, layout in zip(starts, layouts, strict=True)]
+            shape = _without_ones(result)
+        shape = self._shape(out, count, shape)
+        return Instruction(row, operation, out, count, tuple(operands), params, shape)
+
+    def _shape(self, out: int, count: int, said: Shape | None) -> Shape | None:
+        if self._keeps_shapes:
+            return self._shapes.get(out, () if count == 1 else (count,))
+        return () if count == 1 else said
+
+    # Names
+
+    def name(self, place: int, count: int = 1) -> str:
+        """The name of what one instruction writes: its label, or its slots.
+
+        A label that several values bear is told apart by the slot.
+        """
+        label = self.labels.get(place)
+        if label:
+            return f"{as_word(label)}@{place}" if label in self._twice else as_word(label)
+        return f"v{place}" if count == 1 else f"v[{place}:{place + count}]"
+
+    def is_constant(self, leaf: Instruction) -> bool:
+        """Whether a leaf is a plain number or array: without a label, and no gradient wanted."""
+        return leaf.is_leaf and not leaf.wants_grad and leaf.out not in self.labels
+
+    def operand(self, operand: Operand) -> str:
+        """An operand by the name of what it is taken from: `a`, `x[1]`, `v[10:16]`, `x.T`; a constant's number."""
+        if operand.size == 0:
+            return "[]"
+        owner = self.instruction(self.row_of(operand.slot))
+        if owner.count == 1:
+            return number(self.tape.values[owner.out]) if self.is_constant(owner) else self.name(owner.out)
+        if owner.out in self.labels:
+            return self.name(owner.out, owner.count) + self.part(operand, owner)
+        if all(n == 1 or stride == 0 for n, stride in operand.axes):
+            return self.name(operand.slot)
+        # The arena itself is the array; one more slot than it has, so that no end is left out.
+        return "v" + part((self.tape.slots + 1,), operand.slot, operand.axes)
+
+    def part(self, operand: Operand, owner: Instruction) -> str:
+        """What to write behind the name of an operand's array: which part of it, nothing for the whole."""
+        return part(owner.shape or (owner.count,), operand.slot - owner.out, operand.axes)
+
+    # Shapes
+
+    def shapes(self, instructions: Iterable[Instruction]) -> dict[int, Shape]:
+        """The shapes of outputs by row, as far as they can be told; one number has shape ().
+
+        The tape keeps counts. Shapes follow from what an instruction says of itself, from how it is used, and,
+        for elementwise operations, from its operands.
+        """
+        rows = {i.row: i for i in instructions}
+        known = {i.row: i.shape for i in rows.values() if i.shape is not None}
+        for i in rows.values():
+            for operand in i.operands:
+                owner = rows.get(self.row_of(operand.slot)) if operand.size else None
+                if owner and owner.row not in known and (shape := _as_stored(operand, owner)):
+                    known[owner.row] = shape
+        for row in sorted(rows):
+            i = rows[row]
+            for operand in i.operands:
+                owner = rows.get(self.row_of(operand.slot)) if operand.size else None
+                if owner is None or row in known or operand.size != i.count:
+                    continue
+                same = operand.strides == dense_strides(operand.shape) and owner.count == i.count
+                if same and owner.row in known and len(operand.shape) == 1:
+                    known[row] = known[owner.row]
+        return known
+
+
+def _as_stored(operand: Operand, owner: Instruction) -> Shape | None:
+    """The shape of the array that an operand is the whole of, its axes put back in order."""
+    if operand.slot != owner.out or operand.size != owner.count:
+        return None
+    axes = [(s, n) for n, s in zip(operand.shape, operand.strides, strict=True) if n != 1]
+    axes.sort(reverse=True)
+    shape = tuple(n for _, n in axes)
+    return shape if len(axes) > 1 and tuple(s for s, _ in axes) == dense_strides(shape) else None

@@ -1,0 +1,32 @@
+"""Neural networks: modules whose parameters are one vector on the tape, and training in compiled code.
+
+`module` and `parameter` say how a model holds its numbers, `layers`, `activations` and `init` are what models are made
+of, and `training` runs whole epochs without Python between the steps.
+"""
+
+from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
+from tapegrad.nn.init import kaiming, xavier
+from tapegrad.nn.layers import MLP, Linear, Sequential
+from tapegrad.nn.module import Module
+from tapegrad.nn.parameter import Parameter
+from tapegrad.nn.training import Result, Training
+
+__all__ = [
+    "GELU",
+    "MLP",
+    "Identity",
+    "LeakyReLU",
+    "Linear",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Result",
+    "Sequential",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+    "Training",
+    "activation",
+    "kaiming",
+    "xavier",
+]

@@ -1,0 +1,150 @@
+"""Layers: `Linear`, chains of modules, and the multilayer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import ShapeError
+from tapegrad.nn.activations import SUITABLE_INIT, activation
+from tapegrad.nn.init import INITIALIZERS, Rng
+from tapegrad.nn.module import Module
+from tapegrad.nn.parameter import Parameter
+
+
+class Linear(Module):
+    """y = x W + b.
+
+    Args:
+        n_in: length of the last axis of x.
+        n_out: length of the last axis of y.
+        bias: whether b is added.
+        init: "kaiming" or "xavier"; see the functions of those names. b starts at 0.
+        rng: a generator for W, or a seed.
+        dtype: float64 or float32.
+
+    x has shape (..., n_in), W (n_in, n_out), b (n_out,), y (..., n_out).
+
+    Raises ValueError for an unknown init, ShapeError for x of another length.
+
+    >>> layer = Linear(3, 2, rng=0)
+    >>> layer
+    Linear(3, 2)
+    >>> layer(np.zeros((5, 3))).shape
+    (5, 2)
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        bias: bool = True,
+        init: str = "kaiming",
+        rng: Rng = None,
+        dtype: Any = np.float64,
+    ) -> None:
+        if init not in INITIALIZERS:
+            raise ValueError(f"there is no init {init!r}; there are {', '.join(sorted(INITIALIZERS))}")
+        self.n_in, self.n_out = n_in, n_out
+        self.weight = Parameter(INITIALIZERS[init](n_in, n_out, rng, dtype))
+        self.bias = Parameter(np.zeros(n_out, dtype)) if bias else None
+
+    def forward(self, x: Any) -> Any:
+        if np.shape(x)[-1:] != (self.n_in,):
+            raise ShapeError(f"{self!r} takes arrays of shape (..., {self.n_in}), not {np.shape(x)}")
+        y = x @ self.weight
+        bias = self.bias
+        return y if bias is None else y + bias
+
+    def describe(self) -> str:
+        return f"{self.n_in}, {self.n_out}" + ("" if vars(self)["bias"] is not None else ", bias=False")
+
+
+class Sequential(Module):
+    """Modules one after another: the output of each is the input of the next.
+
+    >>> from tapegrad.nn import Tanh
+    >>> Sequential(Linear(2, 3), Tanh(), Linear(3, 1))
+    Sequential(
+      (0): Linear(2, 3)
+      (1): Tanh()
+      (2): Linear(3, 1)
+      13 parameters, float64
+    )
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        for m in modules:
+            if not isinstance(m, Module):
+                raise TypeError(f"Sequential takes modules, not {type(m).__name__}")
+        self.modules = tuple(modules)
+
+    def forward(self, x: Any) -> Any:
+        for module in self.modules:
+            x = module(x)
+        return x
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        return ((str(i), m) for i, m in enumerate(self.modules))
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.modules[index]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.modules)
+
+
+class MLP(Sequential):
+    """A multilayer perceptron: linear layers with an activation between them, none after the last.
+
+    Args:
+        sizes: of the input, the hidden layers and the output.
+        activation: a name: "relu", "tanh", "sigmoid", "gelu", "leaky_relu", "softplus" or "identity".
+        init: "kaiming" or "xavier"; by default what suits the activation: "xavier" for tanh, sigmoid and identity.
+        seed: of the initial weights, or a generator.
+        dtype: float64 or float32.
+
+    Raises ValueError for fewer than two sizes, one that is not positive, or an unknown name.
+
+    >>> model = MLP([784, 128, 64, 10], dtype=np.float32)
+    >>> model
+    MLP(
+      (0): Linear(784, 128)
+      (1): ReLU()
+      (2): Linear(128, 64)
+      (3): ReLU()
+      (4): Linear(64, 10)
+      109,386 parameters, float32
+    )
+    >>> model(np.zeros((2, 784))).shape
+    (2, 10)
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str = "relu",
+        *,
+        init: str | None = None,
+        seed: Rng = 0,
+        dtype: Any = np.float64,
+    ) -> None:
+        if len(sizes) < 2 or any(n < 1 for n in sizes):
+            raise ValueError(f"an MLP needs two or more positive sizes, of its input up to its output, not {list(sizes)}")
+        rng = np.random.default_rng(seed)
+        between = _activation(activation)
+        init = init or SUITABLE_INIT[activation]
+        modules: list[Module] = []
+        for n_in, n_out in zip(sizes, sizes[1:]):
+            modules += [Linear(n_in, n_out, init=init, rng=rng, dtype=dtype), between]
+            between = _activation(activation)
+        super().__init__(*modules[:-1])
+
+
+_activation = activation

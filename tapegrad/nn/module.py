@@ -1,0 +1,329 @@
+"""`Module`: a function with parameters, made of other modules."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.nn.parameter import Parameter, Store, gather, substitute
+from tapegrad.optim.archive import read_arrays, write_arrays
+from tapegrad.value import Value
+
+# Counts changes of any module's structure: what a module knows about its tree holds until the next one.
+_version = itertools.count(1)
+_latest = 0
+
+
+def _changed() -> None:
+    global _latest
+    _latest = next(_version)
+
+
+def structure_version() -> int:
+    """A number that changes whenever a module is built or changed: what was recorded before may be out of date."""
+    return _latest
+
+
+class _Calls(threading.local):
+    depth = 0
+
+
+_calls = _Calls()
+
+
+class Module:
+    """Base class of everything with parameters.
+
+    Subclass it, assign `Parameter`s, modules, or lists and tuples of modules to attributes in `__init__`, and define
+    `forward`. Reading a parameter's attribute gives a `Value`.
+
+    All parameters of the outermost module stand side by side in one vector, `flat`, a single leaf of the tape; each
+    parameter is a view of it. So an optimiser is one loop, and `scipy.optimize` gets one array. Attributes that are
+    assigned later, or a module made part of a larger one, are gathered anew: ask for `parameters()` and `flat` when
+    the model is complete.
+
+    Modules are pytrees: `tg.grad(loss)(model, x, y)` is a module of the same structure that holds the gradient.
+
+    >>> class Scale(Module):
+    ...     def __init__(self):
+    ...         self.factor = Parameter(np.array([2.0, 3.0]))
+    ...     def forward(self, x):
+    ...         return self.factor * x
+    >>> model = Scale()
+    >>> loss = model([1.0, 1.0]).sum()
+    >>> loss.backward()
+    >>> model.factor.grad.tolist()
+    [1.0, 1.0]
+    >>> [(name, p.shape) for name, p in model.named_parameters()]
+    [('factor', (2,))]
+    """
+
+    _known: tuple[int, Store, int, int] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        pytree.register(cls, _flatten, _unflatten)
+
+    def forward(self, *args: Any) -> Any:
+        """What the module computes. To be defined by the subclass."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, x)")
+
+    def __call__(self, *args: Any) -> Any:
+        """`forward`, after arrays and lists among the arguments are converted to the dtype of the parameters."""
+        if _calls.depth:
+            return self.forward(*args)
+        named = self._gathered()
+        if named:
+            args = tuple(_converted(x, named[0][1].dtype) for x in args)
+        with _one_call():
+            return self.forward(*args)
+
+    # Attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        old = self.__dict__.get(name)
+        if isinstance(value, Parameter | Module | list | tuple) or isinstance(old, Parameter | Module | list | tuple):
+            _changed()
+        if isinstance(old, Parameter) and not isinstance(value, Parameter):
+            raise StructureError(
+                f"{name!r} is a parameter: write model.{name}.data = numbers to change its numbers, or assign a Parameter"
+            )
+        object.__setattr__(self, name, value)
+
+    def __getattribute__(self, name: str) -> Any:
+        found = object.__getattribute__(self, name)
+        if type(found) is Parameter:
+            if found.store is None and not found.is_fixed:
+                self._gathered()
+            return found.value()
+        return found
+
+    # The tree
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """The modules in its attributes, with their names."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                for i, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{i}", item
+
+    def _tree(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Parameter]]:
+        # A parameter or module that occurs twice is one: it has the name where it is met first.
+        seen = set() if seen is None else seen
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter) and id(value) not in seen:
+                seen.add(id(value))
+                yield prefix + name, value
+        for name, child in self.children():
+            yield from child._tree(f"{prefix}{name}.", seen)
+
+    def _gathered(self) -> list[tuple[str, Parameter]]:
+        # The named parameters, side by side in one store from here on.
+        named = list(self._tree())
+        if _calls.depth or any(p.is_fixed for _, p in named):
+            return named
+        known = self._known
+        if known is not None and known[0] == _latest:
+            return named
+        stores = {id(p.store) for _, p in named}
+        ends = list(itertools.accumulate((p.size for _, p in named), initial=named[0][1].start if named else 0))
+        if not named or len(stores) > 1 or None in [p.store for _, p in named] or [
+            p.start for _, p in named
+        ] != ends[:-1]:
+            store = gather(named)
+            ends = [e - ends[0] for e in ends]
+            _changed()
+        else:
+            found = named[0][1].store
+            assert found is not None
+            store = found
+        object.__setattr__(self, "_known", (_latest, store, ends[0], ends[-1]))
+        return named
+
+    def _place(self) -> tuple[Store, int, int]:
+        self._gathered()
+        if self._known is None:
+            raise StructureError("this module holds a gradient, or stands for one in a recording: it has no flat vector")
+        return self._known[1:]
+
+    @property
+    def flat(self) -> Value:
+        """All parameters as one vector: a view of a leaf of the tape; of the leaf itself, for the outermost module."""
+        store, start, stop = self._place()
+        return store.flat if stop - start == store.size else store.flat[start:stop]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the parameters, float64 where there are none."""
+        return next((p.dtype for _, p in self._tree()), np.dtype(np.float64))
+
+    def parameters(self) -> list[Value]:
+        """The handles to all parameters, each once."""
+        return [p.value() for _, p in self._gathered()]
+
+    def named_parameters(self) -> list[tuple[str, Value]]:
+        """The handles to all parameters with their names, as "layers.0.weight"."""
+        return [(name, p.value()) for name, p in self._gathered()]
+
+    def zero_grad(self) -> None:
+        """Set the gradients of all parameters to zero."""
+        if self._gathered():
+            self.flat.zero_grad()
+
+    def call_with(self, flat: Any, *args: Any) -> Any:
+        """Call the module with other numbers in place of its parameters.
+
+        Args:
+            flat: a vector like `self.flat`, a Value or an array. A Value may be on another tape: inside `tg.record`, the
+                model is then recorded as a function of its parameters.
+            args: what the module is called with.
+
+        Raises ShapeError for a vector of another size.
+
+        >>> from tapegrad.nn import Linear
+        >>> model = Linear(2, 1)
+        >>> model.call_with(np.array([1.0, 2.0, 10.0]), np.array([[1.0, 1.0]]))
+        array([[13.]])
+        """
+        with self.bound(flat):
+            return self(*args)
+
+    @contextmanager
+    def bound(self, flat: Any) -> Iterator[Module]:
+        """Within the block the module's parameters are views of `flat`; see `call_with`."""
+        store, start, stop = self._place()
+        if np.shape(flat) != (stop - start,):
+            raise ShapeError(f"the parameters are a vector of {stop - start} numbers, this has shape {np.shape(flat)}")
+        with substitute(store, flat, start):
+            if isinstance(flat, Value):
+                for name, p in self._tree():
+                    if p.size:
+                        p.value().label = name
+            yield self
+
+    # Saving
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of all parameters by name."""
+        return {name: p.data() for name, p in self._tree()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over parameters by name. Nothing is changed unless all of them fit.
+
+        Raises StructureError for missing or unknown names, ShapeError and DTypeError for other shapes or dtypes.
+        """
+        named = self._gathered()
+        names = [name for name, _ in named]
+        missing, unknown = [n for n in names if n not in saved], [n for n in saved if n not in names]
+        if missing or unknown:
+            parts = [f"{what}: {', '.join(map(repr, some))}"
+                     for what, some in (("missing", missing), ("unknown", unknown)) if some]
+            raise StructureError(f"the saved parameters are not those of this {type(self).__name__}; {'; '.join(parts)}")
+        for name, p in named:
+            array = np.asarray(saved[name])
+            if array.shape != p.shape:
+                raise ShapeError(f"parameter {name!r} has shape {p.shape}, the saved one {array.shape}")
+            if array.dtype != p.dtype:
+                raise DTypeError(f"parameter {name!r} is {p.dtype}, the saved one {array.dtype}")
+        if named:
+            self.flat.data = np.concatenate([np.asarray(saved[name]).reshape(-1) for name in names])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all parameters to an .npz file, by name, without pickle. `numpy.load` reads it too."""
+        write_arrays(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read what `save` wrote. Nothing is changed unless all of it fits.
+
+        Raises FileNotFoundError, DataError for a file that is no archive of arrays, and what `load_state_dict` raises.
+        """
+        self.load_state_dict(read_arrays(path))
+
+    # How it looks
+
+    def describe(self) -> str:
+        """What stands between the parentheses of its `repr`, where it holds no other modules."""
+        return ""
+
+    def __repr__(self) -> str:
+        text = self._lines()
+        named = list(self._tree())
+        if _calls.depth == 0 and "\n" in text:
+            size = sum(p.size for _, p in named)
+            text = f"{text[:-1]}  {size:,} parameters, {self.dtype}\n)"
+        return text
+
+    def _lines(self) -> str:
+        inside = [f"({name}): {child._lines()}".replace("\n", "\n  ") for name, child in self.children()]
+        if not inside:
+            return f"{type(self).__name__}({self.describe()})"
+        return f"{type(self).__name__}(\n" + "".join(f"  {line}\n" for line in inside) + ")"
+
+
+@contextmanager
+def _one_call() -> Iterator[None]:
+    _calls.depth += 1
+    try:
+        yield
+    finally:
+        _calls.depth -= 1
+
+
+def _converted(x: Any, dtype: np.dtype) -> Any:
+    if isinstance(x, Value) or (isinstance(x, np.ndarray) and x.dtype == object):
+        return x
+    if isinstance(x, list | tuple) and not all(isinstance(e, int | float) for e in _leaves(x)):
+        return x
+    return np.asarray(x, dtype) if isinstance(x, np.ndarray | list | tuple | float | int) else x
+
+
+def _leaves(x: Any) -> Iterator[Any]:
+    for item in x:
+        if isinstance(item, list | tuple):
+            yield from _leaves(item)
+        else:
+            yield item
+
+
+# As a pytree: the leaves are the parameters' numbers; what is put together again is a copy whose parameters are given.
+
+
+def _flatten(module: Module) -> tuple[tuple[Any, ...], Any]:
+    named = list(module._tree())
+    leaves = tuple(p.value() if p.is_fixed else p.data() for _, p in named)
+    return leaves, (module, tuple(name for name, _ in named))
+
+
+def _unflatten(extra: Any, leaves: Any) -> Module:
+    module, _ = extra
+    made = {id(p): Parameter.fixed(x) for (_, p), x in zip(module._tree(), leaves, strict=True)}
+    return _copy(module, made)
+
+
+def _copy(x: Any, made: dict[int, Any]) -> Any:
+    if id(x) in made:
+        return made[id(x)]
+    if isinstance(x, Module):
+        copy = made[id(x)] = object.__new__(type(x))
+        for name, value in vars(x).items():
+            if name != "_known":
+                object.__setattr__(copy, name, _copy(value, made))
+        return copy
+    if isinstance(x, list | tuple):
+        items = [_copy(item, made) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    return x

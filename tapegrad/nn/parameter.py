@@ -1,0 +1,158 @@
+"""Where parameters live: one flat vector on the tape for all parameters of a model, and views of it.
+
+A `Parameter` is made with initial numbers and belongs to a module. When a model is first used, `gather` puts the
+parameters of its whole tree side by side into one `Store`, whose `flat` is a single leaf of the tape. From then on
+`parameter.value` is a view of that leaf. While `substitute` is in force, the views are of another vector instead:
+that is how a model is run on the tape of a recording.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import DTypeError, TapeMismatchError
+from tapegrad.tape import current_tape
+from tapegrad.value import Value
+
+
+class Parameter:
+    """Numbers of a module that training changes.
+
+    Assign one to an attribute of a module, in its `__init__`; reading the attribute gives a `Value`.
+
+    Args:
+        data: the initial numbers, float64 or float32.
+
+    Raises DTypeError for other dtypes.
+
+    >>> Parameter(np.zeros((2, 3)))
+    Parameter(shape=(2, 3), dtype=float64)
+    """
+
+    def __init__(self, data: Any) -> None:
+        array = np.asarray(data)
+        if array.dtype not in (np.float64, np.float32):
+            raise DTypeError(f"a parameter holds float64 or float32, not {array.dtype}: convert it with .astype(float)")
+        self.shape = array.shape
+        self.size = array.size
+        self.dtype = array.dtype
+        self._initial: np.ndarray | None = np.array(array)
+        self.store: Store | None = None
+        self.start = 0
+        self._fixed: Any = None
+        self._view: Value | None = None
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+
+    @classmethod
+    def fixed(cls, value: Any) -> Parameter:
+        """A parameter that stands for a given Value or array, in a copy of a module; see `Module`'s structure."""
+        made = object.__new__(cls)
+        made.shape, made.size, made.dtype = np.shape(value), int(np.size(value)), value.dtype
+        made._initial, made.store, made.start, made._view = None, None, 0, None
+        made._fixed = value
+        return made
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it stands for a given Value or array, and has no numbers of its own."""
+        return self._fixed is not None
+
+    def data(self) -> np.ndarray:
+        """Its numbers, as an array of their own."""
+        if self._fixed is not None:
+            return np.array(self._fixed.data if isinstance(self._fixed, Value) else self._fixed)
+        if self.store is None:
+            assert self._initial is not None
+            return self._initial.copy()
+        return np.array(self.store.data[self.start : self.start + self.size].reshape(self.shape))
+
+    def value(self) -> Any:
+        """The handle to its numbers: a view of the flat vector that is in force."""
+        if self._fixed is not None:
+            return self._fixed
+        assert self.store is not None
+        other = _substitutes.flats.get(id(self.store))
+        if other is not None:
+            flat, start = other
+            at = self.start - start
+            return flat[at : at + self.size].reshape(self.shape)
+        if self._view is None:
+            self._view = self.store.flat[self.start : self.start + self.size].reshape(self.shape)
+        return self._view
+
+    def move(self, store: Store, start: int) -> None:
+        """Let it be a part of a store, from `start` on."""
+        self.store, self.start, self._initial, self._view = store, start, None, None
+
+
+class Store:
+    """The numbers of several parameters. They go on the tape, as one leaf, when the leaf is first asked for."""
+
+    def __init__(self, named: Sequence[tuple[str, Parameter]], dtype: np.dtype) -> None:
+        numbers = [p.data().reshape(-1) for _, p in named]
+        self._data: np.ndarray | None = np.concatenate(numbers) if numbers else np.zeros(0, dtype)
+        self._flat: Value | None = None
+        self.size = self._data.size
+        self._labels: list[tuple[int, str]] = []
+        at = 0
+        for name, p in named:
+            p.move(self, at)
+            if p.size:
+                self._labels.append((at, name))
+            at += p.size
+
+    @property
+    def flat(self) -> Value:
+        """The leaf. Raises TapeMismatchError if it would have to be made on the tape of a recording."""
+        if self._flat is None:
+            if current_tape().recording:
+                raise TapeMismatchError(
+                    "a model's own parameters cannot be used inside a function that is being recorded: pass model.flat.data "
+                    "to the function and call model.call_with(flat, x) in it, or pass the model itself"
+                )
+            self._flat, self._data = Value(self._data), None
+            for at, name in self._labels:
+                self._flat[at].label = name
+        return self._flat
+
+    @property
+    def data(self) -> np.ndarray:
+        """The numbers, as a vector that is not to be changed."""
+        return self.flat.data if self._data is None else self._data
+
+
+def gather(named: Sequence[tuple[str, Parameter]]) -> Store:
+    """Put parameters side by side into a new store, labelled by their names. Raises DTypeError for mixed dtypes."""
+    dtypes = {p.dtype for _, p in named}
+    if len(dtypes) > 1:
+        kinds = ", ".join(f"{name} {p.dtype}" for name, p in named)
+        raise DTypeError(f"the parameters of a model must have one dtype, found {kinds}")
+    return Store(named, dtypes.pop() if dtypes else np.dtype(np.float64))
+
+
+class _Substitutes(threading.local):
+    """The vectors that stand in for stores in this thread, by identity: (vector, place of its first element)."""
+
+    def __init__(self) -> None:
+        self.flats: dict[int, tuple[Any, int]] = {}
+
+
+_substitutes = _Substitutes()
+
+
+@contextmanager
+def substitute(store: Store, flat: Any, start: int) -> Iterator[None]:
+    """Within the block, parameters of the store are views of `flat` (a Value or array) instead."""
+    before = _substitutes.flats
+    _substitutes.flats = {**before, id(store): (flat, start)}
+    try:
+        yield
+    finally:
+        _substitutes.flats = before

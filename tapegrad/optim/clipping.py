@@ -1,0 +1,102 @@
+"""Gradient clipping: by the norm of the whole gradient, or number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import DTypeError, ShapeError
+from tapegrad.optim import kernels
+from tapegrad.value import Value
+
+
+def flat_view(array: Any, what: str) -> np.ndarray:
+    """An array seen as one vector that can be written to.
+
+    Raises ShapeError where that would take a copy, DTypeError unless it holds float32 or float64.
+    """
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
+        found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise DTypeError(f"{what} must be arrays of float32 or float64, not {found}")
+    if not array.flags.c_contiguous or not array.flags.writeable:
+        kind = "read-only" if array.flags.c_contiguous else "not contiguous"
+        raise ShapeError(f"{what} must be contiguous and writeable, to be changed in place; this one is {kind}")
+    return array.view(np.ndarray).reshape(-1)
+
+
+def values_of(target: Any) -> list[Value] | None:
+    """The Values of a module (its flat vector), a Value, or an iterable of Values; None for arrays."""
+    flat = getattr(target, "flat", None)
+    if isinstance(flat, Value):
+        return [flat]
+    if isinstance(target, Value):
+        return [target]
+    if isinstance(target, np.ndarray) or not isinstance(target, Iterable):
+        return None
+    found = list(target)
+    return found if found and all(isinstance(x, Value) for x in found) else None
+
+
+def clip_by_norm(target: Any, limit: float) -> float:
+    """Scale a gradient down to a norm: g ← g · min(1, limit / ‖g‖), where ‖g‖² sums over all parameters.
+
+    Args:
+        target: a module, a Value or a list of Values, whose `grad` is changed; or an array of float32 or float64, or a
+            list of arrays, changed in place.
+        limit: the largest norm allowed.
+
+    Returns:
+        The norm before clipping. Where it is NaN or infinite nothing is scaled.
+
+    Raises ValueError unless the limit is positive, DTypeError, ShapeError.
+
+    Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
+
+    >>> g = np.array([3.0, 4.0])
+    >>> clip_by_norm(g, 1.0)
+    5.0
+    >>> g
+    array([0.6, 0.8])
+    """
+    _check_limit(limit)
+    values, vectors = _gradients(target)
+    norm = float(np.sqrt(sum(kernels.global_norm(g) ** 2 for g in vectors)))
+    for g in vectors:
+        kernels.scale_to_norm(g, norm, float(limit))
+    _assign(values, vectors)
+    return norm
+
+
+def clip_by_value(target: Any, limit: float) -> None:
+    """Limit every number of a gradient: g ← max(-limit, min(limit, g)). Takes and raises what `clip_by_norm` does.
+
+    >>> g = np.array([-3.0, 0.5])
+    >>> clip_by_value(g, 1.0)
+    >>> g
+    array([-1. ,  0.5])
+    """
+    _check_limit(limit)
+    values, vectors = _gradients(target)
+    for g in vectors:
+        kernels.clip_values(g, float(limit))
+    _assign(values, vectors)
+
+
+def _check_limit(limit: float) -> None:
+    if not limit > 0:
+        raise ValueError(f"the limit of a gradient must be positive, not {limit!r}")
+
+
+def _gradients(target: Any) -> tuple[list[Value], list[np.ndarray]]:
+    values = values_of(target)
+    if values is not None:
+        return values, [np.array(v.grad, v.dtype).reshape(-1) for v in values]
+    arrays = target if isinstance(target, list | tuple) else [target]
+    return [], [flat_view(a, "gradients") for a in arrays]
+
+
+def _assign(values: list[Value], vectors: list[np.ndarray]) -> None:
+    for v, g in zip(values, vectors, strict=False):
+        v.grad = g.reshape(v.shape)

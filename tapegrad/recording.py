@@ -1,0 +1,407 @@
+"""Recordings: a function's tape, with named inputs and outputs, to be replayed at other inputs.
+
+Inputs come first in the arena, contiguous, so that one compiled call copies them in, computes values, and leaves the
+gradient at the same places of the adjoint arena. A comparison that the function branched on is a guard on the tape;
+a replay that would branch otherwise stops there, and the function is recorded anew at the new inputs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.errors import (
+    CutGradientError,
+    DTypeError,
+    GuardError,
+    IntegerInputError,
+    NonScalarError,
+    ShapeError,
+    StructureError,
+)
+from tapegrad.layout import dense
+from tapegrad.sweeps import FORWARD, REVERSE, sweeps_for
+from tapegrad.tape import EXPECT, LEAF, Tape, operand_error, recording_on
+from tapegrad.tape.collect import needed_for
+from tapegrad.value import Value, as_value, handle
+
+_EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
+
+
+class Spec(NamedTuple):
+    """What a recording was made for: the structure of its arguments, and of each leaf its shape and dtype, or,
+    for a leaf that is no number of the tape, itself."""
+
+    structure: Any
+    leaves: tuple[Any, ...]
+
+
+class Static(NamedTuple):
+    """A leaf that is part of the program, not of its input: a count, a flag, a name, a function."""
+
+    kind: type
+    value: Hashable
+
+
+class Input(NamedTuple):
+    """A leaf that replays may change: a float or an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scalar: bool
+
+
+def leaf_spec(x: Any) -> Any:
+    """What a leaf contributes to the key under which a recording is kept.
+
+    Floats and arrays are inputs; integers, booleans, strings, None, functions and other hashable objects are part of
+    the program. Raises CutGradientError, DTypeError, StructureError for what can be neither.
+    """
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind not in "fiub":
+            raise DTypeError(f"an argument is an array of {x.dtype}; arrays must be real")
+        return Input(x.shape, x.dtype, False)
+    if isinstance(x, float | np.floating):
+        return Input((), np.dtype(np.float32 if isinstance(x, np.float32) else np.float64), True)
+    if isinstance(x, Value):
+        raise CutGradientError(
+            "an argument is a Value of another tape, whose gradient would be cut: pass v.data, or call the function "
+            "itself"
+        )
+    if isinstance(x, complex | np.complexfloating):
+        raise DTypeError("an argument is complex; numbers must be real")
+    try:
+        hash(x)
+    except TypeError:
+        raise StructureError(
+            f"an argument holds a {type(x).__name__}, which is neither a number, an array, a container nor hashable"
+        ) from None
+    return Static(type(x), x)
+
+
+def spec_of(args: Sequence[Any]) -> tuple[Spec, list[Any]]:
+    """The key of a call, and the leaves of its arguments."""
+    leaves, structure = pytree.flatten(tuple(args))
+    return Spec(structure, tuple([leaf_spec(x) for x in leaves])), leaves
+
+
+def _dtype_of(spec: Spec) -> np.dtype:
+    floats = {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f" and not i.scalar}
+    floats = floats or {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f"}
+    if not floats:
+        return np.dtype(np.float64)
+    if len(floats) > 1 or not floats <= {np.dtype(np.float64), np.dtype(np.float32)}:
+        names = " and ".join(sorted(str(d) for d in floats))
+        raise DTypeError(f"arguments are arrays of {names}; a recording has one dtype, float64 or float32")
+    return floats.pop()
+
+
+class _Output(NamedTuple):
+    """A result: where it stands in the arena, or a number that does not depend on the inputs."""
+
+    places: np.ndarray | None
+    shape: tuple[int, ...]
+    constant: Any
+
+
+class Program:
+    """One recorded path through a function: code without leaves, arenas, and where inputs and outputs stand."""
+
+    def __init__(self, tape: Tape, outputs: list[Any], structure: Any, spec: Spec) -> None:
+        inputs = [leaf for leaf in spec.leaves if isinstance(leaf, Input)]
+        n_inputs = sum(1 for i in inputs if np.prod(i.shape, dtype=int))
+        values = [x for x in outputs if isinstance(x, Value)]
+        tape.evaluate()
+        mark = np.zeros(len(tape.values), np.uint8)
+        for x in values:
+            if x._tape is not tape:
+                raise StructureError("the function returned a Value that it did not compute from its arguments")
+            if x.size:
+                mark[x._places()] = 1
+        rows = needed_for(tape, mark)
+        # The inputs were recorded first; they stay whether they are used or not.
+        rows = np.append(np.arange(n_inputs), rows[rows >= n_inputs])
+        slots = int(sum(np.prod(i.shape, dtype=int) for i in inputs))
+        tape.keep(rows)
+        tape.activate()
+        tape.finish()
+        self.tape = tape
+        self.code = np.ascontiguousarray(tape.code[: tape.length][tape.code[: tape.length, 0] != LEAF])
+        self.side, self.values = tape.side, tape.values
+        self.adjoints = np.zeros_like(tape.values)
+        self.n_inputs = slots
+        self.outputs = [
+            _Output(x._places(), x.shape, None) if isinstance(x, Value) and x.size else _Output(None, np.shape(x), x)
+            for x in outputs
+        ]
+        self._sweeps = sweeps_for(tape.dtype)
+        self._sweeps.require(tape.needs, FORWARD)
+        self.sweep = self._sweeps.sweep
+        # All that a sweep takes but the seed and what it is to do.
+        self.arguments = (self.code, self.side, self.values, self.adjoints, _EMPTY[tape.dtype])
+        self.seed: int | None = None
+        # Windows on the arenas: inputs to be filled, and their gradients.
+        self.feeds: list[tuple[np.ndarray, int]] = []
+        self.gradients: list[np.ndarray] = []
+        at = 0
+        for i, leaf in enumerate(spec.leaves):
+            if isinstance(leaf, Input):
+                n = int(np.prod(leaf.shape, dtype=int))
+                self.feeds.append((self.values[at : at + n].reshape(leaf.shape), i))
+                self.gradients.append(self.adjoints[at : at + n].reshape(leaf.shape))
+                at += n
+        only = self.outputs[0] if len(outputs) == 1 and structure is pytree.LEAF else None
+        self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
+
+    def prepare_gradient(self, seed: int) -> None:
+        """Have the reverse kernels at hand, and know where the adjoint starts."""
+        self._sweeps.require(self.tape.needs, REVERSE)
+        self.seed = seed
+
+    def read(self, output: _Output) -> Any:
+        """The number or array of an output, after a sweep."""
+        if output.places is None:
+            empty = isinstance(output.constant, Value)
+            return np.zeros(output.shape, self.values.dtype) if empty else output.constant
+        if not output.shape:
+            return float(self.values[output.places[0]])
+        return self.values[output.places].reshape(output.shape)
+
+
+class Recording:
+    """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
+
+    Made by `record`. Call it for the value; `grad` and `value_and_grad` give derivatives with respect to the arguments
+    numbered by `argnums`. Where the function branched on a number, a replay that would branch otherwise records anew,
+    so results are always those of the function itself. Calls from several threads take turns.
+    """
+
+    def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
+        self.f = f
+        self.spec = spec
+        self._lock = threading.RLock()
+        self._dtype = _dtype_of(spec)
+        owner = _owners(spec.structure)
+        self._wanted = [
+            isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or owner[i] in argnums)
+            for i, leaf in enumerate(spec.leaves)
+        ]
+        self._owner = owner
+        self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
+        self._plans: dict[int, int | tuple[int, ...]] = {}
+        self.program = self._record(leaves)
+
+    def __repr__(self) -> str:
+        name = getattr(self.f, "__qualname__", repr(self.f))
+        return f"<Recording of {name}: {len(self.program.code)} instructions, {self._dtype}>"
+
+    def __len__(self) -> int:
+        return len(self.program.code)
+
+    @property
+    def tape(self) -> Tape:
+        """The tape of the branch recorded last; `print(recording.tape)` lists it."""
+        return self.program.tape
+
+    def _record(self, leaves: Sequence[Any]) -> Program:
+        tape = Tape(self._dtype, recording=True)
+        with recording_on(tape):
+            arguments = []
+            for x, leaf, wanted in zip(leaves, self.spec.leaves, self._wanted, strict=True):
+                if not isinstance(leaf, Input):
+                    arguments.append(x)
+                    continue
+                data: Any = np.array(x, self._dtype) if leaf.shape else float(x)
+                n = int(np.prod(leaf.shape, dtype=int))
+                slot = tape.leaf(data, n, wanted)
+                if leaf.dtype.kind == "b":
+                    tape.flag_leaves.add(slot)
+                arguments.append(handle(tape, slot, dense(leaf.shape) if leaf.shape else None))
+            result = self.f(*pytree.unflatten(self.spec.structure, arguments))
+            outputs, self._result_structure = pytree.flatten(result)
+            outputs = [_stacked(x, tape) for x in outputs]
+            return Program(tape, outputs, self._result_structure, self.spec)
+
+    def _run(self, leaves: Sequence[Any], steps: int) -> Program:
+        # One compiled call. A guard that fails means another branch: record it at these inputs, where it must hold.
+        program = self.program
+        for window, i in program.feeds:
+            window[...] = leaves[i]
+        if steps & 2 and program.seed is None:
+            program.prepare_gradient(self._seed(program))
+        failed = program.sweep(*program.arguments, program.seed if steps & 2 else -1, steps)
+        if failed >= 0:
+            self._refuse(program, failed)
+            self.program = program = self._record(leaves)
+            if steps & 2:
+                program.prepare_gradient(self._seed(program))
+            failed = program.sweep(*program.arguments, program.seed if steps & 2 else -1, steps)
+            if failed >= 0:
+                raise GuardError(
+                    f"{getattr(self.f, '__qualname__', self.f)} took another branch when it was recorded again at the "
+                    "same inputs: it depends on something besides its arguments"
+                )
+        return program
+
+    def _refuse(self, program: Program, failed: int) -> None:
+        row = program.code[failed]
+        if row[0] != EXPECT:
+            raise operand_error(row, program.side, program.values)
+
+    def _seed(self, program: Program) -> int:
+        output = program.outputs[0] if program.outputs else None
+        if output is None:
+            raise NonScalarError("the function returned nothing to differentiate")
+        if output.places is None:
+            if isinstance(output.constant, int | float | np.number) or (
+                isinstance(output.constant, np.ndarray) and output.constant.size == 1
+            ):
+                # A result that no input reaches: its gradient is zero. The scratch slot past the end takes the seed.
+                return len(program.adjoints) - 1
+            raise NonScalarError(f"the function returned {type(output.constant).__name__}, not a scalar Value")
+        if len(output.places) != 1:
+            raise NonScalarError(
+                f"a gradient needs a scalar result, the function returned shape {output.shape}: sum it first"
+            )
+        return int(output.places[0])
+
+    def check(self, args: Sequence[Any]) -> list[Any]:
+        """The leaves of arguments. Raises ShapeError if they are not what was recorded."""
+        spec, leaves = spec_of(args)
+        if spec != self.spec:
+            raise ShapeError(_difference(self.spec, spec))
+        return leaves
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value at new arguments, by replay.
+
+        Raises ShapeError for arguments of another structure, shape or dtype than recorded; LabelError or
+        IndexRangeError for labels or indices out of range.
+        """
+        leaves = self.check(args)
+        with self._lock:
+            program = self._run(leaves, 1)
+            return pytree.unflatten(self._result_structure, [program.read(x) for x in program.outputs])
+
+    def value_and_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> tuple[Any, Any]:
+        """The value, and its gradient with respect to the arguments numbered by `argnums`: one sweep each way.
+
+        The gradient has the structure of the argument; for several arguments it is a tuple. Raises NonScalarError unless
+        the result is one number, IntegerInputError for an argument that holds integers.
+        """
+        return self.evaluate(self.check(args), argnums, has_aux=False)
+
+    def grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
+        """The gradient alone; see `value_and_grad`."""
+        return self.value_and_grad(*args, argnums=argnums)[1]
+
+    def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
+        """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
+        plan = self._plans.get(argnums) if argnums.__class__ is int else None
+        if plan is None:
+            plan = self._plan(argnums)
+        with self._lock:
+            program = self._run(leaves, 3)
+            if program.scalar is not None:
+                value: Any = float(program.values[program.scalar])
+            else:
+                results = [program.read(x) for x in program.outputs]
+                if not has_aux and len(results) != 1:
+                    raise NonScalarError(f"a gradient needs one scalar result, the function returned {len(results)}")
+                value = pytree.unflatten(self._result_structure, results)
+            if isinstance(plan, int):
+                return value, program.gradients[plan].copy()
+            grads = tuple(self._gradient(program, n) for n in plan)
+        return value, grads[0] if isinstance(argnums, int) else grads
+
+    def _plan(self, argnums: int | Sequence[int]) -> int | tuple[int, ...]:
+        # The arguments to differentiate; or, where that is one array, the window of its gradient.
+        numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        nodes = self.spec.structure.parts
+        for n in numbers:
+            if not -len(nodes) <= n < len(nodes):
+                raise IndexError(f"argnums names argument {n}, the function has {len(nodes)}")
+        numbers = tuple(n % len(nodes) for n in numbers)
+        self._check_floats(numbers)
+        plan: int | tuple[int, ...] = numbers
+        if isinstance(argnums, int):
+            if nodes[numbers[0]] is pytree.LEAF:
+                leaf = self._owner.index(numbers[0])
+                if not self.spec.leaves[leaf].scalar:
+                    plan = self._inputs.index(leaf)
+            self._plans[argnums] = plan
+        return plan
+
+    def _check_floats(self, numbers: Sequence[int]) -> None:
+        for i, leaf in enumerate(self.spec.leaves):
+            if self._owner[i] in numbers and not self._wanted[i]:
+                what = f"an array of {leaf.dtype}" if isinstance(leaf, Input) else repr(leaf.value)
+                raise IntegerInputError(
+                    f"argument {self._owner[i]} holds {what}: only floats can be differentiated; convert it with "
+                    "float(...) or .astype(float), or leave it out of argnums"
+                )
+
+    def _gradient(self, program: Program, number: int) -> Any:
+        leaves = []
+        for window, i in enumerate(self._inputs):
+            if self._owner[i] == number:
+                leaf = self.spec.leaves[i]
+                g = program.gradients[window]
+                leaves.append(float(g) if leaf.scalar else g.copy())
+        return pytree.unflatten(self.spec.structure.parts[number], leaves)
+
+
+def _stacked(x: Any, tape: Tape) -> Any:
+    """An output that holds scalar Values in an object array or such, as one Value."""
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        return as_value(x, tape, "result")
+    return x
+
+
+def _owners(structure: Any) -> list[int]:
+    """For each leaf, the number of the argument that holds it."""
+
+    def count(node: Any) -> int:
+        return 1 if node is pytree.LEAF else sum(map(count, node.parts))
+
+    return [n for n, node in enumerate(structure.parts) for _ in range(count(node))]
+
+
+def _difference(recorded: Spec, given: Spec) -> str:
+    if recorded.structure != given.structure:
+        return "the arguments are nested otherwise than those recorded"
+    owner = _owners(recorded.structure)
+    for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
+        if a != b:
+            return f"argument {owner[i]}: recorded with {_describe(a)}, called with {_describe(b)}"
+    return "the arguments differ from those recorded"
+
+
+def _describe(leaf: Any) -> str:
+    if isinstance(leaf, Input):
+        return f"a {leaf.dtype} number" if leaf.scalar else f"a {leaf.dtype} array of shape {leaf.shape}"
+    return f"{leaf.value!r}"
+
+
+def record(f: Callable[..., Any], *examples: Any) -> Recording:
+    """Record a function at example arguments.
+
+    Args:
+        f: a function of numbers, arrays, or nested tuples, lists, dicts and dataclasses of them, written in NumPy or
+            with Python operators. Arrays that it takes from around it become constants of the recording.
+        examples: arguments to record at. Floats and arrays may change between replays; integers, booleans, strings and
+            other objects are part of the recording.
+
+    Raises DTypeError, StructureError.
+
+    >>> import numpy as np
+    >>> r = record(lambda x: np.sum(np.sin(x) * x), np.ones(3))
+    >>> r.value_and_grad(np.zeros(3))
+    (0.0, array([0., 0., 0.]))
+    """
+    spec, leaves = spec_of(examples)
+    return Recording(f, spec, leaves, None)

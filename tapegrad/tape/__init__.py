@@ -1,0 +1,14 @@
+"""The tape.
+
+`tape` records and sweeps, `addresses` knows where slots went, `collect` forgets what nobody needs, `faults` explains
+what a sweep refused, and `ambient` is where each thread's own tapes are.
+"""
+
+from tapegrad.sweeps.analysis import EXPECT, LEAF
+from tapegrad.tape.ambient import current_tape, recording_on
+from tapegrad.tape.faults import operand_error, operand_spans
+from tapegrad.tape.tape import Tape, passive_rows
+
+__all__ = [
+    "EXPECT", "LEAF", "Tape", "current_tape", "operand_error", "operand_spans", "passive_rows", "recording_on",
+]  # fmt: skip

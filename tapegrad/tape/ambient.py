@@ -1,0 +1,55 @@
+"""The tapes of this thread, on which new Values go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import DTypeError
+from tapegrad.tape.tape import Tape
+
+
+class _Current(threading.local):
+    """The tapes of this thread, one a dtype, and the recording that is going on, if any."""
+
+    def __init__(self) -> None:
+        self.tapes: dict[np.dtype, Tape] = {}
+        self.recording: Tape | None = None
+
+
+_current = _Current()
+
+
+def current_tape(dtype: Any = None) -> Tape:
+    """The tape that new values of this thread go on: one for each dtype, or the recording that is going on.
+
+    Raises DTypeError for a dtype that is neither float64 nor float32, or is not the one of the recording.
+
+    >>> import numpy as np
+    >>> current_tape(np.float32).dtype
+    dtype('float32')
+    """
+    if _current.recording is not None:
+        if dtype is not None and np.dtype(dtype) != _current.recording.dtype:
+            raise DTypeError(f"a {np.dtype(dtype)} value inside a recording of {_current.recording.dtype}")
+        return _current.recording
+    kind = np.dtype(np.float64 if dtype is None else dtype)
+    tape = _current.tapes.get(kind)
+    if tape is None:
+        tape = _current.tapes[kind] = Tape(kind)
+    return tape
+
+
+@contextmanager
+def recording_on(tape: Tape) -> Iterator[Tape]:
+    """Have this thread's new values go on `tape`; afterwards the tape takes no more."""
+    before = _current.recording
+    _current.recording = tape
+    try:
+        yield tape
+    finally:
+        _current.recording = before

@@ -1,0 +1,100 @@
+"""Forgetting instructions that nothing refers to any more.
+
+Handles hold the page that was open when they were made, and pages are garbage-collected by Python. What was recorded
+on a page that is gone is kept only if something recorded on a live page, or after it, still depends on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tapegrad.ops import RUN
+from tapegrad.ops.record import LENGTH, OUT
+from tapegrad.sweeps import SCRATCH
+from tapegrad.sweeps.analysis import LEAF, reach, relocate
+
+_EVERY_SLOT = np.zeros(0, np.uint8)
+
+
+def grown(old: np.ndarray, length: int) -> np.ndarray:
+    """A copy of an array with room for `length` rows, zero where they are new."""
+    new = np.zeros((length, *old.shape[1:]), old.dtype)
+    keep = min(length, len(old))
+    new[:keep] = old[:keep]
+    return new
+
+
+def needed_for(tape: Any, mark: np.ndarray) -> np.ndarray:
+    """The instructions that marked places depend on, and guards, ascending."""
+    rows = np.empty(tape.length, np.int64)
+    return rows[reach(tape.code, tape.side, mark, _EVERY_SLOT, tape.length, rows) :]
+
+
+def collect(tape: Any) -> None:
+    """Keep only what values that are still referred to depend on."""
+    tape.pages = [page for page in tape.pages if page[2]() is not None]
+    mark = np.zeros(len(tape.values), np.uint8)
+    addresses = tape.addresses
+    for start, end, _ in tape.pages:
+        for first, last, place in zip(addresses.first, addresses.ends, addresses.places, strict=True):
+            low, high = max(start, first), min(end, last, tape.top)
+            if low < high:
+                mark[low - first + place : high - first + place] = 1
+    keep(tape, needed_for(tape, mark))
+
+
+def keep(tape: Any, rows: np.ndarray) -> None:
+    """Keep only these instructions, ascending, and move what they use together. They must not need any other."""
+    code = tape.code[rows]
+    wide = (code[:, 0] == LEAF) | (code[:, 0] >= RUN)
+    counts = np.where(wide, code[:, 3], 1).astype(np.int64)
+    outs = code[:, 1].astype(np.int64)
+    new_outs = np.cumsum(counts) - counts
+    slots = int(counts.sum())
+    stays = np.zeros(tape.slots + 1, np.int64)
+    np.add.at(stays, outs, 1)
+    np.add.at(stays, outs + counts, -1)
+    stays = np.cumsum(stays[:-1])
+    code[:, 1] = new_outs
+    _keep_records(tape, code, new_outs)
+    relocate(code, tape.side, np.cumsum(stays) - stays)
+    source = np.flatnonzero(stays)
+    for name in ("values", "grads", "adjoints", "active"):
+        old = getattr(tape, name)
+        if len(old):
+            new = np.zeros(max(64, 2 * slots) + SCRATCH, old.dtype)
+            new[:slots] = old[source]
+            setattr(tape, name, new)
+    tape.code = grown(code, max(64, 2 * len(code)))
+    tape.evaluated = int(np.searchsorted(rows, tape.evaluated))
+    tape.activated = int(np.searchsorted(rows, tape.activated))
+    edits = {s: (n, int(np.searchsorted(rows, p))) for s, (n, p) in tape.edits.items()}
+    addresses = tape.addresses
+    addresses.move(addresses.slots_of(outs), counts, new_outs, tape.flushed, slots)
+    tape.length, tape.slots = len(code), slots
+    tape.edits = {s: e for s, e in edits.items() if addresses.holds(s)}
+    forget_names(tape)
+
+
+def forget_names(tape: Any) -> None:
+    """Drop constants and labels whose slots are gone."""
+    for names in (tape.constants, tape.zeros):
+        for name in [n for n, slot in names.items() if not tape.addresses.holds(slot)]:
+            del names[name]
+    for slot in [s for s in tape.labels if not tape.addresses.holds(s)]:
+        del tape.labels[slot]
+
+
+def _keep_records(tape: Any, code: np.ndarray, outs: np.ndarray) -> None:
+    pieces, at = [], 0
+    for i in np.flatnonzero(code[:, 0] >= RUN):
+        k = int(code[i, 2])
+        record = tape.side[k : k + int(tape.side[k + LENGTH])].copy()
+        record[OUT] = outs[i]
+        code[i, 2] = at
+        pieces.append(record)
+        at += len(record)
+    tape.side = grown(np.concatenate(pieces) if pieces else np.zeros(0, np.int64), max(64, 2 * at))
+    tape.side_length = at

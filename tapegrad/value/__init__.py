@@ -1,0 +1,11 @@
+"""Values: handles to numbers on a tape.
+
+`handle` is what a handle is; `operators`, `views` and `protocol` are what it does with Python, shapes and NumPy; and
+`value` puts them together. Whatever is computed ends in `apply`.
+"""
+
+from tapegrad.value.apply import apply, as_value, contiguous, tape_of
+from tapegrad.value.handle import HANDLERS, handle, view
+from tapegrad.value.value import Value
+
+__all__ = ["HANDLERS", "Value", "apply", "as_value", "contiguous", "handle", "tape_of", "view"]

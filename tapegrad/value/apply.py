@@ -1,0 +1,134 @@
+"""Recording elementwise operations: operands made Values of one tape, shapes broadcast, an instruction appended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from tapegrad.errors import DTypeError, OperationError, TapeMismatchError, UnsupportedError
+from tapegrad.layout import broadcast_shapes, broadcast_strides, dense, merge_axes
+from tapegrad.ops import BY_NAME, Elementwise
+from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, UNIFORM
+from tapegrad.tape import Tape, current_tape
+from tapegrad.value.handle import HANDLERS, Handle, handle
+
+if TYPE_CHECKING:
+    from tapegrad.value.value import Value
+
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+
+def as_value(x: Any, tape: Tape, what: str) -> Value:
+    """A number or array as a constant of `tape`; a Value of that tape as it is.
+
+    Raises TapeMismatchError, DTypeError, UnsupportedError.
+    """
+    if isinstance(x, Handle):
+        if x._tape is not tape:
+            raise _mismatch(x._tape, tape, what)
+        return cast("Value", x)
+    if isinstance(x, NUMBERS):
+        return handle(tape, tape.constant(float(x)), None)
+    array = np.asarray(x)
+    if array.dtype == object:
+        return HANDLERS["stack_objects"](array, tape)
+    if array.dtype.kind not in "fiub":
+        raise UnsupportedError(
+            f"{what}: an operand of type {type(x).__name__} ({array.dtype}) cannot be used with a Value"
+        )
+    if array.dtype.kind == "f" and array.ndim and array.dtype != tape.dtype:
+        raise DTypeError(
+            f"{what}: an array of {array.dtype} meets a Value of {tape.dtype}; convert it with .astype(np.{tape.dtype})"
+        )
+    if array.ndim == 0:
+        return handle(tape, tape.constant(float(array)), None)
+    return handle(tape, tape.leaf(np.array(array, tape.dtype), array.size, False), dense(array.shape))
+
+
+def _mismatch(a: Tape, b: Tape, what: str) -> Exception:
+    if a.dtype != b.dtype:
+        return DTypeError(f"{what}: a Value of {a.dtype} meets a Value of {b.dtype}; a tape has one dtype")
+    if a.finished or b.finished:
+        where = "one was recorded inside a function whose recording is finished"
+    elif a.recording or b.recording:
+        where = "one comes from outside the function that is being recorded; pass it to the function as an argument"
+    elif a.owner != b.owner:
+        where = "they belong to two threads"
+    else:
+        where = "each must be recorded on the same tape"
+    return TapeMismatchError(f"{what}: Values of two tapes meet: {where}")
+
+
+def tape_of(args: Sequence[Any]) -> Tape:
+    """The tape of the first Value among the arguments."""
+    for arg in args:
+        if isinstance(arg, Handle):
+            return arg._tape
+    return current_tape()
+
+
+def apply(operation: Elementwise, args: Sequence[Any]) -> Value:
+    """Record an elementwise operation on Values and plain numbers or arrays, broadcast by NumPy's rules.
+
+    Raises ShapeError, DTypeError, TapeMismatchError.
+    """
+    if len(args) != operation.arity:
+        raise OperationError(f"{operation.name} takes {operation.arity} operands, {len(args)} were given")
+    if len(args) == 1 and isinstance(args[0], Handle) and args[0]._layout is None:
+        tape = args[0]._tape
+        return handle(tape, tape.scalar(operation.opcode, args[0]._slot, args[0]._slot), None)
+    tape = tape_of(args)
+    values = [as_value(x, tape, operation.name) for x in args]
+    layouts = [v._layout for v in values]
+    if all(layout is None for layout in layouts):
+        if operation.arity < 3:
+            slot = tape.scalar(operation.opcode, values[0]._slot, values[-1]._slot)
+            return handle(tape, slot, None)
+        shape: tuple[int, ...] = ()
+    else:
+        shape = broadcast_shapes([v.shape for v in values], operation.name)
+    slot = _record_run(tape, operation.opcode, shape, values)
+    return handle(tape, slot, dense(shape) if shape else None)
+
+
+def _record_run(tape: Tape, opcode: int, shape: tuple[int, ...], values: list[Value]) -> int:
+    operands = []
+    n = math.prod(shape)
+    for v in values:
+        low, high = v._layout_or_scalar().reach()
+        operands.append((v._slot, low, high) if n else (0, 0, 0))
+    strides = [broadcast_strides(v._layout, shape) for v in values]
+    axes, merged = merge_axes(shape, strides)
+    params = [len(axes), *axes]
+    for s in merged:
+        if (len(axes) == 1 and s[0] == 1) or n == 1:
+            mode = DENSE
+        elif not any(s):
+            mode = UNIFORM
+        else:
+            mode = STRIDED
+        params += [mode, *s]
+    return tape.run(opcode, ELEMENTWISE, n, operands, params)
+
+
+def contiguous(value: Any) -> Value:
+    """The value itself if its elements stand in row-major order without gaps, else a copy that does."""
+    layout = value._layout
+    return value if layout is None or layout.dense else apply(BY_NAME["copy"], (value,))
+
+
+def power(base: Any, exponent: Any) -> Value:
+    """base ** exponent: exact for constant exponents, negative bases included; by special operations where there are."""
+    if isinstance(exponent, NUMBERS):
+        special = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}.get(float(exponent))
+        if exponent == 1:
+            return +base
+        if special:
+            return apply(BY_NAME[special], (base,))
+        return apply(BY_NAME["power_constant"], (base, exponent))
+    if isinstance(exponent, np.ndarray) and exponent.dtype != object:
+        return apply(BY_NAME["power_constant"], (base, exponent))
+    return apply(BY_NAME["power"], (base, exponent))

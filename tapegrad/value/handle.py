@@ -1,0 +1,119 @@
+"""Handles: a tape, a slot and, for arrays, a layout. What every part of `Value` stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tapegrad.layout import Layout
+from tapegrad.tape import Tape
+
+if TYPE_CHECKING:
+    from tapegrad.value.value import Value
+
+# NumPy function -> what answers to it; filled by `functions`.
+HANDLERS: dict[Any, Callable[..., Any]] = {}
+
+_new = object.__new__
+# The class of handles is put together above this module, from parts that make handles; it enters itself here.
+_class: Any = None
+
+
+def handle_class(kind: Any) -> Any:
+    """Class decorator: what `handle` and `view` make."""
+    global _class
+    _class = kind
+    return kind
+
+
+def handle(tape: Tape, slot: int, layout: Layout | None) -> Value:
+    """A Value on `tape`, made without going through its constructor."""
+    value: Value = _new(_class)
+    value._tape = tape
+    value._page = tape.page
+    value._slot = slot
+    value._layout = layout
+    return value
+
+
+def view(of: Handle, slot: int, layout: Layout | None) -> Value:
+    """Another handle to the same numbers; nothing is recorded."""
+    value: Value = _new(_class)
+    value._tape = of._tape
+    value._page = of._page
+    value._slot = slot
+    value._layout = layout
+    return value
+
+
+class Handle:
+    """What a Value is, without what it does."""
+
+    __slots__ = ("_layout", "_page", "_slot", "_tape")
+
+    _tape: Tape
+    _page: Any
+    _slot: int
+    _layout: Layout | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape; () for a scalar."""
+        return () if self._layout is None else self._layout.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return 0 if self._layout is None else len(self._layout.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return 1 if self._layout is None else self._layout.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float64 or float32."""
+        return self._tape.dtype
+
+    @property
+    def tape(self) -> Tape:
+        """The tape it stands on."""
+        return self._tape
+
+    @property
+    def label(self) -> str:
+        """A name for pictures, listings and messages."""
+        return self._tape.labels.get(self._slot, "")
+
+    @label.setter
+    def label(self, label: str) -> None:
+        self._tape.labels[self._slot] = str(label)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient can flow to it."""
+        return self._tape.wants_grad(self._slot) if self.size else False
+
+    def _layout_or_scalar(self) -> Layout:
+        return self._layout or Layout((), ())
+
+    def _window(self, arena: np.ndarray) -> np.ndarray:
+        place = self._tape.locate(self._slot) if self.size else 0
+        layout = self._layout_or_scalar()
+        strides = tuple(s * arena.itemsize for s in layout.strides)
+        return np.lib.stride_tricks.as_strided(arena[place:], layout.shape, strides)
+
+    def _places(self) -> np.ndarray:
+        layout = self._layout_or_scalar()
+        offsets = np.zeros(layout.shape, np.int64)
+        for axis, (n, s) in enumerate(zip(layout.shape, layout.strides, strict=True)):
+            offsets += (np.arange(n) * s).reshape([-1 if i == axis else 1 for i in range(len(layout.shape))])
+        return (self._tape.locate(self._slot) + offsets).reshape(-1)
+
+    def _slots(self) -> Iterator[int]:
+        layout = self._layout_or_scalar()
+        for index in np.ndindex(layout.shape):
+            yield self._slot + sum(i * s for i, s in zip(index, layout.strides, strict=True))

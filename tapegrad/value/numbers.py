@@ -1,0 +1,41 @@
+"""Numbers of a tape as NumPy arrays that do not pretend to be the tape's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Numbers(np.ndarray):
+    """A copy of numbers from the tape, read-only, whose in-place operators make new arrays.
+
+    So `p.data -= step` assigns a new array to `p.data`, while `p.data[0] = 1.0`, which could not reach the tape,
+    raises.
+    """
+
+    def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = array.view(np.ndarray)
+        return plain[()] if return_scalar else plain
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.view(np.ndarray) + other
+
+    def __isub__(self, other: Any) -> Any:
+        return self.view(np.ndarray) - other
+
+    def __imul__(self, other: Any) -> Any:
+        return self.view(np.ndarray) * other
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.view(np.ndarray) / other
+
+    def __ipow__(self, other: Any) -> Any:
+        return self.view(np.ndarray) ** other
+
+
+def numbers(array: np.ndarray) -> Numbers:
+    """A read-only copy of an array."""
+    copy = np.array(array).view(Numbers)
+    copy.flags.writeable = False
+    return copy

@@ -1,0 +1,167 @@
+"""Python's operators on Values, and a method for every unary operation.
+
+Two scalars, or a scalar and a number that was met before, take a path that does nothing but append: recording is
+Python's speed, and every attribute read on the way shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from tapegrad.ops import BY_NAME, Elementwise, Operation
+from tapegrad.value.apply import apply, power
+from tapegrad.value.handle import HANDLERS, Handle
+
+if TYPE_CHECKING:
+    from tapegrad.value.value import Value
+
+_new = object.__new__
+
+
+def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[Any, Any], Value]:
+    operation = BY_NAME[name]
+    opcode = operation.opcode
+    assert isinstance(operation, Elementwise)
+
+    def method(self: Handle, other: Any) -> Value:
+        # Two scalars, or a scalar and a number met before, are the fast path: nothing but the append.
+        tape = self._tape
+        if tape.top >= tape.limit:
+            tape.turn_page()
+        kind = other.__class__
+        own = self.__class__
+        if kind is own:
+            if other._tape is not tape or other._layout is not None or self._layout is not None:
+                return apply(operation, (other, self) if reflected else (self, other))
+            b = other._slot
+        elif kind is float or kind is int:
+            b = tape.constants.get(other)
+            if b is None or self._layout is not None:
+                return apply(operation, (other, self) if reflected else (self, other))
+        elif isinstance(other, np.ndarray | np.generic | list | tuple | bool):
+            if isinstance(other, np.ndarray) and other.dtype == object:
+                return NotImplemented
+            return apply(operation, (other, self) if reflected else (self, other))
+        else:
+            return NotImplemented
+        slot = tape.top
+        push = tape.push
+        if reflected:
+            push((opcode, slot, b, self._slot))
+        else:
+            push((opcode, slot, self._slot, b))
+        tape.top = slot + 1
+        value: Value = _new(own)  # type: ignore[assignment]
+        value._tape = tape
+        value._page = tape.page
+        value._slot = slot
+        value._layout = None
+        return value
+
+    method.__name__ = name
+    method.__doc__ = operation.formula
+    return method
+
+
+def _unary_method(name: str) -> Callable[[Any], Value]:
+    operation = BY_NAME[name]
+    opcode = operation.opcode
+    assert isinstance(operation, Elementwise)
+
+    def method(self: Handle) -> Value:
+        tape = self._tape
+        if tape.top >= tape.limit:
+            tape.turn_page()
+        if self._layout is not None:
+            return apply(operation, (self,))
+        operand = self._slot
+        slot = tape.top
+        push = tape.push
+        push((opcode, slot, operand, operand))
+        tape.top = slot + 1
+        value: Value = _new(self.__class__)  # type: ignore[assignment]
+        value._tape = tape
+        value._page = tape.page
+        value._slot = slot
+        value._layout = None
+        return value
+
+    method.__name__ = operation.name
+    method.__doc__ = operation.formula
+    return method
+
+
+def add_method(kind: Any, operation: Operation) -> None:
+    """Give the class of Values a method for a unary operation."""
+    if isinstance(operation, Elementwise) and operation.arity == 1 and not hasattr(kind, operation.name):
+        setattr(kind, operation.name, _unary_method(operation.name))
+
+
+class Operators(Handle):
+    """The part of Value that does arithmetic."""
+
+    __slots__ = ()
+
+    __add__ = _binary_operator("add")
+    __radd__ = _binary_operator("add", reflected=True)
+    __sub__ = _binary_operator("subtract")
+    __rsub__ = _binary_operator("subtract", reflected=True)
+    __mul__ = _binary_operator("multiply")
+    __rmul__ = _binary_operator("multiply", reflected=True)
+    __truediv__ = _binary_operator("divide")
+    __rtruediv__ = _binary_operator("divide", reflected=True)
+    __mod__ = _binary_operator("remainder")
+    __rmod__ = _binary_operator("remainder", reflected=True)
+    __neg__ = _unary_method("negative")
+    __abs__ = _unary_method("absolute")
+    # Comparisons give 1 or 0, with no derivative. Branching on one is a guard in a recording.
+    __lt__ = _binary_operator("less")
+    __le__ = _binary_operator("less_equal")
+    __gt__ = _binary_operator("greater")
+    __ge__ = _binary_operator("greater_equal")
+    __eq__ = _binary_operator("equal")  # type: ignore[assignment]
+    __ne__ = _binary_operator("not_equal")  # type: ignore[assignment]
+    __and__ = _binary_operator("logical_and")
+    __or__ = _binary_operator("logical_or")
+    __xor__ = _binary_operator("logical_xor")
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __invert__(self) -> Value:
+        return self == 0.0
+
+    def __pow__(self, other: Any) -> Value:
+        return power(self, other)
+
+    def __rpow__(self, other: Any) -> Value:
+        return apply(BY_NAME["power"], (other, self))
+
+    def __matmul__(self, other: Any) -> Value:
+        return HANDLERS[np.matmul](self, other)
+
+    def __rmatmul__(self, other: Any) -> Value:
+        return HANDLERS[np.matmul](other, self)
+
+    def __floordiv__(self, other: Any) -> Value:
+        return apply(BY_NAME["floor"], (self / other,))
+
+    def __rfloordiv__(self, other: Any) -> Value:
+        return apply(BY_NAME["floor"], (other / self,))
+
+    def __pos__(self) -> Value:
+        return cast("Value", self)
+
+    def __round__(self, ndigits: int | None = None) -> Value:
+        return HANDLERS[np.round](self, ndigits or 0)
+
+    def copy(self) -> Value:
+        """A copy, recorded as an operation."""
+        return apply(BY_NAME["copy"], (self,))
+
+    def leaky_relu(self, slope: float = 0.01) -> Value:
+        """x where x > 0, else slope * x."""
+        return apply(BY_NAME["leaky_relu"], (self, slope))

@@ -1,0 +1,133 @@
+"""What NumPy calls, and what would silently lose a gradient.
+
+NumPy's own functions work on Values through `__array_ufunc__` and `__array_function__`. What would turn a Value into a
+plain number raises, and names what to write instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import numpy as np
+
+from tapegrad.errors import CutGradientError, OperationError, UnsupportedError
+from tapegrad.ops import BY_UFUNC, Elementwise, Operation
+from tapegrad.value.apply import NUMBERS, apply
+from tapegrad.value.handle import HANDLERS, Handle
+
+if TYPE_CHECKING:
+    from tapegrad.value.value import Value
+
+_METHODS: dict[str, Any] = {
+    name: getattr(np, name)
+    for name in (
+        "all", "any", "argmax", "argmin", "argsort", "clip", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod",
+        "ravel", "repeat", "round", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+    )  # fmt: skip
+}
+
+
+class Protocol(Handle):
+    """The part of Value that answers NumPy."""
+
+    __slots__ = ()
+
+    @classmethod
+    def _apply_operation(cls, operation: Operation, args: tuple[Any, ...]) -> Any:
+        if not isinstance(operation, Elementwise):
+            raise OperationError(f"{operation.name} is not elementwise: call it through its function")
+        return apply(operation, args)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if not kwargs and method == "__call__":
+            row = BY_UFUNC.get(ufunc)
+            if row is not None and all(isinstance(x, (Handle, *NUMBERS)) for x in inputs):
+                return apply(row, inputs)
+        kwargs = {k: v for k, v in kwargs.items() if not (k == "out" and v == (None,))}
+        if kwargs.get("out") is not None:
+            out = kwargs["out"]
+            if any(isinstance(o, np.ndarray) and o.dtype != object for o in out):
+                raise CutGradientError(
+                    f"np.{ufunc.__name__}: storing a Value into a float array would silently cut the gradient: write "
+                    "a = a + v instead of a += v, or use an object array"
+                )
+        if any(isinstance(x, np.ndarray) and x.dtype == object for x in (*inputs, *(kwargs.get("out") or ()))):
+            return getattr(ufunc, method)(*(_as_objects(x) for x in inputs), **kwargs)
+        if method == "__call__" and ufunc in HANDLERS:
+            return HANDLERS[ufunc](*inputs, **kwargs)
+        if method == "__call__" and ufunc in BY_UFUNC and not kwargs:
+            return apply(BY_UFUNC[ufunc], inputs)
+        if (ufunc, method) in HANDLERS:
+            return HANDLERS[ufunc, method](*inputs, **kwargs)
+        name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+        if method == "__call__" and ufunc in BY_UFUNC:
+            raise UnsupportedError(f"{name} with {', '.join(sorted(kwargs))}= is not supported on a Value")
+        raise UnsupportedError(
+            f"{name} is not supported on a Value; use v.data for numbers without a gradient, or declare the operation "
+            "with tapegrad.ops"
+        )
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        handler = HANDLERS.get(func)
+        if handler is None:
+            raise UnsupportedError(
+                f"np.{func.__name__} is not supported on a Value; use v.data for numbers without a gradient"
+            )
+        try:
+            return handler(*args, **kwargs)
+        except TypeError as error:
+            if "unexpected keyword argument" in str(error):
+                raise UnsupportedError(f"np.{func.__name__} on a Value: {str(error).split('() ')[-1]}") from None
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        # Methods that NumPy arrays have, answered by the function of that name.
+        function = _METHODS.get(name)
+        if function is None:
+            raise AttributeError(f"a Value has no attribute {name!r}")
+        handler = HANDLERS[function]
+        return lambda *args, **kwargs: handler(self, *args, **kwargs)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_METHODS})
+
+    # What would lose the gradient
+
+    def _cut(self, what: str) -> NoReturn:
+        raise CutGradientError(
+            f"{what} would silently cut the gradient: write v.item() or v.data for the numbers, v.detach() for a Value "
+            "without gradient, or use an array of dtype=object (tg.stack makes one Value of many)"
+        )
+
+    def __float__(self) -> float:
+        self._cut("float(v)")
+
+    def __int__(self) -> int:
+        self._cut("int(v)")
+
+    def __index__(self) -> int:
+        raise CutGradientError("a Value cannot be an index or a count: write int(v.item())")
+
+    def __complex__(self) -> complex:
+        self._cut("complex(v)")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        if dtype is not None and np.dtype(dtype) == object:
+            array = np.empty(self.shape, object)
+            for index in np.ndindex(self.shape):
+                array[index] = cast("Value", self)[index]
+            return array
+        self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)")
+
+    def __copy__(self) -> Value:
+        return cast("Value", self)
+
+    def __deepcopy__(self, memo: Any) -> Value:
+        return cast("Value", self)
+
+    def __reduce__(self) -> Any:
+        raise CutGradientError("a Value cannot be pickled: its tape stays here. Pickle v.data")
+
+
+def _as_objects(x: Any) -> Any:
+    return cast("Any", x).__array__(object) if isinstance(x, Handle) else x

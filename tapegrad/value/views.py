@@ -1,0 +1,128 @@
+"""Values as sequences and arrays: indexing, reshaping, transposing. All of it views, but for index arrays."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from tapegrad.errors import InPlaceError, ShapeError, UnsupportedError
+from tapegrad.layout import Layout, dense, normalize_axis, reshaped
+from tapegrad.value.apply import contiguous
+from tapegrad.value.handle import HANDLERS, Handle, view
+
+if TYPE_CHECKING:
+    from tapegrad.value.value import Value
+
+
+class Views(Handle):
+    """The part of Value that shows the same numbers otherwise."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        if self._layout is None:
+            raise TypeError("len() of a scalar Value")
+        return self._layout.shape[0]
+
+    def __iter__(self) -> Iterator[Value]:
+        if self._layout is None:
+            raise TypeError("iteration over a scalar Value")
+        return (self[i] for i in range(self._layout.shape[0]))
+
+    def __getitem__(self, index: Any) -> Value:
+        return _index(self, index)
+
+    @property
+    def T(self) -> Value:
+        """The axes in reverse order."""
+        return self.transpose()
+
+    def transpose(self, *axes: Any) -> Value:
+        """The axes in another order, reversed by default. A view."""
+        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], tuple | list)):
+            axes = tuple(axes[0] or ())
+        layout = self._layout_or_scalar()
+        ndim = len(layout.shape)
+        order = tuple(normalize_axis(a, ndim, "transpose") for a in axes) if axes else tuple(reversed(range(ndim)))
+        if sorted(order) != list(range(ndim)):
+            raise ShapeError(f"transpose: axes {axes} are no order of the {ndim} axes of shape {layout.shape}")
+        if self._layout is None:
+            return cast("Value", self)
+        return view(self, self._slot, Layout(
+            tuple(layout.shape[a] for a in order), tuple(layout.strides[a] for a in order)))
+
+    def reshape(self, *shape: Any) -> Value:
+        """Another shape of the same size; one length may be -1. A view where the layout allows, else a copy."""
+        if len(shape) == 1 and isinstance(shape[0], Sequence):
+            shape = tuple(shape[0])
+        wanted = [operator.index(n) for n in shape]
+        if wanted.count(-1) == 1:
+            rest = math.prod(n for n in wanted if n != -1)
+            if rest and self.size % rest == 0:
+                wanted[wanted.index(-1)] = self.size // rest
+        if any(n < 0 for n in wanted) or math.prod(wanted) != self.size:
+            raise ShapeError(f"reshape: shape {self.shape} of {self.size} elements cannot become {tuple(shape)}")
+        if not wanted:
+            return view(self, self._slot, None)
+        layout = reshaped(self._layout_or_scalar(), tuple(wanted))
+        if layout is None:
+            return view(copied := contiguous(self), copied._slot, dense(tuple(wanted)))
+        return view(self, self._slot, layout)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise InPlaceError(
+            "a Value cannot be changed in place: use np.where or np.concatenate, assign to `data` of a leaf, or work "
+            "with an object array of scalar Values"
+        )
+
+
+def _index(value: Views, index: Any) -> Value:
+    """Basic indexing, a view; index arrays go to `take_along`."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(p, list | np.ndarray | Handle) for p in parts):
+        return HANDLERS["advanced_index"](value, parts)
+    layout = value._layout_or_scalar()
+    given = sum(p is not None and p is not Ellipsis for p in parts)
+    if given > len(layout.shape):
+        raise ShapeError(f"{given} indices for a Value of {len(layout.shape)} dimensions (shape {layout.shape})")
+    slot, shape, strides = value._slot, [], []
+    axis = 0
+    for part in _without_ellipsis(parts, len(layout.shape) - given):
+        if part is None:
+            shape.append(1)
+            strides.append(0)
+            continue
+        n, stride = layout.shape[axis], layout.strides[axis]
+        if isinstance(part, slice):
+            start, stop, step = part.indices(n)
+            length = len(range(start, stop, step))
+            if length:
+                slot += start * stride
+            shape.append(length)
+            strides.append(step * stride)
+        else:
+            try:
+                i = operator.index(part)
+            except TypeError:
+                raise UnsupportedError(f"a Value cannot be indexed by {type(part).__name__}") from None
+            if isinstance(part, bool | np.bool_):
+                raise UnsupportedError("a Value cannot be indexed by a single boolean")
+            if not -n <= i < n:
+                raise IndexError(f"index {i} is out of range for axis {axis} of size {n}")
+            slot += (i % n) * stride
+        axis += 1
+    return view(value, slot, Layout(tuple(shape), tuple(strides)) if shape else None)
+
+
+def _without_ellipsis(parts: tuple[Any, ...], missing: int) -> list[Any]:
+    whole = [slice(None)] * missing
+    if any(p is Ellipsis for p in parts):
+        if sum(p is Ellipsis for p in parts) > 1:
+            raise IndexError("an index can have only one ellipsis")
+        i = next(i for i, p in enumerate(parts) if p is Ellipsis)
+        return [*parts[:i], *whole, *parts[i + 1 :]]
+    return [*parts, *whole]

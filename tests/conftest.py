@@ -1,0 +1,34 @@
+"""Fixtures of all tests. What tests compute with, they import: `checks` for oracles, `naive` for the plain replay."""
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+try:
+    from tapegrad.tape.ambient import _current
+except ImportError:
+    from tapegrad.tape import _current
+
+settings.register_profile(
+    "tapegrad",
+    deadline=None,  # the first example of an operation compiles it
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("tapegrad")
+
+
+@pytest.fixture(autouse=True)
+def fresh_tapes():
+    """Each test starts on tapes of its own, so that none depends on what another recorded or broke."""
+    _current.tapes.clear()
+    _current.recording = None
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers that depend on the test's name and nothing else."""
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))

@@ -1,0 +1,329 @@
+"""Every elementwise operation, driven by the table: rows bring their own samples and conventions."""
+
+import math
+import zlib
+
+import numpy as np
+import pytest
+import scipy.special
+
+import tapegrad as tg
+from tapegrad.ops import BY_NAME, TABLE, Elementwise
+from tapegrad.tape import passive_rows
+
+from checks import check_transpose, difference
+
+ROWS = [row for row in TABLE if isinstance(row, Elementwise)]
+rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+
+# What rows without a ufunc compute, from other libraries.
+ORACLES = {
+    "power_constant": np.power,
+    "where": lambda c, x, y: np.where(c != 0, x, y),
+    "clip": np.clip,
+    "copy": lambda x: x * 1,
+    "detach": lambda x: x * 1,
+    "sigmoid": scipy.special.expit,
+    "softplus": lambda x: np.logaddexp(0.0, x),
+    "relu": lambda x: np.maximum(x, 0.0),
+    "leaky_relu": lambda x, slope: np.where(x > 0, x, slope * x),
+    "gelu": lambda x: x * scipy.special.ndtr(x),
+    "erf": scipy.special.erf,
+}
+
+
+def oracle(row):
+    return ORACLES.get(row.name) or row.ufunc
+
+
+def samples(row, n=24, dtype=np.float64, salt=0):
+    rng = np.random.default_rng([zlib.crc32(row.name.encode()), salt])
+    return [rng.uniform(low, high, n).astype(dtype) for low, high in row.samples]
+
+
+def is_passive(row):
+    return bool(passive_rows()[row.opcode])
+
+
+def declared_constant(row, arrays):
+    """For each operand, whether its partial is written as a plain 0: the row takes it as a constant."""
+    with np.errstate(all="ignore"):
+        partials = row.partials(*[a[0] for a in arrays], oracle(row)(*[a[0] for a in arrays]))
+    partials = partials if isinstance(partials, tuple) else (partials,)
+    return [type(p) is float and p == 0.0 for p in partials]
+
+
+def differences(row, arrays):
+    """Partials by differences of the oracle, and where it is smooth enough for them to mean anything."""
+    f = oracle(row)
+    columns, smooth = [], np.ones(len(arrays[0]), bool)
+    for j in range(row.arity):
+
+        def along(t, j=j):
+            return np.asarray(f(*[a + t * (i == j) for i, a in enumerate(arrays)]), float)
+
+        coarse, fine = difference(along, 1e-3), difference(along, 2.5e-4)
+        smooth &= np.abs(coarse - fine) <= 1e-6 * (1 + np.abs(fine))
+        columns.append(fine)
+    return columns, smooth
+
+
+def gradients(row, arrays, seed):
+    """Value and partials of a dense run over the samples."""
+    values = [tg.Value(a) for a in arrays]
+    out = row(*values)
+    out.backward(seed)
+    return out.numpy(), [np.asarray(v.grad) if out.requires_grad else np.zeros(a.shape) for v, a in zip(values, arrays)]
+
+
+def test_every_row_has_an_oracle():
+    assert [row.name for row in ROWS if oracle(row) is None] == []
+
+
+@rows
+@dtypes
+def test_values_are_those_of_numpy_and_scipy(row, dtype):
+    arrays = samples(row, dtype=dtype)
+    expected = oracle(row)(*[a.astype(float) for a in arrays])
+    got = row(*[tg.Value(a) for a in arrays])
+    assert got.dtype == dtype
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(got.data, expected, rtol=20 * eps, atol=4 * eps)
+    for i in range(4):
+        scalar = row(*[tg.Value(a[i]) for a in arrays])
+        np.testing.assert_allclose(scalar.item(), expected[i], rtol=20 * eps, atol=4 * eps)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.ufunc], ids=lambda row: row.name)
+def test_special_values_are_those_of_the_ufunc(row):
+    special = [0.0, 1.0, -1.0, 0.5, 2.0, 3.0, -2.5, 1e-300, 1e300, -1e300, np.inf, -np.inf, np.nan]
+    arrays = [a.reshape(-1) for a in np.meshgrid(*[special] * row.arity)]
+    with np.errstate(all="ignore"):
+        expected = row.ufunc(*arrays).astype(float)
+    got = row(*[tg.Value(a) for a in arrays]).data
+    np.testing.assert_allclose(got, expected, rtol=1e-14, atol=0)
+
+
+@rows
+@dtypes
+def test_partials_are_those_of_differences(row, dtype):
+    arrays = samples(row, n=60, dtype=dtype)
+    exact = [a.astype(float) for a in arrays]
+    _, grads = gradients(row, arrays, np.ones(60))
+    if is_passive(row):
+        assert all(np.all(g == 0) for g in grads)
+        return
+    expected, smooth = differences(row, exact)
+    assert smooth.mean() > 0.8, "too few samples away from kinks"
+    tolerance = 1e-8 if dtype == np.float64 else 2e-5
+    for g, e, constant in zip(grads, expected, declared_constant(row, exact)):
+        e = np.zeros_like(e) if constant else e
+        np.testing.assert_allclose(g[smooth], e[smooth], rtol=tolerance, atol=tolerance)
+
+
+def test_only_detach_stops_a_gradient_that_is_not_zero():
+    stopped = []
+    for row in ROWS:
+        if is_passive(row):
+            expected, smooth = differences(row, samples(row, n=60))
+            if any(np.any(e[smooth] != 0) for e in expected):
+                stopped.append(row.name)
+    assert stopped == ["detach"]
+
+
+@rows
+@dtypes
+def test_scalars_and_runs_give_identical_numbers(row, dtype):
+    arrays = samples(row, n=12, dtype=dtype)
+    rng = np.random.default_rng(1)
+    seed = rng.normal(size=12).astype(dtype)
+    value, grads = gradients(row, arrays, seed)
+    for i in range(12):
+        scalars = [tg.Value(a[i]) for a in arrays]
+        out = row(*scalars)
+        assert out.shape == () and out.item() == value[i]
+        out.backward(float(seed[i]))
+        assert [v.grad for v in scalars] == [float(g[i]) for g in grads]
+
+
+# Ways to stand in memory: the shape of a leaf, and the view of it that the operation sees as (3, 4).
+LAYOUTS = {
+    "dense": ((3, 4), lambda x: x),
+    "transposed": ((4, 3), lambda x: x.T),
+    "column": ((3, 1), lambda x: np.broadcast_to(x, (3, 4))),
+    "row": ((4,), lambda x: np.broadcast_to(x, (3, 4))),
+    "scalar": ((1,), lambda x: np.broadcast_to(x, (3, 4))),
+    "strided": ((6, 9), lambda x: x[::2, 1::2]),
+    "reversed": ((3, 4), lambda x: x[::-1, ::-1]),
+    "negative steps": ((7, 8), lambda x: x[6:0:-2, ::-2]),
+    "middle axis": ((3, 5, 4), lambda x: x[:, 2, :]),
+    "diagonal": ((5, 5, 4), lambda x: np.transpose(np.diagonal(x))[1:4]),
+}
+
+
+@rows
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_views_are_read_and_accumulated_in_place(row, layout):
+    rng = np.random.default_rng(zlib.crc32((row.name + layout).encode()))
+    names = list(LAYOUTS)
+    # The first operand has this layout; the others take the next ones, so that layouts meet in all pairs of neighbours.
+    chosen = [LAYOUTS[names[(names.index(layout) + j) % len(names)]] for j in range(row.arity)]
+    bases = [rng.uniform(low, high, shape) for (low, high), (shape, _) in zip(row.samples, chosen)]
+    seen = [np.array(view(b)) for b, (_, view) in zip(bases, chosen)]
+    seed = rng.normal(size=(3, 4))
+    expected, partials = gradients(row, [s.reshape(-1) for s in seen], seed.reshape(-1))
+
+    leaves = [tg.Value(b) for b in bases]
+    tape = tg.current_tape()
+    operands = [view(leaf) for leaf, (_, view) in zip(leaves, chosen)]
+    before = len(tape)
+    out = row(*operands)
+    assert len(tape) == before + 1
+    np.testing.assert_array_equal(out.data, expected.reshape(3, 4))
+    out.backward(seed)
+    for leaf, base, partial, (_, view) in zip(leaves, bases, partials, chosen):
+        total = np.zeros(base.size)
+        np.add.at(total, view(np.arange(base.size).reshape(base.shape)).reshape(-1), partial)
+        np.testing.assert_allclose(leaf.grad, total.reshape(base.shape), rtol=1e-13, atol=1e-15)
+
+
+@rows
+def test_blocks_of_long_runs_join_without_a_seam(row):
+    n = 1037
+    arrays = samples(row, n=n)
+    value, grads = gradients(row, arrays, np.ones(n))
+    cuts = [0, 255, 256, 257, 511, 512, 1036]
+    few, few_grads = gradients(row, [a[cuts] for a in arrays], np.ones(len(cuts)))
+    np.testing.assert_array_equal(value[cuts], few)
+    for g, f in zip(grads, few_grads):
+        np.testing.assert_array_equal(g[cuts], f)
+    leaves = [tg.Value(np.stack([a, a], 1)) for a in arrays]
+    strided = row(*[leaf[:, 1] for leaf in leaves])
+    np.testing.assert_array_equal(strided.data, value)
+    strided.backward(np.ones(n))
+    for leaf, g in zip(leaves, grads):
+        if strided.requires_grad:
+            np.testing.assert_array_equal(leaf.grad, np.stack([np.zeros(n), g], 1))
+
+
+@rows
+@dtypes
+def test_replay_at_another_point_than_recorded(row, dtype):
+    there, here = samples(row, dtype=dtype), samples(row, dtype=dtype, salt=1)
+    weight = np.linspace(-1, 2, 24).astype(dtype)
+    value, grads = gradients(row, here, weight)
+    array = tg.record(lambda *xs: np.sum(row(*xs) * weight), *there)
+    numbers = tuple(range(row.arity))
+    total, found = array.value_and_grad(*here, argnums=numbers)
+    np.testing.assert_allclose(total, np.sum(value * weight), rtol=20 * np.finfo(dtype).eps, atol=1e-6)
+    for f, g in zip(found, grads):
+        np.testing.assert_array_equal(f, g)
+    real = dtype if dtype == np.float32 else float
+    scalar = tg.record(row, *[real(a[0]) for a in there])
+    for i in range(4):
+        result, found = scalar.value_and_grad(*[real(a[i]) for a in here], argnums=numbers)
+        ones = gradients(row, [a[i : i + 1] for a in here], np.ones(1))
+        assert result == ones[0][0]
+        assert list(found) == [float(g[0]) for g in ones[1]]
+
+
+@rows
+@dtypes
+def test_tangent_and_reverse_sweeps_are_transposes(row, dtype):
+    arrays = samples(row, dtype=dtype)
+    rng = np.random.default_rng(2)
+    values = [tg.Value(a) for a in arrays]
+    check_transpose(values, row(*values), rng)
+    check_transpose(values, row(*[v[::-2] for v in values]), rng)
+    scalars = [tg.Value(a[0]) for a in arrays]
+    check_transpose(scalars, row(*scalars), rng)
+
+
+# Where partials are a matter of convention: operands, and the partials that the row's convention states.
+KINKS = {
+    "power": [((2.0, 0.0), (0.0, math.log(2.0))), ((0.0, 0.0), (0.0, 0.0)), ((0.0, 2.0), (0.0, 0.0))],
+    "power_constant": [((0.0, 0.0), (0.0, 0.0)), ((-2.0, 0.0), (0.0, 0.0))],
+    "absolute": [((0.0,), (0.0,))],
+    "hypot": [((0.0, 0.0), (0.0, 0.0))],
+    "maximum": [((1.5, 1.5), (0.5, 0.5)), ((0.0, -0.0), (0.5, 0.5))],
+    "minimum": [((1.5, 1.5), (0.5, 0.5)), ((0.0, -0.0), (0.5, 0.5))],
+    "clip": [
+        ((-1.0, -1.0, 2.0), (1.0, 0.0, 0.0)),
+        ((2.0, -1.0, 2.0), (1.0, 0.0, 0.0)),
+        ((0.5, 2.0, 1.0), (0.0, 0.0, 1.0)),
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 1.0)),
+    ],
+    "relu": [((0.0,), (0.0,))],
+    "leaky_relu": [((0.0, 0.1), (0.1, 0.0))],
+}
+
+
+def test_every_convention_of_an_elementwise_row_is_tested():
+    assert {row.name for row in ROWS if row.convention} == set(KINKS)
+
+
+@pytest.mark.parametrize(("name", "point", "partials"), [(n, *kink) for n, kinks in KINKS.items() for kink in kinks])
+def test_kinks_follow_the_convention(name, point, partials):
+    row = BY_NAME[name]
+    scalars = [tg.Value(x) for x in point]
+    row(*scalars).backward()
+    assert [v.grad for v in scalars] == list(partials)
+    arrays = [tg.Value([x, x]) for x in point]
+    row(*arrays).backward([1.0, 1.0])
+    assert [v.grad.tolist() for v in arrays] == [[p, p] for p in partials]
+
+
+# Where the textbook formula overflows, cancels or divides by zero: operands, value, partials.
+EXTREMES = [
+    ("log1p", (1e-20,), 1e-20, (1.0,)),
+    ("expm1", (1e-20,), 1e-20, (1.0,)),
+    ("logaddexp", (1000.0, 1000.0), 1000.0 + math.log(2.0), (0.5, 0.5)),
+    ("logaddexp", (-np.inf, 3.0), 3.0, (0.0, 1.0)),
+    ("logaddexp", (-np.inf, -np.inf), -np.inf, (0.5, 0.5)),
+    ("hypot", (3e200, 4e200), 5e200, (0.6, 0.8)),
+    ("hypot", (3e-200, 4e-200), 5e-200, (0.6, 0.8)),
+    ("arctan2", (1e-200, 1e-200), math.pi / 4, (5e199, -5e199)),
+    ("arctan2", (1e200, 1e200), math.pi / 4, (5e-201, -5e-201)),
+    ("sigmoid", (1000.0,), 1.0, (0.0,)),
+    ("sigmoid", (-1000.0,), 0.0, (0.0,)),
+    ("sigmoid", (-40.0,), math.exp(-40.0), (math.exp(-40.0),)),
+    ("softplus", (1000.0,), 1000.0, (1.0,)),
+    ("softplus", (-1000.0,), 0.0, (0.0,)),
+    ("softplus", (-np.inf,), 0.0, (0.0,)),
+    ("tanh", (1000.0,), 1.0, (0.0,)),
+    ("arcsinh", (1e200,), math.asinh(1e200), (1e-200,)),
+    ("where", (1.0, 2.0, np.nan), 2.0, (0.0, 1.0, 0.0)),
+]
+
+
+@pytest.mark.parametrize(("name", "point", "value", "partials"), EXTREMES)
+def test_extreme_operands(name, point, value, partials):
+    for pack in (lambda x: x, lambda x: [x]):
+        values = [tg.Value(pack(x)) for x in point]
+        out = BY_NAME[name](*values)
+        np.testing.assert_allclose(out.item(), value, rtol=1e-14)
+        out.backward()
+        got = [float(np.reshape(v.grad, -1)[0]) for v in values]
+        np.testing.assert_allclose(got, partials, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("base", [-3.0, -1.5, 0.0, 1.1, 7.0])
+@pytest.mark.parametrize("n", range(-3, 9))
+def test_integer_powers_are_exact(base, n):
+    if base == 0 and n < 0:
+        pytest.skip("infinite")
+    x, xs = tg.Value(base), tg.Value([base, base])
+    y, ys = x**n, xs**n
+    assert y.item() == ys.data[0] == np.float64(base) ** n
+    y.backward()
+    assert x.grad == (0.0 if n == 0 else pytest.approx(n * base ** (n - 1), rel=4e-16))
+
+
+def test_a_branch_not_taken_leaks_no_nan():
+    x = tg.Value([0.0, 4.0])
+    np.where(x > 0, np.sqrt(x), 0.0).sum().backward()
+    assert x.grad.tolist() == [0.0, 0.25]
+    y = tg.Value(0.0)
+    np.where(y > 0, np.log(y), y).backward()
+    assert y.grad == 1.0
