@@ -1,6 +1,7 @@
 """Memory over 10,000 iterations of a training loop on scalar Values, which builds a new expression at each.
 
-Run in a process of its own: resident memory, Python's own allocations and the size of the tape, sampled as it goes.
+Run in a process of its own; sampled as it goes are resident memory, the blocks that Python has allocated and the
+size of the tape, which rises and falls as what nothing refers to any more is collected.
 """
 
 from __future__ import annotations
@@ -24,17 +25,13 @@ def _resident() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def probe(traced: bool) -> list[dict[str, Any]]:
+def probe() -> list[dict[str, Any]]:
     """Train a 2-4-1 perceptron of scalars for 10,000 iterations; returns a sample at each of SAMPLES."""
-    import tracemalloc
-
     import numpy as np
 
     import tapegrad as tg
     from bench import programs
 
-    if traced:
-        tracemalloc.start()
     rng = np.random.default_rng(6)
     sizes = (2, 4, 1)
     points = rng.normal(size=(2, 2))
@@ -55,34 +52,31 @@ def probe(traced: bool) -> list[dict[str, Any]]:
                 "instructions": len(tape),
                 "arena": tape.values.nbytes,
                 "resident": _resident(),
-                "traced": tracemalloc.get_traced_memory()[0] if traced else None,
+                "blocks": sys.getallocatedblocks(),
             })  # fmt: skip
     return samples
 
 
 def measure() -> list[dict[str, Any]]:
-    """Samples of a run, with Python's own allocations from a second one, as tracing them costs memory itself."""
-    runs = []
-    for traced in ("", "traced"):
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.memory", traced], capture_output=True, text=True,
-            cwd=Path(__file__).parents[1], check=True,
-        )  # fmt: skip
-        runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    return [plain | {"traced": traced["traced"]} for plain, traced in zip(*runs)]
+    """The samples, from a process that does nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.memory"], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+        check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def table() -> str:
     """Samples as a Markdown table."""
     lines = [
-        "| iterations | instructions on the tape | arena | resident | Python's allocations |",
+        "| iterations | instructions on the tape | arena | resident | objects of Python |",
         "|---|---|---|---|---|",
     ]
     for s in measure():
-        sizes = " | ".join("-" if s[k] is None else f"{s[k] / 2**20:.2f} MiB" for k in ("arena", "resident", "traced"))
-        lines.append(f"| {s['iteration']} | {s['instructions']} | {sizes} |")
+        sizes = " | ".join("-" if s[k] is None else f"{s[k] / 2**20:.2f} MiB" for k in ("arena", "resident"))
+        lines.append(f"| {s['iteration']} | {s['instructions']} | {sizes} | {s['blocks']} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(json.dumps(probe(sys.argv[1:] == ["traced"])))
+    print(json.dumps(probe()))

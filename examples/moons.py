@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ class Layer:
 class MLP:
     def __init__(self, sizes, rng):
         last = len(sizes) - 2
-        self.layers = [Layer(a, b, i < last, rng) for i, (a, b) in enumerate(zip(sizes, sizes[1:]))]
+        self.layers = [Layer(a, b, i < last, rng) for i, (a, b) in enumerate(pairwise(sizes))]
 
     def __call__(self, x):
         for layer in self.layers:
@@ -92,10 +93,10 @@ def hinge_loss(model, points, sides, penalty=1e-4):
 
 
 def naive_steps(model, points, sides, steps, rate):
-    """The tutorial's loop. Returns milliseconds a step and the first loss and gradient."""
-    first = None
-    start = time.perf_counter()
+    """The tutorial's loop. Returns milliseconds a step (median) and the first loss and gradient."""
+    first, times = None, []
     for _ in range(steps):
+        start = time.perf_counter()
         loss = hinge_loss(model, points, sides)
         for p in model.parameters():
             p.zero_grad()
@@ -104,11 +105,12 @@ def naive_steps(model, points, sides, steps, rate):
             first = loss.item(), np.array([p.grad for p in model.parameters()])
         for p in model.parameters():
             p.data -= rate * p.grad
-    return (time.perf_counter() - start) / steps * 1e3, first
+        times.append(time.perf_counter() - start)
+    return np.median(times) * 1e3, first
 
 
 def recorded_steps(model, flat, points, sides, steps, rate):
-    """The same loss, recorded once. Changes `flat`; returns ms a step, seconds to record, the first step's, the losses."""
+    """The same loss, recorded once; changes `flat`. Returns ms a step, s to record, the first step's result, losses."""
 
     def evaluate(flat):
         model.use(flat)
@@ -134,13 +136,13 @@ def draw(path, scores, xs, ys, points, sides, losses):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
+    plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), width_ratios=[1.7, 1], layout="constrained")
     reach = np.abs(scores).max()
     levels = np.linspace(-reach, reach, 25)
     left.contourf(xs, ys, scores, levels=levels, cmap="PuOr_r", alpha=0.65)
-    left.contour(xs, ys, scores, levels=[-1, 0, 1], colors="#22252b", linewidths=[0.8, 1.8, 0.8],
-                 linestyles=["dashed", "solid", "dashed"])  # fmt: skip
+    lines = {"linewidths": [0.8, 1.8, 0.8], "linestyles": ["dashed", "solid", "dashed"]}
+    left.contour(xs, ys, scores, levels=[-1, 0, 1], colors="#22252b", **lines)
     for side, colour in ((-1, "#5b3a8c"), (1, "#c7641c")):
         which = sides == side
         left.scatter(*points[which].T, s=34, color=colour, edgecolors="white", linewidths=0.7, zorder=3)
@@ -160,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=500, help="steps by replay (default: %(default)s)")
     parser.add_argument("--naive", type=int, default=5, help="steps of the tutorial's loop (default: %(default)s)")
     parser.add_argument("--noise", type=float, default=0.1, help="(default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=16, help="neurons in each of two hidden layers (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=16, help="neurons in each hidden layer (default: %(default)s)")
     parser.add_argument("--grid", type=int, default=100, help="points a side of the picture (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("moons.png"), help="the figure (default: %(default)s)")
@@ -181,8 +183,8 @@ def main(arguments: list[str] | None = None) -> None:
     naive, (value, gradient) = naive_steps(model, points, sides, chosen.naive, rate=0.05)
     fast, recording, first, losses = recorded_steps(model, flat, points, sides, chosen.steps, rate=0.02)
     apart = np.abs(first[1] - gradient).max()
-    print(f"a step built anew     {naive:9.3f} ms  (mean of {chosen.naive}, the first compiles or loads the sweeps)")
-    print(f"a step by replay      {fast:9.3f} ms  (mean of {chosen.steps}, after {recording:.2f} s to record)")
+    print(f"a step built anew     {naive:9.3f} ms  (median of {chosen.naive})")
+    print(f"a step by replay      {fast:9.3f} ms  (mean of {chosen.steps}, and once {recording:.2f} s to record)")
     print(f"first losses {value:.6f} and {first[0]:.6f}; their gradients differ by at most {apart:.1e}")
 
     def score(flat, x, y):

@@ -2,6 +2,7 @@
 
 from tapegrad import errors, ops
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack
+from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.recording import Recording, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.transforms import grad, value_and_grad
@@ -18,16 +19,19 @@ erf = ops.BY_NAME["erf"]
 __version__ = "0.1.0"
 
 __all__ = [
+    "Drawing",
     "Recording",
     "Tape",
     "Value",
     "cross_entropy",
     "current_tape",
+    "draw",
     "erf",
     "errors",
     "gelu",
     "grad",
     "leaky_relu",
+    "listing",
     "log_softmax",
     "logsumexp",
     "ops",

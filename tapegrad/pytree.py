@@ -96,9 +96,9 @@ def unflatten(structure: Any, leaves: Any) -> Any:
             return _registered[kind][1](extra, parts)
         if kind is dict:
             return dict(zip(extra, parts, strict=True))
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             # Around __init__, which may compute or refuse: the fields are all there is.
-            made = object.__new__(kind)
+            made: Any = object.__new__(kind)
             for name, part in zip(extra, parts, strict=True):
                 try:
                     object.__setattr__(made, name, part)

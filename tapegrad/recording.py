@@ -8,15 +8,14 @@ a replay that would branch otherwise stops there, and the function is recorded a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tapegrad import pytree
+from tapegrad.arguments import Input, Spec, difference, dtype_of, owners, spec_of
 from tapegrad.errors import (
-    CutGradientError,
-    DTypeError,
     GuardError,
     IntegerInputError,
     NonScalarError,
@@ -32,74 +31,6 @@ from tapegrad.value import Value, as_value, handle
 _EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
 
 
-class Spec(NamedTuple):
-    """What a recording was made for: the structure of its arguments, and of each leaf its shape and dtype, or,
-    for a leaf that is no number of the tape, itself."""
-
-    structure: Any
-    leaves: tuple[Any, ...]
-
-
-class Static(NamedTuple):
-    """A leaf that is part of the program, not of its input: a count, a flag, a name, a function."""
-
-    kind: type
-    value: Hashable
-
-
-class Input(NamedTuple):
-    """A leaf that replays may change: a float or an array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    scalar: bool
-
-
-def leaf_spec(x: Any) -> Any:
-    """What a leaf contributes to the key under which a recording is kept.
-
-    Floats and arrays are inputs; integers, booleans, strings, None, functions and other hashable objects are part of
-    the program. Raises CutGradientError, DTypeError, StructureError for what can be neither.
-    """
-    if isinstance(x, np.ndarray):
-        if x.dtype.kind not in "fiub":
-            raise DTypeError(f"an argument is an array of {x.dtype}; arrays must be real")
-        return Input(x.shape, x.dtype, False)
-    if isinstance(x, float | np.floating):
-        return Input((), np.dtype(np.float32 if isinstance(x, np.float32) else np.float64), True)
-    if isinstance(x, Value):
-        raise CutGradientError(
-            "an argument is a Value of another tape, whose gradient would be cut: pass v.data, or call the function "
-            "itself"
-        )
-    if isinstance(x, complex | np.complexfloating):
-        raise DTypeError("an argument is complex; numbers must be real")
-    try:
-        hash(x)
-    except TypeError:
-        raise StructureError(
-            f"an argument holds a {type(x).__name__}, which is neither a number, an array, a container nor hashable"
-        ) from None
-    return Static(type(x), x)
-
-
-def spec_of(args: Sequence[Any]) -> tuple[Spec, list[Any]]:
-    """The key of a call, and the leaves of its arguments."""
-    leaves, structure = pytree.flatten(tuple(args))
-    return Spec(structure, tuple([leaf_spec(x) for x in leaves])), leaves
-
-
-def _dtype_of(spec: Spec) -> np.dtype:
-    floats = {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f" and not i.scalar}
-    floats = floats or {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f"}
-    if not floats:
-        return np.dtype(np.float64)
-    if len(floats) > 1 or not floats <= {np.dtype(np.float64), np.dtype(np.float32)}:
-        names = " and ".join(sorted(str(d) for d in floats))
-        raise DTypeError(f"arguments are arrays of {names}; a recording has one dtype, float64 or float32")
-    return floats.pop()
-
-
 class _Output(NamedTuple):
     """A result: where it stands in the arena, or a number that does not depend on the inputs."""
 
@@ -113,7 +44,7 @@ class Program:
 
     def __init__(self, tape: Tape, outputs: list[Any], structure: Any, spec: Spec) -> None:
         inputs = [leaf for leaf in spec.leaves if isinstance(leaf, Input)]
-        n_inputs = sum(1 for i in inputs if np.prod(i.shape, dtype=int))
+        n_inputs = len(inputs)
         values = [x for x in outputs if isinstance(x, Value)]
         tape.evaluate()
         mark = np.zeros(len(tape.values), np.uint8)
@@ -184,8 +115,8 @@ class Recording:
         self.f = f
         self.spec = spec
         self._lock = threading.RLock()
-        self._dtype = _dtype_of(spec)
-        owner = _owners(spec.structure)
+        self._dtype = dtype_of(spec)
+        owner = owners(spec.structure)
         self._wanted = [
             isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or owner[i] in argnums)
             for i, leaf in enumerate(spec.leaves)
@@ -218,8 +149,8 @@ class Recording:
                 data: Any = np.array(x, self._dtype) if leaf.shape else float(x)
                 n = int(np.prod(leaf.shape, dtype=int))
                 slot = tape.leaf(data, n, wanted)
-                if leaf.dtype.kind == "b":
-                    tape.flag_leaves.add(slot)
+                if leaf.dtype.kind != "f":
+                    tape.kinds[slot] = "b" if leaf.dtype.kind == "b" else "i"
                 arguments.append(handle(tape, slot, dense(leaf.shape) if leaf.shape else None))
             result = self.f(*pytree.unflatten(self.spec.structure, arguments))
             outputs, self._result_structure = pytree.flatten(result)
@@ -273,7 +204,7 @@ class Recording:
         """The leaves of arguments. Raises ShapeError if they are not what was recorded."""
         spec, leaves = spec_of(args)
         if spec != self.spec:
-            raise ShapeError(_difference(self.spec, spec))
+            raise ShapeError(difference(self.spec, spec))
         return leaves
 
     def __call__(self, *args: Any) -> Any:
@@ -290,8 +221,8 @@ class Recording:
     def value_and_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> tuple[Any, Any]:
         """The value, and its gradient with respect to the arguments numbered by `argnums`: one sweep each way.
 
-        The gradient has the structure of the argument; for several arguments it is a tuple. Raises NonScalarError unless
-        the result is one number, IntegerInputError for an argument that holds integers.
+        The gradient has the structure of the argument; for several arguments it is a tuple. Raises NonScalarError
+        unless the result is one number, IntegerInputError for an argument that holds integers.
         """
         return self.evaluate(self.check(args), argnums, has_aux=False)
 
@@ -360,31 +291,6 @@ def _stacked(x: Any, tape: Tape) -> Any:
     if isinstance(x, np.ndarray) and x.dtype == object:
         return as_value(x, tape, "result")
     return x
-
-
-def _owners(structure: Any) -> list[int]:
-    """For each leaf, the number of the argument that holds it."""
-
-    def count(node: Any) -> int:
-        return 1 if node is pytree.LEAF else sum(map(count, node.parts))
-
-    return [n for n, node in enumerate(structure.parts) for _ in range(count(node))]
-
-
-def _difference(recorded: Spec, given: Spec) -> str:
-    if recorded.structure != given.structure:
-        return "the arguments are nested otherwise than those recorded"
-    owner = _owners(recorded.structure)
-    for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
-        if a != b:
-            return f"argument {owner[i]}: recorded with {_describe(a)}, called with {_describe(b)}"
-    return "the arguments differ from those recorded"
-
-
-def _describe(leaf: Any) -> str:
-    if isinstance(leaf, Input):
-        return f"a {leaf.dtype} number" if leaf.scalar else f"a {leaf.dtype} array of shape {leaf.shape}"
-    return f"{leaf.value!r}"
 
 
 def record(f: Callable[..., Any], *examples: Any) -> Recording:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.recording import Recording, Spec, spec_of
+from tapegrad.arguments import Spec, spec_of
+from tapegrad.recording import Recording
 
 
 class _Recordings:

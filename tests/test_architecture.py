@@ -20,6 +20,7 @@ FLOORS = {
     "tape": 3,
     "value": 4,
     "functions": 4,
+    "arguments": 5,
     "recording": 5,
     "transforms": 6,
     "native": 7,
@@ -31,7 +32,7 @@ FLOORS = {
     "data": 7,
 }
 ROOT = "tapegrad"
-DOCUMENTED = ["tapegrad", "tapegrad.nn", "tapegrad.optim", "tapegrad.data"]
+DOCUMENTED = ["tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.data"]
 MAX_LINES = 400
 
 

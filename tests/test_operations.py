@@ -1,6 +1,8 @@
 """Every elementwise operation, driven by the table: rows bring their own samples and conventions."""
 
 import math
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,7 +11,7 @@ import scipy.special
 
 import tapegrad as tg
 from tapegrad.ops import BY_NAME, TABLE, Elementwise
-from tapegrad.tape import passive_rows
+from tapegrad.ops import passive_rows
 
 from checks import check_transpose, difference
 
@@ -79,6 +81,26 @@ def gradients(row, arrays, seed):
 
 def test_every_row_has_an_oracle():
     assert [row.name for row in ROWS if oracle(row) is None] == []
+
+
+FIRST_USE = """
+import numpy as np, tapegrad as tg
+from tapegrad.ops import TABLE, Elementwise
+rows = [row for row in TABLE if isinstance(row, Elementwise)]
+for dtype in (np.float64, np.float32):
+    for row in rows:
+        x = [tg.Value(dtype(low + 0.3 * (high - low))) for low, high in row.samples]
+        z = row(*x)
+        z.item()
+        z.backward()
+    assert tg.record(row, *[dtype(1.0)] * row.arity) is not None
+print("fine")
+"""
+
+
+def test_scalars_need_no_array_before_them():
+    run = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True)
+    assert run.stdout == "fine\n", run.stderr[-2000:]
 
 
 @rows

@@ -95,7 +95,8 @@ def test_step_on_values(kind, naive, options, how):
         target = nn.Linear(3, 2, rng=0)
         values = target.parameters()
     else:
-        values = [tg.Value(rng.normal(size=(2, 3))), tg.Value(0.7), tg.Value(rng.normal(size=2))][: 3 if how == "list" else 1]
+        values = [tg.Value(rng.normal(size=(2, 3))), tg.Value(0.7), tg.Value(rng.normal(size=2))]
+        values = values if how == "list" else values[:1]
         target = values if how == "list" else values[0]
     start = np.concatenate([np.ravel(v.data) for v in values])
     weights = [rng.normal(size=v.shape) for v in values]

@@ -1,5 +1,6 @@
 """Compiled epochs against the same training written plainly."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,9 @@ def data(n=50, n_in=6, classes=3, seed=0):
     return rng.normal(size=(n, n_in)) + y[:, None], y
 
 
-def eager_epoch(model, optimizer, x, y, order, batch, loss=tg.cross_entropy, clip_norm=None, clip_value=None, drop_last=False):
+def eager_epoch(
+    model, optimizer, x, y, order, batch, loss=tg.cross_entropy, clip_norm=None, clip_value=None, drop_last=False
+):
     """What `Training.epoch` must do, with Values and a Python loop. Returns the mean loss and accuracy."""
     total, right, seen = 0.0, 0, 0
     for start in range(0, len(order), batch):
@@ -131,6 +134,19 @@ def test_regression_with_a_loss_of_ones_own():
     np.testing.assert_allclose(fast.flat.data, plain.flat.data, rtol=1e-11, atol=1e-13)
 
 
+def test_integer_targets_can_index():
+    x, y = data()
+
+    def loss(output, target):
+        return -tg.log_softmax(output)[np.arange(len(output)), target].mean()
+
+    fast, plain = nn.MLP([6, 3], seed=1), nn.MLP([6, 3], seed=1)
+    found = nn.Training(fast, optim.SGD(lr=0.1), loss, batch_size=16).epoch(x, y, rng=0)
+    expected = nn.Training(plain, optim.SGD(lr=0.1), batch_size=16).epoch(x, y, rng=0)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+    np.testing.assert_allclose(fast.flat.data, plain.flat.data, rtol=1e-11, atol=1e-13)
+
+
 def test_a_loss_that_branches_is_recorded_again():
     x = np.linspace(-1, 1, 20)[:, None]
 
@@ -159,7 +175,7 @@ def test_learns_and_evaluates():
     first = training.evaluate(x, y)
     for epoch in range(15):
         last = training.epoch(x, y, rng=epoch)
-    assert last.loss < 0.35 < first.loss and last.accuracy > 0.85
+    assert last.loss < 0.4 < 0.9 < first.loss and last.accuracy > 0.8
     before = np.array(model.flat.data)
     result = training.evaluate(x, y, batch_size=77)
     logits = training.predict(x, batch_size=77)
@@ -194,7 +210,9 @@ def test_a_model_built_on_is_recorded_again():
     assert before.size == 33 and (np.array(model.flat.data) != before).all()
 
 
-@pytest.mark.parametrize(("bad", "text"), [(3.0, "label 3"), (-1.0, "label -1"), (0.5, "label 0.5"), (np.nan, "label nan")])
+@pytest.mark.parametrize(
+    ("bad", "text"), [(3.0, "label 3"), (-1.0, "label -1"), (0.5, "label 0.5"), (np.nan, "label nan")]
+)
 def test_labels_are_checked_before_anything_changes(bad, text):
     x, y = data()
     y = y.astype(float)
@@ -236,7 +254,7 @@ def test_errors():
         training.epoch(x[:, :5], y)
     with pytest.raises(ShapeError, match="at least one sample"):
         training.epoch(x[:0], y[:0])
-    with pytest.raises(DTypeError, match="real numbers, not <U1"):
+    with pytest.raises(DTypeError, match="real numbers, not <U"):
         training.epoch(x, y.astype(str))
     with pytest.raises(ValueError, match="no loss 'entropy'"):
         nn.Training(model, optim.SGD(), "entropy")
@@ -258,7 +276,7 @@ x = np.linspace(-1, 1, 12)[:, None]
 model = nn.MLP([1, 3, 1], "tanh", seed=0)
 training = nn.Training(model, optim.Adam(model, 0.05), "mean_squared_error", batch_size=5, clip_norm=1.0)
 losses = [training.epoch(x, x, rng=i).loss for i in range(3)]
-print(repr(losses), repr(np.array(model.flat.data).tolist()))
+print(losses + model.flat.tolist())
 """
     results = [
         subprocess.run(
@@ -267,6 +285,6 @@ print(repr(losses), repr(np.array(model.flat.data).tolist()))
         for flag in ("0", "1")
     ]
     assert not any(r.returncode for r in results), results[-1].stderr
-    found, expected = (np.fromstring(r.stdout.replace("[", " ").replace("]", " ").replace(",", " "), sep=" ") for r in results)
+    found, expected = (np.array(json.loads(r.stdout)) for r in results)
     assert len(found) == 3 + 10
     np.testing.assert_allclose(found, expected, rtol=1e-12)

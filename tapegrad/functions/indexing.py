@@ -56,8 +56,16 @@ def _empty(part: Any) -> bool:
 
 
 def _flags(index: Value) -> Any:
-    # The result of a comparison picks elements, so the shape depends on it: a guard holds it to its numbers.
-    return index.numpy() != 0.0 if index.size and index._tape.is_flag(index._slot) else index
+    """What a Value means as an index: flags, by their numbers, which a guard holds; or integers on the tape."""
+    kind = index._tape.kind(index._slot) if index.size else "i"
+    if kind == "b":
+        return index.numpy() != 0.0
+    if kind != "i":
+        raise IntegerInputError(
+            "a Value of floats cannot index: an index on the tape is a comparison, or an array that was given as "
+            "integers; else write v.numpy().astype(int)"
+        )
+    return index
 
 
 def _index_by_values(x: Value, parts: tuple[Any, ...]) -> Value:
@@ -78,11 +86,11 @@ def _index_by_values(x: Value, parts: tuple[Any, ...]) -> Value:
 def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Value:
     """Elements by index along an axis; of the flattened array where none is given."""
     only_default("take", out=out)
+    x = to_value(x, "take")
     if mode != "raise":
         raise UnsupportedError(f"np.take with mode={mode!r} is not supported on a Value")
     if axis is None:
-        return np.ravel(x)[indices if isinstance(indices, Value) else np.asarray(indices)]
-    x = to_value(x, "take")
+        return x.reshape(-1)[indices if isinstance(indices, Value) else np.asarray(indices)]
     axis = normalize_axis(axis, x.ndim, "take")
     if not isinstance(indices, Value):
         n, given = x.shape[axis], np.asarray(indices)
@@ -96,9 +104,10 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
 @implements(np.sort)
 def sort(x: Any, axis: Any = -1) -> Value:
     """Sorted along an axis, by the order of the numbers."""
-    x = to_value(x, "sort") if axis is not None else np.ravel(x)
+    x = to_value(x, "sort")
+    x = x if axis is not None else x.reshape(-1)
     axis = -1 if axis is None else axis
-    return np.take_along_axis(x, np.argsort(x.numpy(), axis, kind="stable"), axis)
+    return take_along_axis(x, np.argsort(x.numpy(), axis, kind="stable"), axis)
 
 
 @implements(np.take_along_axis)
@@ -112,7 +121,7 @@ def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Value:
 def roll(x: Any, shift: int, axis: Any = None) -> Value:
     """Rolled along an axis; flattened for it where none is given."""
     if axis is None:
-        return roll(np.ravel(x), shift, 0).reshape(x.shape)
+        return roll(x.reshape(-1), shift, 0).reshape(x.shape)
     axis = normalize_axis(axis, x.ndim, "roll")
     n = x.shape[axis]
     return take(x, (np.arange(n) - shift) % n, axis) if n else x
@@ -121,6 +130,6 @@ def roll(x: Any, shift: int, axis: Any = None) -> Value:
 @implements(np.repeat)
 def repeat(x: Any, repeats: Any, axis: Any = None) -> Value:
     """Every element repeated along an axis."""
-    x = np.ravel(x) if axis is None else x
+    x = x.reshape(-1) if axis is None else x
     axis = normalize_axis(0 if axis is None else axis, x.ndim, "repeat")
     return take(x, np.repeat(np.arange(x.shape[axis]), repeats), axis)

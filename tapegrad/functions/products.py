@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def dot(x: Any, y: Any, out: Any = None) -> Value:
         return x * y
     if np.ndim(y) <= 2:
         return matmul(x, y)
-    return np.tensordot(x, y, axes=((np.ndim(x) - 1,), (np.ndim(y) - 2,)))
+    return cast(Value, np.tensordot(x, y, axes=((np.ndim(x) - 1,), (np.ndim(y) - 2,))))
 
 
 @implements(np.vdot)
@@ -92,14 +92,14 @@ def inner(x: Any, y: Any) -> Value:
     """The product over the last axes."""
     if np.ndim(x) == 0 or np.ndim(y) == 0:
         return x * y
-    return np.tensordot(x, y, axes=((np.ndim(x) - 1,), (np.ndim(y) - 1,)))
+    return cast(Value, np.tensordot(x, y, axes=((np.ndim(x) - 1,), (np.ndim(y) - 1,))))
 
 
 @implements(np.outer)
 def outer(x: Any, y: Any, out: Any = None) -> Value:
     """x_i y_j of the flattened operands."""
     only_default("outer", out=out)
-    return np.ravel(x)[:, None] * np.ravel(y)[None, :]
+    return cast(Value, np.ravel(x)[:, None] * np.ravel(y)[None, :])
 
 
 @implements(np.trace)

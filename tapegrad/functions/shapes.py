@@ -129,9 +129,18 @@ def _triangle(function: Any) -> Any:
 HANDLERS[np.tril], HANDLERS[np.triu] = _triangle(np.tril), _triangle(np.triu)
 
 
-@implements(np.split, np.array_split)
+@implements(np.split)
 def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Value]:
-    """Views of consecutive parts."""
+    """Views of consecutive parts; a number of parts must divide the axis."""
+    n = x.shape[normalize_axis(axis, x.ndim, "split")]
+    if np.ndim(indices_or_sections) == 0 and n % indices_or_sections:
+        raise ShapeError(f"split: an axis of length {n} has no {indices_or_sections} equal parts; see np.array_split")
+    return array_split(x, indices_or_sections, axis)
+
+
+@implements(np.array_split)
+def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Value]:
+    """Views of consecutive parts of about equal length."""
     places = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
     before = (slice(None),) * normalize_axis(axis, x.ndim, "split")
     return [x[(*before, slice(int(p[0]), int(p[-1]) + 1) if len(p) else slice(0, 0))] for p in places]

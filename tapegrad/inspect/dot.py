@@ -20,14 +20,13 @@ _HEAD = f"""\
   graph [rankdir=%s, bgcolor=white, pad=0.2, nodesep=0.22, ranksep=0.32, fontname="{_FONT}"]
   node [fontname="{_FONT}", fontsize=11, fontcolor="#1f2933", color="#7b8794", style=filled, penwidth=0.8]
   edge [fontname="{_FONT}", fontsize=9, fontcolor="#52606d", color="#7b8794", arrowsize=0.6, penwidth=0.8]"""
-_RECORD = "shape=record, height=0.3, margin=\"0.1,0.04\""
+_RECORD = 'shape=record, height=0.3, margin="0.1,0.04"'
 _CONSTANT = (
     'shape=box, style="filled,rounded", fillcolor="#f0f2f4", color="#cbd2d9", height=0.25, width=0.3, '
     'margin="0.07,0.03"'
 )
 _OPERATION = (
-    'shape=ellipse, fillcolor="#334e68", fontcolor=white, color="#334e68", height=0.3, width=0.4, '
-    'margin="0.05,0.02"'
+    'shape=ellipse, fillcolor="#334e68", fontcolor=white, color="#334e68", height=0.3, width=0.4, margin="0.05,0.02"'
 )
 _MORE = 'label="…", shape=plaintext, style="", height=0, width=0, margin="0.05,0"'
 _LEAF_FILL, _RESULT_FILL = "#e3f0fb", "#fdf1d3"
@@ -146,7 +145,7 @@ class Graph:
             return
         owners = [self.reader.row_of(x.slot) if x.size else -1 for x in i.operands]
         if any(row >= 0 and row not in self.instructions for row in owners):
-            yield f'  more{i.row} [{_MORE}]'
+            yield f"  more{i.row} [{_MORE}]"
             yield f"  more{i.row} -> v{i.row}"
             return
         tip = escape(statement(self.reader, i, self.shapes.get(i.row)))
@@ -173,9 +172,7 @@ class Graph:
         label = self.reader.labels.get(place)
         head = [escape(label)] if label else []
         fields = [
-            _field(what, _numbers(x, shape))
-            for what, x in zip(("data", "grad"), numbers, strict=True)
-            if x is not None
+            _field(what, _numbers(x, shape)) for what, x in zip(("data", "grad"), numbers, strict=True) if x is not None
         ]
         if shape == ():
             text = f"{{{' | '.join(head + fields)}}}"

@@ -89,7 +89,8 @@ def draw(value: Value, *, direction: str = "LR", max_nodes: int = 500, depth: in
         max_nodes: draw no more values than this.
         depth: show only so many operations back from the value.
 
-    Raises GraphError for a graph of more than `max_nodes` values, a value without elements, or another direction.
+    Raises GraphError for a graph of more than `max_nodes` values, a value without elements or another direction;
+    StaleValueError for a value that is no longer on its tape.
 
     >>> import tapegrad as tg
     >>> a, b = tg.Value(2.0, label="a"), tg.Value(-3.0, label="b")

@@ -76,7 +76,7 @@ def _table(reader: Reader, rows: list[int], grads: np.ndarray, inputs: Mapping[i
     with_grads = grads.any()
     table = []
     for i in instructions:
-        what = "input" if i.out in inputs else "given"
+        what = "input" if i.count and i.out in inputs else "given"
         value = _value(reader, i)
         grad = _grad(reader, i, grads) if with_grads else ""
         table.append((str(i.row), statement(reader, i, shapes.get(i.row), what), value, grad))

@@ -11,13 +11,14 @@ from tapegrad.layout import dense_strides, merge_axes
 _Axes = list[tuple[int, int]]
 
 
-def part(shape: Sequence[int], offset: int, axes: _Axes) -> str:
+def part(shape: Sequence[int], offset: int, axes: _Axes, bounds: bool = False) -> str:
     """What to write behind the name of a dense array of `shape` for a view into it.
 
     Args:
         shape: the array's.
         offset: of the view's first element from the array's, in elements.
         axes: the view's, as (length, stride).
+        bounds: write both bounds of every slice, those at the array's ends too.
 
     >>> part((5,), 2, []), part((5,), 1, [(3, 1)]), part((5,), 4, [(5, -1)]), part((5,), 0, [(5, 1)])
     ('[2]', '[1:4]', '[::-1]', '')
@@ -34,9 +35,9 @@ def part(shape: Sequence[int], offset: int, axes: _Axes) -> str:
         ordered = list(zip(lengths, strides, strict=True))
     if offset == 0 and ordered == [(math.prod(shape), 1)]:
         return turned
-    index = _index(tuple(shape), offset, ordered)
+    index = _index(tuple(shape), offset, ordered, bounds)
     if index is None:
-        index = _index((math.prod(shape),), offset, ordered)
+        index = _index((math.prod(shape),), offset, ordered, bounds)
         where = ".flat"
     else:
         where = ""
@@ -46,7 +47,7 @@ def part(shape: Sequence[int], offset: int, axes: _Axes) -> str:
     return f"{where}[{', '.join(index)}]{turned}"
 
 
-def _index(shape: tuple[int, ...], offset: int, axes: _Axes) -> list[str] | None:
+def _index(shape: tuple[int, ...], offset: int, axes: _Axes, bounds: bool) -> list[str] | None:
     """An index or slice for each axis of the array, whole axes at the end left out; None where none would do."""
     strides = dense_strides(shape)
     start = [offset // step % n if n else 0 for n, step in zip(shape, strides, strict=True)]
@@ -61,10 +62,11 @@ def _index(shape: tuple[int, ...], offset: int, axes: _Axes) -> list[str] | None
         if not 0 <= last < shape[axis]:
             return None
         first, stop = str(start[axis]), str(last + (1 if step > 0 else -1))
-        if step > 0:
-            first, stop = ("" if start[axis] == 0 else first), ("" if last + step >= shape[axis] else stop)
-        else:
-            first, stop = ("" if start[axis] == shape[axis] - 1 else first), ("" if last + step < 0 else stop)
+        beginning, end = (0, shape[axis] - 1) if step > 0 else (shape[axis] - 1, 0)
+        if start[axis] == beginning and not bounds:
+            first = ""
+        if not 0 <= last + step < shape[axis] and (not bounds or last == end == 0):
+            stop = ""
         index[axis] = f"{first}:{stop}" + (f":{step}" if step != 1 else "")
         if index[axis] == ":":
             whole.add(axis)
@@ -79,8 +81,12 @@ def _split(shape: tuple[int, ...], strides: tuple[int, ...], axes: _Axes) -> _Ax
     for n, stride in axes:
         inner: _Axes = []
         for a in range(len(shape) - 1, 0, -1):
-            if stride == strides[a] and n > shape[a] > 0 and n % shape[a] == 0:
-                inner.insert(0, (shape[a], stride))
-                n, stride = n // shape[a], stride * shape[a]
+            step, rest = divmod(abs(stride), strides[a])
+            if rest or not step or shape[a] % step:
+                continue
+            across = shape[a] // step
+            if across > 1 and n > across and n % across == 0:
+                inner.insert(0, (across, stride))
+                n, stride = n // across, stride * across
         result += [(n, stride), *inner]
     return result

@@ -120,7 +120,9 @@ class Reader:
         self.tape = tape
         self.code = tape.code[: tape.length]
         self._outs = self.code[:, 1].astype(np.int64)
-        self.labels: dict[int, str] = self._by_place(tape.labels)
+        # An array and its first element begin at the same place: there the label of the whole wins.
+        by_size = sorted(tape.labels.items(), key=lambda item: item[0][1])
+        self.labels: dict[int, str] = self._by_place({slot: label for (slot, _), label in by_size})
         self.labels.update(names or {})
         # Shapes of arrays of other than one axis, by slot, where the tape keeps them.
         shapes: Mapping[int, Shape] | None = getattr(tape, "shapes", None)
@@ -152,9 +154,7 @@ class Reader:
         params = tuple(side[OPERANDS + OPERAND_SIZE * side[ARITY] :])
         shape: Shape | None = None
         # As far as nothing more is known, an operand is the stretch of the arena that it touches.
-        operands = [
-            Operand(side[q + SLOT] + side[q + LOW], (side[q + HIGH] - side[q + LOW],), (1,)) for q in starts
-        ]
+        operands = [Operand(side[q + SLOT] + side[q + LOW], (side[q + HIGH] - side[q + LOW],), (1,)) for q in starts]
         if side[KIND] == ELEMENTWISE:
             ndim = params[0]
             axes = params[1 : 1 + ndim]
@@ -182,7 +182,7 @@ class Reader:
         A label that several values bear is told apart by the slot.
         """
         label = self.labels.get(place)
-        if label:
+        if label and count:
             return f"{as_word(label)}@{place}" if label in self._twice else as_word(label)
         return f"v{place}" if count == 1 else f"v[{place}:{place + count}]"
 
@@ -201,8 +201,7 @@ class Reader:
             return self.name(owner.out, owner.count) + self.part(operand, owner)
         if all(n == 1 or stride == 0 for n, stride in operand.axes):
             return self.name(operand.slot)
-        # The arena itself is the array; one more slot than it has, so that no end is left out.
-        return "v" + part((self.tape.slots + 1,), operand.slot, operand.axes)
+        return "v" + part((self.tape.slots,), operand.slot, operand.axes, bounds=True)
 
     def part(self, operand: Operand, owner: Instruction) -> str:
         """What to write behind the name of an operand's array: which part of it, nothing for the whole."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.arguments import Input
 from tapegrad.inspect.reading import Operand, Reader
 from tapegrad.inspect.text import number
 from tapegrad.pytree import LEAF
-from tapegrad.recording import Input, Recording
+from tapegrad.recording import Recording
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -1,4 +1,4 @@
-"""Initial weights: drawn so that the size of activations and gradients neither grows nor shrinks from layer to layer."""
+"""Initial weights, drawn so that activations and gradients neither grow nor shrink from layer to layer."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -136,12 +137,12 @@ class MLP(Sequential):
         dtype: Any = np.float64,
     ) -> None:
         if len(sizes) < 2 or any(n < 1 for n in sizes):
-            raise ValueError(f"an MLP needs two or more positive sizes, of its input up to its output, not {list(sizes)}")
+            raise ValueError(f"an MLP needs two or more positive sizes, input first, not {list(sizes)}")
         rng = np.random.default_rng(seed)
         between = _activation(activation)
         init = init or SUITABLE_INIT[activation]
         modules: list[Module] = []
-        for n_in, n_out in zip(sizes, sizes[1:]):
+        for n_in, n_out in pairwise(sizes):
             modules += [Linear(n_in, n_out, init=init, rng=rng, dtype=dtype), between]
             between = _activation(activation)
         super().__init__(*modules[:-1])

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad import pytree
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.nn.parameter import Parameter, Store, gather, substitute
+from tapegrad.nn.structure import register
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.value import Value
 
@@ -70,7 +70,7 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        pytree.register(cls, _flatten, _unflatten)
+        register(cls)
 
     def forward(self, *args: Any) -> Any:
         """What the module computes. To be defined by the subclass."""
@@ -94,7 +94,8 @@ class Module:
             _changed()
         if isinstance(old, Parameter) and not isinstance(value, Parameter):
             raise StructureError(
-                f"{name!r} is a parameter: write model.{name}.data = numbers to change its numbers, or assign a Parameter"
+                f"{name!r} is a parameter: write model.{name}.data = numbers to change its numbers, or assign a "
+                "Parameter"
             )
         object.__setattr__(self, name, value)
 
@@ -157,12 +158,12 @@ class Module:
     def _place(self) -> tuple[Store, int, int]:
         self._gathered()
         if self._known is None:
-            raise StructureError("this module holds a gradient, or stands for one in a recording: it has no flat vector")
+            raise StructureError("this module holds given numbers, such as a gradient: it has no flat vector")
         return self._known[1:]
 
     @property
     def flat(self) -> Value:
-        """All parameters as one vector: a view of a leaf of the tape; of the leaf itself, for the outermost module."""
+        """All parameters as one vector: a leaf of the tape, or for a part of a larger module a view of one."""
         store, start, stop = self._place()
         return store.flat if stop - start == store.size else store.flat[start:stop]
 
@@ -188,8 +189,8 @@ class Module:
         """Call the module with other numbers in place of its parameters.
 
         Args:
-            flat: a vector like `self.flat`, a Value or an array. A Value may be on another tape: inside `tg.record`, the
-                model is then recorded as a function of its parameters.
+            flat: a vector like `self.flat`, a Value or an array. A Value may be on another tape: so, inside
+                `tg.record`, the model is recorded as a function of its parameters.
             args: what the module is called with.
 
         Raises ShapeError for a vector of another size.
@@ -230,9 +231,9 @@ class Module:
         names = [name for name, _ in named]
         missing, unknown = [n for n in names if n not in saved], [n for n in saved if n not in names]
         if missing or unknown:
-            parts = [f"{what}: {', '.join(map(repr, some))}"
-                     for what, some in (("missing", missing), ("unknown", unknown)) if some]
-            raise StructureError(f"the saved parameters are not those of this {type(self).__name__}; {'; '.join(parts)}")
+            kinds = (("missing", missing), ("unknown", unknown))
+            faults = "; ".join(f"{kind}: {', '.join(map(repr, some))}" for kind, some in kinds if some)
+            raise StructureError(f"the saved parameters are not those of this {type(self).__name__}; {faults}")
         for name, p in named:
             array = np.asarray(saved[name])
             if array.shape != p.shape:
@@ -297,33 +298,3 @@ def _leaves(x: Any) -> Iterator[Any]:
             yield from _leaves(item)
         else:
             yield item
-
-
-# As a pytree: the leaves are the parameters' numbers; what is put together again is a copy whose parameters are given.
-
-
-def _flatten(module: Module) -> tuple[tuple[Any, ...], Any]:
-    named = list(module._tree())
-    leaves = tuple(p.value() if p.is_fixed else p.data() for _, p in named)
-    return leaves, (module, tuple(name for name, _ in named))
-
-
-def _unflatten(extra: Any, leaves: Any) -> Module:
-    module, _ = extra
-    made = {id(p): Parameter.fixed(x) for (_, p), x in zip(module._tree(), leaves, strict=True)}
-    return _copy(module, made)
-
-
-def _copy(x: Any, made: dict[int, Any]) -> Any:
-    if id(x) in made:
-        return made[id(x)]
-    if isinstance(x, Module):
-        copy = made[id(x)] = object.__new__(type(x))
-        for name, value in vars(x).items():
-            if name != "_known":
-                object.__setattr__(copy, name, _copy(value, made))
-        return copy
-    if isinstance(x, list | tuple):
-        items = [_copy(item, made) for item in x]
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    return x

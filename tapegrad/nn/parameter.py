@@ -114,8 +114,8 @@ class Store:
         if self._flat is None:
             if current_tape().recording:
                 raise TapeMismatchError(
-                    "a model's own parameters cannot be used inside a function that is being recorded: pass model.flat.data "
-                    "to the function and call model.call_with(flat, x) in it, or pass the model itself"
+                    "a model's own parameters cannot be used inside a function that is being recorded: pass "
+                    "model.flat.data to the function and call model.call_with(flat, x) in it, or pass the model itself"
                 )
             self._flat, self._data = Value(self._data), None
             for at, name in self._labels:

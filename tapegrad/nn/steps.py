@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.arguments import spec_of
 from tapegrad.errors import GuardError, NonScalarError
 from tapegrad.nn import kernels
 from tapegrad.nn.kernels import Plan, Rule, address_of
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
-from tapegrad.recording import Recording, spec_of
+from tapegrad.recording import Recording
 from tapegrad.sweeps import sweeps_for
 from tapegrad.tape import EXPECT, operand_error
 
@@ -24,7 +25,7 @@ class Step:
     Args:
         model: its parameters become the first slots of the recording's arena.
         loss: maps the output and y to a scalar.
-        x, y: a batch to record at, of the model's dtype.
+        x, y: a batch to record at. Where y holds integers, the loss may index with it.
         scored: whether the output is (batch, classes) and y holds labels, so that right answers are counted.
     """
 
@@ -43,7 +44,7 @@ class Step:
         self._sizes = flat.size, x.size
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
         self._recording = Recording(evaluate, spec, leaves, [0])
-        self._shape = y.shape
+        self._y = y
         self._scored = scored
         self._prepare()
 
@@ -60,11 +61,9 @@ class Step:
         self._sweep = sweeps_for(program.values.dtype).module.sweep
         answers = program.outputs[1] if self._scored else None
         self.program = program
+        arrays = program.code, program.side, program.values, program.adjoints, nothing
         self.plan = Plan(
-            address_of(
-                self._sweep, program.code, program.side, program.values, program.adjoints, nothing, loss, kernels.GRADIENT
-            ),
-            program.code, program.side, program.values, program.adjoints, nothing,
+            address_of(self._sweep, *arrays, loss, kernels.GRADIENT), *arrays,
             n_params, self.batch, n_params, n_params + n_x, loss,
             int(answers.places[0]) if answers and answers.places is not None else 0,
             answers.shape[1] if answers and answers.places is not None else 0,
@@ -90,11 +89,12 @@ class Step:
             if row[0] != EXPECT:
                 raise _stopped(operand_error(row, self.plan.side, self.plan.values), done)
             if done == stuck:
-                raise _stopped(GuardError("the step took another branch when it was recorded again at the same batch"), done)
+                error = GuardError("the step took another branch when it was recorded again at the same batch")
+                raise _stopped(error, done)
             start = stuck = done
             rows = order[done * self.batch : (done + 1) * self.batch]
             x = self.program.feeds[1][0].shape
-            leaves = [self.parameters.copy(), xs[rows].reshape(x), ys[rows].reshape(self._shape)]
+            leaves = [self.parameters.copy(), xs[rows].reshape(x), ys[rows].reshape(self._y.shape).astype(self._y.dtype)]
             self._recording.program = self._recording._record(leaves)
             self._prepare()
 

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tapegrad.arguments import spec_of
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.nn.losses import LOSSES, check_labels
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.steps import Step, rule_for
 from tapegrad.nn.threads import blas_threads
 from tapegrad.optim.optimizer import Optimizer
-from tapegrad.recording import Recording, spec_of
+from tapegrad.recording import Recording
 
 
 class Result(NamedTuple):
@@ -35,7 +36,7 @@ class Training:
         optimizer: with its learning rate or schedule; it is made with the model, or without parameters.
         loss: "cross_entropy" (targets are labels, shape (n,)), "mean_squared_error" (targets have the shape of the
             output), or a function of the model's output and the targets of a batch that returns a scalar: a mean, for
-            the epoch's loss to be one.
+            the epoch's loss to be one. Integer targets are integers there, good to index with.
         batch_size: samples in a step.
         clip_norm: limit of the gradient's norm; see `tapegrad.optim.clip_by_norm`.
         clip_value: limit of each number of the gradient, applied before that of the norm.
@@ -44,8 +45,8 @@ class Training:
 
     What the model or loss computes outside the tape (random numbers, say) is computed once, when recorded.
 
-    Raises ValueError for an unknown loss, a batch size or limit that is not positive; StructureError for a model without
-    parameters.
+    Raises ValueError for an unknown loss, a batch size or limit that is not positive; StructureError for a model
+    without parameters.
 
     >>> from tapegrad.nn import MLP
     >>> from tapegrad.optim import Adam
@@ -116,8 +117,8 @@ class Training:
         Returns:
             The mean loss and the accuracy over the epoch, each batch before its step.
 
-        Raises LabelError, before anything is changed, for labels that are NaN or out of range; ShapeError for x and y of
-        different lengths, or what does not fit the model; DTypeError.
+        Raises LabelError, before anything is changed, for labels that are NaN or out of range; ShapeError for x and y
+        of different lengths, or what does not fit the model; DTypeError.
         """
         order = np.random.default_rng(rng).permutation(len(x))
         return self._run(x, y, order, self.batch_size, self.optimizer)
@@ -155,6 +156,7 @@ class Training:
 
     def _run(self, x: Any, y: Any, order: np.ndarray, batch: int, optimizer: Optimizer | None) -> Result:
         self._forget_if_changed()
+        integers = np.asarray(y).dtype.kind in "iub"
         x, y = self._array(x, "x"), self._array(y, "y")
         if len(x) != len(y):
             raise ShapeError(f"x has {len(x)} samples, y {len(y)}")
@@ -166,7 +168,7 @@ class Training:
             parts.append(order[full:])
         if not parts:
             raise ShapeError(f"drop_last leaves none of {len(x)} samples: the batch size is {batch}")
-        steps = [self._step(x, y, min(batch, len(part))) for part in parts]
+        steps = [self._step(x, y, min(batch, len(part)), integers) for part in parts]
         if self._labels:
             check_labels(y, steps[0].plan.classes)
         xs, ys = x.reshape(len(x), -1), y.reshape(len(y), -1)
@@ -204,10 +206,10 @@ class Training:
                 p[:] = step.parameters
         return p
 
-    def _step(self, x: np.ndarray, y: np.ndarray, batch: int) -> Step:
-        key = (batch, x.shape[1:], y.shape[1:])
+    def _step(self, x: np.ndarray, y: np.ndarray, batch: int, integers: bool) -> Step:
+        key = (batch, x.shape[1:], y.shape[1:], integers)
         if key not in self._steps:
-            first = y[:batch]
+            first = y[:batch].astype(np.int64) if integers else y[:batch]
             if self._labels:
                 if y.ndim != 1:
                     raise ShapeError(f"cross_entropy takes labels of shape (n,), not {y.shape}")

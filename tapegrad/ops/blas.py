@@ -7,6 +7,7 @@ place, and pass the call on.
 """
 
 import ctypes
+from typing import Any
 
 import llvmlite.binding
 import numpy as np
@@ -20,7 +21,7 @@ _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)
 _NAMES = ("dgemm", "sgemm")
 
 
-def _stand_in(row: int) -> ctypes._CFuncPtr:
+def _stand_in(row: int) -> Any:
     def load_and_call(*pointers):
         for i, name in enumerate(_NAMES):
             _addresses[i] = get_cython_function_address("scipy.linalg.cython_blas", name)
@@ -76,14 +77,15 @@ def _gemm(typingctx, ta, tb, m, n, k, a, ao, lda, b, bo, ldb, beta, c, co, ldc):
     return signature, generate
 
 
-def _gemm_in_numpy(ta, tb, m, n, k, a, ao, lda, b, bo, ldb, beta, c, co, ldc):
+def _matrix(x, offset, rows, columns, ld):
     # Column-major, as BLAS has it: element (i, j) stands at offset + i + j * leading dimension.
-    def matrix(x, offset, rows, columns, ld):
-        return np.lib.stride_tricks.as_strided(x[offset:], (rows, columns), (x.itemsize, ld * x.itemsize))
+    return np.lib.stride_tricks.as_strided(x[offset:], (rows, columns), (x.itemsize, ld * x.itemsize))
 
-    op_a = matrix(a, ao, k, m, lda).T if ta else matrix(a, ao, m, k, lda)
-    op_b = matrix(b, bo, n, k, ldb).T if tb else matrix(b, bo, k, n, ldb)
-    out = matrix(c, co, m, n, ldc)
+
+def _gemm_in_numpy(ta, tb, m, n, k, a, ao, lda, b, bo, ldb, beta, c, co, ldc):
+    op_a = _matrix(a, ao, k, m, lda).T if ta else _matrix(a, ao, m, k, lda)
+    op_b = _matrix(b, bo, n, k, ldb).T if tb else _matrix(b, bo, k, n, ldb)
+    out = _matrix(c, co, m, n, ldc)
     out[...] = op_a @ op_b + (beta * out if beta else 0.0)
 
 

@@ -16,6 +16,17 @@ def is_label(label, classes):
     return label >= 0 and label < classes and label == np.floor(label)
 
 
+def normaliser(v, a, classes):
+    # The largest logit, and the sum of e^(logit - largest), which neither overflows nor vanishes.
+    best = v[a]
+    for j in range(1, classes):
+        best = max(best, v[a + j])
+    total = 0.0
+    for j in range(classes):
+        total += np.exp(v[a + j] - best)
+    return best, total
+
+
 def cross_entropy_forward(side, k, v):
     x, labels, out, n, classes = cross_entropy_layout(side, k)
     for i in range(n):
@@ -23,12 +34,7 @@ def cross_entropy_forward(side, k, v):
             return False
     for i in range(n):
         a = x + i * classes
-        best = v[a]
-        for j in range(1, classes):
-            best = max(best, v[a + j])
-        total = 0.0
-        for j in range(classes):
-            total += np.exp(v[a + j] - best)
+        best, total = normaliser(v, a, classes)
         v[out + i] = np.log(total) + (best - v[a + int(v[labels + i])])
     return True
 
@@ -38,11 +44,15 @@ def cross_entropy_reverse(side, k, v, g):
     for i in range(n):
         if g[out + i] != 0.0 and is_label(v[labels + i], classes):
             a, label = x + i * classes, int(v[labels + i])
-            # loss + x[label] is the logarithm of the normaliser, so nothing had to be kept from the forward sweep.
-            logsum = v[out + i] + v[a + label]
+            best, total = normaliser(v, a, classes)
+            # The label's p - 1 is minus the sum of the others: exact where p is close to 1.
+            rest = 0.0
             for j in range(classes):
-                g[a + j] += g[out + i] * np.exp(v[a + j] - logsum)
-            g[a + label] -= g[out + i]
+                if j != label:
+                    p = np.exp(v[a + j] - best) / total
+                    g[a + j] += g[out + i] * p
+                    rest += p
+            g[a + label] -= g[out + i] * rest
 
 
 def cross_entropy_tangent(side, k, v, t):
@@ -50,10 +60,10 @@ def cross_entropy_tangent(side, k, v, t):
     for i in range(n):
         if is_label(v[labels + i], classes):
             a, label = x + i * classes, int(v[labels + i])
-            logsum = v[out + i] + v[a + label]
-            t[out + i] = -t[a + label]
+            best, total = normaliser(v, a, classes)
+            t[out + i] = 0.0
             for j in range(classes):
-                t[out + i] += t[a + j] * np.exp(v[a + j] - logsum)
+                t[out + i] += (t[a + j] - t[a + label]) * (np.exp(v[a + j] - best) / total)
 
 
 cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,

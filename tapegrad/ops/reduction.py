@@ -16,13 +16,12 @@ def layout(side, k):
 
 
 def row_sum(v, a, n, s):
-    # Blocks of 256 summed in four lanes keep rounding errors near those of pairwise summation.
-    total = 0.0
+    # Four lanes for speed, in double precision even on a float32 tape, over blocks so that a long sum stays accurate.
+    total = np.float64(0.0)
     j = 0
     while j < n:
         stop = min(n, j + 256)
-        t0 = 0.0
-        t1, t2, t3 = t0, t0, t0
+        t0, t1, t2, t3 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
         while j + 4 <= stop:
             t0 += v[a + j * s]
             t1 += v[a + (j + 1) * s]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tapegrad.ops.spec import Interval, binary, ternary
+from tapegrad.ops.spec import Elementwise, Interval, binary, ternary
 
 less = binary("less", "z = [x < y]", inline=True, ufunc=np.less,
     value=lambda x, y: 1.0 if x < y else 0.0,
@@ -52,7 +52,8 @@ minimum = binary("minimum", "z = min(x, y)", inline=True, ufunc=np.minimum,
     convention="at a tie each operand has derivative 1/2")
 
 clip = ternary("clip", "z = min(max(x, low), high)",
-    value=lambda x, low, high: high if high <= low else (low if x < low else (high if x > high else x)),
+    value=lambda x, low, high: low + high if low != low or high != high else (
+        high if high <= low else (low if x < low else (high if x > high else x))),
     partials=lambda x, low, high, z: (
         1.0 * (x >= low) * (x <= high) * (low < high),
         1.0 * (x < low) * (low < high),
@@ -60,6 +61,6 @@ clip = ternary("clip", "z = min(max(x, low), high)",
     samples=(Interval(-3.0, 3.0), Interval(-1.5, -0.5), Interval(0.5, 1.5)),
     convention="derivative 1 with respect to x at either bound; high wins where low >= high")
 
-where = ternary("where", "z = x if c, else y",
+where: Elementwise = ternary("where", "z = x if c, else y",
     value=lambda c, x, y: x if c != 0.0 else y,
     partials=lambda c, x, y, z: (0.0, 1.0 * (c != 0.0), 1.0 * (c == 0.0)))

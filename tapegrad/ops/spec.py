@@ -252,3 +252,36 @@ def structured(
         tangent=tangent,
     )
     return _add(row)
+
+
+def _is_passive(row: Operation) -> bool:
+    # A rule that returns plain zeros whatever it is given lets no gradient through.
+    if not isinstance(row, Elementwise):
+        return False
+    try:
+        partials = row.partials(*[None] * (row.arity + 1))
+    except Exception:
+        return False
+    return all(type(p) is float and p == 0.0 for p in (partials if isinstance(partials, tuple) else (partials,)))
+
+
+_passive = np.zeros(0, np.uint8)
+
+
+def passive_rows() -> np.ndarray:
+    """For each opcode, 1 if the operation lets no gradient through."""
+    global _passive
+    if len(_passive) < len(TABLE):
+        _passive = np.array([_is_passive(row) for row in TABLE], np.uint8)
+    return _passive
+
+
+_inlined = np.zeros(0, bool)
+
+
+def has_kernel(opcodes: np.ndarray) -> np.ndarray:
+    """Which instructions are carried out by a kernel: runs, and scalar operations without a branch in the sweeps."""
+    global _inlined
+    if len(_inlined) < len(TABLE):
+        _inlined = np.array([getattr(row, "inline", True) for row in TABLE], bool)
+    return (opcodes >= RUN) | ~_inlined[opcodes % RUN]

@@ -72,7 +72,7 @@ arctan = unary("arctan", "z = arctan x", ufunc=np.arctan,
 
 arctan2 = binary("arctan2", "z = angle of the point (y, x)", ufunc=np.arctan2,
     value=lambda x, y: np.arctan2(x, y),
-    partials=lambda x, y, z: (y / (x * x + y * y), -x / (x * x + y * y)),
+    partials=lambda x, y, z: (y / np.hypot(x, y) / np.hypot(x, y), -x / np.hypot(x, y) / np.hypot(x, y)),
     samples=(REALS, POSITIVE))
 
 sinh = unary("sinh", "z = sinh x", ufunc=np.sinh,

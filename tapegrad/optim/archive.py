@@ -41,9 +41,10 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises FileNotFoundError, and DataError for a file that is no archive of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{os.fspath(path)}: expected an .npz archive of named arrays, found a single array")
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise DataError(f"{os.fspath(path)}: expected an .npz archive of named arrays, found a single array")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         if isinstance(error, DataError | FileNotFoundError | PermissionError | IsADirectoryError):

@@ -69,12 +69,13 @@ class Optimizer:
 
         Raises ShapeError or DTypeError if it was made for other parameters.
         """
-        if self._state is None:
+        if self._state is None or not self._rows:
             self._state = np.zeros((self._rows, size), dtype)
         if self._state.shape[1] != size:
             raise ShapeError(f"this optimiser has worked on {self._state.shape[1]} parameters, {size} were given")
         if self._state.dtype != dtype:
-            raise DTypeError(f"this optimiser has worked on {self._state.dtype} parameters, these are {np.dtype(dtype)}")
+            found = np.dtype(dtype)
+            raise DTypeError(f"this optimiser has worked on {self._state.dtype} parameters, these are {found}")
         return self._state
 
     def update(self, params: np.ndarray, grads: np.ndarray) -> None:

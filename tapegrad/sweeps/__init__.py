@@ -5,8 +5,8 @@ writes the module that Numba compiles, `kernels` compiles and calls the operatio
 it all on disk. `sweeps_for` hands out the compiled functions.
 """
 
-from tapegrad.sweeps.generate import BLOCK, SCRATCH
 from tapegrad.sweeps.kernels import FORWARD, REVERSE, TANGENT
+from tapegrad.sweeps.marks import BLOCK, SCRATCH
 from tapegrad.sweeps.store import Sweeps, cache_folder, sweeps_for
 
 __all__ = ["BLOCK", "FORWARD", "REVERSE", "SCRATCH", "TANGENT", "Sweeps", "cache_folder", "sweeps_for"]

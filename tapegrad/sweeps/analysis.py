@@ -3,11 +3,9 @@
 import numpy as np
 from numba import njit
 
-from tapegrad.ops import RUN, control
+from tapegrad.ops import RUN
 from tapegrad.ops.record import ACTIVE, ARITY, HIGH, LOW, OPERAND_SIZE, OPERANDS, SLOT
-
-LEAF = control.leaf.opcode
-EXPECT = control.expect.opcode
+from tapegrad.sweeps.marks import EXPECT, LEAF
 
 
 @njit(cache=True, nogil=True)

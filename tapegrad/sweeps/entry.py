@@ -1,5 +1,8 @@
 """What Python calls: a whole evaluation in one compiled call. Read as source, like the sweeps that it calls."""
 
+from tapegrad.sweeps.forward import forward
+from tapegrad.sweeps.reverse import reverse
+
 
 def sweep(code, side, v, g, x, seed, steps):
     # Forward and reverse in one entry point, so that both are compiled once and a gradient is a single call.

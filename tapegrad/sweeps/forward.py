@@ -5,6 +5,12 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 
 import numpy as np
 
+from tapegrad.ops import RUN
+from tapegrad.ops.record import COUNT, KIND, OUT, STRUCTURED
+from tapegrad.sweeps.kernels import call_run, call_structured
+from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
+from tapegrad.sweeps.operands import block
+
 
 def forward(code, side, v, start, stop):
     # The first guard that no longer holds, or instruction whose operands are out of range; -1 when all is well.

@@ -8,13 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tapegrad.ops import RUN, TABLE, Elementwise, Structured, control, record
+from tapegrad.ops import RUN, TABLE, Elementwise, Structured, record
+from tapegrad.sweeps import marks
 from tapegrad.sweeps.source import Module
-
-# Elements of a block in an elementwise run: three blocks of operands and one of results stay in the first-level cache.
-BLOCK = 256
-# Every arena ends in scratch space for one block an operand.
-SCRATCH = 3 * BLOCK
 
 ENTRIES = ("sweep", "tangent")
 _TEMPLATES = ("operands", "forward", "reverse", "tangent", "entry")
@@ -24,8 +20,7 @@ _OPERANDS = "xyw"
 def sweeps_source(dtype: np.dtype) -> str:
     """The text of the module that sweeps tapes of `dtype`, for the table as it stands."""
     module = Module(dtype)
-    constants = {name: value for name, value in vars(record).items() if name.isupper()}
-    constants |= {"RUN": RUN, "BLOCK": BLOCK, "SCRATCH": SCRATCH, "EXPECT": control.expect.opcode, "LEAF": control.leaf.opcode}
+    constants = {name: n for m in (record, marks) for name, n in vars(m).items() if isinstance(n, int)} | {"RUN": RUN}
     fill = _Fill(module, constants)
     for name in _TEMPLATES:
         for tree in ast.parse((Path(__file__).parent / f"{name}.py").read_text()).body:

@@ -3,6 +3,9 @@
 The last SCRATCH elements of every arena are scratch space: three blocks, one an operand.
 """
 
+from tapegrad.ops.record import ACTIVE, ARITY, DENSE, OPERAND_SIZE, OPERANDS, SLOT, UNIFORM
+from tapegrad.sweeps.marks import BLOCK, SCRATCH
+
 
 def strides_of(side, k, j):
     # Where operand j's mode stands; its strides follow.

@@ -9,6 +9,12 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 
 import numpy as np
 
+from tapegrad.ops import RUN
+from tapegrad.ops.record import ARITY, COUNT, KIND, OUT, STRUCTURED
+from tapegrad.sweeps.kernels import call_run, call_structured
+from tapegrad.sweeps.marks import BLOCK, LEAF, SCRATCH, SWITCH
+from tapegrad.sweeps.operands import accumulate, block
+
 
 def reverse(code, side, v, g, start, stop):
     # Unsigned indices into one row of numbers: no wraparound to check, no stride to multiply by (a quarter faster).

@@ -16,7 +16,7 @@ import math
 import textwrap
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numba import config
@@ -27,8 +27,9 @@ from tapegrad.ops.spec import Elementwise
 
 # The same function on numbers under another name, which Numba compiles in a fraction of the time. (Uncompiled, `math`
 # raises where NumPy returns NaN or infinity.)
-_IN_MATH = {name: name for name in ["cos", "cosh", "exp", "expm1", "hypot", "log", "log10", "log1p", "sin", "sinh", "sqrt", "tan", "tanh"]}
-_IN_MATH |= {f"arc{name}": f"a{name}" for name in ["cos", "cosh", "sin", "sinh", "tan", "tan2", "tanh"]}
+_SAME = ("cos", "cosh", "exp", "expm1", "hypot", "log", "log10", "log1p", "sin", "sinh", "sqrt", "tan", "tanh")
+_ARC = ("cos", "cosh", "sin", "sinh", "tan", "tan2", "tanh")
+_IN_MATH = {name: name for name in _SAME} | {f"arc{name}": f"a{name}" for name in _ARC}
 
 _Intrinsic = type(intrinsic(lambda typingctx: None))
 
@@ -53,14 +54,15 @@ def function_tree(function: Callable[..., Any]) -> ast.Lambda | ast.FunctionDef:
         text = textwrap.dedent(inspect.getsource(function))
         return next(n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef))
     parameters = list(inspect.signature(function).parameters)
-    spans = {p for p in code.co_positions() if p[0] and p[2] is not None and p[3] != p[2]}
+    # Where each bytecode stands in the source; entering the function stands nowhere, which shows as no width.
+    spans = [(r0, r1, c0, c1) for r0, r1, c0, c1 in code.co_positions() if r0 and r1 and c1 and c0 != c1]
     for node in ast.walk(_parse(code.co_filename, len(lines))):
         if not isinstance(node, ast.Lambda) or [a.arg for a in node.args.args] != parameters:
             continue
         body = node.body
         start, end = (body.lineno, body.col_offset), (body.end_lineno, body.end_col_offset)
         # A tuple's own parentheses may or may not count as part of it, hence one column of slack.
-        if all((s[0], s[2] + 1) >= start and (s[1], s[3] - 1) <= end for s in spans):
+        if all((r0, (c0 or 0) + 1) >= start and (r1, c1 - 1) <= end for r0, r1, c0, c1 in spans):
             found.append(node)
     if len(found) != 1:
         raise OperationError(
@@ -188,8 +190,8 @@ class _Resolve(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         tree = self.generic_visit(node)
         if ast.unparse(node.value) == "np" and node.attr in _IN_MATH and not config.DISABLE_JIT:
-            tree = ast.parse(f"math.{_IN_MATH[node.attr]}", mode="eval").body
-        return tree
+            return ast.parse(f"math.{_IN_MATH[node.attr]}", mode="eval").body
+        return cast(ast.expr, tree)
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if not isinstance(node.ctx, ast.Load) or node.id in self.local:
@@ -207,7 +209,7 @@ class _Resolve(ast.NodeTransformer):
             name = known._name
             self.module.imports.add(f"from {known._defn.__module__} import {name}")
             return ast.Name(name, ast.Load())
-        if isinstance(getattr(known, "py_func", known), types.FunctionType):
+        if callable(known) and isinstance(getattr(known, "py_func", known), types.FunctionType):
             return ast.Name(self.module.function(known), ast.Load())
         raise OperationError(
             f"rule {self.function.__qualname__!r} at {self.function.__code__.co_filename}:"

@@ -90,7 +90,7 @@ def _digest(dtype: np.dtype) -> str:
         Path(rule.__code__.co_filename).parent == package / "ops" for row in TABLE for rule in _rules(row)
     )
     files = sorted([*(package / "ops").glob("*.py"), *(package / "sweeps").glob("*.py")])
-    parts = [numba.__version__, np.__version__, dtype.name, *(f.read_text() for f in files)]
+    parts = [numba.__version__, np.__version__, dtype.name, str(config.DISABLE_JIT), *(f.read_text() for f in files)]
     if not ours:
         parts.append(sweeps_source(dtype))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -4,11 +4,11 @@
 what a sweep refused, and `ambient` is where each thread's own tapes are.
 """
 
-from tapegrad.sweeps.analysis import EXPECT, LEAF
+from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.ambient import current_tape, recording_on
 from tapegrad.tape.faults import operand_error, operand_spans
-from tapegrad.tape.tape import Tape, passive_rows
+from tapegrad.tape.tape import Tape
 
 __all__ = [
-    "EXPECT", "LEAF", "Tape", "current_tape", "operand_error", "operand_spans", "passive_rows", "recording_on",
+    "EXPECT", "LEAF", "Tape", "current_tape", "operand_error", "operand_spans", "recording_on",
 ]  # fmt: skip

@@ -13,7 +13,8 @@ import numpy as np
 from tapegrad.ops import RUN
 from tapegrad.ops.record import LENGTH, OUT
 from tapegrad.sweeps import SCRATCH
-from tapegrad.sweeps.analysis import LEAF, reach, relocate
+from tapegrad.sweeps.analysis import reach, relocate
+from tapegrad.sweeps.marks import LEAF
 
 _EVERY_SLOT = np.zeros(0, np.uint8)
 
@@ -65,7 +66,9 @@ def keep(tape: Any, rows: np.ndarray) -> None:
         old = getattr(tape, name)
         if len(old):
             new = np.zeros(max(64, 2 * slots) + SCRATCH, old.dtype)
-            new[:slots] = old[source]
+            # Those that grow on demand may not reach as far as the values yet.
+            known = source[source < len(old)]
+            new[: len(known)] = old[known]
             setattr(tape, name, new)
     tape.code = grown(code, max(64, 2 * len(code)))
     tape.evaluated = int(np.searchsorted(rows, tape.evaluated))
@@ -79,12 +82,14 @@ def keep(tape: Any, rows: np.ndarray) -> None:
 
 
 def forget_names(tape: Any) -> None:
-    """Drop constants and labels whose slots are gone."""
+    """Drop constants, labels and kinds whose slots are gone."""
     for names in (tape.constants, tape.zeros):
         for name in [n for n, slot in names.items() if not tape.addresses.holds(slot)]:
             del names[name]
-    for slot in [s for s in tape.labels if not tape.addresses.holds(s)]:
-        del tape.labels[slot]
+    for key in [key for key in tape.labels if not tape.addresses.holds(key[0])]:
+        del tape.labels[key]
+    for slot in [s for s in tape.kinds if not tape.addresses.holds(s)]:
+        del tape.kinds[slot]
 
 
 def _keep_records(tape: Any, code: np.ndarray, outs: np.ndarray) -> None:

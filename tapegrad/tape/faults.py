@@ -1,13 +1,17 @@
-"""What instructions read, and what is wrong with those that refuse it."""
+"""What instructions read, what is wrong with those that refuse it, and numbers edited under a gradient's feet."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from tapegrad.errors import IndexRangeError, LabelError
-from tapegrad.ops import BY_NAME, RUN
-from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS
+from tapegrad.errors import IndexRangeError, InPlaceError, LabelError, OperationError
+from tapegrad.ops import BY_NAME, RUN, TABLE
+from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, SLOT
+from tapegrad.sweeps.marks import LEAF
 
+_GATHER = BY_NAME["gather"].opcode
 _CROSS_ENTROPY = BY_NAME["cross_entropy"].opcode
 
 
@@ -22,9 +26,18 @@ def operand_spans(op: int, a: int, b: int, side: np.ndarray) -> list[tuple[int, 
     return spans
 
 
+def operand_slots(op: int, a: int, side: np.ndarray) -> list[int]:
+    """The places of the first elements of a wide instruction's operands; of a scalar one, its first operand's."""
+    if op < RUN:
+        return [a]
+    return [int(side[a + OPERANDS + SLOT + OPERAND_SIZE * j]) for j in range(int(side[a + ARITY]))]
+
+
 def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
     """What is wrong with the labels or indices of an instruction that refused its operands."""
-    opcode, k = int(row[0]) - RUN, int(row[2])
+    opcode, k = int(row[0]) % RUN, int(row[2])
+    if opcode not in (_CROSS_ENTROPY, _GATHER):
+        return OperationError(f"the kernel of {TABLE[opcode].name} is missing, or refused its operands")
     (_, _), (low, high) = operand_spans(int(row[0]), k, 0, side)
     numbers = values[low:high]
     params = side[k + OPERANDS + 2 * OPERAND_SIZE :]
@@ -39,3 +52,33 @@ def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exce
     bad = ~((numbers >= -size) & (numbers < size) & (numbers == np.floor(numbers)))
     i = int(np.flatnonzero(bad)[0])
     return IndexRangeError(f"index {numbers[i]:g} at position {i} is out of range for an axis of size {size}")
+
+
+def check_editable(tape: Any, row: np.ndarray) -> None:
+    """Raise InPlaceError unless the instruction is a leaf whose numbers may be assigned."""
+    if tape.recording:
+        raise InPlaceError("`data` was assigned inside a recorded function: a replay would not repeat it")
+    if row[0] != LEAF:
+        raise InPlaceError(
+            f"`data` of the result of {TABLE[int(row[0]) % RUN].name} cannot be assigned: it follows from its "
+            "operands. Assign to a value made by Value(...) instead"
+        )
+
+
+def check_unedited(tape: Any, rows: np.ndarray) -> None:
+    """Raise InPlaceError if a leaf was assigned after one of these instructions used it."""
+    for slot, (size, position) in tape.edits.items():
+        if not len(rows) or rows[0] >= position:
+            continue
+        low = tape.locate(slot)
+        for i in rows[rows < position]:
+            op, _, a, b = (int(x) for x in tape.code[i])
+            if op == LEAF:
+                continue
+            if any(x < low + size and y > low for x, y in operand_spans(op, a, b, tape.side)):
+                label = next((name for (at, _), name in tape.labels.items() if at == slot), None)
+                raise InPlaceError(
+                    f"`data` of {'leaf ' + repr(label) if label else 'a leaf'} was assigned after "
+                    f"{TABLE[op % RUN].name} used it: the gradient would mix old and new numbers. Compute the "
+                    "expression again after the assignment"
+                )

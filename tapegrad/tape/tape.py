@@ -24,25 +24,23 @@ import numpy as np
 
 from tapegrad.errors import (
     DTypeError,
-    InPlaceError,
     StaleValueError,
     TapeFullError,
     ThreadError,
 )
-from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise
+from tapegrad.ops import BY_NAME, RUN, has_kernel, passive_rows
 from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
-from tapegrad.sweeps.analysis import EXPECT, LEAF, activate, reach
+from tapegrad.sweeps.analysis import activate, reach
+from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import Addresses
 from tapegrad.tape.collect import collect, forget_names, grown, keep
-from tapegrad.tape.faults import operand_error, operand_spans
+from tapegrad.tape.faults import check_editable, check_unedited, operand_error, operand_slots
 
-_FLAGS = {
-    BY_NAME[name].opcode
-    for name in (
-        "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor"
-    )  # fmt: skip
-}
+_COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+_FLAGS = {BY_NAME[name].opcode for name in (*_COMPARISONS, "logical_and", "logical_or", "logical_xor")}
+_GATHER = BY_NAME["gather"].opcode
+_MOVES = {_GATHER, BY_NAME["copy"].opcode, BY_NAME["detach"].opcode, BY_NAME["concatenate"].opcode}
 MAX_SLOTS = 2**31
 PAGE = 1024
 # Numbers in the buffer at which it is flushed, while they are still in the processor's cache.
@@ -58,28 +56,6 @@ class Page:
     """What the handles of one stretch of a tape hold on to. It dies when the last of them does."""
 
     __slots__ = ("__weakref__",)
-
-
-def _is_passive(row: Any) -> bool:
-    # A rule that returns plain zeros whatever it is given lets no gradient through.
-    if not isinstance(row, Elementwise):
-        return False
-    try:
-        partials = row.partials(*[None] * (row.arity + 1))
-    except Exception:
-        return False
-    return all(type(p) is float and p == 0.0 for p in (partials if isinstance(partials, tuple) else (partials,)))
-
-
-_passive = np.zeros(0, np.uint8)
-
-
-def passive_rows() -> np.ndarray:
-    """For each opcode, 1 if the operation lets no gradient through."""
-    global _passive
-    if len(_passive) < len(TABLE):
-        _passive = np.array([_is_passive(row) for row in TABLE], np.uint8)
-    return _passive
 
 
 class Tape:
@@ -99,7 +75,7 @@ class Tape:
     __slots__ = (
         "__weakref__", "active", "activated", "_buffer", "_collect_at", "_data", "edits", "flushed",
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
-        "dtype", "evaluated", "finished", "flag_leaves", "grads", "labels", "length", "limit", "owner", "page", "push",
+        "dtype", "evaluated", "finished", "grads", "kinds", "labels", "length", "limit", "owner", "page", "push",
         "recording", "side", "side_length", "slots", "top", "values",
     )  # fmt: skip
 
@@ -138,9 +114,10 @@ class Tape:
         # A constant stands on the tape once. Zero has two signs that compare equal, so it is looked up by its sign.
         self.constants: dict[float, int] = {}
         self.zeros: dict[float, int] = {}
-        self.labels: dict[int, str] = {}
-        # Leaves that hold truth values: they pick elements when they index.
-        self.flag_leaves: set[int] = set()
+        # Labels by slot and size: an array and its first element begin at the same slot.
+        self.labels: dict[tuple[int, int], str] = {}
+        # Leaves that were given as integers ("i") or truth values ("b"): they may index.
+        self.kinds: dict[int, str] = {}
         self.edits: dict[int, tuple[int, int]] = {}
         self._open_page()
 
@@ -225,8 +202,6 @@ class Tape:
             record += (*operand, 0)
         self._records += record + params
         self.push((opcode + RUN, slot, k, n))
-        if opcode not in self.needs:
-            self.needs_new.add(opcode)
         return slot
 
     def flush(self) -> None:
@@ -260,6 +235,7 @@ class Tape:
                 self.values[at] = data
             else:
                 self.values[at : at + data.size] = data.reshape(-1)
+        self.needs_new |= set(np.unique(ops[has_kernel(ops)] % RUN).tolist()) - self.needs
         self.length += n_new
         self.side_length += len(records)
         self.slots += n_slots
@@ -337,10 +313,23 @@ class Tape:
         self.activate()
         return bool(self.active[self.locate(slot)])
 
-    def is_flag(self, slot: int) -> bool:
-        """Whether a slot holds the result of a comparison, 0 or 1."""
+    def kind(self, slot: int) -> str:
+        """What a slot can do as an index: "b" holds truth values, "i" integers, "" neither."""
         self.flush()
-        return slot in self.flag_leaves or int(self.code[self._row_of(self.locate(slot)), 0]) % RUN in _FLAGS
+        return self._kind_at(self.locate(slot))
+
+    def _kind_at(self, place: int) -> str:
+        op, out, a, _ = (int(x) for x in self.code[self._row_of(place)])
+        if op == LEAF:
+            return self.kinds.get(int(self.addresses.slots_of(np.array([out]))[0]), "")
+        if op % RUN in _FLAGS:
+            return "b"
+        if op % RUN not in _MOVES:
+            return ""
+        # The same numbers elsewhere are of the same kind. The second operand of a gather is where to look.
+        sources = operand_slots(op, a, self.side)[: 1 if op % RUN == _GATHER else None]
+        kinds = {self._kind_at(place) for place in sources}
+        return kinds.pop() if len(kinds) == 1 else ""
 
     def grown_grads(self) -> np.ndarray:
         """The accumulated gradients, one for each slot of the arena."""
@@ -358,7 +347,7 @@ class Tape:
         mark[slots] = 1
         rows = np.empty(stop, np.int64)
         rows = rows[reach(self.code, self.side, mark, self.active, stop, rows) :]
-        self._check_edits(rows)
+        check_unedited(self, rows)
         sweeps = sweeps_for(self.dtype)
         sweeps.require(self.needs, REVERSE)
         self.grown_grads()
@@ -377,35 +366,10 @@ class Tape:
 
     def edit(self, slot: int, places: Any, data: Any, size: int) -> None:
         """Overwrite numbers of a leaf, and remember when, so that no gradient mixes old and new ones."""
-        if self.recording:
-            raise InPlaceError("`data` was assigned inside a recorded function: a replay would not repeat it")
         self.evaluate()
-        row = self.code[self._row_of(self.locate(slot))]
-        if row[0] != LEAF:
-            name = TABLE[int(row[0]) % RUN].name
-            raise InPlaceError(
-                f"`data` of the result of {name} cannot be assigned: it follows from its operands. Assign to a value "
-                "made by Value(...) instead"
-            )
+        check_editable(self, self.code[self._row_of(self.locate(slot))])
         self.values[places] = data
         self.edits[slot] = (size, self.length)
-
-    def _check_edits(self, rows: np.ndarray) -> None:
-        for slot, (size, position) in self.edits.items():
-            if not len(rows) or rows[0] >= position:
-                continue
-            low = self.locate(slot)
-            for i in rows[rows < position]:
-                op, _, a, b = (int(x) for x in self.code[i])
-                if op == LEAF:
-                    continue
-                if any(x < low + size and y > low for x, y in operand_spans(op, a, b, self.side)):
-                    label = self.labels.get(slot)
-                    raise InPlaceError(
-                        f"`data` of {'leaf ' + repr(label) if label else 'a leaf'} was assigned after "
-                        f"{TABLE[op % RUN].name} used it: the gradient would mix old and new numbers. Compute the "
-                        "expression again after the assignment"
-                    )
 
     def collect(self) -> None:
         """Forget what no value that is still referred to depends on. Happens by itself when the tape has grown."""

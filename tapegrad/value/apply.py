@@ -121,7 +121,7 @@ def contiguous(value: Any) -> Value:
 
 
 def power(base: Any, exponent: Any) -> Value:
-    """base ** exponent: exact for constant exponents, negative bases included; by special operations where there are."""
+    """base ** exponent; with a constant exponent the base may be negative, and no logarithm is taken."""
     if isinstance(exponent, NUMBERS):
         special = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}.get(float(exponent))
         if exponent == 1:

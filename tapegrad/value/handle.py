@@ -86,11 +86,11 @@ class Handle:
     @property
     def label(self) -> str:
         """A name for pictures, listings and messages."""
-        return self._tape.labels.get(self._slot, "")
+        return self._tape.labels.get((self._slot, self.size), "")
 
     @label.setter
     def label(self, label: str) -> None:
-        self._tape.labels[self._slot] = str(label)
+        self._tape.labels[self._slot, self.size] = str(label)
 
     @property
     def requires_grad(self) -> bool:

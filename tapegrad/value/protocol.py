@@ -23,7 +23,7 @@ _METHODS: dict[str, Any] = {
     for name in (
         "all", "any", "argmax", "argmin", "argsort", "clip", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod",
         "ravel", "repeat", "round", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
-    )  # fmt: skip
+    )
 }
 
 
@@ -84,6 +84,9 @@ class Protocol(Handle):
         # Methods that NumPy arrays have, answered by the function of that name.
         function = _METHODS.get(name)
         if function is None:
+            if hasattr(type(self), name):
+                # A property failed with an AttributeError of its own, which Python drops before it asks here.
+                raise AttributeError(f"{name!r} of a Value could not be computed")
             raise AttributeError(f"a Value has no attribute {name!r}")
         handler = HANDLERS[function]
         return lambda *args, **kwargs: handler(self, *args, **kwargs)

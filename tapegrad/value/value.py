@@ -62,6 +62,8 @@ class Value(Operators, Views, Protocol):
         layout = dense(array.shape) if array.ndim else None
         data = np.array(array, dtype) if array.ndim else float(array)
         self._slot = tape.leaf(data, array.size, bool(requires_grad))
+        if array.dtype.kind in "iub" and array.ndim:
+            tape.kinds[self._slot] = "b" if array.dtype.kind == "b" else "i"
         self._tape = tape
         self._page = tape.page
         self._layout = layout
@@ -188,7 +190,7 @@ class Value(Operators, Views, Protocol):
             raise ShapeError(f"the truth of a Value of shape {self.shape} is ambiguous: use np.where, or v.data")
         if not self._tape.recording:
             return self.item() != 0.0
-        condition = self if self._tape.is_flag(self._slot) else self != 0.0
+        condition = self if self._tape.kind(self._slot) == "b" else self != 0.0
         return bool(condition.item())
 
     def __repr__(self) -> str:

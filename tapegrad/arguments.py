@@ -1,0 +1,107 @@
+"""What a call's arguments are: their structure, which leaves are inputs of a recording, and which are part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.errors import CutGradientError, DTypeError, StructureError
+from tapegrad.value import Value
+
+
+class Spec(NamedTuple):
+    """What a recording was made for: the structure of its arguments, and of each leaf its shape and dtype, or,
+    for a leaf that is no number of the tape, itself."""
+
+    structure: Any
+    leaves: tuple[Any, ...]
+
+
+class Static(NamedTuple):
+    """A leaf that is part of the program, not of its input: a count, a flag, a name, a function."""
+
+    kind: type
+    value: Hashable
+
+
+class Input(NamedTuple):
+    """A leaf that replays may change: a float or an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scalar: bool
+
+
+def leaf_spec(x: Any) -> Any:
+    """What a leaf contributes to the key under which a recording is kept.
+
+    Floats and arrays are inputs; integers, booleans, strings, None, functions and other hashable objects are part of
+    the program. Raises CutGradientError, DTypeError, StructureError for what can be neither.
+    """
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind not in "fiub":
+            raise DTypeError(f"an argument is an array of {x.dtype}; arrays must be real")
+        return Input(x.shape, x.dtype, False)
+    if isinstance(x, float | np.floating):
+        return Input((), np.dtype(np.float32 if isinstance(x, np.float32) else np.float64), True)
+    if isinstance(x, Value):
+        raise CutGradientError(
+            "an argument is a Value of another tape, whose gradient would be cut: pass v.data, or call the function "
+            "itself"
+        )
+    if isinstance(x, complex | np.complexfloating):
+        raise DTypeError("an argument is complex; numbers must be real")
+    try:
+        hash(x)
+    except TypeError:
+        raise StructureError(
+            f"an argument holds a {type(x).__name__}, which is neither a number, an array, a container nor hashable"
+        ) from None
+    return Static(type(x), x)
+
+
+def spec_of(args: Sequence[Any]) -> tuple[Spec, list[Any]]:
+    """The key of a call, and the leaves of its arguments."""
+    leaves, structure = pytree.flatten(tuple(args))
+    return Spec(structure, tuple([leaf_spec(x) for x in leaves])), leaves
+
+
+def dtype_of(spec: Spec) -> np.dtype:
+    """The dtype of a recording: that of its float arrays, else of its floats. Raises DTypeError for a mixture."""
+    floats = {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f" and not i.scalar}
+    floats = floats or {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f"}
+    if not floats:
+        return np.dtype(np.float64)
+    if len(floats) > 1 or not floats <= {np.dtype(np.float64), np.dtype(np.float32)}:
+        names = " and ".join(sorted(str(d) for d in floats))
+        raise DTypeError(f"arguments are arrays of {names}; a recording has one dtype, float64 or float32")
+    return floats.pop()
+
+
+def owners(structure: Any) -> list[int]:
+    """For each leaf, the number of the argument that holds it."""
+
+    def count(node: Any) -> int:
+        return 1 if node is pytree.LEAF else sum(map(count, node.parts))
+
+    return [n for n, node in enumerate(structure.parts) for _ in range(count(node))]
+
+
+def difference(recorded: Spec, given: Spec) -> str:
+    """What is wrong with arguments that are not those recorded, in words."""
+    if recorded.structure != given.structure:
+        return "the arguments are nested otherwise than those recorded"
+    owner = owners(recorded.structure)
+    for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
+        if a != b:
+            return f"argument {owner[i]}: recorded with {_describe(a)}, called with {_describe(b)}"
+    return "the arguments differ from those recorded"
+
+
+def _describe(leaf: Any) -> str:
+    if isinstance(leaf, Input):
+        return f"a {leaf.dtype} number" if leaf.scalar else f"a {leaf.dtype} array of shape {leaf.shape}"
+    return f"{leaf.value!r}"

@@ -1,0 +1,44 @@
+"""Modules as pytrees: the leaves are the parameters' numbers, and what is put together again is a copy of the module
+whose parameters stand for given Values or arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tapegrad import pytree
+from tapegrad.nn.parameter import Parameter
+
+_kinds: set[type] = set()
+
+
+def register(kind: type) -> None:
+    """Teach `pytree` a class of modules."""
+    _kinds.add(kind)
+    pytree.register(kind, _flatten, _unflatten)
+
+
+def _flatten(module: Any) -> tuple[tuple[Any, ...], Any]:
+    named = list(module._tree())
+    leaves = tuple(p.value() if p.is_fixed else p.data() for _, p in named)
+    return leaves, (module, tuple(name for name, _ in named))
+
+
+def _unflatten(extra: Any, leaves: Any) -> Any:
+    module, _ = extra
+    made = {id(p): Parameter.fixed(x) for (_, p), x in zip(module._tree(), leaves, strict=True)}
+    return _copy(module, made)
+
+
+def _copy(x: Any, made: dict[int, Any]) -> Any:
+    if id(x) in made:
+        return made[id(x)]
+    if type(x) in _kinds:
+        copy = made[id(x)] = object.__new__(type(x))
+        for name, value in vars(x).items():
+            if name != "_known":
+                object.__setattr__(copy, name, _copy(value, made))
+        return copy
+    if isinstance(x, list | tuple):
+        items = [_copy(item, made) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    return x

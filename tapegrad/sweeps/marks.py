@@ -1,0 +1,16 @@
+"""What the handwritten loops name and the generated module fills in."""
+
+from tapegrad.ops import control
+
+# Elements of a block in an elementwise run: three blocks of operands and one of results stay in the first-level cache.
+BLOCK = 256
+# Every arena ends in scratch space for one block an operand.
+SCRATCH = 3 * BLOCK
+
+LEAF = control.leaf.opcode
+EXPECT = control.expect.opcode
+
+
+def SWITCH(sweep: str) -> bool:
+    """Stands where `generate` puts a branch for every inlined operation of the table."""
+    raise NotImplementedError(f"the {sweep} sweep is generated; see tapegrad.sweeps.generate")

@@ -1,0 +1,126 @@
+"""Compiled sweeps on disk: an edited rule is noticed, and nothing about the folder can go wrong unnoticed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
+
+GRADIENT = """
+import tapegrad as tg
+a, b = tg.Value(3.0), tg.Value(5.0)
+(a * b).backward()
+x = tg.Value([3.0, 1.0])
+(x * 5.0).sum().backward()
+print(a.grad, b.grad, x.grad.tolist())
+"""
+
+SMOKE = """
+import numpy as np
+import tapegrad as tg
+a = tg.Value(0.5)
+b = (a * 3.0 + a.tanh() ** 2 - a.exp() / (a + 2.0)).tan()
+b.backward()
+x = tg.Value(np.linspace(-1, 1, 6).reshape(2, 3))
+y = tg.cross_entropy(np.maximum(x @ np.arange(12.0).reshape(3, 4) / 9, 0.0), [1, 3]) + np.sum(np.sin(x.T)[::-1])
+y.backward()
+g = tg.value_and_grad(lambda p, q: np.prod(p) * q if q > 0 else np.linalg.norm(p))
+small = tg.Value(np.ones((2, 2), np.float32))
+(small @ small).cumsum().sum().backward()
+numbers = [b.data, a.grad, y.data, *x.grad.ravel(), *np.ravel(g(np.array([2.0, 3.0]), 1.5)[1]), g(np.array([3.0, 4.0]), -1.0)[0]]
+print(*(f"{float(n):.12g}" for n in [*numbers, *small.grad.ravel()]))
+"""
+
+
+def environment(cache, **more):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "TAPEGRAD_"))}
+    return env | {"TAPEGRAD_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def start(code, cache, folder=PACKAGE.parent, **more):
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=environment(cache, PYTHONPATH=str(folder), **more),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return out.strip()
+
+
+def run(*args, **kwargs):
+    return finish(start(*args, **kwargs))
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package that a test may edit."""
+    shutil.copytree(PACKAGE, tmp_path / "tapegrad", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.slow
+def test_an_edited_rule_is_noticed(package, tmp_path):
+    cache = tmp_path / "cache"
+    assert run(GRADIENT, cache, package) == "5.0 3.0 [5.0, 5.0]"
+    made = set(cache.rglob("*"))
+    assert made
+    assert run(GRADIENT, cache, package) == "5.0 3.0 [5.0, 5.0]"
+    assert set(cache.rglob("*")) == made
+    rule = package / "tapegrad" / "ops" / "arithmetic.py"
+    edit(rule, "value=lambda x, y: x * y,\n    partials=lambda x, y, z: (y, x))", "value=lambda x, y: x * y,\n    partials=lambda x, y, z: (10.0 * y, x))")
+    assert run(GRADIENT, cache, package) == "50.0 3.0 [50.0, 50.0]"
+    kernel = package / "tapegrad" / "ops" / "reduction.py"
+    edit(kernel, "g[x + i * so + j * sn + m * si] += g[out + i * inner + m]\n", "g[x + i * so + j * sn + m * si] += 2.0 * g[out + i * inner + m]\n")
+    assert run(GRADIENT, cache, package) == "50.0 3.0 [100.0, 100.0]"
+
+
+@pytest.mark.slow
+def test_the_cache_serves_the_next_process(tmp_path):
+    first = run(SMOKE, tmp_path)
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    assert any(p.suffix == ".nbc" for p in files)
+    assert run(SMOKE, tmp_path) == first
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == files
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_results_are_the_same(tmp_path):
+    compiled, plain = (run(SMOKE, tmp_path / name, **more).split() for name, more in (("a", {}), ("b", {"NUMBA_DISABLE_JIT": "1"})))
+    assert len(compiled) == len(plain) > 10
+    for a, b in zip(compiled, plain):
+        assert float(a) == pytest.approx(float(b), rel=1e-6 if compiled.index(a) >= len(compiled) - 4 else 1e-11)
+
+
+@pytest.mark.slow
+def test_two_processes_may_fill_an_empty_cache_at_once(tmp_path):
+    both = [start(GRADIENT, tmp_path / "new" / "cache") for _ in range(2)]
+    assert [finish(p) for p in both] == ["5.0 3.0 [5.0, 5.0]"] * 2
+
+
+@pytest.mark.slow
+def test_a_cache_folder_that_cannot_be_written(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    assert run(GRADIENT, file / "cache") == "5.0 3.0 [5.0, 5.0]"
+    assert file.read_text() == "in the way"
+
+
+@pytest.mark.slow
+def test_damaged_cache_files_are_replaced_or_ignored(tmp_path):
+    assert run(GRADIENT, tmp_path) == "5.0 3.0 [5.0, 5.0]"
+    for path in tmp_path.rglob("*.nb?"):
+        path.write_bytes(b"")
+    assert run(GRADIENT, tmp_path) == "5.0 3.0 [5.0, 5.0]"

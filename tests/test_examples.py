@@ -1,0 +1,88 @@
+"""The examples run as a user runs them, on little data, and write what they say they write."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+# Blobs in place of the digits: the example must not need MNIST to be tested.
+STAND_IN = """
+import runpy, sys
+import numpy as np
+import tapegrad.data
+
+def load_mnist(folder=None, *, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 400)
+    x = np.clip(rng.random((10, 784))[y] + 0.1 * rng.normal(size=(400, 784)), 0, 1).astype(dtype)
+    return tapegrad.data.MNIST(x[:300], y[:300], x[300:], y[300:], source="blobs")
+
+tapegrad.data.load_mnist = load_mnist
+"""
+RUN = "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def run(code, name, *options, folder):
+    return subprocess.run(
+        [sys.executable, "-c", code, str(EXAMPLES / name), *map(str, options)],
+        cwd=folder, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "Agg"}, timeout=300,
+    )  # fmt: skip
+
+
+def assert_picture(path):
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 10_000
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_mnist(tmp_path, optimizer):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    options = ["--epochs", 4, "--batch", 32, "--optimizer", optimizer, "--save", "model.npz"]
+    done = run(STAND_IN + RUN, "mnist_mlp.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "blobs: 300 images for training, 100 for testing" in done.stdout
+    accuracy = float(done.stdout.split("test accuracy ")[1].split("%")[0])
+    assert accuracy > 90
+    assert "s an epoch" in done.stdout and "4/4" in done.stderr
+    assert_picture(tmp_path / "mnist_mlp.png")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["mnist_mlp.png", "model.npz"]
+
+
+def test_mnist_without_its_data(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    done = run("import runpy, sys\n" + RUN, "mnist_mlp.py", "--data", "nowhere", folder=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("mnist_mlp: nowhere: expected train-images-idx3-ubyte")
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib")]
+)
+def test_a_missing_extra_is_named(tmp_path, name, missing):
+    hidden = f"import runpy, sys; sys.modules[{missing!r}] = None\n"
+    done = run(hidden + RUN, name, folder=tmp_path)
+    assert done.returncode == 1
+    assert f'needs {missing}: pip install "tapegrad[examples]"' in done.stderr
+
+
+def test_moons(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ["--points", 30, "--steps", 500, "--naive", 2, "--hidden", 8, "--grid", 12, "--output", "m.png"]
+    done = run("import runpy, sys\n" + RUN, "moons.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "30 points, 105 parameters" in done.stdout
+    apart = float(done.stdout.split("differ by at most ")[1].split()[0])
+    right = float(done.stdout.split(", ")[-1].split("%")[0])
+    assert apart < 1e-12 and right > 90
+    assert_picture(tmp_path / "m.png")
+
+
+def test_wrong_options(tmp_path):
+    for name, option in (("mnist_mlp.py", "--epochs"), ("moons.py", "--steps")):
+        done = run("import runpy, sys\n" + RUN, name, option, 0, folder=tmp_path)
+        assert done.returncode == 2 and "must be at least 1" in done.stderr
