@@ -54,7 +54,7 @@ def main() -> None:
         else:
             threads = THREADS.get(module, (1,))
             rows = [row for n in threads for row in run(module, n, options.rounds)]
-            parts.append(f"## {TITLES[module]}\n\n{table(rows)}\n\n{set_up_table(rows)}")
+            parts.append(f"## {TITLES[module]}\n\n{table(rows)}\n\n{set_up_table(rows)}".rstrip())
         print(parts[-1], end="\n\n", flush=True)
     options.output.write_text("\n\n".join(parts) + "\n")
 

@@ -21,6 +21,8 @@ import numpy as np
 OURS = "tapegrad"
 # How far two tools may differ: a few roundings a step, relative to the largest number of the result.
 TOLERANCE = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 2e-4}
+# Below this many cores kept busy a process was waiting for one that somebody else held, and its ratio is marked.
+BUSY = 0.9
 
 
 @dataclass
@@ -163,7 +165,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         start = f"| {row['name']} | {row['unit']} | {duration(ours['median']) if ours else '-'} "
         peers = {tool: t for tool, t in row["tools"].items() if tool != OURS}
         for tool, t in peers.items():
-            ratio = f"{t['ratio']:.3g}" if t["ratio"] else "-"
+            waited = min(t["cores"], ours["cores"] if ours else 1.0) < BUSY
+            ratio = f"{t['ratio']:.3g}{' *' if waited else ''}" if t["ratio"] else "-"
             cores = f"{ours['cores']:.1f} / {t['cores']:.1f}" if ours else f"- / {t['cores']:.1f}"
             lines.append(f"{start}| {tool} | {duration(t['median'])} | {ratio} | {cores} | {_phases(t)} |")
         if not peers and ours:
@@ -177,7 +180,9 @@ def _phases(tool: dict[str, Any]) -> str:
 
 
 def set_up_table(rows: Sequence[dict[str, Any]]) -> str:
-    """What recording and compiling cost tapegrad, once, before the replays of the table."""
+    """What recording and compiling cost tapegrad, once, before the replays of the table; empty if nothing is known."""
+    if not any(row["tools"].get(OURS, {}).get("phases") for row in rows):
+        return ""
     lines = ["| workload | set-up of tapegrad, once |", "|---|---|"]
     for row in rows:
         ours = row["tools"].get(OURS)

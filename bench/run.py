@@ -1,7 +1,7 @@
-"""Run the comparisons of one module in this process and print them as JSON: `python -m bench.run replay`.
+"""Run the comparisons of one module in this process and print them: `python -m bench.run replay --table`.
 
-The module's comparisons share the process, so its contestants run interleaved; the number of threads is what the
-environment says, for libraries read it when they are imported.
+The module's comparisons share the process, so its contestants run interleaved. BENCH_THREADS says how many threads they
+have, one unless it is set.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import argparse
 import contextlib
 import importlib
 import json
+import os
 import sys
 
 from bench import machine
+
+# Before NumPy is imported: libraries read these when they are.
+os.environ.update(machine.thread_environment(machine.threads()))
+
 from bench.compare import measure, set_up_table, table
 
 MODULES = ("calls", "replay", "recording", "scalar_mlp", "mnist", "mnist_epoch")

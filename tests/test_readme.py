@@ -93,7 +93,10 @@ def execute(code, line, namespace, filename=str(README)):
         namespace.update(test.globs)
         assert not report, "".join(report)
     else:
-        exec(compile("\n" * (line - 1) + code, filename, "exec"), namespace)
+        # A file of its own, for what reads its own source, as rules of operations do; the lines are those of the README.
+        script = Path.cwd() / f"{Path(filename).stem}_line{line}.py"
+        script.write_text("\n" * (line - 1) + code, encoding="utf-8")
+        exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), namespace)
 
 
 def commands(block):

@@ -93,8 +93,9 @@ class Step:
                 raise _stopped(error, done)
             start = stuck = done
             rows = order[done * self.batch : (done + 1) * self.batch]
-            x = self.program.feeds[1][0].shape
-            leaves = [self.parameters.copy(), xs[rows].reshape(x), ys[rows].reshape(self._y.shape).astype(self._y.dtype)]
+            x = xs[rows].reshape(self.program.feeds[1][0].shape)
+            y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
+            leaves = [self.parameters.copy(), x, y]
             self._recording.program = self._recording._record(leaves)
             self._prepare()
 
@@ -105,11 +106,9 @@ def _stopped(error: Exception, done: int) -> Exception:
 
 
 def rule_for(optimizer: Optimizer | None, p: np.ndarray, rates: np.ndarray, clips: tuple[float, float]) -> Rule:
-    """How `optimizer` updates parameters like p, one update for each rate; nothing at all for None."""
+    """How `optimizer` updates parameters like p, one update for each rate; for None, a rule that is never followed."""
     if optimizer is None:
-        from tapegrad.optim.methods import SGD
-
-        optimizer = SGD()
+        return Rule(0, np.zeros((0, 0), p.dtype), np.zeros(0), rates, 0, *clips)
     state = optimizer.state(p.size, p.dtype)
     hyper = optimizer.constants()
     update = address_of(type(optimizer).kernel, p, p, state, hyper, 0.0, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tapegrad.ops import RUN, TABLE, Elementwise, Structured, record
+from tapegrad.ops import RUN, TABLE, Elementwise, Operation, Structured, record
 from tapegrad.sweeps import marks
 from tapegrad.sweeps.source import Module
 
@@ -17,8 +17,16 @@ _TEMPLATES = ("operands", "forward", "reverse", "tangent", "entry")
 _OPERANDS = "xyw"
 
 
+def is_own(row: Operation) -> bool:
+    """Whether an operation's rules stand in this package, where they name nothing outside it."""
+    here = Path(__file__).parents[1] / "ops"
+    kinds = ("value", "partials", "forward", "reverse", "tangent")
+    rules = [rule for rule in (getattr(row, kind, None) for kind in kinds) if rule is not None]
+    return all(Path(getattr(rule, "py_func", rule).__code__.co_filename).parent == here for rule in rules)
+
+
 def sweeps_source(dtype: np.dtype) -> str:
-    """The text of the module that sweeps tapes of `dtype`, for the table as it stands."""
+    """The text of the module that sweeps tapes of `dtype`, with the kernels of this package's operations."""
     module = Module(dtype)
     constants = {name: n for m in (record, marks) for name, n in vars(m).items() if isinstance(n, int)} | {"RUN": RUN}
     fill = _Fill(module, constants)
@@ -27,7 +35,17 @@ def sweeps_source(dtype: np.dtype) -> str:
             if isinstance(tree, ast.FunctionDef):
                 module.add(fill.visit(tree))
     module.imports.add("from tapegrad.sweeps.kernels import as_array, call_run, call_structured")
-    _add_kernels(module)
+    for row in TABLE:
+        if is_own(row):
+            _add_kernels(module, row)
+    return module.text(ENTRIES)
+
+
+def kernels_source(dtype: np.dtype, row: Operation) -> str:
+    """The text of a module with the kernels of one operation, declared outside this package."""
+    module = Module(dtype)
+    module.imports.add("from tapegrad.sweeps.kernels import as_array")
+    _add_kernels(module, row)
     return module.text(ENTRIES)
 
 
@@ -62,20 +80,19 @@ class _Fill(ast.NodeTransformer):
         return [(row.opcode, _SCALAR[sweep](self.module, row)) for row in rows]
 
 
-def _add_kernels(module: Module) -> None:
-    """One function for each operation and sweep, to be compiled when a tape needs it; see `kernels`."""
-    for row in TABLE:
-        if isinstance(row, Elementwise):
-            for kind, emit in _RUN.items():
-                lines = ["for j in range(n):", *(f"    {line}" for line in emit(module, row))]
-                module.add_kernel(f"{kind}_{row.name}", "n, z, x, y, w, dz, dx, dy, dw", lines)
-        elif isinstance(row, Structured):
-            for kind in _RUN:
-                call = f"{module.function(getattr(row, kind))}(as_array(side, (n_side,)), k, as_array(v, (n,))"
-                lines = [f"{call}, as_array(d, (n,)))", "return True"]
-                if kind == "forward":
-                    lines = [f"return {call})"]
-                module.add_kernel(f"{kind}_{row.name}", "side, n_side, k, v, d, n", lines)
+def _add_kernels(module: Module, row: Operation) -> None:
+    """One function for each sweep, to be compiled when a tape needs it; see `kernels`."""
+    if isinstance(row, Elementwise):
+        for kind, emit in _RUN.items():
+            lines = ["for j in range(n):", *(f"    {line}" for line in emit(module, row))]
+            module.add_kernel(f"{kind}_{row.name}", "n, z, x, y, w, dz, dx, dy, dw", lines)
+    elif isinstance(row, Structured):
+        for kind in _RUN:
+            call = f"{module.function(getattr(row, kind))}(as_array(side, (n_side,)), k, as_array(v, (n,))"
+            lines = [f"{call}, as_array(d, (n,)))", "return True"]
+            if kind == "forward":
+                lines = [f"return {call})"]
+            module.add_kernel(f"{kind}_{row.name}", "side, n_side, k, v, d, n", lines)
 
 
 def _is_zero(partial: str) -> bool:

@@ -34,14 +34,17 @@ for _dtype in _DTYPES:
     llvmlite.binding.add_symbol(_NAMES[_dtype], _addresses[_dtype].ctypes.data)
 
 
+def is_missing(dtype: np.dtype, opcode: int, kind: int) -> bool:
+    """Whether a kernel is not in the table yet."""
+    return (dtype, len(KINDS) * opcode + kind) not in _compiled
+
+
 def require(module: Any, dtype: np.dtype, opcode: int, kind: int) -> None:
     """Compile a kernel, or load it from the cache, and put its address in the table.
 
-    `module` is the generated module of the dtype, where the kernel's source stands.
+    `module` is the generated module where the kernel's source stands.
     """
     index = len(KINDS) * opcode + kind
-    if (dtype, index) in _compiled:
-        return
     if opcode >= MAX_OPERATIONS:
         raise OperationError(f"there is room for {MAX_OPERATIONS} operations, this is number {opcode + 1}")
     row = TABLE[opcode]

@@ -56,7 +56,14 @@ def function_tree(function: Callable[..., Any]) -> ast.Lambda | ast.FunctionDef:
     parameters = list(inspect.signature(function).parameters)
     # Where each bytecode stands in the source; entering the function stands nowhere, which shows as no width.
     spans = [(r0, r1, c0, c1) for r0, r1, c0, c1 in code.co_positions() if r0 and r1 and c1 and c0 != c1]
-    for node in ast.walk(_parse(code.co_filename, len(lines))):
+    try:
+        module = _parse(code.co_filename, len(lines))
+    except SyntaxError:
+        raise OperationError(
+            f"rule {function.__qualname__!r} does not stand in a Python file ({code.co_filename}): rules are compiled "
+            "from source, so define them in a file or a notebook cell"
+        ) from None
+    for node in ast.walk(module):
         if not isinstance(node, ast.Lambda) or [a.arg for a in node.args.args] != parameters:
             continue
         body = node.body

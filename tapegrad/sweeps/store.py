@@ -1,4 +1,4 @@
-"""Keeping compiled sweeps: one generated module for each dtype and each state of the operation table.
+"""Keeping compiled sweeps: a generated module for each dtype, and one for each operation declared elsewhere.
 
 Numba caches compiled code beside the file it came from and notices a change of that file only. So everything that
 the sweeps are made of is written into one file, named by a digest of what it was made from: an edited rule is another
@@ -23,7 +23,7 @@ from numba import config, types
 
 from tapegrad.ops import TABLE, Operation
 from tapegrad.sweeps import kernels
-from tapegrad.sweeps.generate import sweeps_source
+from tapegrad.sweeps.generate import is_own, kernels_source, sweeps_source
 
 
 class Sweeps:
@@ -42,7 +42,10 @@ class Sweeps:
     def require(self, opcodes: Iterable[int], kind: int) -> None:
         """Have the kernels of these operations at hand; see `kernels`."""
         for opcode in opcodes:
-            kernels.require(self.module, self.dtype, opcode, kind)
+            if kernels.is_missing(self.dtype, opcode, kind):
+                row = TABLE[opcode]
+                module = self.module if is_own(row) else _kernels_of(self.dtype, row)
+                kernels.require(module, self.dtype, opcode, kind)
 
 
 def _entry(sweep: Any, dtype: np.dtype) -> Callable[..., int]:
@@ -76,43 +79,46 @@ def cache_folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="tapegrad-"))
 
 
-def _rules(row: Operation) -> list[Callable[..., Any]]:
-    kinds = ("value", "partials", "forward", "reverse", "tangent")
-    rules = [rule for rule in (getattr(row, kind, None) for kind in kinds) if rule is not None]
-    return [getattr(rule, "py_func", rule) for rule in rules]
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join((numba.__version__, np.__version__, *parts)).encode()).hexdigest()[:16]
 
 
-def _digest(dtype: np.dtype) -> str:
-    # Rules of ours name nothing outside their folder, so its files stand for them, and reading those is quicker than
-    # writing the module. A rule from elsewhere may name anything, so there the module itself is digested.
-    package = Path(__file__).parents[1]
-    ours = all(
-        Path(rule.__code__.co_filename).parent == package / "ops" for row in TABLE for rule in _rules(row)
-    )
-    files = sorted([*(package / "ops").glob("*.py"), *(package / "sweeps").glob("*.py")])
-    parts = [numba.__version__, np.__version__, dtype.name, str(config.DISABLE_JIT), *(f.read_text() for f in files)]
-    if not ours:
-        parts.append(sweeps_source(dtype))
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-@cache
-def _load(dtype: np.dtype, rows: int) -> Sweeps:
-    name = f"sweeps_{dtype.name}_{_digest(dtype)}"
+def _module(name: str, source: Callable[[], str]) -> Any:
+    """Import a generated module, writing it first if the cache does not have it."""
     path = cache_folder() / f"{name}.py"
     if not path.exists():
         # Written elsewhere and moved, so that no other process ever reads half a file.
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            file.write(sweeps_source(dtype))
+            file.write(source())
         os.replace(file.name, path)
     spec = importlib.util.spec_from_file_location(f"tapegrad_{name}", path)
     assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return Sweeps(module, dtype)
+    return module
+
+
+@cache
+def _sweeps(dtype: np.dtype, inlined: int) -> Sweeps:
+    # Rules of ours name nothing outside their folder, so its files stand for them, and reading those is quicker than
+    # writing the module. A rule from elsewhere may name anything, so there the module itself is digested.
+    package = Path(__file__).parents[1]
+    files = sorted([*(package / "ops").glob("*.py"), *(package / "sweeps").glob("*.py")])
+    parts = [dtype.name, *(f.read_text() for f in files)]
+    if not all(is_own(row) for row in TABLE if getattr(row, "inline", False)):
+        parts.append(sweeps_source(dtype))
+    return Sweeps(_module(f"sweeps_{dtype.name}_{_digest(*parts)}", lambda: sweeps_source(dtype)), dtype)
+
+
+@cache
+def _kernels_of(dtype: np.dtype, row: Operation) -> Any:
+    text = kernels_source(dtype, row)
+    here = Path(__file__).parent
+    parts = [text, (here / "kernels.py").read_text(), (here.parent / "ops" / "blas.py").read_text()]
+    return _module(f"{row.name}_{dtype.name}_{_digest(*parts)}", lambda: text)
 
 
 def sweeps_for(dtype: np.dtype) -> Sweeps:
     """The sweeps of a dtype, for the operation table as it stands now."""
-    return _load(dtype, len(TABLE))
+    return _sweeps(dtype, sum(getattr(row, "inline", False) for row in TABLE))
