@@ -20,7 +20,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a 784-128-64-10 perceptron on MNIST.")
     add = parser.add_argument
     add("--data", type=Path, help="folder of the four MNIST files (default: TAPEGRAD_DATA, the cache, or a download)")
-    add("--epochs", type=int, default=10, help="passes over the training images (default: %(default)s)")
+    add("--epochs", type=int, default=8, help="passes over the training images (default: %(default)s)")
     add("--batch", type=int, default=64, help="images in a step (default: %(default)s)")
     add("--rate", type=float, help="highest learning rate (default: 0.002 for adam and adamw, 0.1 for sgd)")
     add("--dtype", choices=["float32", "float64"], default="float32", help="(default: %(default)s)")

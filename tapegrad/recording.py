@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.arguments import Input, Spec, difference, dtype_of, owners, spec_of
+from tapegrad.arguments import Input, Spec, difference, dtype_of, owners, plain_key, spec_of
 from tapegrad.errors import (
     GuardError,
     IntegerInputError,
@@ -23,7 +23,9 @@ from tapegrad.errors import (
     StructureError,
 )
 from tapegrad.layout import dense
-from tapegrad.sweeps import FORWARD, REVERSE, sweeps_for
+from tapegrad.ops import passive_rows
+from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
+from tapegrad.sweeps.analysis import activate
 from tapegrad.tape import EXPECT, LEAF, Tape, operand_error, recording_on
 from tapegrad.tape.collect import needed_for
 from tapegrad.value import Value, as_value, handle
@@ -37,6 +39,14 @@ class _Output(NamedTuple):
     places: np.ndarray | None
     shape: tuple[int, ...]
     constant: Any
+
+
+class _Plan(NamedTuple):
+    """How a gradient is taken: of which arguments, whether that is one array, and of which inputs if not of all."""
+
+    numbers: tuple[int, ...]
+    single: int | None
+    windows: tuple[int, ...] | None
 
 
 class Program:
@@ -62,8 +72,10 @@ class Program:
         tape.finish()
         self.tape = tape
         self.code = np.ascontiguousarray(tape.code[: tape.length][tape.code[: tape.length, 0] != LEAF])
-        self.side, self.values = tape.side, tape.values
-        self.adjoints = np.zeros_like(tape.values)
+        # No longer than need be: every gradient clears the adjoints.
+        self.side = tape.side[: tape.side_length].copy() if tape.side_length else tape.side[:1].copy()
+        self.values = tape.values[: tape.slots + SCRATCH].copy()
+        self.adjoints = np.zeros_like(self.values)
         self.n_inputs = slots
         self.outputs = [
             _Output(x._places(), x.shape, None) if isinstance(x, Value) and x.size else _Output(None, np.shape(x), x)
@@ -72,18 +84,22 @@ class Program:
         self._sweeps = sweeps_for(tape.dtype)
         self._sweeps.require(tape.needs, FORWARD)
         self.sweep = self._sweeps.sweep
-        # All that a sweep takes but the seed and what it is to do.
+        # All that a sweep takes but the seed and what it is to do. The side array says which operands want a gradient,
+        # so there is one for each choice of arguments.
         self.arguments = (self.code, self.side, self.values, self.adjoints, _EMPTY[tape.dtype])
+        self._sides: dict[tuple[int, ...], Any] = {}
         self.seed: int | None = None
         # Windows on the arenas: inputs to be filled, and their gradients.
         self.feeds: list[tuple[np.ndarray, int]] = []
         self.gradients: list[np.ndarray] = []
+        self.spans: list[tuple[int, int]] = []
         at = 0
         for i, leaf in enumerate(spec.leaves):
             if isinstance(leaf, Input):
                 n = int(np.prod(leaf.shape, dtype=int))
                 self.feeds.append((self.values[at : at + n].reshape(leaf.shape), i))
                 self.gradients.append(self.adjoints[at : at + n].reshape(leaf.shape))
+                self.spans.append((at, n))
                 at += n
         only = self.outputs[0] if len(outputs) == 1 and structure is pytree.LEAF else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
@@ -92,6 +108,18 @@ class Program:
         """Have the reverse kernels at hand, and know where the adjoint starts."""
         self._sweeps.require(self.tape.needs, REVERSE)
         self.seed = seed
+
+    def arguments_for(self, windows: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+        """What a sweep takes to compute the gradient with respect to these inputs alone."""
+        known = self._sides.get(windows)
+        if known is None:
+            side, active = self.side.copy(), np.zeros(len(self.values), np.uint8)
+            for window in windows:
+                start, n = self.spans[window]
+                active[start : start + n] = 1
+            activate(self.code, side, active, passive_rows(), 0, len(self.code))
+            known = self._sides[windows] = (self.code, side, *self.arguments[2:])
+        return known
 
     def read(self, output: _Output) -> Any:
         """The number or array of an output, after a sweep."""
@@ -123,7 +151,8 @@ class Recording:
         ]
         self._owner = owner
         self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
-        self._plans: dict[int, int | tuple[int, ...]] = {}
+        self._plain = plain_key(leaves) if len(leaves) == len(spec.structure.parts) else None
+        self._plans: dict[int, _Plan] = {}
         self.program = self._record(leaves)
 
     def __repr__(self) -> str:
@@ -157,20 +186,22 @@ class Recording:
             outputs = [_stacked(x, tape) for x in outputs]
             return Program(tape, outputs, self._result_structure, self.spec)
 
-    def _run(self, leaves: Sequence[Any], steps: int) -> Program:
+    def _run(self, leaves: Sequence[Any], steps: int, wanted: tuple[int, ...] | None = None) -> Program:
         # One compiled call. A guard that fails means another branch: record it at these inputs, where it must hold.
         program = self.program
         for window, i in program.feeds:
             window[...] = leaves[i]
         if steps & 2 and program.seed is None:
             program.prepare_gradient(self._seed(program))
-        failed = program.sweep(*program.arguments, program.seed if steps & 2 else -1, steps)
+        arguments = program.arguments if wanted is None else program.arguments_for(wanted)
+        failed = program.sweep(*arguments, program.seed if steps & 2 else -1, steps)
         if failed >= 0:
             self._refuse(program, failed)
             self.program = program = self._record(leaves)
             if steps & 2:
                 program.prepare_gradient(self._seed(program))
-            failed = program.sweep(*program.arguments, program.seed if steps & 2 else -1, steps)
+            arguments = program.arguments if wanted is None else program.arguments_for(wanted)
+            failed = program.sweep(*arguments, program.seed if steps & 2 else -1, steps)
             if failed >= 0:
                 raise GuardError(
                     f"{getattr(self.f, '__qualname__', self.f)} took another branch when it was recorded again at the "
@@ -200,8 +231,10 @@ class Recording:
             )
         return int(output.places[0])
 
-    def check(self, args: Sequence[Any]) -> list[Any]:
+    def check(self, args: Sequence[Any]) -> Sequence[Any]:
         """The leaves of arguments. Raises ShapeError if they are not what was recorded."""
+        if self._plain is not None and plain_key(args) == self._plain:
+            return args
         spec, leaves = spec_of(args)
         if spec != self.spec:
             raise ShapeError(difference(self.spec, spec))
@@ -232,11 +265,12 @@ class Recording:
 
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
-        plan = self._plans.get(argnums) if argnums.__class__ is int else None
+        plan = self._plans.get(argnums) if isinstance(argnums, int) else None
         if plan is None:
             plan = self._plan(argnums)
+        numbers, single, windows = plan
         with self._lock:
-            program = self._run(leaves, 3)
+            program = self._run(leaves, 3, windows)
             if program.scalar is not None:
                 value: Any = float(program.values[program.scalar])
             else:
@@ -244,13 +278,12 @@ class Recording:
                 if not has_aux and len(results) != 1:
                     raise NonScalarError(f"a gradient needs one scalar result, the function returned {len(results)}")
                 value = pytree.unflatten(self._result_structure, results)
-            if isinstance(plan, int):
-                return value, program.gradients[plan].copy()
-            grads = tuple(self._gradient(program, n) for n in plan)
+            if single is not None:
+                return value, program.gradients[single].copy()
+            grads = tuple(self._gradient(program, n) for n in numbers)
         return value, grads[0] if isinstance(argnums, int) else grads
 
-    def _plan(self, argnums: int | Sequence[int]) -> int | tuple[int, ...]:
-        # The arguments to differentiate; or, where that is one array, the window of its gradient.
+    def _plan(self, argnums: int | Sequence[int]) -> _Plan:
         numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         nodes = self.spec.structure.parts
         for n in numbers:
@@ -258,12 +291,15 @@ class Recording:
                 raise IndexError(f"argnums names argument {n}, the function has {len(nodes)}")
         numbers = tuple(n % len(nodes) for n in numbers)
         self._check_floats(numbers)
-        plan: int | tuple[int, ...] = numbers
+        wanted = tuple(w for w, i in enumerate(self._inputs) if self._owner[i] in numbers)
+        # As recorded, or a choice among the arguments that could be differentiated.
+        everything = tuple(w for w, i in enumerate(self._inputs) if self._wanted[i])
+        single = None
+        if isinstance(argnums, int) and nodes[numbers[0]] is pytree.LEAF:
+            leaf = self._owner.index(numbers[0])
+            single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
+        plan = _Plan(numbers, single, None if wanted == everything else wanted)
         if isinstance(argnums, int):
-            if nodes[numbers[0]] is pytree.LEAF:
-                leaf = self._owner.index(numbers[0])
-                if not self.spec.leaves[leaf].scalar:
-                    plan = self._inputs.index(leaf)
             self._plans[argnums] = plan
         return plan
 

@@ -6,9 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from tapegrad.arguments import Spec, spec_of
+from tapegrad.arguments import Spec, plain_key, spec_of
 from tapegrad.recording import Recording
 
 
@@ -28,21 +26,6 @@ class _Recordings:
             recording = Recording(self.f, spec, leaves, [a % n if -n <= a < n else a for a in self.argnums])
             self.known[spec] = recording
         return recording, leaves
-
-
-def _plain_key(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """What tells apart calls whose arguments are arrays and floats; None for any other call."""
-    key = []
-    for x in args:
-        kind = x.__class__
-        if kind is np.ndarray:
-            key.append(x.dtype.char)
-            key.append(x.shape)
-        elif kind is float:
-            key.append("")
-        else:
-            return None
-    return tuple(key)
 
 
 def value_and_grad(
@@ -68,7 +51,7 @@ def value_and_grad(
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
-        plain = None if kwargs else _plain_key(args)
+        plain = None if kwargs else plain_key(args)
         if plain is not None:
             recording = quick.get(plain)
             if recording is None:

@@ -31,18 +31,21 @@ def block(side, k, j, v, start, m):
         done = 0
         while done < m:
             a, s, count = stretch(side, k, p, x, start + done, m - done)
+            to = copy[done : done + count]
             if s == 1:
+                row = v[a : a + count]
                 for i in range(count):
-                    copy[done + i] = v[a + i]
+                    to[i] = row[i]
             else:
                 for i in range(count):
-                    copy[done + i] = v[a + i * s]
+                    to[i] = v[a + i * s]
             done += count
     return copy
 
 
 def stretch(side, k, p, x, position, most):
     # The element at `position` in row-major order, the stride to the next, and how many follow in the same row.
+    # (Rows are read through windows, whose indices Numba knows not to wrap around: only so are the loops vectorised.)
     q = k + OPERANDS + OPERAND_SIZE * side[k + ARITY]
     ndim = side[q]
     row = side[q + ndim]
@@ -76,10 +79,12 @@ def accumulate(side, k, j, g, start, c):
         done = 0
         while done < m:
             a, s, count = stretch(side, k, p, x, start + done, m - done)
+            of = c[done : done + count]
             if s == 1:
+                row = g[a : a + count]
                 for i in range(count):
-                    g[a + i] += c[done + i]
+                    row[i] += of[i]
             else:
                 for i in range(count):
-                    g[a + i * s] += c[done + i]
+                    g[a + i * s] += of[i]
             done += count

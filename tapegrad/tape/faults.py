@@ -67,18 +67,26 @@ def check_editable(tape: Any, row: np.ndarray) -> None:
 
 def check_unedited(tape: Any, rows: np.ndarray) -> None:
     """Raise InPlaceError if a leaf was assigned after one of these instructions used it."""
+    last = max((position for _, position in tape.edits.values()), default=0)
+    # After an assignment the expression is usually computed anew, so that only leaves are older.
+    before = rows[: np.searchsorted(rows, last)]
+    before = before[tape.code[before, 0] != LEAF]
+    if not len(before):
+        return
+    spans = [(int(i), span) for i in before for span in operand_spans(*_operands(tape, i), tape.side)]
+    at, low, high = (np.array(x) for x in zip(*((i, x, y) for i, (x, y) in spans), strict=True))
     for slot, (size, position) in tape.edits.items():
-        if not len(rows) or rows[0] >= position:
-            continue
-        low = tape.locate(slot)
-        for i in rows[rows < position]:
-            op, _, a, b = (int(x) for x in tape.code[i])
-            if op == LEAF:
-                continue
-            if any(x < low + size and y > low for x, y in operand_spans(op, a, b, tape.side)):
-                label = next((name for (at, _), name in tape.labels.items() if at == slot), None)
-                raise InPlaceError(
-                    f"`data` of {'leaf ' + repr(label) if label else 'a leaf'} was assigned after "
-                    f"{TABLE[op % RUN].name} used it: the gradient would mix old and new numbers. Compute the "
-                    "expression again after the assignment"
-                )
+        place = tape.locate(slot)
+        hit = (at < position) & (low < place + size) & (high > place)
+        if hit.any():
+            op = int(tape.code[at[hit][0], 0])
+            label = next((name for (start, _), name in tape.labels.items() if start == slot), None)
+            raise InPlaceError(
+                f"`data` of {'leaf ' + repr(label) if label else 'a leaf'} was assigned after {TABLE[op % RUN].name} "
+                "used it: the gradient would mix old and new numbers. Compute the expression again after the assignment"
+            )
+
+
+def _operands(tape: Any, row: int) -> tuple[int, int, int]:
+    op, _, a, b = (int(x) for x in tape.code[row])
+    return op, a, b

@@ -46,7 +46,7 @@ PAGE = 1024
 # Numbers in the buffer at which it is flushed, while they are still in the processor's cache.
 FLUSH_AT = 1 << 14
 # A tape smaller than this is not worth collecting.
-COLLECT_AT = 1 << 17
+COLLECT_AT = 1 << 14
 _EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
 
 _out = itemgetter(1)
