@@ -13,8 +13,10 @@ from tapegrad.recording import Recording
 class _Recordings:
     """The recordings of one function, by structure, shapes, dtypes and static arguments."""
 
-    def __init__(self, f: Callable[..., Any], argnums: Sequence[int]) -> None:
+    def __init__(self, f: Callable[..., Any], argnums: Sequence[int], extra: int = 0) -> None:
         self.f = f
+        # Arguments after those that argnums counts.
+        self.extra = extra
         self.argnums = argnums
         self.known: dict[Spec, Recording] = {}
 
@@ -22,7 +24,7 @@ class _Recordings:
         spec, leaves = spec_of(args)
         recording = self.known.get(spec)
         if recording is None:
-            n = len(args)
+            n = len(args) - self.extra
             recording = Recording(self.f, spec, leaves, [a % n if -n <= a < n else a for a in self.argnums])
             self.known[spec] = recording
         return recording, leaves
@@ -39,13 +41,14 @@ def value_and_grad(
         has_aux: whether f returns more than the number to differentiate.
 
     The first call for given shapes, dtypes and static arguments records f; later ones replay. Keyword arguments are
-    part of the recording. Raises NonScalarError, IntegerInputError, and what `record` raises.
+    passed on, and not differentiated. Raises NonScalarError, IntegerInputError, and what `record` raises.
 
     >>> value_and_grad(lambda x, y: x * y)(2.0, 3.0)
     (6.0, 3.0)
     """
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    recordings: dict[Any, _Recordings] = {}
+    positional = _Recordings(f, numbers)
+    with_keywords = _Recordings(lambda *args: f(*args[:-1], **args[-1]), numbers, extra=1)
     quick: dict[Any, Recording] = {}
 
     @functools.wraps(f)
@@ -55,16 +58,17 @@ def value_and_grad(
         if plain is not None:
             recording = quick.get(plain)
             if recording is None:
-                recording = quick[plain] = known_for(()).at(args)[0]
+                recording = quick[plain] = positional.at(args)[0]
             return recording.evaluate(args, argnums, has_aux)
-        recording, leaves = known_for(tuple(sorted(kwargs.items()))).at(args)
+        if kwargs:
+            # One more argument, never differentiated.
+            wanted = tuple(n % len(args) if args and -len(args) <= n < 0 else n for n in numbers)
+            if any(not 0 <= n < len(args) for n in wanted):
+                raise IndexError(f"argnums is {argnums}, the call has {len(args)} positional arguments")
+            recording, leaves = with_keywords.at((*args, kwargs))
+            return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else wanted, has_aux)
+        recording, leaves = positional.at(args)
         return recording.evaluate(leaves, argnums, has_aux)
-
-    def known_for(key: tuple[Any, ...]) -> _Recordings:
-        known = recordings.get(key)
-        if known is None:
-            known = recordings[key] = _Recordings(functools.partial(f, **dict(key)) if key else f, numbers)
-        return known
 
     return evaluate
 

@@ -1,5 +1,9 @@
 """Modules: parameters side by side in one vector, eager training, other vectors in their place, saving."""
 
+import copy
+import math
+import pickle
+
 import numpy as np
 import pytest
 
@@ -29,7 +33,7 @@ FUNCTIONS = {
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "softplus": lambda x: np.log1p(np.exp(x)),
     "identity": lambda x: x,
-    "gelu": lambda x: x * 0.5 * (1 + np.vectorize(__import__("math").erf)(x / np.sqrt(2))),
+    "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / np.sqrt(2))),
 }
 
 
@@ -206,6 +210,16 @@ def test_gradient_with_the_structure_of_the_model():
         gradient.flat  # noqa: B018
     model.flat.data = np.zeros(model.flat.size)
     assert not any(g.any() for g in tg.grad(lambda m, x: (m(x) ** 2).mean())(model, x).parameters())
+
+
+def test_copies_have_numbers_of_their_own():
+    model = nn.Sequential(shared := nn.Linear(2, 2, rng=0), nn.Tanh(), shared)
+    model(np.ones((1, 2)))
+    before = np.array(model.flat.data)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert copied.flat.size == 6 and np.array_equal(copied.flat.data, before)
+        copied.flat.data = np.zeros(6)
+        assert np.array_equal(model.flat.data, before)
 
 
 def test_save_and_load(tmp_path):

@@ -37,6 +37,14 @@ def round(x: Any, decimals: int = 0, out: Any = None) -> Value:
     return np.rint(x * scale) / scale if decimals else np.rint(x)
 
 
+HANDLERS[np.floor_divide] = lambda x, y: np.floor(x / y)
+HANDLERS[np.logical_not] = lambda x: x == 0.0
+HANDLERS[np.float_power] = lambda x, y: x**y
+HANDLERS[np.fabs] = lambda x: np.abs(x)
+HANDLERS[np.degrees] = HANDLERS[np.rad2deg] = lambda x: x * (180.0 / np.pi)
+HANDLERS[np.radians] = HANDLERS[np.deg2rad] = lambda x: x * (np.pi / 180.0)
+
+
 def _by_numbers(function: Any) -> Any:
     def handler(*args: Any, **kwargs: Any) -> Any:
         return function(*(x.numpy() if isinstance(x, Value) else x for x in args), **kwargs)

@@ -86,6 +86,9 @@ class Module:
         with _one_call():
             return self.forward(*args)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_known"}
+
     # Attributes
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -50,6 +50,10 @@ class Parameter:
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
 
+    def __reduce__(self) -> Any:
+        # A copy, or what comes out of a pickle, has numbers of its own.
+        return Parameter, (self.data(),)
+
     @classmethod
     def fixed(cls, value: Any) -> Parameter:
         """A parameter that stands for a given Value or array, in a copy of a module; see `Module`'s structure."""
@@ -100,12 +104,12 @@ class Store:
         self._data: np.ndarray | None = np.concatenate(numbers) if numbers else np.zeros(0, dtype)
         self._flat: Value | None = None
         self.size = self._data.size
-        self._labels: list[tuple[int, str]] = []
+        self._labels: list[tuple[int, int, str]] = []
         at = 0
         for name, p in named:
             p.move(self, at)
             if p.size:
-                self._labels.append((at, name))
+                self._labels.append((at, at + p.size, name))
             at += p.size
 
     @property
@@ -118,8 +122,8 @@ class Store:
                     "model.flat.data to the function and call model.call_with(flat, x) in it, or pass the model itself"
                 )
             self._flat, self._data = Value(self._data), None
-            for at, name in self._labels:
-                self._flat[at].label = name
+            for start, stop, name in self._labels:
+                self._flat[start:stop].label = name
         return self._flat
 
     @property

@@ -15,6 +15,7 @@ from tapegrad.optim.optimizer import Optimizer
 from tapegrad.recording import Recording
 from tapegrad.sweeps import sweeps_for
 from tapegrad.tape import EXPECT, operand_error
+from tapegrad.value import contiguous
 
 _EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
 
@@ -35,8 +36,8 @@ class Step:
             value = loss(output, y)
             if np.size(value) != 1:
                 raise NonScalarError(f"a loss must be one number, this one has shape {np.shape(value)}")
-            # Copied, so that the answers stand in order whatever view the model returned.
-            return (value, output.copy()) if scored else (value,)
+            # The answers must stand in order, whatever view the model returned.
+            return (value, contiguous(output)) if scored else (value,)
 
         flat = np.array(model.flat.data)
         spec, leaves = spec_of([flat, x, y])

@@ -24,8 +24,7 @@ def forward(code, side, v, start, stop):
         if SWITCH("forward"):
             pass
         elif op == EXPECT:
-            # NaN expected and NaN found is no other branch.
-            if failed < 0 and v[a] != v[b] and (v[a] == v[a] or v[b] == v[b]):
+            if failed < 0 and not same(v[a], v[b]):
                 failed = i
         elif op >= RUN:
             if not forward_run(np.int64(op) - RUN, side, np.int64(a), v) and failed < 0:
@@ -33,6 +32,11 @@ def forward(code, side, v, start, stop):
         elif op != LEAF and not forward_one(op, o, a, b, v) and failed < 0:
             failed = i
     return failed
+
+
+def same(x, y):
+    # NaN expected and NaN found is no other branch; the two zeros are two numbers.
+    return (x == y and (x != 0.0 or 1.0 / x == 1.0 / y)) or (x != x and y != y)
 
 
 def forward_one(op, o, a, b, v):

@@ -80,7 +80,9 @@ def cache_folder() -> Path:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join((numba.__version__, np.__version__, *parts)).encode()).hexdigest()[:16]
+    # What is written for a run without compilation names other functions, and must not be met by one with it.
+    state = (numba.__version__, np.__version__, str(config.DISABLE_JIT))
+    return hashlib.sha256("\0".join((*state, *parts)).encode()).hexdigest()[:16]
 
 
 def _module(name: str, source: Callable[[], str]) -> Any:

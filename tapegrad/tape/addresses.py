@@ -13,7 +13,7 @@ import numpy as np
 from tapegrad.errors import StaleValueError
 
 _OPEN = 1 << 62
-_GONE = "this value is no longer on the tape: the tape was rewound past it, or what it was recorded with was lost"
+GONE = "this value is no longer on the tape: the tape was rewound past it, or what it was recorded with was lost"
 
 
 class Addresses:
@@ -33,17 +33,16 @@ class Addresses:
         """The place of a slot. Raises StaleValueError if it is no longer on the tape."""
         i = bisect_right(self.first, slot) - 1
         if i < 0 or slot >= self.ends[i]:
-            raise StaleValueError(_GONE)
+            raise StaleValueError(GONE)
         return slot - self.first[i] + self.places[i]
 
     def places_of(self, slots: np.ndarray) -> np.ndarray:
-        """The places of many slots. Raises StaleValueError if one is no longer on the tape."""
+        """The places of many slots; -1 for those that are no longer on the tape."""
         if len(self.first) == 1 and not self.first[0]:
             return slots
         at = np.searchsorted(self.first, slots, "right") - 1
-        if np.any(at < 0) or np.any(slots >= np.asarray(self.ends)[at]):
-            raise StaleValueError(_GONE)
-        return slots - np.asarray(self.first)[at] + np.asarray(self.places)[at]
+        gone = (at < 0) | (slots >= np.asarray(self.ends)[at])
+        return np.where(gone, -1, slots - np.asarray(self.first)[at] + np.asarray(self.places)[at])
 
     def slots_of(self, places: np.ndarray) -> np.ndarray:
         """The slots that stand at given places."""

@@ -73,11 +73,11 @@ def keep(tape: Any, rows: np.ndarray) -> None:
     tape.code = grown(code, max(64, 2 * len(code)))
     tape.evaluated = int(np.searchsorted(rows, tape.evaluated))
     tape.activated = int(np.searchsorted(rows, tape.activated))
-    edits = {s: (n, int(np.searchsorted(rows, p))) for s, (n, p) in tape.edits.items()}
+    edits = {key: int(np.searchsorted(rows, position)) for key, position in tape.edits.items()}
     addresses = tape.addresses
     addresses.move(addresses.slots_of(outs), counts, new_outs, tape.flushed, slots)
     tape.length, tape.slots = len(code), slots
-    tape.edits = {s: e for s, e in edits.items() if addresses.holds(s)}
+    tape.edits = {key: position for key, position in edits.items() if addresses.holds(key[0])}
     forget_names(tape)
 
 

@@ -67,7 +67,7 @@ def check_editable(tape: Any, row: np.ndarray) -> None:
 
 def check_unedited(tape: Any, rows: np.ndarray) -> None:
     """Raise InPlaceError if a leaf was assigned after one of these instructions used it."""
-    last = max((position for _, position in tape.edits.values()), default=0)
+    last = max(tape.edits.values(), default=0)
     # After an assignment the expression is usually computed anew, so that only leaves are older.
     before = rows[: np.searchsorted(rows, last)]
     before = before[tape.code[before, 0] != LEAF]
@@ -75,7 +75,7 @@ def check_unedited(tape: Any, rows: np.ndarray) -> None:
         return
     spans = [(int(i), span) for i in before for span in operand_spans(*_operands(tape, i), tape.side)]
     at, low, high = (np.array(x) for x in zip(*((i, x, y) for i, (x, y) in spans), strict=True))
-    for slot, (size, position) in tape.edits.items():
+    for (slot, size), position in tape.edits.items():
         place = tape.locate(slot)
         hit = (at < position) & (low < place + size) & (high > place)
         if hit.any():

@@ -33,7 +33,7 @@ from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
-from tapegrad.tape.addresses import Addresses
+from tapegrad.tape.addresses import GONE, Addresses
 from tapegrad.tape.collect import collect, forget_names, grown, keep
 from tapegrad.tape.faults import check_editable, check_unedited, operand_error, operand_slots
 
@@ -118,7 +118,7 @@ class Tape:
         self.labels: dict[tuple[int, int], str] = {}
         # Leaves that were given as integers ("i") or truth values ("b"): they may index.
         self.kinds: dict[int, str] = {}
-        self.edits: dict[int, tuple[int, int]] = {}
+        self.edits: dict[tuple[int, int], int] = {}
         self._open_page()
 
     # Recording
@@ -187,6 +187,12 @@ class Tape:
             slot = known[key] = self.leaf(number, 1, False)
         return slot
 
+    def pin(self, slot: int) -> Page:
+        """A page for one slot: what holds it keeps the slot on the tape."""
+        page = Page()
+        self.pages.insert(-1, (slot, slot + 1, weakref.ref(page)))
+        return page
+
     def scalar(self, opcode: int, a: int, b: int) -> int:
         """Append a scalar instruction; returns its slot. Operators do the same in place, for speed."""
         slot = self.allocate(1)
@@ -222,8 +228,14 @@ class Tape:
         a[scalar] = self.addresses.places_of(a[scalar])
         b[scalar] = self.addresses.places_of(b[scalar])
         records = np.array(self._records, np.int64)
+        gone = scalar & ((a < 0) | (b < 0))
         if len(records):
-            self._place_records(records, a[run] - self.side_length, self.slots + (ends - counts)[run])
+            gone[run] = self._place_records(records, a[run] - self.side_length, self.slots + (ends - counts)[run])
+        if gone.any():
+            # Nothing can be computed there. They stay as leaves of NaN, so that all else goes on.
+            ops[gone], a[gone], b[gone] = LEAF, 0, counts[gone]
+            starts = (self.flushed + ends - counts)[gone].tolist()
+            self._data += [(slot, np.full(n, np.nan)) for slot, n in zip(starts, counts[gone].tolist(), strict=True)]
         self._reserve(n_new, len(records), n_slots)
         new = self.code[self.length : self.length + n_new]
         new[:, 0], new[:, 1], new[:, 2], new[:, 3] = ops, self.slots + ends - counts, a, b
@@ -241,6 +253,8 @@ class Tape:
         self.slots += n_slots
         self.flushed = self.top
         self._empty_buffers()
+        if gone.any():
+            raise StaleValueError(GONE)
 
     def _empty_buffers(self) -> None:
         # In place: `push` is bound to the list.
@@ -253,13 +267,15 @@ class Tape:
         self.flushed = self.top
         forget_names(self)
 
-    def _place_records(self, records: np.ndarray, starts: np.ndarray, outs: np.ndarray) -> None:
+    def _place_records(self, records: np.ndarray, starts: np.ndarray, outs: np.ndarray) -> np.ndarray:
+        """Put places for slots in the records; returns which have an operand that is no longer on the tape."""
         records[starts + OUT] = outs
         arity = records[starts + ARITY]
         index = np.concatenate(
             [s + OPERANDS + SLOT + OPERAND_SIZE * np.arange(m) for s, m in zip(starts, arity, strict=True)]
         )
         records[index] = self.addresses.places_of(records[index])
+        return np.bincount(np.repeat(np.arange(len(starts)), arity), records[index] < 0, len(starts)) > 0
 
     def _reserve(self, instructions: int, numbers: int, slots: int) -> None:
         if self.length + instructions > len(self.code):
@@ -280,11 +296,11 @@ class Tape:
 
         Raises LabelError or IndexRangeError where an operand on the tape is out of range.
         """
+        self._check_owner()
         if self._buffer:
             self.flush()
         if self.evaluated == self.length:
             return
-        self._check_owner()
         sweeps = sweeps_for(self.dtype)
         self._require_new(sweeps)
         code = self.code[self.evaluated : self.length]
@@ -341,8 +357,9 @@ class Tape:
         """Add to `grads` the gradient of sum(seed * values[slots]) for every slot; slots are places in the arena."""
         self.evaluate()
         self.activate()
-        top = int(slots.max()) + 1
-        stop = self._row_of(top - 1) + 1
+        # Up to the end of the instruction that made the last of them: the reverse sweep reads all of its adjoints.
+        stop = self._row_of(int(slots.max())) + 1
+        top = int(self.code[stop, 1]) if stop < self.length else self.slots
         mark = np.zeros(len(self.values), np.uint8)
         mark[slots] = 1
         rows = np.empty(stop, np.int64)
@@ -369,7 +386,7 @@ class Tape:
         self.evaluate()
         check_editable(self, self.code[self._row_of(self.locate(slot))])
         self.values[places] = data
-        self.edits[slot] = (size, self.length)
+        self.edits[slot, size] = self.length
 
     def collect(self) -> None:
         """Forget what no value that is still referred to depends on. Happens by itself when the tape has grown."""

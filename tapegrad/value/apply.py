@@ -31,7 +31,7 @@ def as_value(x: Any, tape: Tape, what: str) -> Value:
             raise _mismatch(x._tape, tape, what)
         return cast("Value", x)
     if isinstance(x, NUMBERS):
-        return handle(tape, tape.constant(float(x)), None)
+        return _constant(tape, float(x))
     array = np.asarray(x)
     if array.dtype == object:
         return HANDLERS["stack_objects"](array, tape)
@@ -44,8 +44,15 @@ def as_value(x: Any, tape: Tape, what: str) -> Value:
             f"{what}: an array of {array.dtype} meets a Value of {tape.dtype}; convert it with .astype(np.{tape.dtype})"
         )
     if array.ndim == 0:
-        return handle(tape, tape.constant(float(array)), None)
+        return _constant(tape, float(array))
     return handle(tape, tape.leaf(np.array(array, tape.dtype), array.size, False), dense(array.shape))
+
+
+def _constant(tape: Tape, number: float) -> Value:
+    # The constant may be old, and the pages that it was recorded on gone: until it is used, the handle keeps it.
+    value = handle(tape, tape.constant(number), None)
+    value._page = tape.pin(value._slot)
+    return value
 
 
 def _mismatch(a: Tape, b: Tape, what: str) -> Exception:

@@ -43,15 +43,15 @@ class Protocol(Handle):
             row = BY_UFUNC.get(ufunc)
             if row is not None and all(isinstance(x, (Handle, *NUMBERS)) for x in inputs):
                 return apply(row, inputs)
-        kwargs = {k: v for k, v in kwargs.items() if not (k == "out" and v == (None,))}
-        if kwargs.get("out") is not None:
-            out = kwargs["out"]
-            if any(isinstance(o, np.ndarray) and o.dtype != object for o in out):
-                raise CutGradientError(
-                    f"np.{ufunc.__name__}: storing a Value into a float array would silently cut the gradient: write "
-                    "a = a + v instead of a += v, or use an object array"
-                )
-        if any(isinstance(x, np.ndarray) and x.dtype == object for x in (*inputs, *(kwargs.get("out") or ()))):
+        out = tuple(o for o in kwargs.pop("out", None) or () if o is not None)
+        if any(isinstance(o, np.ndarray) and o.dtype != object for o in out):
+            raise CutGradientError(
+                f"np.{ufunc.__name__}: storing a Value into a float array would silently cut the gradient: write "
+                "a = a + v instead of a += v, or use an object array"
+            )
+        if out:
+            kwargs["out"] = out
+        if any(isinstance(x, np.ndarray) and x.dtype == object for x in (*inputs, *out)):
             return getattr(ufunc, method)(*(_as_objects(x) for x in inputs), **kwargs)
         if method == "__call__" and ufunc in HANDLERS:
             return HANDLERS[ufunc](*inputs, **kwargs)

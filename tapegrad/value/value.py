@@ -171,7 +171,7 @@ class Value(Operators, Views, Protocol):
                 )
             seed = np.ones(self.shape)
         seed = self._accept(seed, "seed")
-        if self._tape.recording:
+        if self._tape.recording and not self._tape.finished:
             raise UnsupportedError("backward() inside a recorded function: use tg.grad(f) on the function instead")
         if self.size:
             self._tape.evaluate()
@@ -196,6 +196,7 @@ class Value(Operators, Views, Protocol):
     def __repr__(self) -> str:
         label = f", label={self.label!r}" if self.label else ""
         self._tape.evaluate()
+        self._freeze()
         if self._layout is None:
             number = float(self._tape.values[self._tape.locate(self._slot)])
             return f"Value({number!r}{label})"

@@ -55,6 +55,10 @@ class Views(Handle):
         return view(self, self._slot, Layout(
             tuple(layout.shape[a] for a in order), tuple(layout.strides[a] for a in order)))
 
+    def flatten(self) -> Value:
+        """A copy with one axis."""
+        return contiguous(self).reshape(-1).copy()
+
     def reshape(self, *shape: Any) -> Value:
         """Another shape of the same size; one length may be -1. A view where the layout allows, else a copy."""
         if len(shape) == 1 and isinstance(shape[0], Sequence):
