@@ -75,6 +75,7 @@ class Program:
         # No longer than need be: every gradient clears the adjoints.
         self.side = tape.side[: tape.side_length].copy() if tape.side_length else tape.side[:1].copy()
         self.values = tape.values[: tape.slots + SCRATCH].copy()
+        tape.values = self.values
         self.adjoints = np.zeros_like(self.values)
         self.n_inputs = slots
         self.outputs = [

@@ -44,7 +44,7 @@ SHAPES = [
     (lambda: Value(np.ones(6)).reshape(-1, 4), r"\(6,\)", r"4"),
     (lambda: Value(np.ones((2, 3))).transpose(0, 0), r"\(0, 0\)", r"\(2, 3\)"),
     (lambda: Value(np.ones((2, 3))).sum(axis=2), "2", "2"),
-    (lambda: np.sum(Value(np.ones((2, 3))), axis=(0, 0)), r"\(0, 0\)", "twice"),
+    (lambda: np.sum(Value(np.ones((2, 3))), axis=(0, 0)), "twice", r"\(0, 0\)"),
     (lambda: np.concatenate([Value(np.ones((2, 3))), np.ones((2, 4))]), r"\(2, 3\)", r"\(2, 4\)"),
     (lambda: tg.stack([Value(np.ones(2)), Value(np.ones(3))]), r"\(2,\)", r"\(3,\)"),
     (lambda: np.broadcast_to(Value(np.ones(3)), (3, 2)), r"\(3,\)", r"\(3, 2\)"),
@@ -137,20 +137,41 @@ def test_labels(labels, text):
             tg.value_and_grad(tg.cross_entropy)(np.zeros((2, 3)), np.asarray(labels))
 
 
+def test_counts_and_lengths_that_numpy_refuses():
+    x = Value(np.arange(8.0).reshape(2, 4))
+    for call in (
+        lambda f: np.diff(f, n=-1), lambda f: np.split(f, 3, axis=1), lambda f: np.repeat(f, -1), lambda f: np.repeat(f, [1, 2], axis=1),
+        lambda f: np.pad(f, -1), lambda f: np.pad(f, ((1, 1), (1, 1), (1, 1))), lambda f: np.swapaxes(f, 0, 2), lambda f: np.roll(f, 1, 5),
+        lambda f: np.moveaxis(f, 0, 3), lambda f: np.expand_dims(f, 5), lambda f: np.diagonal(f[0]), lambda f: np.cumsum(f, axis=2),
+        lambda f: np.diagonal(f, 0, 1, 1), lambda f: np.tensordot(f, f, ([0, 1], [0])), lambda f: np.tensordot(f, f, 3), lambda f: np.trace(f[0]),
+        lambda f: np.einsum("ij,jk", f, f), lambda f: np.stack([]), lambda f: np.dot(f, f), lambda f: np.inner(f, f.T), lambda f: np.tile(f, -1)[0, 0],
+        lambda f: np.concatenate([f[0, 0]]), lambda f: np.average(f, 1, np.ones(3)), lambda f: np.flip(f, 2), lambda f: np.vdot(f, f[0]),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, IndexError, TypeError)):
+            call(x.numpy())
+        with pytest.raises((ValueError, IndexError, TypeError)):
+            call(x)
+
+
 def test_indices_out_of_range():
     x = Value(np.arange(6.0).reshape(2, 3))
     for index in (2, -3, (0, 3), [0, 2], np.array([-3]), (np.array([0]), np.array([3])), np.ones(3, bool), (slice(None), [3])):
         with pytest.raises(IndexError):
             x[index]
-    for index in (2.0, -3.0, 0.5, np.nan, np.inf, 1e300):
-        with pytest.raises(errors.IndexRangeError):
+    for index in (2, -3, 10**9):
+        with pytest.raises(errors.IndexRangeError, match=str(index)):
             x[Value([index], requires_grad=False)].tolist()
-        with pytest.raises(errors.IndexRangeError):
-            x[[0], Value([index + 1], requires_grad=False)].tolist()
+        with pytest.raises(errors.IndexRangeError, match="position 1"):
+            tg.grad(lambda x, i: np.sum(x[i]))(np.ones((2, 3)), np.array([0, index]))
+    for index in (1.0, 0.5, np.nan, np.inf, 1e300):
+        with pytest.raises((errors.IndexRangeError, errors.IntegerInputError)):
+            x[Value([index], requires_grad=False)].tolist()
+        with pytest.raises((errors.IndexRangeError, errors.IntegerInputError)):
+            x[[0], Value([index], requires_grad=False)].tolist()
     for call in (lambda: np.take(x, [6]), lambda: np.take(x, [3], axis=1), lambda: np.take_along_axis(x, np.array([[2]]), 0)):
         with pytest.raises(IndexError):
             call()
-    for index in ("a", 1.5, None if False else 1j, {}, [0.5]):
+    for index in ("a", 1.5, 1j, {}, [0.5]):
         with pytest.raises((errors.TapegradError, IndexError, TypeError)):
             x[index]
 
@@ -180,15 +201,6 @@ def test_operations_declared_or_called_wrongly():
         tg.ops.BY_NAME["add"](Value(1.0))
     with pytest.raises(errors.OperationError):
         tg.ops.BY_NAME["sum"](Value(1.0))
-
-
-def test_a_function_that_branches_at_random():
-    flips = itertools.count()
-    g = tg.grad(lambda x: x * 2.0 if x * 1.0 > next(flips) % 2 * 100 - 50 else x)
-    with pytest.raises(errors.GuardError):
-        for x in (1.0, -1e3, 1.0, -1e3, 1.0):
-            g(x)
-            raise errors.GuardError("only a changing function may get here") if next(flips) > 50 else StopIteration
 
 
 def test_too_many_slots():
@@ -265,6 +277,8 @@ def test_operations_of_junk(row):
         attempt(row, junk, *[subject] * (row.arity - 1))
 
 
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 METHODS = sorted({*dir(Value(1.0)), *dir(Value)} - {"__class__", "__init__", "__new__", "__del__", "__subclasshook__"})
 
 
@@ -288,7 +302,7 @@ def test_methods_of_junk(name):
 FUNCTIONS = sorted(
     {name for name in np.__all__ if callable(getattr(np, name)) and not isinstance(getattr(np, name), type)}
     - {"save", "savez", "savez_compressed", "savetxt", "load", "loadtxt", "genfromtxt", "fromfile", "memmap", "info", "test"}
-    - {"show_config", "show_runtime", "get_include", "seterr", "seterrcall", "setbufsize", "set_printoptions"}
+    - {"show_config", "show_runtime", "get_include", "seterr", "seterrcall", "setbufsize", "set_printoptions", "bmat"}
 )
 
 
@@ -301,7 +315,7 @@ def test_numpy_functions_of_junk(first):
                 attempt(f, subject)
                 attempt(f, [subject, subject])
                 attempt(f, subject, subject)
-                for junk in JUNK[:12] + [np.arange(3)]:
+                for junk in [*JUNK[:4], *JUNK[5:14], np.arange(3)]:  # not 10**30: NumPy itself would count that far
                     attempt(f, subject, junk)
                     attempt(f, junk, subject)
 
@@ -322,9 +336,9 @@ def test_public_functions_of_junk(name):
 
 
 def test_the_tape_of_junk():
-    tape = tg.current_tape()
-    Value(1.0).item()
+    tape = tg.Tape()
     for junk in JUNK:
         attempt(tg.Tape, junk)
         attempt(tape.rewind, junk)
-        Value(1.0).item()
+        assert tape.constant(2.0) >= 0
+        tape.evaluate()

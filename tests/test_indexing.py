@@ -87,7 +87,7 @@ def test_flags_stay_flags_in_views_and_copies():
     assert x[flags.copy()].tolist() == a[expected].tolist()
 
 
-def test_index_values_that_are_numbers(rng):
+def test_index_values_that_were_given_as_integers(rng):
     x = rng.normal(size=(3, 4))
     index = tg.Value([2, 0, -1], requires_grad=False)
     check(lambda x: x[index], x, reference=lambda x: x[[2, 0, -1]])

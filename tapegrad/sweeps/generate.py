@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from tapegrad.sweeps.source import Module
 ENTRIES = ("sweep", "tangent")
 _TEMPLATES = ("operands", "forward", "reverse", "tangent", "entry")
 _OPERANDS = "xyw"
+# Pasted into the entry point: called, LLVM would optimise them once alone and once more inside it.
+_PASTED = ("forward", "reverse")
 
 
 def is_own(row: Operation) -> bool:
@@ -30,10 +33,13 @@ def sweeps_source(dtype: np.dtype) -> str:
     module = Module(dtype)
     constants = {name: n for m in (record, marks) for name, n in vars(m).items() if isinstance(n, int)} | {"RUN": RUN}
     fill = _Fill(module, constants)
+    bodies: dict[str, ast.FunctionDef] = {}
     for name in _TEMPLATES:
         for tree in ast.parse((Path(__file__).parent / f"{name}.py").read_text()).body:
-            if isinstance(tree, ast.FunctionDef):
-                module.add(fill.visit(tree))
+            if isinstance(tree, ast.FunctionDef) and tree.name in _PASTED:
+                bodies[tree.name] = fill.visit(tree)
+            elif isinstance(tree, ast.FunctionDef):
+                module.add(_Paste(bodies).visit(fill.visit(tree)))
     module.imports.add("from tapegrad.sweeps.kernels import as_array, call_run, call_structured")
     for row in TABLE:
         if is_own(row):
@@ -78,6 +84,36 @@ class _Fill(ast.NodeTransformer):
     def branches(self, sweep: str) -> list[tuple[int, list[str]]]:
         rows = [row for row in TABLE if isinstance(row, Elementwise) and row.inline]
         return [(row.opcode, _SCALAR[sweep](self.module, row)) for row in rows]
+
+
+class _Paste(ast.NodeTransformer):
+    """Puts the body of a function in place of a statement that calls it, `f(...)` or `name = f(...)`.
+
+    Parameters become variables of their own names; the body may return only at its end.
+    """
+
+    def __init__(self, bodies: dict[str, ast.FunctionDef]) -> None:
+        self.bodies = bodies
+
+    def paste(self, node: Any, call: ast.expr, target: str | None) -> Any:
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in self.bodies):
+            return node
+        function = self.bodies[call.func.id]
+        body = [s for s in function.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+        given = zip((a.arg for a in function.args.args), map(ast.unparse, call.args), strict=True)
+        lines = [f"{name} = {argument}" for name, argument in given if name != argument]
+        if isinstance(body[-1], ast.Return):
+            assert body[-1].value is not None
+            lines_after = [f"{target} = {ast.unparse(body.pop().value)}"]  # type: ignore[attr-defined]
+        else:
+            lines_after = []
+        return [*ast.parse("\n".join(lines)).body, *body, *ast.parse("\n".join(lines_after)).body]
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        return self.paste(node, node.value, ast.unparse(node.targets[0]))
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        return self.paste(node, node.value, None)
 
 
 def _add_kernels(module: Module, row: Operation) -> None:

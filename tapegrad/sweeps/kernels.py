@@ -8,7 +8,9 @@ operations are in the table before it is swept; an address that is missing makes
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
@@ -32,6 +34,25 @@ _compiled: dict[tuple[np.dtype, int], Any] = {}
 _interpreted: dict[tuple[np.dtype, int], Callable[..., Any]] = {}
 for _dtype in _DTYPES:
     llvmlite.binding.add_symbol(_NAMES[_dtype], _addresses[_dtype].ctypes.data)
+
+
+def with_repair(function: Any, load: Callable[[], Any]) -> Any:
+    """Compile or load a function; where what the cache holds of it is damaged, drop that and compile anew."""
+    try:
+        return load()
+    except (EOFError, pickle.UnpicklingError, ValueError, IndexError, AttributeError, KeyError, TypeError) as error:
+        # Unpickling a damaged file can raise almost anything; an error of another origin comes again.
+        function = getattr(function, "py_func", function)
+        path = Path(function.__code__.co_filename)
+        damaged = list(path.parent.glob(f"__pycache__/{path.stem}.{function.__name__}-*.nb?"))
+        if not damaged:
+            raise
+        for file in damaged:
+            file.unlink(missing_ok=True)
+        try:
+            return load()
+        except Exception:
+            raise error from None
 
 
 def is_missing(dtype: np.dtype, opcode: int, kind: int) -> bool:
@@ -59,7 +80,8 @@ def require(module: Any, dtype: np.dtype, opcode: int, kind: int) -> None:
         _interpreted[dtype, index] = function
         _compiled[dtype, index] = function
     else:
-        _compiled[dtype, index] = kernel = cfunc(signature, cache=True, nogil=True, error_model="numpy")(function)
+        compiled = cfunc(signature, cache=True, nogil=True, error_model="numpy")
+        _compiled[dtype, index] = kernel = with_repair(function, lambda: compiled(function))
         _addresses[dtype][index] = kernel.address
 
 

@@ -24,6 +24,7 @@ from numba import config, types
 from tapegrad.ops import TABLE, Operation
 from tapegrad.sweeps import kernels
 from tapegrad.sweeps.generate import is_own, kernels_source, sweeps_source
+from tapegrad.sweeps.kernels import with_repair
 
 
 class Sweeps:
@@ -54,7 +55,7 @@ def _entry(sweep: Any, dtype: np.dtype) -> Callable[..., int]:
         return sweep
     real = numba.from_dtype(dtype)[::1]
     arguments = (types.uint32[:, ::1], types.int64[::1], real, real, real, types.int64, types.int64)
-    sweep.compile(arguments)
+    with_repair(sweep, lambda: sweep.compile(arguments))
     return sweep.overloads[arguments].entry_point
 
 
