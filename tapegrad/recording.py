@@ -176,7 +176,7 @@ class Recording:
                 if not isinstance(leaf, Input):
                     arguments.append(x)
                     continue
-                data: Any = np.array(x, self._dtype) if leaf.shape else float(x)
+                data: Any = x if leaf.shape else float(x)
                 n = int(np.prod(leaf.shape, dtype=int))
                 slot = tape.leaf(data, n, wanted)
                 if leaf.dtype.kind != "f":

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-try:
-    from tapegrad.tape.ambient import _current
-except ImportError:
-    from tapegrad.tape import _current
+from tapegrad.tape.ambient import _current
 
 settings.register_profile(
     "tapegrad",

@@ -10,7 +10,19 @@ from unittest import mock
 import numpy as np
 
 from tapegrad.ops import RUN, TABLE, Elementwise, control, linalg
-from tapegrad.ops.record import ACTIVE, ARITY, COUNT, DENSE, KIND, OPERAND_SIZE, OPERANDS, OUT, SLOT, STRUCTURED, UNIFORM
+from tapegrad.ops.record import (
+    ACTIVE,
+    ARITY,
+    COUNT,
+    DENSE,
+    KIND,
+    OPERAND_SIZE,
+    OPERANDS,
+    OUT,
+    SLOT,
+    STRUCTURED,
+    UNIFORM,
+)
 
 LEAF, EXPECT = control.leaf.opcode, control.expect.opcode
 

@@ -33,7 +33,8 @@ y.backward()
 g = tg.value_and_grad(lambda p, q: np.prod(p) * q if q > 0 else np.linalg.norm(p))
 small = tg.Value(np.ones((2, 2), np.float32))
 (small @ small).cumsum().sum().backward()
-numbers = [b.data, a.grad, y.data, *x.grad.ravel(), *np.ravel(g(np.array([2.0, 3.0]), 1.5)[1]), g(np.array([3.0, 4.0]), -1.0)[0]]
+numbers = [b.data, a.grad, y.data, *x.grad.ravel(), *np.ravel(g(np.array([2.0, 3.0]), 1.5)[1]),
+    g(np.array([3.0, 4.0]), -1.0)[0]]
 print(*(f"{float(n):.12g}" for n in [*numbers, *small.grad.ravel()]))
 """
 

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from checks import check
 
 import tapegrad as tg
-
-from checks import check
 
 MASK = np.array([[True, False, True, False], [False, False, True, True], [True, True, True, False]])
 INDICES = {

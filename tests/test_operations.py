@@ -8,12 +8,10 @@ import zlib
 import numpy as np
 import pytest
 import scipy.special
+from checks import check_transpose, difference
 
 import tapegrad as tg
-from tapegrad.ops import BY_NAME, TABLE, Elementwise
-from tapegrad.ops import passive_rows
-
-from checks import check_transpose, difference
+from tapegrad.ops import BY_NAME, TABLE, Elementwise, passive_rows
 
 ROWS = [row for row in TABLE if isinstance(row, Elementwise)]
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -1,12 +1,12 @@
 """Random programs: the compiled sweeps against the naive replay, differences, and each other."""
 
 import hypothesis.strategies as st
+import naive
 import numpy as np
+from checks import check_transpose, difference, places, tangent_of
 from hypothesis import given, settings
 
-import naive
 import tapegrad as tg
-from checks import check_transpose, difference, places, tangent_of
 
 # Smooth on all reals and of moderate size, so that differences mean something wherever a program goes.
 UNARY = {
@@ -15,7 +15,8 @@ UNARY = {
     "bell": lambda x: np.exp(-x * x), "whole": lambda x: x + 0.0 * np.floor(x),
 }  # fmt: skip
 BINARY = {
-    "add": np.add, "subtract": np.subtract, "multiply": lambda x, y: np.tanh(x) * y, "divide": lambda x, y: x / (1.0 + y * y),
+    "add": np.add, "subtract": np.subtract, "multiply": lambda x, y: np.tanh(x) * y, "divide": lambda x,
+    y: x / (1.0 + y * y),
     "hypot": lambda x, y: np.hypot(x, np.cosh(np.tanh(y))), "arctan2": lambda x, y: np.arctan2(x, 1.0 + y * y),
     "logaddexp": np.logaddexp, "power": lambda x, y: (1.5 + np.tanh(x)) ** np.sin(y),
 }  # fmt: skip
@@ -25,13 +26,19 @@ VIEWS = {
     "broadcast": lambda x: np.broadcast_to(x, (2, *x.shape)),
 }  # fmt: skip
 REDUCTIONS = {
-    "sum": np.sum, "mean": np.mean, "sum0": lambda x: np.sum(x, axis=0), "sum-1": lambda x: np.sum(x, axis=-1, keepdims=True),
+    "sum": np.sum, "mean": np.mean, "sum0": lambda x: np.sum(x, axis=0), "sum-1": lambda x: np.sum(x, axis=-1,
+    keepdims=True),
     "var": np.var, "cumsum": np.cumsum, "prod": lambda x: np.prod(np.tanh(x) + 1.5, axis=-1),
     "gather": lambda x: x[[0, -1, 0]], "stack": lambda x: np.stack([x, 2.0 * x], -1), "pad": lambda x: np.pad(x, 1),
     "dot": lambda x: np.sin(x) @ x.T if x.ndim == 2 else x, "roll": lambda x: np.roll(x, 1, 0),
 }  # fmt: skip
 
-step = st.tuples(st.sampled_from(["unary", "binary", "view", "reduction"]), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
+step = st.tuples(
+    st.sampled_from(["unary", "binary", "view", "reduction"]),
+    st.integers(0, 99),
+    st.integers(0, 99),
+    st.integers(0, 99),
+)
 programs = st.lists(step, min_size=1, max_size=14)
 seeds = st.integers(0, 2**31)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from checks import difference
 
 import tapegrad as tg
 from tapegrad.errors import (
@@ -22,8 +23,6 @@ from tapegrad.errors import (
     TapeMismatchError,
     UnsupportedError,
 )
-
-from checks import difference
 
 
 @dataclasses.dataclass
@@ -150,7 +149,9 @@ def test_static_arguments_that_are_equal_but_of_other_types():
     assert (g(1.0, flag=1), g(1.0, flag=True), g(1.0, flag=1)) == (3.0, 2.0, 3.0)
 
 
-@pytest.mark.parametrize("bad", [3, np.arange(3), np.array([True, False]), np.int64(3), True, {"a": 1.0, "n": 2}, [1.0, np.arange(2)]])
+@pytest.mark.parametrize(
+    "bad", [3, np.arange(3), np.array([True, False]), np.int64(3), True, {"a": 1.0, "n": 2}, [1.0, np.arange(2)]]
+)
 def test_integers_have_no_gradient(bad):
     with pytest.raises(IntegerInputError, match="argument 0"):
         tg.grad(lambda x, y: y)(bad, 2.0)
@@ -200,7 +201,13 @@ def test_constant_results_and_results_that_are_arguments():
 
 
 def test_results_that_are_no_scalar_raise():
-    for f in (lambda x: x * 2.0, lambda x: (np.sum(x), np.sum(x)), lambda x: None, lambda x: "text", lambda x: np.ones(2)):
+    for f in (
+        lambda x: x * 2.0,
+        lambda x: (np.sum(x), np.sum(x)),
+        lambda x: None,
+        lambda x: "text",
+        lambda x: np.ones(2),
+    ):
         with pytest.raises(NonScalarError):
             tg.grad(f)(np.ones(2))
     with pytest.raises(NonScalarError, match=r"\(2, 3\)"):
@@ -230,7 +237,9 @@ def test_a_recording_checks_what_it_is_called_with():
 def test_captured_arrays_are_copied():
     a = np.array([1.0, 2.0, 3.0])
     labels, index = np.array([0, 1]), np.array([0, 2])
-    g = tg.value_and_grad(lambda x: np.sum(x * a) + tg.cross_entropy(x.reshape(1, 3), labels[:1]) * 0.0 + np.sum(x[index]))
+    g = tg.value_and_grad(
+        lambda x: np.sum(x * a) + tg.cross_entropy(x.reshape(1, 3), labels[:1]) * 0.0 + np.sum(x[index])
+    )
     x = np.ones(3)
     before = g(x)
     a[:], labels[:], index[:] = 100.0, 2, 1
@@ -241,7 +250,12 @@ def test_captured_arrays_are_copied():
 def test_captured_values_raise():
     w = tg.Value(2.0)
     x = np.array([1.0, 2.0])
-    for f in (lambda x: np.sum(w * x), lambda x: np.sum(x * w), lambda x: tg.stack([w, x[0]]).sum(), lambda x: np.where(x > 0, w, x).sum()):
+    for f in (
+        lambda x: np.sum(w * x),
+        lambda x: np.sum(x * w),
+        lambda x: tg.stack([w, x[0]]).sum(),
+        lambda x: np.where(x > 0, w, x).sum(),
+    ):
         with pytest.raises(TapeMismatchError, match="argument"):
             tg.grad(f)(x)
     with pytest.raises((StructureError, TapeMismatchError)):

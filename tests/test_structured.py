@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import scipy.special
+from checks import check
 
 import tapegrad as tg
-
-from checks import check
 
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 
@@ -70,30 +69,30 @@ def test_reductions_of_views(name, layout, rng):
         "norm": (np.linalg.norm, norm),
         "cumsum": (np.cumsum, np.cumsum),
     }.get(name) or (REDUCTIONS[name],) * 2
+    if layout == "broadcast" and name in ("max", "min", "ptp", "std"):
+        pytest.skip("ties")
     for axis in (0, -1) if name == "cumsum" else (0, 1, 2, (0, 2)):
         if layout == "one row" and axis == 0 and name == "std":
             continue  # not differentiable where nothing deviates
-        if layout == "broadcast" and name in ("max", "min", "ptp", "std"):
-            continue  # ties
-        check(lambda x: own(view(x), axis=axis), x, reference=lambda x: reference(view(x), axis=axis), rng=rng)
+        check(
+            lambda x, axis=axis: own(view(x), axis=axis),
+            x,
+            reference=lambda x, axis=axis: reference(view(x), axis=axis),
+            rng=rng,
+        )
 
 
 @dtypes
+@pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("axis", [*AXES[:-1]], ids=str)
-def test_logsumexp_and_norm_over_axes(axis, dtype, rng):
+def test_logsumexp_and_norm_over_axes(axis, keepdims, dtype, rng):
     x = rng.normal(size=(3, 4, 2)) * 3
-    for keepdims in (False, True):
-        check(lambda x: tg.logsumexp(x, axis, keepdims), x, reference=lambda x: logsumexp(x, axis, keepdims), dtype=dtype)
+    check(lambda x: tg.logsumexp(x, axis, keepdims), x, reference=lambda x: logsumexp(x, axis, keepdims), dtype=dtype)
+    if np.size(axis) < 3:
         check(
-            lambda x: np.linalg.norm(x.reshape(-1) if axis is None else x, axis=axis, keepdims=keepdims)
-            if axis is None or not isinstance(axis, tuple) or len(axis) < 3
-            else x.sum(),
+            lambda x: np.linalg.norm(x, axis=axis, keepdims=keepdims),
             x,
-            reference=lambda x: (
-                norm(x.reshape(-1), None, keepdims) if axis is None
-                else x.sum() if isinstance(axis, tuple) and len(axis) == 3
-                else norm(x, axis, keepdims)
-            ),
+            reference=lambda x: norm(x, axis, keepdims),
             dtype=dtype,
         )
 
@@ -179,7 +178,8 @@ def test_long_sums_keep_their_accuracy():
 MATMUL = [
     ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((1, 3), (3, 1)), ((2, 1), (1, 4)),
     ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 4)), ((1, 2, 3), (5, 3, 4)), ((5, 2, 3), (1, 3, 4)),
-    ((6, 1, 2, 3), (5, 3, 4)), ((6, 5, 2, 3), (5, 3, 4)), ((6, 1, 2, 3), (1, 5, 3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4)),
+    ((6, 1, 2, 3), (5, 3, 4)), ((6, 5, 2, 3), (5, 3, 4)), ((6, 1, 2, 3), (1, 5, 3, 4)), ((5, 2, 3), (3,)), ((3,),
+    (5, 3, 4)),
 ]  # fmt: skip
 
 
@@ -217,7 +217,8 @@ def test_matmul_of_views(name, batch, rng):
 
 
 @pytest.mark.parametrize(
-    ("left", "right"), [((0, 3), (3, 4)), ((2, 0), (0, 4)), ((2, 3), (3, 0)), ((0, 2, 3), (3, 4)), ((0,), (0,)), ((2, 0), (0,))]
+    ("left", "right"),
+    [((0, 3), (3, 4)), ((2, 0), (0, 4)), ((2, 3), (3, 0)), ((0, 2, 3), (3, 4)), ((0,), (0,)), ((2, 0), (0,))],
 )
 def test_matmul_of_nothing(left, right):
     check(lambda x, y: x @ y, np.ones(left), np.ones(right))
@@ -225,7 +226,16 @@ def test_matmul_of_nothing(left, right):
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [((), ()), ((), (3,)), ((3,), (3,)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((2, 5, 3), (3, 4)), ((3,), (5, 3, 4))],
+    [
+        ((), ()),
+        ((), (3,)),
+        ((3,), (3,)),
+        ((2, 3), (3,)),
+        ((2, 3), (3, 4)),
+        ((2, 3), (5, 3, 4)),
+        ((2, 5, 3), (3, 4)),
+        ((3,), (5, 3, 4)),
+    ],
     ids=str,
 )
 def test_dot(left, right, rng):
@@ -259,7 +269,8 @@ def test_tensordot(left, right, axes, rng):
 EINSUM = [
     "i->", "i->i", "ij->ji", "ij->j", "ij->", "ij", "ji", "ii", "ii->i", "iij->j", "iji->ij", "iii->i", "ijk->kij",
     "i,i", "i,i->i", "i,j", "i,j->ji", "ij,jk", "ij,jk->ik", "ij,kj->ik", "ji,jk->ki", "ij,ij", "ij,ij->i", "ij,ij->ji",
-    "bij,bjk->bik", "bij,bkj->kbi", "bij,jk->bik", "bij,bij->b", "ij,k->ikj", "ii,ij->j", "ij,jj->i", "ij,kl->", "ijk,jil->kl",
+    "bij,bjk->bik", "bij,bkj->kbi", "bij,jk->bik", "bij,bij->b", "ij,k->ikj", "ii,ij->j", "ij,jj->i", "ij,kl->",
+    "ijk,jil->kl",
     "ij, j -> i", ",i->i", ",->", "ij,kj->k",
 ]  # fmt: skip
 

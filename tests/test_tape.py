@@ -245,7 +245,14 @@ def test_a_handle_past_a_rewind_is_stale():
     x = Value(np.ones(4))
     assert b.item() == 6.0
     tape.rewind(length)
-    for use in (lambda: b.item(), lambda: b.grad, lambda: b.backward(), lambda: b.data, lambda: x.sum().item(), lambda: repr(x)):
+    for use in (
+        lambda: b.item(),
+        lambda: b.grad,
+        lambda: b.backward(),
+        lambda: b.data,
+        lambda: x.sum().item(),
+        lambda: repr(x),
+    ):
         with pytest.raises(StaleValueError):
             use()
     assert (a * 3.0).item() == 6.0
@@ -254,7 +261,14 @@ def test_a_handle_past_a_rewind_is_stale():
 @pytest.mark.parametrize("keep", [0, 1])
 @pytest.mark.parametrize(
     "use",
-    [lambda a: a + 1.0, lambda a: 2.0 * a, lambda a: a.sin(), lambda a: a * a, lambda a: np.exp(a), lambda a: Value(1.0) * a],
+    [
+        lambda a: a + 1.0,
+        lambda a: 2.0 * a,
+        lambda a: a.sin(),
+        lambda a: a * a,
+        lambda a: np.exp(a),
+        lambda a: Value(1.0) * a,
+    ],
 )
 def test_using_a_stale_handle_raises_and_loses_nothing(use, keep):
     tape = current_tape()
@@ -329,7 +343,8 @@ def test_many_threads_record_at_once():
 @pytest.mark.parametrize(
     "use",
     [
-        lambda v: v * 2.0, lambda v: 2.0 + v, lambda v: v * v, lambda v: v.sin(), lambda v: np.exp(v), lambda v: v * np.ones(3),
+        lambda v: v * 2.0, lambda v: 2.0 + v, lambda v: v * v, lambda v: v.sin(), lambda v: np.exp(v),
+        lambda v: v * np.ones(3),
         lambda v: v.backward(), lambda v: setattr(v, "data", 1.0), lambda v: Value(1.0) * v, lambda v: v * Value(1.0),
         lambda v: tg.stack([Value(1.0), v]), lambda v: tg.stack([v, v]), lambda v: np.sum(v),
     ],

@@ -12,7 +12,7 @@ from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.functions.products import matmul
 from tapegrad.functions.reductions import _reduce
 from tapegrad.functions.registry import implements
-from tapegrad.layout import Layout
+from tapegrad.layout import Layout, normalize_axis
 from tapegrad.value import Value, as_value, tape_of, view
 
 
@@ -24,7 +24,9 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Value:
         xs, ys = list(range(nx - axes, nx)), list(range(axes))
     else:
         xs, ys = ([a] if isinstance(a, int) else list(a) for a in axes)
-    xs, ys = [a % nx for a in xs], [a % ny for a in ys]
+    xs, ys = ([normalize_axis(a, n, "tensordot") for a in given] for given, n in ((xs, nx), (ys, ny)))
+    if len(xs) != len(ys):
+        raise ShapeError(f"tensordot: {len(xs)} axes of one operand are paired with {len(ys)} of the other")
     names = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     left = [next(names) for _ in range(nx)]
     right = [next(names) for _ in range(ny)]

@@ -27,7 +27,7 @@ def _gather_flat(x: Value, places: np.ndarray) -> Value:
 
 
 def _whole_numbers(tape: Tape, array: np.ndarray) -> Value:
-    slot = tape.leaf(array.astype(tape.dtype), array.size, False)
+    slot = tape.leaf(array, array.size, False)
     return handle(tape, slot, dense(array.shape) if array.ndim else None)
 
 
@@ -72,6 +72,9 @@ def _index_by_values(x: Value, parts: tuple[Any, ...]) -> Value:
     # Indices that are numbers on the tape, one for each leading axis: replays may change them.
     if not all(isinstance(p, Value | np.ndarray | int | np.integer) for p in parts) or len(parts) > x.ndim:
         raise UnsupportedError("index Values go with other index arrays for the leading axes, not with slices")
+    if len(parts) == 1:
+        (index,) = parts
+        return _gather(x, index, 1, x.shape[0], math.prod(x.shape[1:]), (*index.shape, *x.shape[1:]))
     flat: Any = 0.0
     for n, part in zip(x.shape, parts, strict=False):
         index = as_value(np.asarray(part, x.dtype) if not isinstance(part, Value) else part, x._tape, "index")

@@ -139,10 +139,12 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
 def tile(x: Any, reps: Any) -> Value:
     """Repeated as a whole along axes."""
     reps = (reps,) if np.ndim(reps) == 0 else tuple(reps)
+    if any(n < 0 for n in reps):
+        raise ShapeError(f"tile: repetitions must not be negative, they are {reps}")
     x = x.reshape((1,) * (len(reps) - x.ndim) + x.shape)
     reps = (1,) * (x.ndim - len(reps)) + reps
     for axis, n in enumerate(reps):
-        x = concatenate([x] * n, axis) if n > 1 else x
+        x = concatenate([x] * n, axis) if n > 1 else x if n else x[(slice(None),) * axis + (slice(0, 0),)]
     return x
 
 

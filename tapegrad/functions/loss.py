@@ -38,7 +38,7 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Value:
     classes = logits.shape[-1]
     if not isinstance(labels, Value):
         labels = _checked_labels(np.asarray(labels), classes)
-        labels = handle(tape, tape.leaf(labels.astype(tape.dtype), labels.size, False), dense(labels.shape))
+        labels = handle(tape, tape.leaf(labels, labels.size, False), dense(labels.shape))
     losses = structured(
         "cross_entropy", tape, logits.shape[:-1], [logits, contiguous(labels)], [labels.size, classes]
     )

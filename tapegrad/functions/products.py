@@ -12,7 +12,7 @@ from tapegrad.errors import ShapeError
 from tapegrad.functions.reductions import sum
 from tapegrad.functions.registry import implements, only_default, structured
 from tapegrad.functions.shapes import broadcast_to, diagonal
-from tapegrad.layout import merge_axes
+from tapegrad.layout import broadcast_shapes, merge_axes
 from tapegrad.tape import Tape
 from tapegrad.value import Value, as_value, contiguous, tape_of
 
@@ -50,7 +50,7 @@ def _multiply_matrices(tape: Tape, a: Value, b: Value) -> Value:
         # One product of all the rows is faster than one product a batch.
         rows = contiguous(a).reshape(-1, k)
         return _multiply_matrices(tape, rows, b).reshape(*a.shape[:-1], n)
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch = broadcast_shapes([a.shape[:-2], b.shape[:-2]], f"matmul of {a.shape} and {b.shape}")
     a, ta, lda = _matrix(a)
     b, tb, ldb = _matrix(b)
     count = math.prod(batch)

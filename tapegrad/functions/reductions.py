@@ -73,6 +73,9 @@ def average(x: Any, axis: Any = None, weights: Any = None, *, keepdims: Any = Fa
     """Mean, or weighted mean, over axes."""
     if weights is None:
         return mean(x, axis, keepdims=keepdims)
+    if np.ndim(weights) == 1 and isinstance(axis, int) and np.shape(weights) == np.shape(x)[axis : axis + 1 or None]:
+        weights = np.reshape(weights, [-1 if i == axis % np.ndim(x) else 1 for i in range(np.ndim(x))])
+        weights = weights * np.ones(np.shape(x), x.dtype)
     if np.shape(weights) != np.shape(x):
         raise ShapeError(f"average: weights of shape {np.shape(weights)} for an array of shape {np.shape(x)}")
     return sum(x * weights, axis, keepdims=keepdims) / np.sum(weights, axis, keepdims=keepdims is True)

@@ -99,6 +99,8 @@ def flip(x: Any, axis: Any = None) -> Value:
 def diff(x: Any, n: int = 1, axis: int = -1) -> Value:
     """Differences of neighbours along an axis."""
     axis = normalize_axis(axis, x.ndim, "diff")
+    if n < 0:
+        raise ShapeError(f"diff: the order must not be negative, it is {n}")
     before = (slice(None),) * axis
     for _ in range(n):
         x = x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
@@ -109,6 +111,8 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Value:
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
     """A diagonal, as the last axis. A view."""
     a, b = (normalize_axis(i, x.ndim, "diagonal") for i in (axis1, axis2))
+    if a == b:
+        raise ShapeError(f"diagonal: axes {axis1} and {axis2} are the same")
     rows = (slice(builtins.max(-offset, 0), None), slice(builtins.max(offset, 0), None))
     x = x[tuple(rows[0] if i == a else rows[1] if i == b else slice(None) for i in range(x.ndim))]
     layout = x._layout_or_scalar()

@@ -8,24 +8,20 @@ from tapegrad.ops.blas import gemm
 from tapegrad.ops.record import ACTIVE, BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.ops.spec import structured
 
-
-def multiply_add(tx, ty, m, n, k, x, xo, ldx, y, yo, ldy, beta, c, co, ldc, tc):
-    # C = op(X) op(Y) + beta C in row-major terms, where C itself may be stored transposed. BLAS thinks in columns:
-    # a row-major C is its C', so the operands swap.
-    if tc:
-        gemm(not tx, not ty, m, n, k, x, xo, ldx, y, yo, ldy, beta, c, co, ldc)
-    else:
-        gemm(ty, tx, n, m, k, y, yo, ldy, x, xo, ldx, beta, c, co, ldc)
+# BLAS thinks in columns: a row-major matrix is its transpose there, so in C = X Y the operands swap. What stands
+# transposed on the tape is a matrix in columns as it is.
 
 
-def matmul_shape(side, k):
+def matmul_layout(side, k):
     p = k + BINARY_PARAMS
     return side[p], side[p + 1], side[p + 2], side[p + 3]
 
 
-def matmul_operand(side, k, j):
-    p = k + BINARY_PARAMS + 4 + 3 * j
-    return side[k + OPERANDS + OPERAND_SIZE * j + SLOT], side[p], side[p + 1] != 0, side[p + 2]
+def matmul_operands(side, k):
+    # For each: first slot, batch stride, whether it is stored transposed, leading dimension.
+    x, y, p = k + OPERANDS, k + OPERANDS + OPERAND_SIZE, k + BINARY_PARAMS + 4
+    return (side[x + SLOT], side[p], side[p + 1] != 0, side[p + 2],
+            side[y + SLOT], side[p + 3], side[p + 4] != 0, side[p + 5])
 
 
 def fill_zero(v, start, n):
@@ -34,46 +30,48 @@ def fill_zero(v, start, n):
 
 
 def matmul_forward(side, k, v):
-    batch, m, n_inner, n = matmul_shape(side, k)
-    x, sx, tx, ldx = matmul_operand(side, k, 0)
-    y, sy, ty, ldy = matmul_operand(side, k, 1)
+    batch, m, n_inner, n = matmul_layout(side, k)
+    x, sx, tx, ldx, y, sy, ty, ldy = matmul_operands(side, k)
     out = side[k + OUT]
     if n_inner == 0:
         fill_zero(v, out, batch * m * n)
     elif m * n > 0:
         for i in range(batch):
-            multiply_add(tx, ty, m, n, n_inner, v, x + i * sx, ldx, v, y + i * sy, ldy,
-                         0.0, v, out + i * m * n, n, False)
+            gemm(ty, tx, n, m, n_inner, v, y + i * sy, ldy, v, x + i * sx, ldx, 0.0, v, out + i * m * n, n)
     return True
 
 
 def matmul_reverse(side, k, v, g):
-    batch, m, n_inner, n = matmul_shape(side, k)
-    x, sx, tx, ldx = matmul_operand(side, k, 0)
-    y, sy, ty, ldy = matmul_operand(side, k, 1)
-    out = side[k + OUT]
+    batch, m, n_inner, n = matmul_layout(side, k)
+    x, sx, tx, ldx, y, sy, ty, ldy = matmul_operands(side, k)
     if m * n * n_inner == 0:
         return
     for i in range(batch):
-        o = out + i * m * n
+        o, xi, yi = side[k + OUT] + i * m * n, x + i * sx, y + i * sy
+        # X' += Z' Y^T and Y' += X^T Z', in place, each stored as its operand is.
         if side[k + OPERANDS + ACTIVE]:
-            multiply_add(False, not ty, m, n_inner, n, g, o, n, v, y + i * sy, ldy, 1.0, g, x + i * sx, ldx, tx)
+            if tx:
+                gemm(True, ty, m, n_inner, n, g, o, n, v, yi, ldy, 1.0, g, xi, ldx)
+            else:
+                gemm(not ty, False, n_inner, m, n, v, yi, ldy, g, o, n, 1.0, g, xi, ldx)
         if side[k + OPERANDS + OPERAND_SIZE + ACTIVE]:
-            multiply_add(not tx, False, n_inner, n, m, v, x + i * sx, ldx, g, o, n, 1.0, g, y + i * sy, ldy, ty)
+            if ty:
+                gemm(tx, True, n_inner, n, m, v, xi, ldx, g, o, n, 1.0, g, yi, ldy)
+            else:
+                gemm(False, not tx, n, n_inner, m, g, o, n, v, xi, ldx, 1.0, g, yi, ldy)
 
 
 def matmul_tangent(side, k, v, t):
-    batch, m, n_inner, n = matmul_shape(side, k)
-    x, sx, tx, ldx = matmul_operand(side, k, 0)
-    y, sy, ty, ldy = matmul_operand(side, k, 1)
+    batch, m, n_inner, n = matmul_layout(side, k)
+    x, sx, tx, ldx, y, sy, ty, ldy = matmul_operands(side, k)
     out = side[k + OUT]
     fill_zero(t, out, batch * m * n)
     if m * n * n_inner == 0:
         return
     for i in range(batch):
-        o = out + i * m * n
-        multiply_add(tx, ty, m, n, n_inner, t, x + i * sx, ldx, v, y + i * sy, ldy, 1.0, t, o, n, False)
-        multiply_add(tx, ty, m, n, n_inner, v, x + i * sx, ldx, t, y + i * sy, ldy, 1.0, t, o, n, False)
+        o, xi, yi = out + i * m * n, x + i * sx, y + i * sy
+        gemm(ty, tx, n, m, n_inner, v, yi, ldy, t, xi, ldx, 1.0, t, o, n)
+        gemm(ty, tx, n, m, n_inner, t, yi, ldy, v, xi, ldx, 1.0, t, o, n)
 
 
 matmul = structured("matmul", "z = X Y", arity=2,

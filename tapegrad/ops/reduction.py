@@ -16,23 +16,16 @@ def layout(side, k):
 
 
 def row_sum(v, a, n, s):
-    # Four lanes for speed, in double precision even on a float32 tape, over blocks so that a long sum stays accurate.
-    total = np.float64(0.0)
-    j = 0
-    while j < n:
-        stop = min(n, j + 256)
-        t0, t1, t2, t3 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
-        while j + 4 <= stop:
-            t0 += v[a + j * s]
-            t1 += v[a + (j + 1) * s]
-            t2 += v[a + (j + 2) * s]
-            t3 += v[a + (j + 3) * s]
-            j += 4
-        while j < stop:
-            t0 += v[a + j * s]
-            j += 1
-        total += (t0 + t1) + (t2 + t3)
-    return total
+    # Four lanes for speed, in double precision even on a float32 tape, so that a long sum stays accurate.
+    t0, t1, t2, t3 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
+    for j in range(0, n - 3, 4):
+        t0 += v[a + j * s]
+        t1 += v[a + (j + 1) * s]
+        t2 += v[a + (j + 2) * s]
+        t3 += v[a + (j + 3) * s]
+    for j in range(n - n % 4, n):
+        t0 += v[a + j * s]
+    return (t0 + t1) + (t2 + t3)
 
 
 def sum_forward(side, k, v):

@@ -45,13 +45,13 @@ def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exce
         bad = ~((numbers >= 0) & (numbers < params[1]) & (numbers == np.floor(numbers)))
         i = int(np.flatnonzero(bad)[0])
         return LabelError(
-            f"cross_entropy: label {numbers[i]:g} at position {i}; labels must be whole numbers from 0 to "
+            f"cross_entropy: label {float(numbers[i]):.16g} at position {i}; labels must be whole numbers from 0 to "
             f"{params[1] - 1}"
         )
     size = params[1]
     bad = ~((numbers >= -size) & (numbers < size) & (numbers == np.floor(numbers)))
     i = int(np.flatnonzero(bad)[0])
-    return IndexRangeError(f"index {numbers[i]:g} at position {i} is out of range for an axis of size {size}")
+    return IndexRangeError(f"index {float(numbers[i]):.16g} at position {i} is out of range for an axis of size {size}")
 
 
 def check_editable(tape: Any, row: np.ndarray) -> None:

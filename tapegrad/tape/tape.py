@@ -172,7 +172,14 @@ class Tape:
         self.limit = 0
 
     def leaf(self, data: Any, n: int, wants_grad: bool) -> int:
-        """Put n given numbers on the tape."""
+        """Put n given numbers, a float or an array, on the tape; an array is copied.
+
+        Raises TapeFullError, before anything is copied.
+        """
+        if type(data) is not float:
+            if n > PAGE:
+                self.turn_page(n)
+            data = np.array(data, self.dtype)
         slot = self.allocate(n)
         self.push((LEAF, slot, 1 if wants_grad else 0, n))
         self._data.append((slot, data))
@@ -236,7 +243,12 @@ class Tape:
             ops[gone], a[gone], b[gone] = LEAF, 0, counts[gone]
             starts = (self.flushed + ends - counts)[gone].tolist()
             self._data += [(slot, np.full(n, np.nan)) for slot, n in zip(starts, counts[gone].tolist(), strict=True)]
-        self._reserve(n_new, len(records), n_slots)
+        try:
+            self._reserve(n_new, len(records), n_slots)
+        except MemoryError:
+            # Tried again it would fail again: what was recorded is given up, so that all before it goes on.
+            self._forget_buffers()
+            raise
         new = self.code[self.length : self.length + n_new]
         new[:, 0], new[:, 1], new[:, 2], new[:, 3] = ops, self.slots + ends - counts, a, b
         self.side[self.side_length : self.side_length + len(records)] = records

@@ -45,7 +45,7 @@ def as_value(x: Any, tape: Tape, what: str) -> Value:
         )
     if array.ndim == 0:
         return _constant(tape, float(array))
-    return handle(tape, tape.leaf(np.array(array, tape.dtype), array.size, False), dense(array.shape))
+    return handle(tape, tape.leaf(array, array.size, False), dense(array.shape))
 
 
 def _constant(tape: Tape, number: float) -> Value:

@@ -60,8 +60,7 @@ class Value(Operators, Views, Protocol):
             )
         tape = current_tape(dtype)
         layout = dense(array.shape) if array.ndim else None
-        data = np.array(array, dtype) if array.ndim else float(array)
-        self._slot = tape.leaf(data, array.size, bool(requires_grad))
+        self._slot = tape.leaf(array if array.ndim else float(array), array.size, bool(requires_grad))
         if array.dtype.kind in "iub" and array.ndim:
             tape.kinds[self._slot] = "b" if array.dtype.kind == "b" else "i"
         self._tape = tape
