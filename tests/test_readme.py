@@ -9,11 +9,13 @@ there, skipped with the reason:
     <!-- requires: dot -->
 """
 
+import atexit
 import doctest
 import importlib.util
 import re
 import shlex
 import shutil
+import tempfile
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+# Scripts made of blocks stay until the end of the run: what reads its own source reads it late.
+SCRIPTS = Path(tempfile.mkdtemp(prefix="readme-"))
+atexit.register(shutil.rmtree, SCRIPTS, ignore_errors=True)
 SHELL = {"bash", "console"}
 INERT = {"text", "bibtex", "toml", "mermaid"}
 PYTHON = {"python", "python3"}
@@ -94,7 +99,7 @@ def execute(code, line, namespace, filename=str(README)):
         assert not report, "".join(report)
     else:
         # A file of its own, for what reads its own source, as rules of operations do; the lines are those of the README.
-        script = Path.cwd() / f"{Path(filename).stem}_line{line}.py"
+        script = SCRIPTS / f"{Path(filename).stem}_line{line}.py"
         script.write_text("\n" * (line - 1) + code, encoding="utf-8")
         exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), namespace)
 

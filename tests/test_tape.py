@@ -72,7 +72,7 @@ def test_a_loop_of_arrays_keeps_memory_flat(rng):
     assert max(sizes) <= 1_000_000
 
 
-def churn(n=200_000):
+def churn(n=140_000):
     """Record and drop so much that the tape forgets what nobody refers to."""
     a = Value(1.0)
     for _ in range(n):
@@ -139,7 +139,7 @@ def test_operands_survive_a_collection_in_the_middle_of_an_operation(operand):
     # Each constant was last used thousands of instructions ago, so that nothing but the running operation needs it.
     a = Value(np.ones(3))
     b = Value(1.0)
-    for i in range(200_000):
+    for i in range(150_000):
         c = operand(float(i % 5003))
         if i % 2:
             np.multiply(b, c)

@@ -57,184 +57,174 @@ def sum_tangent(side, k, v, t):
     sum_forward(side, k, t)
 
 
+# The other reductions go line by line: n elements, `step` apart, that make one number.
+
+
+def extent(side, k):
+    outer, n, inner, _, step, _ = layout(side, k)
+    return outer * inner, n, step
+
+
+def line(side, k, i):
+    # Where line i begins, and where its result stands.
+    _, _, inner, so, _, si = layout(side, k)
+    return side[k + OPERANDS + SLOT] + (i // inner) * so + (i % inner) * si, side[k + OUT] + i
+
+
 def prod_forward(side, k, v):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            o = out + i * inner + m
-            v[o] = 1.0
-            for j in range(n):
-                v[o] *= v[x + i * so + j * sn + m * si]
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        v[o] = 1.0
+        for j in range(n):
+            v[o] *= v[a + j * step]
     return True
 
 
-def others(v, a, n, s, skip):
+def others(v, a, n, step, skip):
     # The product of all but one factor: right at zeros, and where the whole product under- or overflows.
     product = 1.0
     for j in range(n):
         if j != skip:
-            product *= v[a + j * s]
+            product *= v[a + j * step]
     return product
 
 
 def prod_reverse(side, k, v, g):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            o, a = out + i * inner + m, x + i * so + m * si
-            safe = abs(v[o]) > 1e-30 and abs(v[o]) < 1e30
-            if g[o] != 0.0:
-                for j in range(n):
-                    p = v[o] / v[a + j * sn] if safe else others(v, a, n, sn, j)
-                    g[a + j * sn] += g[o] * p
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        safe = abs(v[o]) > 1e-30 and abs(v[o]) < 1e30
+        if g[o] != 0.0:
+            for j in range(n):
+                p = v[o] / v[a + j * step] if safe else others(v, a, n, step, j)
+                g[a + j * step] += g[o] * p
 
 
 def prod_tangent(side, k, v, t):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            o, a = out + i * inner + m, x + i * so + m * si
-            t[o] = 0.0
-            for j in range(n):
-                if t[a + j * sn] != 0.0:
-                    t[o] += t[a + j * sn] * others(v, a, n, sn, j)
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        t[o] = 0.0
+        for j in range(n):
+            if t[a + j * step] != 0.0:
+                t[o] += t[a + j * step] * others(v, a, n, step, j)
 
 
 def max_forward(side, k, v):
-    outer, n, inner, so, sn, si = layout(side, k)
+    lines, n, step = extent(side, k)
     sign = side[k + UNARY_PARAMS + 6]
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a = x + i * so + m * si
-            best = v[a]
-            for j in range(1, n):
-                c = v[a + j * sn]
-                if sign * c > sign * best or c != c:
-                    best = c
-            v[out + i * inner + m] = best
+    for i in range(lines):
+        a, o = line(side, k, i)
+        best = v[a]
+        for j in range(1, n):
+            c = v[a + j * step]
+            if sign * c > sign * best or c != c:
+                best = c
+        v[o] = best
     return True
 
 
-def ties(v, a, n, s, best):
+def ties(v, a, n, step, best):
     count = 0
     for j in range(n):
-        count += v[a + j * s] == best
+        count += v[a + j * step] == best
     return count
 
 
 def max_reverse(side, k, v, g):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a, o = x + i * so + m * si, out + i * inner + m
-            count = ties(v, a, n, sn, v[o])
-            for j in range(n):
-                if v[a + j * sn] == v[o]:
-                    g[a + j * sn] += g[o] / count
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        count = ties(v, a, n, step, v[o])
+        for j in range(n):
+            if v[a + j * step] == v[o]:
+                g[a + j * step] += g[o] / count
 
 
 def max_tangent(side, k, v, t):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a, o = x + i * so + m * si, out + i * inner + m
-            count = ties(v, a, n, sn, v[o])
-            t[o] = 0.0
-            for j in range(n):
-                if v[a + j * sn] == v[o]:
-                    t[o] += t[a + j * sn] / count
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        count = ties(v, a, n, step, v[o])
+        t[o] = 0.0
+        for j in range(n):
+            if v[a + j * step] == v[o]:
+                t[o] += t[a + j * step] / count
 
 
 def logsumexp_forward(side, k, v):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a = x + i * so + m * si
-            best = v[a]
-            for j in range(1, n):
-                if v[a + j * sn] > best:
-                    best = v[a + j * sn]
-            if np.isinf(best):
-                v[out + i * inner + m] = best
-            else:
-                total = 0.0
-                for j in range(n):
-                    total += np.exp(v[a + j * sn] - best)
-                v[out + i * inner + m] = best + np.log(total)
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        best = v[a]
+        for j in range(1, n):
+            if v[a + j * step] > best:
+                best = v[a + j * step]
+        if np.isinf(best):
+            v[o] = best
+        else:
+            total = 0.0
+            for j in range(n):
+                total += np.exp(v[a + j * step] - best)
+            v[o] = best + np.log(total)
     return True
 
 
 def logsumexp_reverse(side, k, v, g):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a, o = x + i * so + m * si, out + i * inner + m
-            if g[o] != 0.0:
-                for j in range(n):
-                    g[a + j * sn] += g[o] * np.exp(v[a + j * sn] - v[o])
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        if g[o] != 0.0:
+            for j in range(n):
+                g[a + j * step] += g[o] * np.exp(v[a + j * step] - v[o])
 
 
 def logsumexp_tangent(side, k, v, t):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a, o = x + i * so + m * si, out + i * inner + m
-            t[o] = 0.0
-            for j in range(n):
-                if t[a + j * sn] != 0.0:
-                    t[o] += t[a + j * sn] * np.exp(v[a + j * sn] - v[o])
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        t[o] = 0.0
+        for j in range(n):
+            if t[a + j * step] != 0.0:
+                t[o] += t[a + j * step] * np.exp(v[a + j * step] - v[o])
 
 
 def norm_forward(side, k, v):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a = x + i * so + m * si
-            scale = abs(v[a])
-            for j in range(1, n):
-                if not abs(v[a + j * sn]) <= scale:
-                    scale = abs(v[a + j * sn])
-            if scale == 0.0 or not np.isfinite(scale):
-                v[out + i * inner + m] = scale
-            else:
-                total = 0.0
-                for j in range(n):
-                    total += (v[a + j * sn] / scale) * (v[a + j * sn] / scale)
-                v[out + i * inner + m] = scale * np.sqrt(total)
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        scale = abs(v[a])
+        for j in range(1, n):
+            if not abs(v[a + j * step]) <= scale:
+                scale = abs(v[a + j * step])
+        if scale == 0.0 or not np.isfinite(scale):
+            v[o] = scale
+        else:
+            total = 0.0
+            for j in range(n):
+                total += (v[a + j * step] / scale) * (v[a + j * step] / scale)
+            v[o] = scale * np.sqrt(total)
     return True
 
 
 def norm_reverse(side, k, v, g):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a, o = x + i * so + m * si, out + i * inner + m
-            if v[o] != 0.0:
-                for j in range(n):
-                    g[a + j * sn] += g[o] * (v[a + j * sn] / v[o])
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        if v[o] != 0.0:
+            for j in range(n):
+                g[a + j * step] += g[o] * (v[a + j * step] / v[o])
 
 
 def norm_tangent(side, k, v, t):
-    outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
-    for i in range(outer):
-        for m in range(inner):
-            a, o = x + i * so + m * si, out + i * inner + m
-            t[o] = 0.0
-            if v[o] != 0.0:
-                for j in range(n):
-                    t[o] += t[a + j * sn] * (v[a + j * sn] / v[o])
+    lines, n, step = extent(side, k)
+    for i in range(lines):
+        a, o = line(side, k, i)
+        t[o] = 0.0
+        if v[o] != 0.0:
+            for j in range(n):
+                t[o] += t[a + j * step] * (v[a + j * step] / v[o])
 
 
 def cumsum_forward(side, k, v):
