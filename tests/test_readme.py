@@ -98,7 +98,7 @@ def execute(code, line, namespace, filename=str(README)):
         namespace.update(test.globs)
         assert not report, "".join(report)
     else:
-        # A file of its own, for what reads its own source, as rules of operations do; the lines are those of the README.
+        # A file of its own, for what reads its own source, as rules do; the lines are those of the README.
         script = SCRIPTS / f"{Path(filename).stem}_line{line}.py"
         script.write_text("\n" * (line - 1) + code, encoding="utf-8")
         exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), namespace)
