@@ -69,15 +69,14 @@ class Protocol(Handle):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         handler = HANDLERS.get(func)
+        name = f"{(func.__module__ or 'numpy').replace('numpy', 'np', 1)}.{func.__name__}"
         if handler is None:
-            raise UnsupportedError(
-                f"np.{func.__name__} is not supported on a Value; use v.data for numbers without a gradient"
-            )
+            raise UnsupportedError(f"{name} is not supported on a Value; use v.data for numbers without a gradient")
         try:
             return handler(*args, **kwargs)
         except TypeError as error:
             if "unexpected keyword argument" in str(error):
-                raise UnsupportedError(f"np.{func.__name__} on a Value: {str(error).split('() ')[-1]}") from None
+                raise UnsupportedError(f"{name} on a Value: {str(error).split('() ')[-1]}") from None
             raise
 
     def __getattr__(self, name: str) -> Any:
