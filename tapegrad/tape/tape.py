@@ -28,19 +28,16 @@ from tapegrad.errors import (
     TapeFullError,
     ThreadError,
 )
-from tapegrad.ops import BY_NAME, RUN, has_kernel, passive_rows
+from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import GONE, Addresses
 from tapegrad.tape.collect import collect, forget_names, grown, keep
-from tapegrad.tape.faults import check_editable, check_unedited, operand_error, operand_slots
+from tapegrad.tape.faults import check_editable, check_unedited, operand_error
+from tapegrad.tape.kinds import kind_at
 
-_COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
-_FLAGS = {BY_NAME[name].opcode for name in (*_COMPARISONS, "logical_and", "logical_or", "logical_xor")}
-_GATHER = BY_NAME["gather"].opcode
-_MOVES = {_GATHER, BY_NAME["copy"].opcode, BY_NAME["detach"].opcode, BY_NAME["concatenate"].opcode}
 MAX_SLOTS = 2**31
 PAGE = 1024
 # Numbers in the buffer at which it is flushed, while they are still in the processor's cache.
@@ -344,20 +341,7 @@ class Tape:
     def kind(self, slot: int) -> str:
         """What a slot can do as an index: "b" holds truth values, "i" integers, "" neither."""
         self.flush()
-        return self._kind_at(self.locate(slot))
-
-    def _kind_at(self, place: int) -> str:
-        op, out, a, _ = (int(x) for x in self.code[self._row_of(place)])
-        if op == LEAF:
-            return self.kinds.get(int(self.addresses.slots_of(np.array([out]))[0]), "")
-        if op % RUN in _FLAGS:
-            return "b"
-        if op % RUN not in _MOVES:
-            return ""
-        # The same numbers elsewhere are of the same kind. The second operand of a gather is where to look.
-        sources = operand_slots(op, a, self.side)[: 1 if op % RUN == _GATHER else None]
-        kinds = {self._kind_at(place) for place in sources}
-        return kinds.pop() if len(kinds) == 1 else ""
+        return kind_at(self, self.locate(slot))
 
     def grown_grads(self) -> np.ndarray:
         """The accumulated gradients, one for each slot of the arena."""
@@ -370,7 +354,7 @@ class Tape:
         self.evaluate()
         self.activate()
         # Up to the end of the instruction that made the last of them: the reverse sweep reads all of its adjoints.
-        stop = self._row_of(int(slots.max())) + 1
+        stop = self.row_of(int(slots.max())) + 1
         top = int(self.code[stop, 1]) if stop < self.length else self.slots
         mark = np.zeros(len(self.values), np.uint8)
         mark[slots] = 1
@@ -390,13 +374,14 @@ class Tape:
 
     # Editing numbers in place
 
-    def _row_of(self, place: int) -> int:
+    def row_of(self, place: int) -> int:
+        """The instruction that made what stands at a place."""
         return bisect_right(self.code, place, hi=self.length, key=_out) - 1
 
     def edit(self, slot: int, places: Any, data: Any, size: int) -> None:
         """Overwrite numbers of a leaf, and remember when, so that no gradient mixes old and new ones."""
         self.evaluate()
-        check_editable(self, self.code[self._row_of(self.locate(slot))])
+        check_editable(self, self.code[self.row_of(self.locate(slot))])
         self.values[places] = data
         self.edits[slot, size] = self.length
 

@@ -1,0 +1,31 @@
+"""What numbers on a tape mean where they index: truth values, integers, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tapegrad.ops import BY_NAME, RUN
+from tapegrad.sweeps.marks import LEAF
+from tapegrad.tape.faults import operand_slots
+
+_COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+_FLAGS = {BY_NAME[name].opcode for name in (*_COMPARISONS, "logical_and", "logical_or", "logical_xor")}
+_GATHER = BY_NAME["gather"].opcode
+_MOVES = {_GATHER, BY_NAME["copy"].opcode, BY_NAME["detach"].opcode, BY_NAME["concatenate"].opcode}
+
+
+def kind_at(tape: Any, place: int) -> str:
+    """What stands at a place of the arena: "b" truth values, "i" integers, "" neither."""
+    op, out, a, _ = (int(x) for x in tape.code[tape.row_of(place)])
+    if op == LEAF:
+        return str(tape.kinds.get(int(tape.addresses.slots_of(np.array([out]))[0]), ""))
+    if op % RUN in _FLAGS:
+        return "b"
+    if op % RUN not in _MOVES:
+        return ""
+    # The same numbers elsewhere are of the same kind. The second operand of a gather is where to look.
+    sources = operand_slots(op, a, tape.side)[: 1 if op % RUN == _GATHER else None]
+    kinds = {kind_at(tape, source) for source in sources}
+    return kinds.pop() if len(kinds) == 1 else ""
