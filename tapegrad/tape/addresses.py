@@ -11,6 +11,7 @@ from bisect import bisect_right
 import numpy as np
 
 from tapegrad.errors import StaleValueError
+from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, OUT, SLOT
 
 _OPEN = 1 << 62
 GONE = "this value is no longer on the tape: the tape was rewound past it, or what it was recorded with was lost"
@@ -65,3 +66,12 @@ class Addresses:
         self.first.append(next_slot)
         self.places.append(place)
         self.ends.append(_OPEN)
+
+
+def place_records(addresses: Addresses, records: np.ndarray, starts: np.ndarray, outs: np.ndarray) -> np.ndarray:
+    """Put places for slots in records; returns which have an operand that is no longer on the tape."""
+    records[starts + OUT] = outs
+    arity = records[starts + ARITY]
+    index = np.concatenate([s + OPERANDS + SLOT + OPERAND_SIZE * np.arange(m) for s, m in zip(starts, arity, strict=True)])
+    records[index] = addresses.places_of(records[index])
+    return np.bincount(np.repeat(np.arange(len(starts)), arity), records[index] < 0, len(starts)) > 0

@@ -29,11 +29,11 @@ from tapegrad.errors import (
     ThreadError,
 )
 from tapegrad.ops import RUN, has_kernel, passive_rows
-from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import OPERAND_SIZE, OPERANDS
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
-from tapegrad.tape.addresses import GONE, Addresses
+from tapegrad.tape.addresses import GONE, Addresses, place_records
 from tapegrad.tape.collect import collect, forget_names, grown, keep
 from tapegrad.tape.faults import check_editable, check_unedited, operand_error
 from tapegrad.tape.kinds import kind_at
@@ -234,7 +234,9 @@ class Tape:
         records = np.array(self._records, np.int64)
         gone = scalar & ((a < 0) | (b < 0))
         if len(records):
-            gone[run] = self._place_records(records, a[run] - self.side_length, self.slots + (ends - counts)[run])
+            gone[run] = place_records(
+                self.addresses, records, a[run] - self.side_length, self.slots + (ends - counts)[run]
+            )
         if gone.any():
             # Nothing can be computed there. They stay as leaves of NaN, so that all else goes on.
             ops[gone], a[gone], b[gone] = LEAF, 0, counts[gone]
@@ -276,16 +278,6 @@ class Tape:
         self.flushed = self.top
         forget_names(self)
 
-    def _place_records(self, records: np.ndarray, starts: np.ndarray, outs: np.ndarray) -> np.ndarray:
-        """Put places for slots in the records; returns which have an operand that is no longer on the tape."""
-        records[starts + OUT] = outs
-        arity = records[starts + ARITY]
-        index = np.concatenate(
-            [s + OPERANDS + SLOT + OPERAND_SIZE * np.arange(m) for s, m in zip(starts, arity, strict=True)]
-        )
-        records[index] = self.addresses.places_of(records[index])
-        return np.bincount(np.repeat(np.arange(len(starts)), arity), records[index] < 0, len(starts)) > 0
-
     def _reserve(self, instructions: int, numbers: int, slots: int) -> None:
         if self.length + instructions > len(self.code):
             self.code = grown(self.code, 2 * (self.length + instructions))
@@ -311,7 +303,9 @@ class Tape:
         if self.evaluated == self.length:
             return
         sweeps = sweeps_for(self.dtype)
-        self._require_new(sweeps)
+        sweeps.require(self.needs_new, FORWARD)
+        self.needs |= self.needs_new
+        self.needs_new = set()
         code = self.code[self.evaluated : self.length]
         failed = sweeps.sweep(code, self.side, self.values, self.values, _EMPTY[self.dtype], -1, 1)
         if failed >= 0 and code[failed, 0] != EXPECT:
@@ -319,12 +313,6 @@ class Tape:
             self.evaluated = self.length
             raise operand_error(self.code[row], self.side, self.values)
         self.evaluated = self.length
-
-    def _require_new(self, sweeps: Any) -> None:
-        if self.needs_new:
-            sweeps.require(self.needs_new, FORWARD)
-            self.needs |= self.needs_new
-            self.needs_new.clear()
 
     def activate(self) -> None:
         if len(self.active) < len(self.values):
