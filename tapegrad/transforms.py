@@ -10,6 +10,18 @@ from tapegrad.arguments import Spec, plain_key, spec_of
 from tapegrad.recording import Recording
 
 
+# A static argument that is another one at every call would fill the memory with recordings.
+MAX_RECORDINGS = 128
+
+
+def _keep(known: dict[Any, Recording], key: Any, recording: Recording) -> Recording:
+    """Keep a recording, in place of the oldest where there are too many."""
+    while len(known) >= MAX_RECORDINGS:
+        del known[next(iter(known))]
+    known[key] = recording
+    return recording
+
+
 class _Recordings:
     """The recordings of one function, by structure, shapes, dtypes and static arguments."""
 
@@ -26,7 +38,7 @@ class _Recordings:
         if recording is None:
             n = len(args) - self.extra
             recording = Recording(self.f, spec, leaves, [a % n if -n <= a < n else a for a in self.argnums])
-            self.known[spec] = recording
+            _keep(self.known, spec, recording)
         return recording, leaves
 
 
@@ -40,7 +52,7 @@ def value_and_grad(
         argnums: the argument, or arguments, to differentiate with respect to.
         has_aux: whether f returns more than the number to differentiate.
 
-    The first call for given shapes, dtypes and static arguments records f; later ones replay. Keyword arguments are
+    At most 128 recordings are kept. The first call for given shapes, dtypes and static arguments records f; later ones replay. Keyword arguments are
     passed on, and not differentiated. Raises NonScalarError, IntegerInputError, and what `record` raises.
 
     >>> value_and_grad(lambda x, y: x * y)(2.0, 3.0)
@@ -58,7 +70,7 @@ def value_and_grad(
         if plain is not None:
             recording = quick.get(plain)
             if recording is None:
-                recording = quick[plain] = positional.at(args)[0]
+                recording = _keep(quick, plain, positional.at(args)[0])
             return recording.evaluate(args, argnums, has_aux)
         if kwargs:
             # One more argument, never differentiated.

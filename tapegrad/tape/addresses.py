@@ -72,6 +72,7 @@ def place_records(addresses: Addresses, records: np.ndarray, starts: np.ndarray,
     """Put places for slots in records; returns which have an operand that is no longer on the tape."""
     records[starts + OUT] = outs
     arity = records[starts + ARITY]
-    index = np.concatenate([s + OPERANDS + SLOT + OPERAND_SIZE * np.arange(m) for s, m in zip(starts, arity, strict=True)])
+    spans = zip(starts + OPERANDS + SLOT, arity, strict=True)
+    index = np.concatenate([first + OPERAND_SIZE * np.arange(m) for first, m in spans])
     records[index] = addresses.places_of(records[index])
     return np.bincount(np.repeat(np.arange(len(starts)), arity), records[index] < 0, len(starts)) > 0
