@@ -9,7 +9,6 @@ from typing import Any
 from tapegrad.arguments import Spec, plain_key, spec_of
 from tapegrad.recording import Recording
 
-
 # A static argument that is another one at every call would fill the memory with recordings.
 MAX_RECORDINGS = 128
 
@@ -52,8 +51,10 @@ def value_and_grad(
         argnums: the argument, or arguments, to differentiate with respect to.
         has_aux: whether f returns more than the number to differentiate.
 
-    At most 128 recordings are kept. The first call for given shapes, dtypes and static arguments records f; later ones replay. Keyword arguments are
-    passed on, and not differentiated. Raises NonScalarError, IntegerInputError, and what `record` raises.
+    The first call for given shapes, dtypes and static arguments records f; later ones replay. At most 128 recordings
+    are kept. Keyword arguments are passed on, and not differentiated.
+
+    Raises NonScalarError, IntegerInputError, and what `record` raises.
 
     >>> value_and_grad(lambda x, y: x * y)(2.0, 3.0)
     (6.0, 3.0)
