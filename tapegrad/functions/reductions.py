@@ -125,8 +125,8 @@ def ptp(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Val
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Value:
     """ln sum e^x over axes, without overflow.
 
-    >>> float(logsumexp(Value([1000.0, 1000.0])).item() - 1000.0)
-    0.6931471805599...
+    >>> round(logsumexp(Value([1000.0, 1000.0])).item() - 1000.0, 9)
+    0.693147181
     """
     return _reduce("logsumexp", x, axis, keepdims)
 

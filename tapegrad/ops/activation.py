@@ -16,7 +16,7 @@ sigmoid = unary("sigmoid", "z = 1 / (1 + e^-x)", inline=True,
     partials=lambda x, z: z * (1.0 - z))
 
 softplus = unary("softplus", "z = ln(1 + e^x)",
-    value=lambda x: (x if x > 0.0 else 0.0 * x) + np.log1p(np.exp(-abs(x))),
+    value=lambda x: (0.0 if x <= 0.0 else x) + np.log1p(np.exp(-abs(x))),
     partials=lambda x, z: sigmoid(x))
 
 # Written as a comparison that NaN fails, so that a NaN passes through instead of becoming 0.

@@ -122,6 +122,14 @@ def _kernels_of(dtype: np.dtype, row: Operation) -> Any:
     return _module(f"{row.name}_{dtype.name}_{_digest(*parts)}", lambda: text)
 
 
+# For each dtype, the number of operations and the sweeps made for them.
+_latest: dict[np.dtype, tuple[int, Sweeps]] = {}
+
+
 def sweeps_for(dtype: np.dtype) -> Sweeps:
     """The sweeps of a dtype, for the operation table as it stands now."""
-    return _sweeps(dtype, sum(getattr(row, "inline", False) for row in TABLE))
+    known = _latest.get(dtype)
+    if known is None or known[0] != len(TABLE):
+        inlined = sum(getattr(row, "inline", False) for row in TABLE)
+        known = _latest[dtype] = (len(TABLE), _sweeps(dtype, inlined))
+    return known[1]
