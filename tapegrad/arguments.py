@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.errors import CutGradientError, DTypeError, StructureError
+from tapegrad.errors import CutGradientError, DTypeError, StructureError, UnsupportedError
 from tapegrad.value import Value
 
 
@@ -18,6 +19,18 @@ class Spec(NamedTuple):
 
     structure: Any
     leaves: tuple[Any, ...]
+
+
+def argument_numbers(argnums: Any) -> tuple[int, ...]:
+    """`argnums` as a tuple. Raises TypeError for anything but whole numbers."""
+    given = argnums if isinstance(argnums, tuple | list) else (argnums,)
+    try:
+        numbers = tuple(operator.index(n) for n in given)
+    except TypeError:
+        numbers = ()
+    if not numbers or any(isinstance(n, bool) for n in given):
+        raise TypeError(f"argnums must be a whole number or a tuple of them, not {argnums!r}")
+    return numbers
 
 
 def plain_key(args: Sequence[Any]) -> tuple[Any, ...] | None:
@@ -62,6 +75,8 @@ def leaf_spec(x: Any) -> Any:
         return Input(x.shape, x.dtype, False)
     if isinstance(x, float | np.floating):
         return Input((), np.dtype(np.float32 if isinstance(x, np.float32) else np.float64), True)
+    if isinstance(x, Value) and x.tape.recording:
+        raise UnsupportedError("a gradient of a gradient, or a recording inside a recording, is not supported yet")
     if isinstance(x, Value):
         raise CutGradientError(
             "an argument is a Value of another tape, whose gradient would be cut: pass v.data, or call the function "

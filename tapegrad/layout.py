@@ -32,6 +32,17 @@ class Layout(NamedTuple):
         return sum(s for s in steps if s < 0), 1 + sum(s for s in steps if s > 0)
 
 
+class FlagLayout(Layout):
+    """The layout of an array of truth values, on which arithmetic is logic, as it is in NumPy."""
+
+    __slots__ = ()
+
+
+def flags(layout: Layout | None) -> Layout | None:
+    """The same layout, of truth values."""
+    return None if layout is None else FlagLayout(*layout)
+
+
 def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Row-major strides of a shape."""
     strides = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -44,7 +45,9 @@ def _children(x: Any) -> tuple[tuple[Any, ...], Hashable] | None:
     kind = type(x)
     if kind in (tuple, list):
         return tuple(x), None
-    if kind is dict:
+    if x is None:
+        return (), None
+    if kind in (dict, OrderedDict):
         keys = tuple(x)
         return tuple(x.values()), keys
     if kind in _registered:
@@ -94,8 +97,10 @@ def unflatten(structure: Any, leaves: Any) -> Any:
         parts = [build(n) for n in nodes]
         if kind in _registered:
             return _registered[kind][1](extra, parts)
-        if kind is dict:
-            return dict(zip(extra, parts, strict=True))
+        if kind is type(None):
+            return None
+        if kind in (dict, OrderedDict):
+            return kind(zip(extra, parts, strict=True))
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             # Around __init__, which may compute or refuse: the fields are all there is.
             made: Any = object.__new__(kind)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.arguments import Input, Spec, difference, dtype_of, owners, plain_key, spec_of
+from tapegrad.arguments import Input, Spec, argument_numbers, difference, dtype_of, owners, plain_key, spec_of
 from tapegrad.errors import (
     GuardError,
     IntegerInputError,
@@ -22,7 +22,7 @@ from tapegrad.errors import (
     ShapeError,
     StructureError,
 )
-from tapegrad.layout import dense
+from tapegrad.layout import dense, flags
 from tapegrad.ops import passive_rows
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
 from tapegrad.sweeps.analysis import activate
@@ -45,6 +45,7 @@ class _Plan(NamedTuple):
     """How a gradient is taken: of which arguments, whether that is one array, and of which inputs if not of all."""
 
     numbers: tuple[int, ...]
+    several: bool
     single: int | None
     windows: tuple[int, ...] | None
 
@@ -71,6 +72,9 @@ class Program:
         tape.activate()
         tape.finish()
         self.tape = tape
+        # Sweeps write to the arenas: whoever replays holds this until the results are read.
+        self.lock = threading.Lock()
+        self.structure = structure
         self.code = np.ascontiguousarray(tape.code[: tape.length][tape.code[: tape.length, 0] != LEAF])
         # No longer than need be: every gradient clears the adjoints.
         self.side = tape.side[: tape.side_length].copy() if tape.side_length else tape.side[:1].copy()
@@ -122,6 +126,10 @@ class Program:
             known = self._sides[windows] = (self.code, side, *self.arguments[2:])
         return known
 
+    def result(self) -> Any:
+        """All that the function returned, after a sweep."""
+        return pytree.unflatten(self.structure, [self.read(x) for x in self.outputs])
+
     def read(self, output: _Output) -> Any:
         """The number or array of an output, after a sweep."""
         if output.places is None:
@@ -143,7 +151,6 @@ class Recording:
     def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
         self.f = f
         self.spec = spec
-        self._lock = threading.RLock()
         self._dtype = dtype_of(spec)
         owner = owners(spec.structure)
         self._wanted = [
@@ -181,41 +188,50 @@ class Recording:
                 slot = tape.leaf(data, n, wanted)
                 if leaf.dtype.kind != "f":
                     tape.kinds[slot] = "b" if leaf.dtype.kind == "b" else "i"
-                arguments.append(handle(tape, slot, dense(leaf.shape) if leaf.shape else None))
+                layout = dense(leaf.shape) if leaf.shape else None
+                arguments.append(handle(tape, slot, flags(layout) if leaf.dtype.kind == "b" else layout))
             result = self.f(*pytree.unflatten(self.spec.structure, arguments))
-            outputs, self._result_structure = pytree.flatten(result)
+            outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
-            return Program(tape, outputs, self._result_structure, self.spec)
+            return Program(tape, outputs, structure, self.spec)
 
-    def _run(self, leaves: Sequence[Any], steps: int, wanted: tuple[int, ...] | None = None) -> Program:
-        # One compiled call. A guard that fails means another branch: record it at these inputs, where it must hold.
+    def _replay(self, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None, read: Any, *how: Any) -> Any:
+        # A guard that fails means another branch: record it at these inputs, where it must hold. The function is not
+        # called under a lock: it may wait for another recording, whose function waits for this one.
         program = self.program
+        for attempt in (0, 1):
+            with program.lock:
+                failed = self._sweep(program, leaves, steps, windows)
+                if failed < 0:
+                    return read(program, *how)
+                row = program.code[failed]
+                if row[0] != EXPECT:
+                    raise operand_error(row, program.side, program.values)
+            if attempt == 0:
+                self.program = program = self._record(leaves)
+        raise GuardError(
+            f"{getattr(self.f, '__qualname__', self.f)} took another branch when it was recorded again at the same "
+            "inputs: it depends on something besides its arguments"
+        )
+
+    def _sweep(self, program: Program, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None) -> int:
+        """One compiled call. Returns the instruction that failed, or -1."""
         for window, i in program.feeds:
             window[...] = leaves[i]
         if steps & 2 and program.seed is None:
-            program.prepare_gradient(self._seed(program))
-        arguments = program.arguments if wanted is None else program.arguments_for(wanted)
-        failed = program.sweep(*arguments, program.seed if steps & 2 else -1, steps)
-        if failed >= 0:
-            self._refuse(program, failed)
-            self.program = program = self._record(leaves)
-            if steps & 2:
-                program.prepare_gradient(self._seed(program))
-            arguments = program.arguments if wanted is None else program.arguments_for(wanted)
-            failed = program.sweep(*arguments, program.seed if steps & 2 else -1, steps)
-            if failed >= 0:
-                raise GuardError(
-                    f"{getattr(self.f, '__qualname__', self.f)} took another branch when it was recorded again at the "
-                    "same inputs: it depends on something besides its arguments"
-                )
-        return program
+            program.prepare_gradient(self._seed(program, steps & 4 != 0))
+        arguments = program.arguments if windows is None else program.arguments_for(windows)
+        return program.sweep(*arguments, program.seed if steps & 2 else -1, steps)
 
-    def _refuse(self, program: Program, failed: int) -> None:
-        row = program.code[failed]
-        if row[0] != EXPECT:
-            raise operand_error(row, program.side, program.values)
-
-    def _seed(self, program: Program) -> int:
+    def _seed(self, program: Program, has_aux: bool = False) -> int:
+        structure = program.structure
+        if has_aux:
+            pair = structure is not pytree.LEAF and structure.kind is tuple and len(structure.parts) == 2
+            if not pair or structure.parts[0] is not pytree.LEAF:
+                raise StructureError("with has_aux the function must return a tuple of one number and something else")
+        elif structure is not pytree.LEAF:
+            kind = structure.kind.__name__
+            raise NonScalarError(f"a gradient needs one scalar result, the function returned a {kind}")
         output = program.outputs[0] if program.outputs else None
         if output is None:
             raise NonScalarError("the function returned nothing to differentiate")
@@ -248,9 +264,7 @@ class Recording:
         IndexRangeError for labels or indices out of range.
         """
         leaves = self.check(args)
-        with self._lock:
-            program = self._run(leaves, 1)
-            return pytree.unflatten(self._result_structure, [program.read(x) for x in program.outputs])
+        return self._replay(leaves, 1, None, Program.result)
 
     def value_and_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> tuple[Any, Any]:
         """The value, and its gradient with respect to the arguments numbered by `argnums`: one sweep each way.
@@ -269,23 +283,20 @@ class Recording:
         plan = self._plans.get(argnums) if isinstance(argnums, int) else None
         if plan is None:
             plan = self._plan(argnums)
-        numbers, single, windows = plan
-        with self._lock:
-            program = self._run(leaves, 3, windows)
-            if program.scalar is not None:
-                value: Any = float(program.values[program.scalar])
-            else:
-                results = [program.read(x) for x in program.outputs]
-                if not has_aux and len(results) != 1:
-                    raise NonScalarError(f"a gradient needs one scalar result, the function returned {len(results)}")
-                value = pytree.unflatten(self._result_structure, results)
-            if single is not None:
-                return value, program.gradients[single].copy()
-            grads = tuple(self._gradient(program, n) for n in numbers)
-        return value, grads[0] if isinstance(argnums, int) else grads
+        return self._replay(leaves, 7 if has_aux else 3, plan.windows, self._value_and_gradient, plan, has_aux)
+
+    def _value_and_gradient(self, program: Program, plan: _Plan, has_aux: bool) -> tuple[Any, Any]:
+        if program.scalar is not None and not has_aux:
+            value: Any = float(program.values[program.scalar])
+        else:
+            value = program.result()
+        if plan.single is not None:
+            return value, program.gradients[plan.single].copy()
+        grads = tuple(self._gradient(program, n) for n in plan.numbers)
+        return value, grads if plan.several else grads[0]
 
     def _plan(self, argnums: int | Sequence[int]) -> _Plan:
-        numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        numbers = argument_numbers(argnums)
         nodes = self.spec.structure.parts
         for n in numbers:
             if not -len(nodes) <= n < len(nodes):
@@ -299,7 +310,7 @@ class Recording:
         if isinstance(argnums, int) and nodes[numbers[0]] is pytree.LEAF:
             leaf = self._owner.index(numbers[0])
             single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
-        plan = _Plan(numbers, single, None if wanted == everything else wanted)
+        plan = _Plan(numbers, not isinstance(argnums, int), single, None if wanted == everything else wanted)
         if isinstance(argnums, int):
             self._plans[argnums] = plan
         return plan

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapegrad.arguments import Spec, plain_key, spec_of
+from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
 from tapegrad.recording import Recording
 
 # A static argument that is another one at every call would fill the memory with recordings.
@@ -56,10 +56,14 @@ def value_and_grad(
 
     Raises NonScalarError, IntegerInputError, and what `record` raises.
 
+    What f takes from around it is part of the recording: numbers and arrays are those of the first call, random numbers
+    are drawn once. Pass as an argument what is to vary.
+
     >>> value_and_grad(lambda x, y: x * y)(2.0, 3.0)
     (6.0, 3.0)
     """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    numbers = argument_numbers(argnums)
+    argnums = numbers if isinstance(argnums, tuple | list) else numbers[0]
     positional = _Recordings(f, numbers)
     with_keywords = _Recordings(lambda *args: f(*args[:-1], **args[-1]), numbers, extra=1)
     quick: dict[Any, Recording] = {}

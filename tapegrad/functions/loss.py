@@ -8,11 +8,12 @@ import numpy as np
 
 from tapegrad.errors import LabelError, ShapeError
 from tapegrad.functions.reductions import mean, sum
-from tapegrad.functions.registry import structured
+from tapegrad.functions.registry import numbers_for_numbers, structured
 from tapegrad.layout import dense
 from tapegrad.value import Value, as_value, contiguous, handle, tape_of
 
 
+@numbers_for_numbers
 def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Value:
     """Softmax cross-entropy: ln(sum_j e^x_ij) - x_i,label_i, one fused operation.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.functions.registry import implements, only_default, structured, to_value
+from tapegrad.functions.registry import implements, numbers_for_numbers, only_default, structured, to_value
 from tapegrad.layout import Layout, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.value import Value, apply, contiguous
@@ -122,6 +122,7 @@ def ptp(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Val
     return max(x, axis, out, keepdims) - min(x, axis, out, keepdims)
 
 
+@numbers_for_numbers
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Value:
     """ln sum e^x over axes, without overflow.
 
@@ -154,6 +155,7 @@ def cumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Valu
     return _reduce("cumsum", x, axis, cumulative=True)
 
 
+@numbers_for_numbers
 def softmax(x: Any, axis: int = -1) -> Value:
     """e^x_i / sum_j e^x_j along an axis.
 
@@ -163,6 +165,7 @@ def softmax(x: Any, axis: int = -1) -> Value:
     return apply(BY_NAME["exp"], (log_softmax(x, axis),))
 
 
+@numbers_for_numbers
 def log_softmax(x: Any, axis: int = -1) -> Value:
     """x_i - ln sum_j e^x_j along an axis, without overflow.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,23 @@ def implements(*functions: Any) -> Callable[[Any], Any]:
         return handler
 
     return register
+
+
+def _holds_value(x: Any) -> bool:
+    if isinstance(x, np.ndarray):
+        return x.dtype == object
+    return isinstance(x, Value) or (isinstance(x, list | tuple) and any(map(_holds_value, x)))
+
+
+def numbers_for_numbers(function: Callable[..., Value]) -> Callable[..., Any]:
+    """Decorator: Values give a Value, and plain numbers or arrays give plain numbers, as with NumPy's functions."""
+
+    @functools.wraps(function)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        return result if _holds_value(args) or _holds_value(list(kwargs.values())) else result.data
+
+    return either
 
 
 def to_value(x: Any, what: str) -> Value:

@@ -6,11 +6,12 @@ Nothing here is recorded, but for the copy that some reshaping takes.
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import ShapeError, TapeFullError, UnsupportedError
 from tapegrad.functions.choosing import where
 from tapegrad.functions.registry import implements, to_value
 from tapegrad.layout import Layout, broadcast_shapes, broadcast_strides, normalize_axes, normalize_axis
@@ -85,6 +86,8 @@ def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Value:
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if broadcast_shapes([x.shape, shape], "broadcast_to") != shape:
         raise ShapeError(f"broadcast_to: shape {x.shape} cannot be shown as {shape}")
+    if math.prod(shape) >= 2**48:
+        raise TapeFullError(f"broadcast_to: an array of shape {shape} is larger than any tape (2147483648 slots)")
     return view(x, x._slot, Layout(shape, broadcast_strides(x._layout, shape)) if shape else None)
 
 

@@ -94,7 +94,8 @@ def right_answers(plan):
         for j in range(1, plan.classes):
             if v[a + j] > v[a + best]:
                 best = j
-        right += best == v[plan.y + i]
+        # NaN compares with nothing, and is no answer.
+        right += best == v[plan.y + i] and v[a + best] == v[a + best]
     return right
 
 

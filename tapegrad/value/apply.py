@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from tapegrad.errors import DTypeError, OperationError, TapeMismatchError, UnsupportedError
-from tapegrad.layout import broadcast_shapes, broadcast_strides, dense, merge_axes
+from tapegrad.layout import FlagLayout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
 from tapegrad.ops import BY_NAME, Elementwise
 from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, UNIFORM
 from tapegrad.tape import Tape, current_tape
@@ -18,6 +18,10 @@ from tapegrad.value.handle import HANDLERS, Handle, handle
 if TYPE_CHECKING:
     from tapegrad.value.value import Value
 
+# Operations whose results are truth values; and moving them about changes nothing.
+TRUTHS = frozenset(
+    ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor")
+)
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
@@ -45,7 +49,8 @@ def as_value(x: Any, tape: Tape, what: str) -> Value:
         )
     if array.ndim == 0:
         return _constant(tape, float(array))
-    return handle(tape, tape.leaf(array, array.size, False), dense(array.shape))
+    layout = flags(dense(array.shape)) if array.dtype.kind == "b" else dense(array.shape)
+    return handle(tape, tape.leaf(array, array.size, False), layout)
 
 
 def _constant(tape: Tape, number: float) -> Value:
@@ -90,6 +95,8 @@ def apply(operation: Elementwise, args: Sequence[Any]) -> Value:
     tape = tape_of(args)
     values = [as_value(x, tape, operation.name) for x in args]
     layouts = [v._layout for v in values]
+    if all(layout.__class__ is FlagLayout for layout in layouts):
+        operation = _logic(operation)
     if all(layout is None for layout in layouts):
         if operation.arity < 3:
             slot = tape.scalar(operation.opcode, values[0]._slot, values[-1]._slot)
@@ -98,7 +105,17 @@ def apply(operation: Elementwise, args: Sequence[Any]) -> Value:
     else:
         shape = broadcast_shapes([v.shape for v in values], operation.name)
     slot = _record_run(tape, operation.opcode, shape, values)
-    return handle(tape, slot, dense(shape) if shape else None)
+    layout = dense(shape) if shape else None
+    return handle(tape, slot, flags(layout) if operation.name in TRUTHS else layout)
+
+
+def _logic(operation: Elementwise) -> Elementwise:
+    """What an operation on arrays of truth values is: NumPy adds them by `or`, and refuses to subtract them."""
+    if operation.name in ("subtract", "negative"):
+        raise UnsupportedError(f"{operation.name} of truth values is not defined: use ~ or ^, or multiply by 1.0 first")
+    name = {"add": "logical_or", "multiply": "logical_and", "maximum": "logical_or", "minimum": "logical_and"}
+    row: Elementwise = BY_NAME[name.get(operation.name, operation.name)]
+    return row
 
 
 def _record_run(tape: Tape, opcode: int, shape: tuple[int, ...], values: list[Value]) -> int:

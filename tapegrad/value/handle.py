@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapegrad.layout import Layout
+from tapegrad.layout import FlagLayout, Layout, flags
 from tapegrad.tape import Tape
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def handle(tape: Tape, slot: int, layout: Layout | None) -> Value:
 
 def view(of: Handle, slot: int, layout: Layout | None) -> Value:
     """Another handle to the same numbers; nothing is recorded."""
+    if of._layout.__class__ is FlagLayout:
+        layout = flags(layout)
     value: Value = _new(_class)
     value._tape = of._tape
     value._page = of._page

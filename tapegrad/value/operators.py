@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from tapegrad.errors import UnsupportedError
 from tapegrad.ops import BY_NAME, Elementwise, Operation
 from tapegrad.value.apply import apply, power
 from tapegrad.value.handle import HANDLERS, Handle
@@ -129,9 +130,14 @@ class Operators(Handle):
     __xor__ = _binary_operator("logical_xor")
 
     def __hash__(self) -> int:
+        if self._tape.recording and not self._tape.finished:
+            # `x in {1.0}` would compare identities, and a replay would not notice.
+            raise UnsupportedError("a Value cannot be hashed inside a recorded function: compare numbers by ==")
         return id(self)
 
     def __invert__(self) -> Value:
+        if self._tape.kind(self._slot) != "b":
+            raise UnsupportedError("~ is for truth values: comparisons and boolean arrays")
         return self == 0.0
 
     def __pow__(self, other: Any) -> Value:

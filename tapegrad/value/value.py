@@ -102,7 +102,7 @@ class Value(Operators, Views, Protocol):
             raise DTypeError(f"`{what}` must be real numbers, not {array.dtype}")
         if array.shape != self.shape:
             if array.ndim:
-                raise ShapeError(f"`{what}` of shape {array.shape} was assigned to a Value of shape {self.shape}")
+                raise ShapeError(f"`{what}` has shape {array.shape}, the Value has shape {self.shape}")
             array = np.broadcast_to(array, self.shape)
         return array
 
