@@ -276,12 +276,22 @@ def passive_rows() -> np.ndarray:
     return _passive
 
 
-_inlined = np.zeros(0, bool)
+# float32 tapes hold arrays rather than scalar code: there only these have branches, and half the compiling is saved.
+_IN_FLOAT32 = ("add", "subtract", "multiply", "divide", "negative", "square")
 
 
-def has_kernel(opcodes: np.ndarray) -> np.ndarray:
+def is_inlined(row: Operation, dtype: np.dtype) -> bool:
+    """Whether an operation's scalar form has a branch of its own in the sweeps of a dtype."""
+    return getattr(row, "inline", False) and (dtype == np.float64 or row.name in _IN_FLOAT32)
+
+
+_branched: dict[np.dtype, np.ndarray] = {}
+
+
+def has_kernel(opcodes: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Which instructions are carried out by a kernel: runs, and scalar operations without a branch in the sweeps."""
-    global _inlined
-    if len(_inlined) < len(TABLE):
-        _inlined = np.array([getattr(row, "inline", True) for row in TABLE], bool)
-    return (opcodes >= RUN) | ~_inlined[opcodes % RUN]
+    branched = _branched.get(dtype)
+    if branched is None or len(branched) < len(TABLE):
+        rows = [is_inlined(row, dtype) or type(row) is Operation for row in TABLE]
+        branched = _branched[dtype] = np.array(rows, bool)
+    return (opcodes >= RUN) | ~branched[opcodes % RUN]

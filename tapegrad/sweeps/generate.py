@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.ops import RUN, TABLE, Elementwise, Operation, Structured, record
+from tapegrad.ops import RUN, TABLE, Elementwise, Operation, Structured, is_inlined, record
 from tapegrad.sweeps import marks
 from tapegrad.sweeps.source import Module
 
@@ -82,7 +82,7 @@ class _Fill(ast.NodeTransformer):
         return chain
 
     def branches(self, sweep: str) -> list[tuple[int, list[str]]]:
-        rows = [row for row in TABLE if isinstance(row, Elementwise) and row.inline]
+        rows = [row for row in TABLE if isinstance(row, Elementwise) and is_inlined(row, self.module.dtype)]
         return [(row.opcode, _SCALAR[sweep](self.module, row)) for row in rows]
 
 

@@ -258,7 +258,7 @@ class Tape:
                 self.values[at] = data
             else:
                 self.values[at : at + data.size] = data.reshape(-1)
-        self.needs_new |= set(np.unique(ops[has_kernel(ops)] % RUN).tolist()) - self.needs
+        self.needs_new |= set(np.unique(ops[has_kernel(ops, self.dtype)] % RUN).tolist()) - self.needs
         self.length += n_new
         self.side_length += len(records)
         self.slots += n_slots
