@@ -66,6 +66,7 @@ def train(chosen, data, progress):
     training = nn.Training(model, optimizer, "cross_entropy", batch_size=chosen.batch, threads=chosen.threads)
     rng = np.random.default_rng(chosen.seed)
     print(model)
+    print("the first epoch on a new machine compiles for some ten seconds; later runs find the code in the cache")
     history = []
     bar = progress(range(chosen.epochs), unit="epoch", file=sys.stderr)
     for _ in bar:
@@ -82,7 +83,7 @@ def draw(path, history, logits, data):
     """Curves, confusion matrix and the worst-read digits, as one picture."""
     import matplotlib.pyplot as plt
     import numpy as np
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
     ink, blue, orange, grey = "#22252b", "#2f6db5", "#d9742b", "#8a919c"
     plt.rcParams.update({"font.size": 10, "text.color": ink, "axes.edgecolor": grey, "axes.labelcolor": ink})
@@ -101,13 +102,15 @@ def draw(path, history, logits, data):
     axes.set(title="Training loss (cross-entropy)", yscale="log")
     axes.tick_params(labelbottom=False)
     lower = figure.add_subplot(curves[1], sharex=axes)
-    for share, colour, name in ((1 - accuracy, blue, "training"), (1 - test, orange, "test")):
+    for share, colour, name in ((1 - accuracy, blue, "training, over the epoch"), (1 - test, orange, "test, after it")):
         lower.plot(epochs, share, color=colour, marker="o", markersize=4, label=name)
         lower.annotate(f"{share[-1]:.2%}", (epochs[-1], share[-1]), xytext=(8, 0), textcoords="offset points",
                        color=colour, va="center", fontsize=9)  # fmt: skip
     lower.set(title="Share of digits misread", xlabel="epoch", yscale="log")
-    lower.yaxis.set_major_formatter(PercentFormatter(1.0))
-    lower.yaxis.set_minor_formatter("")
+    for a, text in ((axes, lambda y, _: f"{y:g}"), (lower, lambda y, _: f"{100 * y:g} %")):
+        a.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        a.yaxis.set_major_formatter(FuncFormatter(text))
+        a.yaxis.set_minor_formatter("")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     lower.legend(frameon=False)
     for a in (axes, lower):

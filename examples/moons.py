@@ -145,7 +145,9 @@ def draw(path, scores, xs, ys, points, sides, losses):
     left.contour(xs, ys, scores, levels=[-1, 0, 1], colors="#22252b", **lines)
     for side, colour in ((-1, "#5b3a8c"), (1, "#c7641c")):
         which = sides == side
-        left.scatter(*points[which].T, s=34, color=colour, edgecolors="white", linewidths=0.7, zorder=3)
+        left.scatter(*points[which].T, s=34, color=colour, edgecolors="white", linewidths=0.7, zorder=3,
+                     label=f"moon {side:+d}")  # fmt: skip
+    left.legend(loc="upper right", fontsize=9)
     left.set(title="Decision boundary, and margins of the hinge loss", xlabel="x", ylabel="y", aspect="equal")
     right.plot(np.arange(1, len(losses) + 1), losses, color="#2f6db5")
     right.set(title="Loss", xlabel="step", yscale="log")
