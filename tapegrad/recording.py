@@ -67,7 +67,6 @@ class Program:
         rows = needed_for(tape, mark)
         # The inputs were recorded first; they stay whether they are used or not.
         rows = np.append(np.arange(n_inputs), rows[rows >= n_inputs])
-        slots = int(sum(np.prod(i.shape, dtype=int) for i in inputs))
         tape.keep(rows)
         tape.activate()
         tape.finish()
@@ -81,7 +80,6 @@ class Program:
         self.values = tape.values[: tape.slots + SCRATCH].copy()
         tape.values = self.values
         self.adjoints = np.zeros_like(self.values)
-        self.n_inputs = slots
         self.outputs = [
             _Output(x._places(), x.shape, None) if isinstance(x, Value) and x.size else _Output(None, np.shape(x), x)
             for x in outputs
@@ -133,8 +131,10 @@ class Program:
     def read(self, output: _Output) -> Any:
         """The number or array of an output, after a sweep."""
         if output.places is None:
-            empty = isinstance(output.constant, Value)
-            return np.zeros(output.shape, self.values.dtype) if empty else output.constant
+            if isinstance(output.constant, Value):
+                return np.zeros(output.shape, self.values.dtype)
+            # A copy: whoever changes what one call returned must not change what the next one returns.
+            return output.constant.copy() if isinstance(output.constant, np.ndarray) else output.constant
         if not output.shape:
             return float(self.values[output.places[0]])
         return self.values[output.places].reshape(output.shape)

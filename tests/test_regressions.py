@@ -97,3 +97,10 @@ def test_plain_numbers_give_plain_numbers():
     assert isinstance(tg.logsumexp([0.0, 1.0]), float)
     assert isinstance(tg.cross_entropy(x, [1]), float)
     assert isinstance(tg.softmax(Value(x)), Value)
+
+
+def test_results_that_do_not_depend_on_the_inputs_are_copies():
+    c = np.ones(2)
+    r = tg.record(lambda x: (x * 2.0, c), 1.0)
+    r(1.0)[1][0] = 9.0
+    assert r(1.0)[1].tolist() == [1.0, 1.0]
