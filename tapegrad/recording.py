@@ -22,13 +22,13 @@ from tapegrad.errors import (
     ShapeError,
     StructureError,
 )
-from tapegrad.layout import dense, flags
 from tapegrad.ops import passive_rows
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
 from tapegrad.sweeps.analysis import activate
 from tapegrad.tape import EXPECT, LEAF, Tape, operand_error, recording_on
 from tapegrad.tape.collect import needed_for
-from tapegrad.value import Value, as_value, handle
+from tapegrad.value import Value, as_value
+from tapegrad.value import leaf as put_leaf
 
 _EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
 
@@ -183,13 +183,7 @@ class Recording:
                 if not isinstance(leaf, Input):
                     arguments.append(x)
                     continue
-                data: Any = x if leaf.shape else float(x)
-                n = int(np.prod(leaf.shape, dtype=int))
-                slot = tape.leaf(data, n, wanted)
-                if leaf.dtype.kind != "f":
-                    tape.kinds[slot] = "b" if leaf.dtype.kind == "b" else "i"
-                layout = dense(leaf.shape) if leaf.shape else None
-                arguments.append(handle(tape, slot, flags(layout) if leaf.dtype.kind == "b" else layout))
+                arguments.append(put_leaf(tape, np.asarray(x), wanted))
             result = self.f(*pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]

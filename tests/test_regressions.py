@@ -104,3 +104,20 @@ def test_results_that_do_not_depend_on_the_inputs_are_copies():
     r = tg.record(lambda x: (x * 2.0, c), 1.0)
     r(1.0)[1][0] = 9.0
     assert r(1.0)[1].tolist() == [1.0, 1.0]
+
+
+def test_what_a_refused_label_would_have_given_is_nan_and_not_what_stood_there():
+    labels = Value(np.array([0, 5]), requires_grad=False)
+    loss = tg.cross_entropy(Value(np.zeros((2, 3))), labels)
+    after = loss * 2.0
+    with pytest.raises(tg.errors.LabelError):
+        loss.item()
+    assert np.isnan(loss.item()) and np.isnan(after.item())
+    assert (Value(2.0) * 3.0).item() == 6.0
+
+
+def test_truth_values_given_as_a_value_are_truth_values():
+    mask = Value(np.array([True, False, True]), requires_grad=False)
+    x = Value([1.0, 2.0, 3.0])
+    assert (mask + mask).tolist() == [1.0, 0.0, 1.0]
+    assert x[mask].tolist() == [1.0, 3.0]

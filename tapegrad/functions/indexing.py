@@ -10,9 +10,9 @@ import numpy as np
 
 from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
 from tapegrad.functions.registry import implements, only_default, structured, to_value
-from tapegrad.layout import dense, normalize_axis
+from tapegrad.layout import normalize_axis
 from tapegrad.tape import Tape
-from tapegrad.value import Value, as_value, contiguous, handle
+from tapegrad.value import Value, as_value, contiguous, leaf
 
 
 def _gather(x: Value, indices: Value, outer: int, size: int, inner: int, shape: Sequence[int]) -> Value:
@@ -27,8 +27,7 @@ def _gather_flat(x: Value, places: np.ndarray) -> Value:
 
 
 def _whole_numbers(tape: Tape, array: np.ndarray) -> Value:
-    slot = tape.leaf(array, array.size, False)
-    return handle(tape, slot, dense(array.shape) if array.ndim else None)
+    return leaf(tape, array)
 
 
 @implements("advanced_index")

@@ -9,8 +9,7 @@ import numpy as np
 from tapegrad.errors import LabelError, ShapeError
 from tapegrad.functions.reductions import mean, sum
 from tapegrad.functions.registry import numbers_for_numbers, structured
-from tapegrad.layout import dense
-from tapegrad.value import Value, as_value, contiguous, handle, tape_of
+from tapegrad.value import Value, as_value, contiguous, leaf, tape_of
 
 
 @numbers_for_numbers
@@ -38,8 +37,7 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Value:
         )
     classes = logits.shape[-1]
     if not isinstance(labels, Value):
-        labels = _checked_labels(np.asarray(labels), classes)
-        labels = handle(tape, tape.leaf(labels, labels.size, False), dense(labels.shape))
+        labels = leaf(tape, _checked_labels(np.asarray(labels), classes))
     losses = structured(
         "cross_entropy", tape, logits.shape[:-1], [logits, contiguous(labels)], [labels.size, classes]
     )

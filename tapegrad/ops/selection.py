@@ -40,6 +40,10 @@ logical_xor = binary("logical_xor", "z = [x or y, not both]", ufunc=np.logical_x
     value=lambda x, y: 1.0 if (x != 0.0) != (y != 0.0) else 0.0,
     partials=lambda x, y, z: (0.0, 0.0))
 
+# Operations whose results are truth values.
+TRUTHS = frozenset(row.name for row in (
+    less, less_equal, greater, greater_equal, equal, not_equal, logical_and, logical_or, logical_xor))
+
 # A NaN operand makes the result NaN, as in NumPy. A tie is shared equally, as in a maximum over an axis.
 maximum = binary("maximum", "z = max(x, y)", inline=True, ufunc=np.maximum,
     value=lambda x, y: x if x > y or x != x else y,

@@ -54,6 +54,13 @@ def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exce
     return IndexRangeError(f"index {float(numbers[i]):.16g} at position {i} is out of range for an axis of size {size}")
 
 
+def refused(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
+    """`operand_error`, with NaN put where the instruction would have put its results."""
+    n = int(row[3]) if row[0] >= RUN else 1
+    values[row[1] : row[1] + n] = np.nan
+    return operand_error(row, side, values)
+
+
 def check_editable(tape: Any, row: np.ndarray) -> None:
     """Raise InPlaceError unless the instruction is a leaf whose numbers may be assigned."""
     if tape.recording:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from tapegrad.ops import BY_NAME, RUN
+from tapegrad.ops.selection import TRUTHS
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.faults import operand_slots
 
-_COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
-_FLAGS = {BY_NAME[name].opcode for name in (*_COMPARISONS, "logical_and", "logical_or", "logical_xor")}
+_FLAGS = {BY_NAME[name].opcode for name in TRUTHS}
 _GATHER = BY_NAME["gather"].opcode
 _MOVES = {_GATHER, BY_NAME["copy"].opcode, BY_NAME["detach"].opcode, BY_NAME["concatenate"].opcode}
 

@@ -35,7 +35,7 @@ from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import GONE, Addresses, place_records
 from tapegrad.tape.collect import collect, forget_names, grown, keep
-from tapegrad.tape.faults import check_editable, check_unedited, operand_error
+from tapegrad.tape.faults import check_editable, check_unedited, refused
 from tapegrad.tape.kinds import kind_at
 
 MAX_SLOTS = 2**31
@@ -309,9 +309,9 @@ class Tape:
         code = self.code[self.evaluated : self.length]
         failed = sweeps.sweep(code, self.side, self.values, self.values, _EMPTY[self.dtype], -1, 1)
         if failed >= 0 and code[failed, 0] != EXPECT:
-            row = self.evaluated + failed
-            self.evaluated = self.length
-            raise operand_error(self.code[row], self.side, self.values)
+            # What follows is computed from its NaN when somebody looks.
+            self.evaluated += failed + 1
+            raise refused(code[failed], self.side, self.values)
         self.evaluated = self.length
 
     def activate(self) -> None:

@@ -5,7 +5,7 @@
 """
 
 from tapegrad.value.apply import apply, as_value, contiguous, tape_of
-from tapegrad.value.handle import HANDLERS, handle, view
+from tapegrad.value.handle import HANDLERS, handle, leaf, view
 from tapegrad.value.value import Value
 
-__all__ = ["HANDLERS", "Value", "apply", "as_value", "contiguous", "handle", "tape_of", "view"]
+__all__ = ["HANDLERS", "Value", "apply", "as_value", "contiguous", "handle", "leaf", "tape_of", "view"]

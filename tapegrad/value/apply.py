@@ -12,16 +12,13 @@ from tapegrad.errors import DTypeError, OperationError, TapeMismatchError, Unsup
 from tapegrad.layout import FlagLayout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
 from tapegrad.ops import BY_NAME, Elementwise
 from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, UNIFORM
+from tapegrad.ops.selection import TRUTHS
 from tapegrad.tape import Tape, current_tape
-from tapegrad.value.handle import HANDLERS, Handle, handle
+from tapegrad.value.handle import HANDLERS, Handle, handle, leaf
 
 if TYPE_CHECKING:
     from tapegrad.value.value import Value
 
-# Operations whose results are truth values; and moving them about changes nothing.
-TRUTHS = frozenset(
-    ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_xor")
-)
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
@@ -49,8 +46,7 @@ def as_value(x: Any, tape: Tape, what: str) -> Value:
         )
     if array.ndim == 0:
         return _constant(tape, float(array))
-    layout = flags(dense(array.shape)) if array.dtype.kind == "b" else dense(array.shape)
-    return handle(tape, tape.leaf(array, array.size, False), layout)
+    return leaf(tape, array)
 
 
 def _constant(tape: Tape, number: float) -> Value:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapegrad.layout import FlagLayout, Layout, flags
+from tapegrad.layout import FlagLayout, Layout, dense, flags
 from tapegrad.tape import Tape
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ def view(of: Handle, slot: int, layout: Layout | None) -> Value:
     value._slot = slot
     value._layout = layout
     return value
+
+
+def leaf(tape: Tape, array: np.ndarray, wants_grad: bool = False) -> Value:
+    """Given numbers on a tape, which remembers where they were integers or truth values."""
+    slot = tape.leaf(array if array.ndim else float(array), array.size, wants_grad)
+    layout: Layout | None = dense(array.shape) if array.ndim else None
+    if array.ndim and array.dtype.kind in "iub":
+        tape.kinds[slot] = "b" if array.dtype.kind == "b" else "i"
+    return handle(tape, slot, flags(layout) if array.dtype.kind == "b" else layout)
 
 
 class Handle:

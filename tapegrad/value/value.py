@@ -14,11 +14,10 @@ from tapegrad.errors import (
     ShapeError,
     UnsupportedError,
 )
-from tapegrad.layout import dense
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import EXPECT, current_tape
 from tapegrad.value.apply import apply
-from tapegrad.value.handle import handle_class
+from tapegrad.value.handle import handle_class, leaf
 from tapegrad.value.numbers import numbers
 from tapegrad.value.operators import Operators, add_method
 from tapegrad.value.protocol import Protocol
@@ -58,14 +57,8 @@ class Value(Operators, Views, Protocol):
             raise IntegerInputError(
                 f"an array of {array.dtype} has no gradient: write Value(x.astype(float)) or requires_grad=False"
             )
-        tape = current_tape(dtype)
-        layout = dense(array.shape) if array.ndim else None
-        self._slot = tape.leaf(array if array.ndim else float(array), array.size, bool(requires_grad))
-        if array.dtype.kind in "iub" and array.ndim:
-            tape.kinds[self._slot] = "b" if array.dtype.kind == "b" else "i"
-        self._tape = tape
-        self._page = tape.page
-        self._layout = layout
+        made = leaf(current_tape(dtype), array, bool(requires_grad))
+        self._tape, self._page, self._slot, self._layout = made._tape, made._page, made._slot, made._layout
         if label:
             self.label = label
 
