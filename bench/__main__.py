@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import machine, memory, start
 from bench.compare import set_up_table, table
 from bench.run import MODULES
+from bench.second_order import ratio_table
 
 HERE = Path(__file__).parent
 TITLES = {
@@ -21,8 +22,12 @@ TITLES = {
     "scalar_mlp": "micrograd's case",
     "mnist": "MNIST step",
     "mnist_epoch": "MNIST epoch",
+    "sparse": "Sparse derivatives",
+    "second_order": "Hessian times vector",
 }
 THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
+# What a module has to say of its rows beside the times.
+MORE = {"second_order": ratio_table}
 
 
 def run(module: str, threads: int, rounds: int) -> list[dict]:
@@ -54,7 +59,8 @@ def main() -> None:
         else:
             threads = THREADS.get(module, (1,))
             rows = [row for n in threads for row in run(module, n, options.rounds)]
-            parts.append(f"## {TITLES[module]}\n\n{table(rows)}\n\n{set_up_table(rows)}".rstrip())
+            tables = [table(rows), MORE[module](rows) if module in MORE else "", set_up_table(rows)]
+            parts.append("\n\n".join([f"## {TITLES[module]}", *filter(None, tables)]))
         print(parts[-1], end="\n\n", flush=True)
     options.output.write_text("\n\n".join(parts) + "\n")
 

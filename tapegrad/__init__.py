@@ -5,7 +5,20 @@ from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, s
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.recording import Recording, record
 from tapegrad.tape import Tape, current_tape
-from tapegrad.transforms import grad, value_and_grad
+from tapegrad.transforms import (
+    elementwise_grad,
+    grad,
+    hessian,
+    hvp,
+    jacfwd,
+    jacobian,
+    jacrev,
+    jvp,
+    linearize,
+    make_hvp,
+    value_and_grad,
+    vjp,
+)
 from tapegrad.value import Value
 
 # Operations that NumPy does not have. NumPy's own functions work on Values as they are.
@@ -26,14 +39,23 @@ __all__ = [
     "cross_entropy",
     "current_tape",
     "draw",
+    "elementwise_grad",
     "erf",
     "errors",
     "gelu",
     "grad",
+    "hessian",
+    "hvp",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
+    "jvp",
     "leaky_relu",
+    "linearize",
     "listing",
     "log_softmax",
     "logsumexp",
+    "make_hvp",
     "ops",
     "record",
     "relu",
@@ -42,4 +64,5 @@ __all__ = [
     "softplus",
     "stack",
     "value_and_grad",
+    "vjp",
 ]

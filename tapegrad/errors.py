@@ -18,6 +18,9 @@ __all__ = [
     "LabelError",
     "NonScalarError",
     "OperationError",
+    "RecordingWarning",
+    "SingularError",
+    "CheckError",
     "ShapeError",
     "StaleValueError",
     "StructureError",
@@ -107,3 +110,15 @@ class ExtraMissingError(TapegradError, ImportError):
 
 class GuardError(TapegradError, RuntimeError):
     """A function takes another branch each time it is recorded, at the same inputs."""
+
+
+class SingularError(TapegradError, ValueError):
+    """An implicit function has no derivative where its system of equations is singular."""
+
+
+class CheckError(TapegradError, AssertionError):
+    """A derivative is not what differences say it is; the message names the argument, the direction and both numbers."""
+
+
+class RecordingWarning(UserWarning):
+    """A function is recorded again and again, or recorded differently at each call."""

@@ -79,6 +79,12 @@ def flatten(x: Any) -> tuple[list[Any], Any]:
     return leaves, visit(x)
 
 
+def flatten_once(x: Any) -> tuple[tuple[Any, ...], Node | None]:
+    """The children of a container, and how it was built; nothing for a leaf."""
+    found = _children(x)
+    return ((), None) if found is None else (found[0], Node(type(x), found[1], ()))
+
+
 def unflatten(structure: Any, leaves: Any) -> Any:
     """Put leaves together again.
 

@@ -1,4 +1,8 @@
-"""`grad` and `value_and_grad`: recorded at the first call, replayed afterwards."""
+"""Derivatives of functions: recorded at the first call and replayed afterwards, or written on the tape of their arguments.
+
+Called with plain numbers, a derivative is computed by sweeps. Called with Values, or inside a function that is being
+recorded, it is written there as instructions, so that derivatives nest.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tapegrad.adjoint import functions
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
-from tapegrad.recording import Recording
+from tapegrad.recording import Recording, Unrecorded, on_tape, record
+from tapegrad.tape import recording_tape
 
 # A static argument that is another one at every call would fill the memory with recordings.
 MAX_RECORDINGS = 128
@@ -52,7 +58,8 @@ def value_and_grad(
         has_aux: whether f returns more than the number to differentiate.
 
     The first call for given shapes, dtypes and static arguments records f; later ones replay. At most 128 recordings
-    are kept. Keyword arguments are passed on, and not differentiated.
+    are kept. Keyword arguments are passed on, and not differentiated. Called with Values, or while a function is being
+    recorded, it calls f and writes the derivative on the tape, where it can be differentiated again.
 
     Raises NonScalarError, IntegerInputError, and what `record` raises.
 
@@ -65,25 +72,25 @@ def value_and_grad(
     numbers = argument_numbers(argnums)
     argnums = numbers if isinstance(argnums, tuple | list) else numbers[0]
     positional = _Recordings(f, numbers)
-    with_keywords = _Recordings(lambda *args: f(*args[:-1], **args[-1]), numbers, extra=1)
+    with_keywords = _Recordings(_keywords_last(f), numbers, extra=1)
     quick: dict[Any, Recording] = {}
 
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
-        plain = None if kwargs else plain_key(args)
+        plain = None if kwargs or recording_tape() is not None else plain_key(args)
         if plain is not None:
             recording = quick.get(plain)
             if recording is None:
                 recording = _keep(quick, plain, positional.at(args)[0])
             return recording.evaluate(args, argnums, has_aux)
+        if on_tape((args, kwargs)):
+            return functions.value_and_grad(f, args, argnums, has_aux, kwargs)
         if kwargs:
             # One more argument, never differentiated.
-            wanted = tuple(n % len(args) if args and -len(args) <= n < 0 else n for n in numbers)
-            if any(not 0 <= n < len(args) for n in wanted):
-                raise IndexError(f"argnums is {argnums}, the call has {len(args)} positional arguments")
+            wanted = functions.checked(numbers, len(args))
             recording, leaves = with_keywords.at((*args, kwargs))
-            return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else wanted, has_aux)
+            return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
         recording, leaves = positional.at(args)
         return recording.evaluate(leaves, argnums, has_aux)
 
@@ -96,6 +103,8 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     >>> import numpy as np
     >>> grad(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
     array([2., 4.])
+    >>> grad(grad(lambda x: x**3))(2.0)
+    12.0
     """
     both = value_and_grad(f, argnums, has_aux)
 
@@ -105,3 +114,178 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
         return (result, value[1]) if has_aux else result
 
     return gradient
+
+
+def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of f's arguments that asks something of f's recording, or does it on the tape of its arguments."""
+    numbers = argument_numbers(argnums)
+    own: Any = numbers if isinstance(argnums, tuple | list) else numbers[0]
+    positional, with_keywords = _Recordings(f, numbers), _Recordings(_keywords_last(f), numbers, extra=1)
+
+    @functools.wraps(f)
+    def derivative(*args: Any, **kwargs: Any) -> Any:
+        known, wanted = positional, own
+        if kwargs:
+            # One more argument, never differentiated.
+            checked = functions.checked(numbers, len(args))
+            known, wanted = with_keywords, checked[0] if isinstance(own, int) else tuple(checked)
+            args = (*args, kwargs)
+        recording = Unrecorded(known.f) if on_tape(args) else known.at(args)[0]
+        return what(recording, args, wanted)
+
+    return derivative
+
+
+def _keywords_last(f: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args: f(*args[:-1], **args[-1])
+
+
+def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
+    """A function that computes the Jacobian J of f, J[i, j] = d f_i / d x_j.
+
+    Args:
+        f: returns an array, a number, or a nested structure of them.
+        argnums: the argument, or arguments, to differentiate with respect to.
+        sparse: whether to return one `scipy.sparse.csr_array`, (outputs, inputs), all outputs and all elements of the
+            arguments numbered one after the other. Its pattern is found once a recording, and the columns or rows
+            that share nothing are swept together.
+
+    The result has, for each output of shape S and each argument of shape T, an array of shape S + T; nested as the
+    outputs, and within them as the arguments. From the outputs back where there are no more outputs than inputs, else
+    from the inputs forward; several directions go in one pass.
+
+    Raises IntegerInputError, and what `record` raises.
+
+    >>> import numpy as np
+    >>> jacobian(lambda x: x[1:] * x[:-1])(np.array([1.0, 2.0, 3.0]))
+    array([[2., 1., 0.],
+           [0., 3., 2.]])
+    >>> jacobian(lambda x: x * x, sparse=True)(np.arange(3.0)).toarray().diagonal()
+    array([0., 2., 4.])
+    """
+    return _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse))
+
+
+def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """`jacobian`, from the outputs back: one adjoint for each output.
+
+    >>> import numpy as np
+    >>> jacrev(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
+    array([2., 4.])
+    """
+    return _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own))
+
+
+def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """`jacobian`, from the inputs forward: one tangent for each input.
+
+    >>> import numpy as np
+    >>> jacfwd(lambda t: np.stack([np.cos(t), np.sin(t)]))(0.0)
+    array([-0.,  1.])
+    """
+    return _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
+
+
+def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
+    """A function that computes the Hessian H of a scalar f, H[i, j] = d2 f / dx_i dx_j.
+
+    The gradient is recorded as a program of its own, and its Jacobian taken forward. For an argument of shape T the
+    result has shape T + T; for nested arguments it is nested twice. With `sparse` it is one `scipy.sparse.csr_array`
+    over all elements of the arguments numbered, from a star colouring of its pattern.
+
+    Raises NonScalarError, IntegerInputError, and what `record` raises.
+
+    >>> import numpy as np
+    >>> hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 3.0]))
+    array([[6., 2.],
+           [2., 0.]])
+    """
+    return _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse))
+
+
+def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Callable[[Any], Any]]:
+    """A function of f's arguments that returns the function v -> H v, H being the Hessian of f there.
+
+    >>> import numpy as np
+    >>> product = make_hvp(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 3.0]))
+    >>> product(np.array([1.0, 0.0]))
+    array([6., 2.])
+    """
+    return _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own))
+
+
+def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The derivative of a function that works element by element, at every element: the gradient of the sum of f.
+
+    >>> import numpy as np
+    >>> elementwise_grad(np.sin)(np.array([0.0, np.pi])).round(6)
+    array([ 1., -1.])
+    """
+
+    def total(*args: Any, **kwargs: Any) -> Any:
+        result = f(*args, **kwargs)
+        return result.sum() if hasattr(result, "sum") and getattr(result, "shape", ()) else result
+
+    return grad(functools.wraps(f)(total), argnums)
+
+
+def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """The value of f, and the function from a cotangent w of its result to w'J, a cotangent for each primal.
+
+    f is called once. The pullback may be called any number of times; it gives a tuple with one entry for each primal,
+    nested as it is, and None in place of what is no float.
+
+    Raises what `record` raises; the pullback ShapeError, StructureError for a cotangent that does not match the result.
+
+    >>> value, pullback = vjp(lambda x, y: x * y, 2.0, 3.0)
+    >>> value, pullback(1.0)
+    (6.0, (3.0, 2.0))
+    """
+    return functions.vjp(f, primals) if on_tape(primals) else record(f, *primals).vjp(*primals)
+
+
+def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """The value of f, and its derivative J v along tangents v, one for each primal. f is called once.
+
+    A tangent is nested as its primal; None stands for zero. Raises ShapeError, StructureError for tangents that do not
+    match, and what `record` raises.
+
+    >>> jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 10.0))
+    (6.0, 23.0)
+    """
+    if on_tape((primals, tangents)):
+        return functions.jvp(f, primals, tangents)
+    return record(f, *primals).jvp(primals, tangents)
+
+
+def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """The value of f, and the function from tangents, one for each primal, to the derivative along them.
+
+    f is called once, however many tangents follow. Raises what `jvp` raises.
+
+    >>> value, push = linearize(lambda x, y: x * y, 2.0, 3.0)
+    >>> push(1.0, 0.0), push(0.0, 1.0)
+    (3.0, 2.0)
+    """
+    return (Unrecorded(f) if on_tape(primals) else record(f, *primals)).linearize(*primals)
+
+
+def hvp(
+    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None
+) -> Any:
+    """The Hessian of a scalar f times tangents: the derivative of its gradient along them, forward over reverse.
+
+    Args:
+        primals: the arguments.
+        tangents: one for each argument that is differentiated.
+        argnums: those arguments; by default all that hold nothing but floats.
+
+    Returns the product, nested as the primal; a tuple for several. Raises NonScalarError, ShapeError, StructureError.
+
+    >>> import numpy as np
+    >>> hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 1.0]),))
+    array([ 6., 12.])
+    """
+    if on_tape((primals, tangents)):
+        return functions.hvp(f, primals, tangents, argnums)
+    return record(f, *primals).hvp(primals, tangents, argnums)

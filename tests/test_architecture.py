@@ -21,18 +21,27 @@ FLOORS = {
     "value": 4,
     "functions": 4,
     "arguments": 5,
-    "recording": 5,
-    "transforms": 6,
-    "native": 7,
-    "sparse": 7,
-    "njit": 7,
-    "inspect": 7,
-    "nn": 7,
-    "optim": 7,
-    "data": 7,
+    "adjoint": 5,
+    "program": 5,
+    "sparse": 6,
+    "recording": 7,
+    "transforms": 8,
+    "calls": 8,
+    "flow": 8,
+    "checking": 9,
+    "native": 9,
+    "njit": 9,
+    "inspect": 9,
+    "nn": 9,
+    "optim": 9,
+    "optimize": 9,
+    "data": 9,
 }
 ROOT = "tapegrad"
-DOCUMENTED = ["tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.data"]
+DOCUMENTED = [
+    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.data",
+    "tapegrad.sparse",
+]  # fmt: skip
 MAX_LINES = 400
 
 

@@ -14,7 +14,7 @@ from tapegrad.layout import dense
 from tapegrad.ops import BY_NAME
 from tapegrad.ops.record import STRUCTURED
 from tapegrad.tape import Tape
-from tapegrad.value import HANDLERS, Value, as_value, handle, tape_of
+from tapegrad.value import HANDLERS, Value, as_value, handle, operand, tape_of
 
 
 def implements(*functions: Any) -> Callable[[Any], Any]:
@@ -50,14 +50,9 @@ def to_value(x: Any, what: str) -> Value:
     return as_value(x, tape_of((x,)), what)
 
 
-def _operand(x: Value) -> tuple[int, int, int]:
-    low, high = x._layout_or_scalar().reach()
-    return x._slot, low, high
-
-
 def structured(name: str, tape: Tape, shape: Sequence[int], operands: Sequence[Value], params: Sequence[int]) -> Value:
     """Record a structured operation; the parameters are those that its kernels read."""
-    slot = tape.run(BY_NAME[name].opcode, STRUCTURED, math.prod(shape), [_operand(x) for x in operands], [*params])
+    slot = tape.run(BY_NAME[name].opcode, STRUCTURED, math.prod(shape), [operand(x) for x in operands], [*params])
     return handle(tape, slot, dense(shape) if len(shape) else None)
 
 

@@ -12,7 +12,7 @@ from tapegrad.nn import kernels
 from tapegrad.nn.kernels import Plan, Rule, address_of
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
-from tapegrad.recording import Recording
+from tapegrad.program import Branches
 from tapegrad.sweeps import sweeps_for
 from tapegrad.tape import EXPECT, operand_error
 from tapegrad.value import contiguous
@@ -44,18 +44,18 @@ class Step:
         self.batch = len(x)
         self._sizes = flat.size, x.size
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
-        self._recording = Recording(evaluate, spec, leaves, [0])
+        self._branches = Branches(evaluate, spec, leaves, [0])
         self._y = y
         self._scored = scored
         self._prepare()
 
     def _prepare(self) -> None:
-        program = self._recording.program
+        program = self._branches.program
         value = program.outputs[0].places
         if value is None:
             raise NonScalarError("the loss does not depend on the parameters or the data")
         loss = int(value[0])
-        program.prepare_gradient(loss)
+        program.prepare()
         n_params, n_x = self._sizes
         nothing = _EMPTY[program.values.dtype]
         # Kept alive here: the plan holds but its address.
@@ -97,7 +97,7 @@ class Step:
             x = xs[rows].reshape(self.program.feeds[1][0].shape)
             y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
             leaves = [self.parameters.copy(), x, y]
-            self._recording.program = self._recording._record(leaves)
+            self._branches.program = self._branches.record(leaves)
             self._prepare()
 
 

@@ -14,6 +14,8 @@ from tapegrad.ops import (  # noqa: I001  (the order is the opcodes' order)
     linalg,
     indexing,
     loss,
+    ordering,
+    external,
 )
 from tapegrad.ops.spec import (
     BY_NAME,
@@ -46,11 +48,13 @@ __all__ = [
     "arithmetic",
     "binary",
     "control",
+    "external",
     "has_kernel",
     "indexing",
     "is_inlined",
     "linalg",
     "loss",
+    "ordering",
     "passive_rows",
     "reduction",
     "selection",

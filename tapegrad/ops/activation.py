@@ -23,12 +23,14 @@ softplus = unary("softplus", "z = ln(1 + e^x)",
 relu = unary("relu", "z = max(x, 0)", inline=True,
     value=lambda x: 0.0 if x <= 0.0 else x,
     partials=lambda x, z: 1.0 * (x > 0.0),
+    kink=lambda x: x,
     convention="derivative 0 at x = 0")
 
 leaky_relu = binary("leaky_relu", "z = x if x > 0, else slope x",
     value=lambda x, slope: x if x > 0.0 else slope * x,
     partials=lambda x, slope, z: (1.0 * (x > 0.0) + slope * (x <= 0.0), x * (x <= 0.0)),
     samples=(Interval(-3.0, 3.0), Interval(0.05, 0.3)),
+    kink=lambda x, slope: x,
     convention="derivative `slope` at x = 0")
 
 gelu = unary("gelu", "z = x Phi(x), Phi the normal distribution function",

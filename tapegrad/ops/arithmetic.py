@@ -33,6 +33,7 @@ power = binary("power", "z = x^y", ufunc=np.power,
 power_constant = binary("power_constant", "z = x^c, c constant", inline=True,
     value=lambda x, c: x**c,
     partials=lambda x, c, z: (where(c == 0.0, 0.0, c * x ** (c - 1.0)), 0.0),
+    kink=lambda x, c: np.where((c >= 0.0) & (c == np.floor(c)), np.inf, x),
     samples=(POSITIVE, REALS),
     convention="d/dx x^0 = 0")
 
@@ -43,31 +44,38 @@ negative = unary("negative", "z = -x", inline=True, ufunc=np.negative,
 absolute = unary("absolute", "z = |x|", inline=True, ufunc=np.absolute,
     value=lambda x: abs(x),
     partials=lambda x, z: np.sign(x),
+    kink=lambda x: x,
     convention="derivative 0 at x = 0")
 
 sign = unary("sign", "z = sign x", ufunc=np.sign,
     value=lambda x: np.sign(x),
-    partials=lambda x, z: 0.0)
+    partials=lambda x, z: 0.0,
+    kink=lambda x: x)
 
 floor = unary("floor", "z = floor x", ufunc=np.floor,
     value=lambda x: np.floor(x),
-    partials=lambda x, z: 0.0)
+    partials=lambda x, z: 0.0,
+    kink=lambda x: x - np.rint(x))
 
 ceil = unary("ceil", "z = ceil x", ufunc=np.ceil,
     value=lambda x: np.ceil(x),
-    partials=lambda x, z: 0.0)
+    partials=lambda x, z: 0.0,
+    kink=lambda x: x - np.rint(x))
 
 trunc = unary("trunc", "z = trunc x", ufunc=np.trunc,
     value=lambda x: np.trunc(x),
-    partials=lambda x, z: 0.0)
+    partials=lambda x, z: 0.0,
+    kink=lambda x: np.where(np.abs(x) < 0.5, np.copysign(1.0 - np.abs(x), x), x - np.rint(x)))
 
 rint = unary("rint", "z = x rounded to the nearest integer, ties to even", ufunc=np.rint,
     value=lambda x: np.rint(x),
-    partials=lambda x, z: 0.0)
+    partials=lambda x, z: 0.0,
+    kink=lambda x: x - np.floor(x) - 0.5)
 
 remainder = binary("remainder", "z = x - y floor(x / y)", ufunc=np.remainder,
     value=lambda x, y: np.remainder(x, y),
     partials=lambda x, y, z: (1.0, -np.floor(x / y)),
+    kink=lambda x, y: np.minimum(np.remainder(x, y), y - np.remainder(x, y)),
     samples=(REALS, POSITIVE))
 
 square = unary("square", "z = x^2", inline=True, ufunc=np.square,
@@ -82,17 +90,31 @@ reciprocal = unary("reciprocal", "z = 1 / x", inline=True, ufunc=np.reciprocal,
 sqrt = unary("sqrt", "z = sqrt x", inline=True, ufunc=np.sqrt,
     value=lambda x: np.sqrt(x),
     partials=lambda x, z: 0.5 / z,
+    kink=lambda x: x,
     samples=POSITIVE)
 
 cbrt = unary("cbrt", "z = cube root of x", ufunc=np.cbrt,
     value=lambda x: np.cbrt(x),
     partials=lambda x, z: 1.0 / (3.0 * z * z),
+    kink=lambda x: x,
     samples=POSITIVE)
 
 hypot = binary("hypot", "z = sqrt(x^2 + y^2)", ufunc=np.hypot,
     value=lambda x, y: np.hypot(x, y),
     partials=lambda x, y, z: (where(z == 0.0, 0.0, x / z), where(z == 0.0, 0.0, y / z)),
+    kink=lambda x, y: np.hypot(x, y),
     convention="derivative 0 at the origin")
+
+# What a derivative program multiplies with: a zero adjoint or tangent is passed on as zero, whatever the partial
+# derivative is there, so that an infinite one on a branch that was not taken cannot leak as NaN. `shield` keeps that
+# true of its own derivatives.
+shield = binary("shield", "z = y, and 0 where x = 0 and y is infinite or NaN",
+    value=lambda x, y: 0.0 if x == 0.0 and not abs(y) < np.inf else y,
+    partials=lambda x, y, z: (0.0, 1.0 * (z == y)))
+
+chain = binary("chain", "z = x y, and 0 where x = 0", inline=True,
+    value=lambda x, y: x * y if x != 0.0 else 0.0,
+    partials=lambda x, y, z: (shield(x, y), x))
 
 # The identity. `copy` makes a dense run of a strided view; `detach` lets no gradient through.
 copy = unary("copy", "z = x", ufunc=np.positive,

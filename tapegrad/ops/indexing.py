@@ -1,8 +1,11 @@
-"""Gathering by index arrays, and joining arrays along an axis. All operands are dense."""
+"""Moving numbers about: gathering and scattering by index arrays, joining arrays, adding them into views of one array.
+
+But for `assemble`, all operands are dense.
+"""
 
 import numpy as np
 
-from tapegrad.ops.record import ARITY, BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import ARITY, BINARY_PARAMS, COUNT, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.ops.spec import structured
 
 
@@ -95,8 +98,205 @@ def concatenate_tangent(side, k, v, t):
     concatenate_forward(side, k, t)
 
 
+def scatter_forward(side, k, v):
+    # x is (outer, n, inner), the indices are n numbers on the tape, the output is (outer, size, inner).
+    x, index, out, outer, size, inner, n = gather_layout(side, k)
+    for j in range(n):
+        if position(v, index + j, size) < 0:
+            return False
+    for i in range(out, out + outer * size * inner):
+        v[i] = 0.0
+    for i in range(outer):
+        for j in range(n):
+            a, o = x + (i * n + j) * inner, out + (i * size + position(v, index + j, size)) * inner
+            for m in range(inner):
+                v[o + m] += v[a + m]
+    return True
+
+
+def scatter_reverse(side, k, v, g):
+    x, index, out, outer, size, inner, n = gather_layout(side, k)
+    for i in range(outer):
+        for j in range(n):
+            p = position(v, index + j, size)
+            a, o = x + (i * n + j) * inner, out + (i * size + p) * inner
+            if p >= 0:
+                for m in range(inner):
+                    g[a + m] += g[o + m]
+
+
+def scatter_tangent(side, k, v, t):
+    x, index, out, outer, size, inner, n = gather_layout(side, k)
+    for i in range(out, out + outer * size * inner):
+        t[i] = 0.0
+    for i in range(outer):
+        for j in range(n):
+            p = position(v, index + j, size)
+            a, o = x + (i * n + j) * inner, out + (i * size + p) * inner
+            if p >= 0:
+                for m in range(inner):
+                    t[o + m] += t[a + m]
+
+
+# The parameters of `assemble`, after the size of its output: for each operand its number of axes (one at least), the
+# position in the output of its first element, its shape, its strides, and the strides of its elements in the output.
+
+
+def assemble_forward(side, k, v):
+    arity, out = side[k + ARITY], side[k + OUT]
+    for i in range(out, out + side[k + COUNT]):
+        v[i] = 0.0
+    p = k + OPERANDS + OPERAND_SIZE * arity + 1
+    for j in range(arity):
+        x, ndim = side[k + OPERANDS + OPERAND_SIZE * j + SLOT], side[p]
+        inner, step, to_step = side[p + 1 + ndim], side[p + 1 + 2 * ndim], side[p + 1 + 3 * ndim]
+        for row in range(outer_size(side, p)):
+            a, o = corner(side, p, row, x, out + side[p + 1])
+            if step == 1 and to_step == 1:
+                of, to = v[a : a + inner], v[o : o + inner]
+                for i in range(inner):
+                    to[i] += of[i]
+            else:
+                for i in range(inner):
+                    v[o + i * to_step] += v[a + i * step]
+        p += 2 + 3 * ndim
+    return True
+
+
+def outer_size(side, p):
+    # How many rows an operand has: the product of its lengths but for the last.
+    rows = 1
+    for d in range(side[p] - 1):
+        rows *= side[p + 2 + d]
+    return rows
+
+
+def corner(side, p, row, a, o):
+    # Where a row begins in the operand, and where it goes.
+    ndim = side[p]
+    for d in range(ndim - 2, -1, -1):
+        i = row % side[p + 2 + d]
+        row //= side[p + 2 + d]
+        a += i * side[p + 2 + ndim + d]
+        o += i * side[p + 2 + 2 * ndim + d]
+    return a, o
+
+
+def assemble_reverse(side, k, v, g):
+    arity, out = side[k + ARITY], side[k + OUT]
+    p = k + OPERANDS + OPERAND_SIZE * arity + 1
+    for j in range(arity):
+        x, ndim = side[k + OPERANDS + OPERAND_SIZE * j + SLOT], side[p]
+        inner, step, to_step = side[p + 1 + ndim], side[p + 1 + 2 * ndim], side[p + 1 + 3 * ndim]
+        for row in range(outer_size(side, p)):
+            a, o = corner(side, p, row, x, out + side[p + 1])
+            for i in range(inner):
+                g[a + i * step] += g[o + i * to_step]
+        p += 2 + 3 * ndim
+
+
+def assemble_tangent(side, k, v, t):
+    assemble_forward(side, k, t)
+
+
+def assemble_parts(p):
+    # For each operand: position of its first element in the output, shape, strides, strides in the output.
+    at, parts = 1, []
+    while at < len(p):
+        ndim = p[at]
+        lengths = [tuple(p[at + 2 + i * ndim : at + 2 + (i + 1) * ndim]) for i in range(3)]
+        parts.append((p[at + 1], *lengths))
+        at += 2 + 3 * ndim
+    return parts
+
+
+def assemble_views(p):
+    return [(shape, strides) for _, shape, strides, _ in assemble_parts(p)], (p[0],)
+
+
+def assemble_links(p, *operands):
+    links = []
+    for offset, shape, _, strides in assemble_parts(p):
+        places = offset + sum(i * s for i, s in zip(np.indices(shape), strides))
+        links.append((places.reshape(-1), np.arange(places.size)))
+    return links
+
+
+def assemble_params(size, parts):
+    # Of dense operands: for each the position of its first element in the output, its shape, and its strides there.
+    p = [size]
+    for offset, shape, to in parts:
+        steps = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+        p += [len(shape), offset, *shape, *steps, *to]
+    return p
+
+
+def assemble_pushforward(p, z, operands, tangents):
+    parts = [(t, offset, shape, to) for t, (offset, shape, _, to) in zip(tangents, assemble_parts(p)) if t is not None]
+    return assemble(*[t for t, *_ in parts], params=assemble_params(p[0], [part[1:] for part in parts]))
+
+
+def placed(shape):
+    # The position of each element of an array.
+    return np.arange(int(np.prod(shape))).reshape(shape)
+
+
+def gather_links(p, x, index):
+    outer, size, inner, n = p
+    chosen = placed((outer, size, inner))[:, index.astype(np.int64)]
+    return [(np.arange(chosen.size), chosen.reshape(-1)), None]
+
+
+def scatter_links(p, x, index):
+    outer, size, inner, n = p
+    chosen = placed((outer, size, inner))[:, index.astype(np.int64)]
+    return [(chosen.reshape(-1), np.arange(chosen.size)), None]
+
+
+def joined_rows(p):
+    # Where each operand of `concatenate` begins and ends in a row of the output.
+    ends = np.cumsum(p[2:]).tolist()
+    return zip([0, *ends], ends)
+
+
+def concatenate_links(p, *operands):
+    rows = placed((p[0], p[1]))
+    return [(rows[:, start:end].reshape(-1), np.arange(p[0] * (end - start))) for start, end in joined_rows(p)]
+
+
+def concatenate_pushforward(p, z, operands, tangents):
+    parts = [np.zeros(x.shape, x.dtype) if t is None else t for x, t in zip(operands, tangents)]
+    return np.concatenate(parts, 1)
+
+
+def dense_gather(p):
+    return [((p[0], p[1], p[2]), None), ((p[3],), None)], (p[0], p[3], p[2])
+
+
+def dense_scatter(p):
+    return [((p[0], p[3], p[2]), None), ((p[3],), None)], (p[0], p[1], p[2])
+
+
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
-    forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent)
+    forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
+    pullback=lambda p, z, gz, x, index: (scatter(gz, index, params=p), None),
+    pushforward=lambda p, z, operands, tangents: gather(tangents[0], operands[1], params=p))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1,
-    forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent)
+    forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
+    views=lambda p: ([((p[0], row), None) for row in p[2:]], (p[0], p[1])), depends=concatenate_links,
+    pullback=lambda p, z, gz, *operands: tuple(gz[:, start:end] for start, end in joined_rows(p)),
+    pushforward=concatenate_pushforward)
+
+# The transpose of `gather`, and that of showing views: what adjoints are put together with.
+scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2,
+    forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
+    views=dense_scatter, depends=scatter_links,
+    pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None),
+    pushforward=lambda p, z, operands, tangents: scatter(tangents[0], operands[1], params=p))
+
+assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
+    forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,
+    views=assemble_views, depends=assemble_links,
+    pullback=lambda p, z, gz, *operands: tuple(gz._strided(at, shape, to) for at, shape, _, to in assemble_parts(p)),
+    pushforward=assemble_pushforward)

@@ -4,6 +4,8 @@ Parameters in the record: batch count, M, K, N; then for each operand its batch 
 transposed, and its leading dimension. The output is dense (batch, M, N).
 """
 
+import numpy as np
+
 from tapegrad.ops.blas import gemm
 from tapegrad.ops.record import ACTIVE, BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.ops.spec import structured
@@ -74,5 +76,24 @@ def matmul_tangent(side, k, v, t):
         gemm(ty, tx, n, m, n_inner, t, yi, ldy, v, xi, ldx, 1.0, t, o, n)
 
 
+def matmul_views(p):
+    batch, m, n_inner, n, sx, tx, ldx, sy, ty, ldy = p
+    x = (sx, 1, ldx) if tx else (sx, ldx, 1)
+    y = (sy, 1, ldy) if ty else (sy, ldy, 1)
+    return [((batch, m, n_inner), x), ((batch, n_inner, n), y)], (batch, m, n)
+
+
+def transposed(x):
+    return np.swapaxes(x, 1, 2)
+
+
+def matmul_pushforward(p, z, operands, tangents):
+    (x, y), (tx, ty) = operands, tangents
+    terms = [] if tx is None else [np.matmul(tx, y)]
+    return sum(terms if ty is None else [*terms, np.matmul(x, ty)])
+
+
 matmul = structured("matmul", "z = X Y", arity=2,
-    forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent)
+    forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent, views=matmul_views, depends="bmk,bkn->bmn",
+    pullback=lambda p, z, gz, x, y: (np.matmul(gz, transposed(y)), np.matmul(transposed(x), gz)),
+    pushforward=matmul_pushforward)

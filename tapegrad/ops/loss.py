@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from tapegrad.ops.arithmetic import chain
 from tapegrad.ops.record import BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.reduction import logsumexp
+from tapegrad.ops.selection import where
 from tapegrad.ops.spec import structured
 
 
@@ -66,5 +69,28 @@ def cross_entropy_tangent(side, k, v, t):
                 t[out + i] += (t[a + j] - t[a + label]) * (np.exp(v[a + j] - best) / total)
 
 
+def probabilities(p, x, labels):
+    # Softmax of each row, and where the labels stand in them.
+    n, classes = p
+    normalised = np.exp(x - logsumexp(x, params=[n, classes, 1, classes, 1, 1, 1]))
+    return normalised, labels[:, None] == np.arange(float(classes))
+
+
+def cross_entropy_pullback(p, z, gz, x, labels):
+    chances, chosen = probabilities(p, x, labels)
+    others = where(chosen, 0.0, chances)
+    # The label's own p - 1 is minus the sum of the others: exact where p is close to 1.
+    return chain(gz[:, None], where(chosen, -np.sum(others, 1, keepdims=True), others)), None
+
+
+def cross_entropy_pushforward(p, z, operands, tangents):
+    (x, labels), (t, _) = operands, tangents
+    chances, chosen = probabilities(p, x, labels)
+    own = np.sum(where(chosen, t, 0.0), 1, keepdims=True)
+    return np.sum((t - own) * chances, 1)
+
+
 cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,
-    forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent)
+    forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent,
+    views=lambda p: ([((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)), depends="nc,n->n",
+    pullback=cross_entropy_pullback, pushforward=cross_entropy_pushforward)

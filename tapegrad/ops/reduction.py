@@ -6,7 +6,9 @@ running sum (outer, n, inner). Parameters in the record: outer, n, inner, their 
 
 import numpy as np
 
+from tapegrad.ops.arithmetic import chain
 from tapegrad.ops.record import OPERANDS, OUT, SLOT, UNARY_PARAMS
+from tapegrad.ops.selection import where
 from tapegrad.ops.spec import structured
 
 
@@ -255,22 +257,96 @@ def cumsum_tangent(side, k, v, t):
     cumsum_forward(side, k, t)
 
 
+# The same rules in terms of other operations. Operands are seen as (outer, n, inner), results as (outer, inner).
+
+
+def views(p):
+    return [((p[0], p[1], p[2]), (p[3], p[4], p[5]))], (p[0], p[2])
+
+
+def line_views(p):
+    return [((p[0], p[1], p[2]), (p[3], p[4], p[5]))], (p[0], p[1], p[2])
+
+
+def along(z, x):
+    # One number a line, shown to each of its elements.
+    return np.broadcast_to(z[:, None, :], x.shape)
+
+
+def products_of_others(x):
+    # Down a tree of products: right at zeros, to every order of derivative, in O(n) multiplications.
+    levels, level = [], x
+    while level.shape[1] > 1:
+        if level.shape[1] % 2:
+            level = np.concatenate([level, np.ones((level.shape[0], 1, level.shape[2]), x.dtype)], 1)
+        left, right = level[:, 0::2], level[:, 1::2]
+        levels.append((left, right))
+        level = left * right
+    rest = np.ones((x.shape[0], 1, x.shape[2]), x.dtype)
+    for left, right in reversed(levels):
+        rest = rest[:, : left.shape[1]]
+        pairs = np.stack([rest * right, rest * left], 2)
+        rest = pairs.reshape(x.shape[0], -1, x.shape[2])
+    return rest[:, : x.shape[1]]
+
+
+def shares(x, z):
+    # For each element its share of the derivative of the largest: ties share it equally.
+    is_best = 1.0 * (x == along(z, x))
+    return is_best / along(np.sum(is_best, 1), x)
+
+
+def directions(x, z):
+    return where(along(z, x) == 0.0, 0.0, x / along(z, x))
+
+
+def gap(p, z, x):
+    # How far the runner-up is from the largest.
+    ordered = np.sort(x, 1)
+    pair = ordered[:, -2:] if p[6] > 0 else ordered[:, :2]
+    return pair[:, -1] - pair[:, 0] if x.shape[1] > 1 else np.full((x.shape[0], x.shape[2]), np.inf)
+
+
+def reversed_cumsum(p, z, gz, x):
+    return (np.flip(np.cumsum(np.flip(gz, 1), 1), 1),)
+
+
+def weighted(weights):
+    # Rules of a reduction whose derivative with respect to an element is weights(x, z).
+    def pullback(p, z, gz, x):
+        return (chain(along(gz, x), weights(x, z)),)
+
+    def pushforward(p, z, operands, tangents):
+        (x,), (t,) = operands, tangents
+        return np.sum(chain(t, weights(x, z)), 1)
+
+    return {"pullback": pullback, "pushforward": pushforward}
+
+
 sum_ = structured("sum", "z = sum of x along an axis", arity=1,
-    forward=sum_forward, reverse=sum_reverse, tangent=sum_tangent)
+    forward=sum_forward, reverse=sum_reverse, tangent=sum_tangent, views=views, depends="oni->oi",
+    pullback=lambda p, z, gz, x: (along(gz, x),),
+    pushforward=lambda p, z, operands, tangents: np.sum(tangents[0], 1))
 
 prod = structured("prod", "z = product of x along an axis", arity=1,
-    forward=prod_forward, reverse=prod_reverse, tangent=prod_tangent)
+    forward=prod_forward, reverse=prod_reverse, tangent=prod_tangent, views=views, depends="oni->oi",
+    **weighted(lambda x, z: products_of_others(x)))
 
 max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1,
-    forward=max_forward, reverse=max_reverse, tangent=max_tangent,
+    forward=max_forward, reverse=max_reverse, tangent=max_tangent, views=views, depends="oni->oi",
+    **weighted(shares), kink=gap,
     convention="ties share the derivative equally")
 
 logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1,
-    forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent)
+    forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent, views=views, depends="oni->oi",
+    **weighted(lambda x, z: np.exp(x - along(z, x))))
 
 norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1,
-    forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent,
+    forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent, views=views, depends="oni->oi",
+    **weighted(directions), kink=lambda p, z, x: z,
     convention="derivative 0 where the norm is 0")
 
 cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1,
-    forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent)
+    forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent, views=line_views, depends="oni->oji",
+    pullback=reversed_cumsum,
+    pushforward=lambda p, z, operands, tangents: np.cumsum(tangents[0], 1))

@@ -76,6 +76,7 @@ class Elementwise(Operation):
     partials: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
     samples: tuple[Interval, ...] = ()
     inline: bool = False
+    kink: Callable[..., Any] | None = field(default=None, repr=False)
 
     def __call__(self, *args: Any) -> Any:
         if len(args) != self.arity:
@@ -98,11 +99,34 @@ class Structured(Operation):
     Each kernel reads the instruction's record in the side array at position k. `forward(side, k, v)` returns True
     when its operands are in order (labels and indices within range), `reverse(side, k, v, g)` accumulates into the
     adjoints of its active operands, `tangent(side, k, v, t)` writes the tangent of its output.
+
+    The other rules are ordinary Python, called when a derivative is written as instructions or a pattern is asked for.
+    `views(p)`, p being the record's parameters, says how it sees its operands: ((shape, strides), ...) and the shape of
+    its output. `pullback(p, z, gz, *operands)` gives for each operand the adjoint that reaches it, or None;
+    `pushforward(p, z, operands, tangents)` the tangent of the output, tangents being None where they are zero; both in
+    terms of other operations. `depends` names the axes, as in `np.einsum`: an output element depends on the operand
+    elements that agree with it in the axes they share; or is a function (p, *numbers) that returns, for each operand,
+    the positions (of outputs, of operand elements) that depend on each other. `params(*shapes, **options)` makes the
+    parameters when the operation is called with dense operands.
     """
 
     forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
     reverse: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
     tangent: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
+    views: Callable[..., Any] | None = field(default=None, repr=False)
+    pullback: Callable[..., Any] | None = field(default=None, repr=False)
+    pushforward: Callable[..., Any] | None = field(default=None, repr=False)
+    depends: str | Callable[..., Any] | None = field(default=None, repr=False)
+    params: Callable[..., Any] | None = field(default=None, repr=False)
+    kink: Callable[..., Any] | None = field(default=None, repr=False)
+    passive: bool = False
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        for arg in args:
+            apply = getattr(type(arg), "_apply_structured", None)
+            if apply is not None:
+                return apply(self, args, options)
+        raise OperationError(f"{self.name} works on Values: none of its operands is one")
 
 
 TABLE: list[Operation] = []
@@ -143,6 +167,7 @@ def _elementwise(
     ufunc: np.ufunc | None,
     convention: str,
     inline: bool,
+    kink: Callable[..., Any] | None,
 ) -> Elementwise:
     _check_rule(name, "value", value, arity)
     _check_rule(name, "partials", partials, arity + 1)
@@ -159,6 +184,7 @@ def _elementwise(
         partials=partials,
         samples=samples,
         inline=inline,
+        kink=kink,
     )
     return _add(row)
 
@@ -173,13 +199,15 @@ def unary(
     ufunc: np.ufunc | None = None,
     convention: str = "",
     inline: bool = False,
+    kink: Callable[..., Any] | None = None,
 ) -> Elementwise:
     """Declare an operation z = f(x).
 
     `value(x)` is its value and `partials(x, z)` its derivative dz/dx, where z is the value already computed.
     Both are read as source: write them as lambdas or functions in a file, of arithmetic, `np` functions and other
     operations. `samples` is the interval of sensible inputs, from which tests draw. `inline` gives the scalar form a
-    branch of its own in the sweeps: some nanoseconds faster, paid for by everybody's first compilation.
+    branch of its own in the sweeps: some nanoseconds faster, paid for by everybody's first compilation. `kink(x)` is
+    a distance, zero where the operation jumps or has no derivative; certificates report it.
 
     Raises OperationError for a taken name or a rule with the wrong number of arguments.
 
@@ -188,7 +216,7 @@ def unary(
     >>> BY_NAME["tanh"].formula
     'z = tanh x'
     """
-    return _elementwise(1, name, formula, value, partials, samples, ufunc, convention, inline)
+    return _elementwise(1, name, formula, value, partials, samples, ufunc, convention, inline, kink)
 
 
 def binary(
@@ -201,12 +229,13 @@ def binary(
     ufunc: np.ufunc | None = None,
     convention: str = "",
     inline: bool = False,
+    kink: Callable[..., Any] | None = None,
 ) -> Elementwise:
     """Declare an operation z = f(x, y): `value(x, y)`, and `partials(x, y, z)` returning (dz/dx, dz/dy).
 
     See `unary`.
     """
-    return _elementwise(2, name, formula, value, partials, samples, ufunc, convention, inline)
+    return _elementwise(2, name, formula, value, partials, samples, ufunc, convention, inline, kink)
 
 
 def ternary(
@@ -219,12 +248,13 @@ def ternary(
     ufunc: np.ufunc | None = None,
     convention: str = "",
     inline: bool = False,
+    kink: Callable[..., Any] | None = None,
 ) -> Elementwise:
     """Declare an operation z = f(x, y, w): `value(x, y, w)`, and `partials(x, y, w, z)` returning three partials.
 
     See `unary`.
     """
-    return _elementwise(3, name, formula, value, partials, samples, ufunc, convention, inline)
+    return _elementwise(3, name, formula, value, partials, samples, ufunc, convention, inline, kink)
 
 
 def structured(
@@ -236,11 +266,21 @@ def structured(
     reverse: Callable[..., Any],
     tangent: Callable[..., Any],
     convention: str = "",
+    passive: bool = False,
+    **rules: Any,
 ) -> Structured:
-    """Declare an operation over whole arrays by its three kernels; see `Structured` for what each receives."""
+    """Declare an operation over whole arrays: its three kernels, and the rules that `Structured` describes.
+
+    Without `views`, `pullback` and `pushforward` it has first derivatives only. A `passive` one lets no gradient through.
+
+    Raises OperationError for a taken name, an unknown rule, or a kernel with the wrong number of arguments.
+    """
     _check_rule(name, "forward", forward, 3)
     _check_rule(name, "reverse", reverse, 4)
     _check_rule(name, "tangent", tangent, 4)
+    unknown = rules.keys() - {"views", "pullback", "pushforward", "depends", "params", "kink"}
+    if unknown:
+        raise OperationError(f"{name}: there is no rule named {', '.join(sorted(unknown))}")
     row = Structured(
         name=name,
         opcode=len(TABLE),
@@ -250,16 +290,20 @@ def structured(
         forward=forward,
         reverse=reverse,
         tangent=tangent,
+        passive=passive,
+        **rules,
     )
     return _add(row)
 
 
 def _is_passive(row: Operation) -> bool:
     # A rule that returns plain zeros whatever it is given lets no gradient through.
+    if isinstance(row, Structured):
+        return row.passive
     if not isinstance(row, Elementwise):
         return False
     try:
-        partials = row.partials(*[None] * (row.arity + 1))
+        partials = getattr(row.partials, "py_func", row.partials)(*[None] * (row.arity + 1))
     except Exception:
         return False
     return all(type(p) is float and p == 0.0 for p in (partials if isinstance(partials, tuple) else (partials,)))

@@ -13,8 +13,8 @@ from tapegrad.ops import RUN, TABLE, Elementwise, Operation, Structured, is_inli
 from tapegrad.sweeps import marks
 from tapegrad.sweeps.source import Module
 
-ENTRIES = ("sweep", "tangent")
-_TEMPLATES = ("operands", "forward", "reverse", "tangent", "entry")
+ENTRIES = ("sweep", "tangent", "reverse_lanes", "tangent_lanes")
+_TEMPLATES = ("operands", "forward", "reverse", "tangent", "entry", "lanes")
 _OPERANDS = "xyw"
 # Pasted into the entry point: called, LLVM would optimise them once alone and once more inside it.
 _PASTED = ("forward", "reverse")
@@ -165,6 +165,11 @@ def _scalar_reverse(module: Module, row: Elementwise) -> list[str]:
     return [f"g[{s}] += {_times(p, 'gz')}" for s, p in _scalar_partials(module, row)] or ["pass"]
 
 
+def _scalar_both_partials(module: Module, row: Elementwise) -> list[str]:
+    names = {"a": "px", "b": "py"}
+    return [f"{names[s]} = {p if p != '1.0' else 'T(1.0)'}" for s, p in _scalar_partials(module, row)] or ["pass"]
+
+
 def _scalar_tangent(module: Module, row: Elementwise) -> list[str]:
     terms = [f"({_times(p, f't[{s}]')} if t[{s}] != T(0.0) else T(0.0))" for s, p in _scalar_partials(module, row)]
     return [f"t[o] = {' + '.join(terms) or 'T(0.0)'}"]
@@ -198,5 +203,7 @@ def _run_tangent(module: Module, row: Elementwise) -> list[str]:
 
 
 _Emit = Callable[[Module, Elementwise], list[str]]
-_SCALAR: dict[str, _Emit] = {"forward": _scalar_forward, "reverse": _scalar_reverse, "tangent": _scalar_tangent}
+_SCALAR: dict[str, _Emit] = {
+    "forward": _scalar_forward, "reverse": _scalar_reverse, "tangent": _scalar_tangent, "partials": _scalar_both_partials,
+}  # fmt: skip
 _RUN: dict[str, _Emit] = {"forward": _run_forward, "reverse": _run_reverse, "tangent": _run_tangent}

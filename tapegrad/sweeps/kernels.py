@@ -8,6 +8,7 @@ operations are in the table before it is swept; an address that is missing makes
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,14 @@ def require(module: Any, dtype: np.dtype, opcode: int, kind: int) -> None:
         compiled = cfunc(signature, cache=True, nogil=True, error_model="numpy")
         _compiled[dtype, index] = kernel = with_repair(function, lambda: compiled(function))
         _addresses[dtype][index] = kernel.address
+
+
+def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any], c_type: Any) -> None:
+    """Put a Python function in the table, as the kernel of a structured operation."""
+    index = len(KINDS) * opcode + kind
+    _interpreted[dtype, index] = function
+    _compiled[dtype, index] = callback = c_type(function)
+    _addresses[dtype][index] = ctypes.cast(callback, ctypes.c_void_p).value
 
 
 def _address(context: Any, builder: Any, dtype: np.dtype, index: Any) -> Any:

@@ -25,13 +25,14 @@ from tapegrad.ops import TABLE, Operation
 from tapegrad.sweeps import kernels
 from tapegrad.sweeps.generate import is_own, kernels_source, sweeps_source
 from tapegrad.sweeps.kernels import with_repair
+from tapegrad.sweeps.marks import BLOCK
 
 
 class Sweeps:
     """The compiled sweeps of one dtype, and the kernels they call.
 
     `sweep(code, side, v, g, x, seed, steps)` computes values (steps 1), adjoints (2) or both (3);
-    `tangent(code, side, v, t, start, stop)` carries tangents along.
+    `tangent(code, side, v, t, start, stop)` carries tangents along; `lanes(...)` does one or the other for k directions.
     """
 
     def __init__(self, module: Any, dtype: np.dtype) -> None:
@@ -39,6 +40,11 @@ class Sweeps:
         self.tangent: Callable[..., None] = module.tangent
         self.module = module
         self.dtype = dtype
+
+    def lanes(self, code: np.ndarray, side: np.ndarray, v: np.ndarray, d: np.ndarray, *, back: bool) -> None:
+        """Carry k adjoints back, or k tangents along, in one pass; d is (slots, k)."""
+        kernel = self.module.reverse_lanes if back else self.module.tangent_lanes
+        kernel(code, side, v, d, np.zeros_like(v), np.ones(BLOCK, self.dtype))
 
     def require(self, opcodes: Iterable[int], kind: int) -> None:
         """Have the kernels of these operations at hand; see `kernels`."""

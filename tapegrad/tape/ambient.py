@@ -44,6 +44,11 @@ def current_tape(dtype: Any = None) -> Tape:
     return tape
 
 
+def recording_tape() -> Tape | None:
+    """The tape of the recording that is going on in this thread, if any."""
+    return _current.recording
+
+
 @contextmanager
 def recording_on(tape: Tape) -> Iterator[Tape]:
     """Have this thread's new values go on `tape`; afterwards the tape takes no more."""

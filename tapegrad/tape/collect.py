@@ -46,8 +46,11 @@ def collect(tape: Any) -> None:
     keep(tape, needed_for(tape, mark))
 
 
-def keep(tape: Any, rows: np.ndarray) -> None:
-    """Keep only these instructions, ascending, and move what they use together. They must not need any other."""
+def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
+    """Keep only these instructions, ascending, and move what they use together. They must not need any other.
+
+    Returns for each place of the arena where what stays of it has gone.
+    """
     code = tape.code[rows]
     wide = (code[:, 0] == LEAF) | (code[:, 0] >= RUN)
     counts = np.where(wide, code[:, 3], 1).astype(np.int64)
@@ -60,7 +63,8 @@ def keep(tape: Any, rows: np.ndarray) -> None:
     stays = np.cumsum(stays[:-1])
     code[:, 1] = new_outs
     _keep_records(tape, code, new_outs)
-    relocate(code, tape.side, np.cumsum(stays) - stays)
+    to = np.cumsum(stays) - stays
+    relocate(code, tape.side, to)
     source = np.flatnonzero(stays)
     for name in ("values", "grads", "adjoints", "active"):
         old = getattr(tape, name)
@@ -79,6 +83,7 @@ def keep(tape: Any, rows: np.ndarray) -> None:
     tape.length, tape.slots = len(code), slots
     tape.edits = {key: position for key, position in edits.items() if addresses.holds(key[0])}
     forget_names(tape)
+    return to
 
 
 def forget_names(tape: Any) -> None:

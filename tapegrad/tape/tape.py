@@ -22,15 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import (
-    DTypeError,
-    StaleValueError,
-    TapeFullError,
-    ThreadError,
-)
+from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
 from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import OPERAND_SIZE, OPERANDS
-from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, sweeps_for
+from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import GONE, Addresses, place_records
@@ -73,7 +68,7 @@ class Tape:
         "__weakref__", "active", "activated", "_buffer", "_collect_at", "_data", "edits", "flushed",
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "grads", "kinds", "labels", "length", "limit", "owner", "page", "push",
-        "recording", "side", "side_length", "slots", "top", "values",
+        "recording", "side", "side_length", "slots", "top", "values", "calls",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -106,8 +101,9 @@ class Tape:
         self.length = self.side_length = self.slots = 0
         self.evaluated = self.activated = 0
         self._collect_at = COLLECT_AT
-        self.needs: set[int] = set()
-        self.needs_new: set[int] = set()
+        self.needs, self.needs_new = set[int](), set[int]()
+        # Python functions that instructions call: kept alive here.
+        self.calls: list[Any] = []
         # A constant stands on the tape once. Zero has two signs that compare equal, so it is looked up by its sign.
         self.constants: dict[float, int] = {}
         self.zeros: dict[float, int] = {}
@@ -311,7 +307,7 @@ class Tape:
         if failed >= 0 and code[failed, 0] != EXPECT:
             # What follows is computed from its NaN when somebody looks.
             self.evaluated += failed + 1
-            raise refused(code[failed], self.side, self.values)
+            raise callbacks.raised() or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
 
     def activate(self) -> None:
@@ -358,6 +354,7 @@ class Tape:
         np.add.at(self.adjoints, slots, seed)
         code = self.code[:stop] if len(rows) == stop else self.code[rows]
         sweeps.sweep(code, self.side, self.values, self.adjoints, _EMPTY[self.dtype], -1, 2)
+        callbacks.check()
         self.grads[:top] += self.adjoints[:top]
 
     # Editing numbers in place
@@ -380,10 +377,10 @@ class Tape:
             collect(self)
             self._collect_at = max(COLLECT_AT, 2 * max(self.length, self.slots))
 
-    def keep(self, rows: np.ndarray) -> None:
-        """Keep only these instructions, which must not need any other."""
+    def keep(self, rows: np.ndarray) -> np.ndarray:
+        """Keep only these instructions, which must not need any other; returns where each place went."""
         self.flush()
-        keep(self, rows)
+        return keep(self, rows)
 
     def rewind(self, length: int = 0) -> None:
         """Forget all instructions from number `length` on. Values recorded there become stale.

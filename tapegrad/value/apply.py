@@ -10,8 +10,8 @@ import numpy as np
 
 from tapegrad.errors import DTypeError, OperationError, TapeMismatchError, UnsupportedError
 from tapegrad.layout import FlagLayout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
-from tapegrad.ops import BY_NAME, Elementwise
-from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, UNIFORM
+from tapegrad.ops import BY_NAME, Elementwise, Structured
+from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM
 from tapegrad.ops.selection import TRUTHS
 from tapegrad.tape import Tape, current_tape
 from tapegrad.value.handle import HANDLERS, Handle, handle, leaf
@@ -138,6 +138,38 @@ def contiguous(value: Any) -> Value:
     """The value itself if its elements stand in row-major order without gaps, else a copy that does."""
     layout = value._layout
     return value if layout is None or layout.dense else apply(BY_NAME["copy"], (value,))
+
+
+def operand(x: Value) -> tuple[int, int, int]:
+    """What a record says of an operand: its first element's slot, and the slots it reaches from there."""
+    low, high = x._layout_or_scalar().reach()
+    return x._slot, low, high
+
+
+def apply_structured(operation: Structured, args: Sequence[Any], options: dict[str, Any]) -> Value:
+    """Record a structured operation on dense operands.
+
+    The parameters come from its `params` rule, called with the operands' shapes and the options, or are given as
+    `params`. Raises OperationError where the operation has no such rule or the operands do not have the shapes it says.
+    """
+    name = operation.name
+    tape = tape_of(args)
+    values = [contiguous(as_value(x, tape, name)) for x in args]
+    if operation.views is None or ("params" not in options and operation.params is None):
+        raise OperationError(f"{name} cannot be called: it is declared without its rules `views` and `params`")
+    if operation.arity >= 0 and len(values) != operation.arity:
+        raise OperationError(f"{name} takes {operation.arity} operands, {len(values)} were given")
+    if operation.params is None:
+        params = options["params"]
+    else:
+        params = options.get("params") or operation.params(*[v.shape for v in values], **options)
+    params = [int(p) for p in params]
+    operands, shape = operation.views(params)
+    for i, (v, (wanted, _)) in enumerate(zip(values, operands, strict=True)):
+        if v.size != math.prod(wanted):
+            raise OperationError(f"{name}: operand {i} has shape {v.shape}, its parameters say {tuple(wanted)}")
+    slot = tape.run(operation.opcode, STRUCTURED, math.prod(shape), [operand(v) for v in values], params)
+    return handle(tape, slot, dense(shape) if len(shape) else None)
 
 
 def power(base: Any, exponent: Any) -> Value:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import numpy as np
 
 from tapegrad.errors import CutGradientError, OperationError, UnsupportedError
-from tapegrad.ops import BY_UFUNC, Elementwise, Operation
-from tapegrad.value.apply import NUMBERS, apply
+from tapegrad.ops import BY_UFUNC, Elementwise, Operation, Structured
+from tapegrad.value.apply import NUMBERS, apply, apply_structured
 from tapegrad.value.handle import HANDLERS, Handle
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ class Protocol(Handle):
     @classmethod
     def _apply_operation(cls, operation: Operation, args: tuple[Any, ...]) -> Any:
         if not isinstance(operation, Elementwise):
-            raise OperationError(f"{operation.name} is not elementwise: call it through its function")
+            raise OperationError(f"{operation.name} cannot be called")
         return apply(operation, args)
+
+    @classmethod
+    def _apply_structured(cls, operation: Structured, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        return apply_structured(operation, args, options)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if not kwargs and method == "__call__":

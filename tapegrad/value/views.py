@@ -77,6 +77,11 @@ class Views(Handle):
             return view(copied := contiguous(self), copied._slot, dense(tuple(wanted)))
         return view(self, self._slot, layout)
 
+    def _strided(self, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Value:
+        """A view by strides, from `offset` on, of the elements in row-major order."""
+        dense_self = contiguous(self)
+        return view(dense_self, dense_self._slot + offset, Layout(tuple(shape), tuple(strides)) if len(shape) else None)
+
     def __setitem__(self, index: Any, value: Any) -> None:
         raise InPlaceError(
             "a Value cannot be changed in place: use np.where or np.concatenate, assign to `data` of a leaf, or work "

@@ -1,0 +1,61 @@
+"""Positions and orders of numbers along an axis: constant between jumps, so no gradient flows through them.
+
+Operands, outputs and parameters are those of the reductions.
+"""
+
+import numpy as np
+
+from tapegrad.ops.record import COUNT, OUT, UNARY_PARAMS
+from tapegrad.ops.reduction import extent, gap, layout, line, line_views, views
+from tapegrad.ops.spec import structured
+
+
+def argmax_forward(side, k, v):
+    lines, n, step = extent(side, k)
+    sign = side[k + UNARY_PARAMS + 6]
+    for i in range(lines):
+        a, o = line(side, k, i)
+        best = 0
+        for j in range(1, n):
+            c, top = v[a + j * step], v[a + best * step]
+            # The first NaN is taken for the largest, as NumPy does.
+            if top == top and (sign * c > sign * top or c != c):
+                best = j
+        v[o] = best
+    return True
+
+
+def argsort_forward(side, k, v):
+    _, n, inner, _, _, _ = layout(side, k)
+    lines, _, step = extent(side, k)
+    keys = np.empty(n)
+    for i in range(lines):
+        a, _ = line(side, k, i)
+        for j in range(n):
+            keys[j] = v[a + j * step]
+        order = np.argsort(keys, kind="mergesort")
+        o = side[k + OUT] + (i // inner) * n * inner + i % inner
+        for j in range(n):
+            v[o + j * inner] = order[j]
+    return True
+
+
+def no_reverse(side, k, v, g):
+    pass
+
+
+def no_tangent(side, k, v, t):
+    for i in range(side[k + OUT], side[k + OUT] + side[k + COUNT]):
+        t[i] = 0.0
+
+
+def nearest(p, z, x):
+    # The smallest gap between neighbours in order.
+    return np.min(np.diff(np.sort(x, 1), axis=1), 1) if x.shape[1] > 1 else np.full((x.shape[0], x.shape[2]), np.inf)
+
+
+argmax = structured("argmax", "z = position of the first largest (sign -1: smallest) of x along an axis", arity=1,
+    forward=argmax_forward, reverse=no_reverse, tangent=no_tangent, views=views, kink=gap, passive=True)
+
+argsort = structured("argsort", "z = positions of x in ascending order along an axis, stable", arity=1,
+    forward=argsort_forward, reverse=no_reverse, tangent=no_tangent, views=line_views, kink=nearest, passive=True)

@@ -1,0 +1,146 @@
+"""The programs of one function, told apart by what their guards found: its branch signature.
+
+A replay starts with the program that was used last. When a guard fails, the numbers that the guards have found so far are
+the beginning of the signature that is wanted, and the replay goes on with a program that begins so; where there is none
+the function is recorded there. The signatures form a tree: each step down it agrees with the function for longer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.arguments import Input, Spec, dtype_of, owners
+from tapegrad.errors import GuardError, RecordingWarning
+from tapegrad.program.program import Program
+from tapegrad.sweeps import callbacks
+from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
+from tapegrad.value import as_value
+from tapegrad.value import leaf as put_leaf
+
+# Branches of one function that are kept; past them each new one is recorded at every call.
+MAX_BRANCHES = 64
+
+
+class Branches:
+    """The recorded paths of a function of arguments that fit a spec."""
+
+    def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
+        self.f = f
+        self.spec = spec
+        self.dtype = dtype_of(spec)
+        self.owner = owners(spec.structure)
+        self.wanted = [
+            isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or self.owner[i] in argnums)
+            for i, leaf in enumerate(spec.leaves)
+        ]
+        self.programs: list[Program] = []
+        self.recorded = 0
+        self._warned: set[str] = set()
+        self.program = self.record(leaves)
+        self.programs.append(self.program)
+
+    @property
+    def name(self) -> str:
+        """The function's name, for messages."""
+        return str(getattr(self.f, "__qualname__", repr(self.f)))
+
+    def record(self, leaves: Sequence[Any]) -> Program:
+        """Call the function, on a tape of its own."""
+        self.recorded += 1
+        tape = Tape(self.dtype, recording=True)
+        with recording_on(tape):
+            arguments = []
+            for x, leaf, wanted in zip(leaves, self.spec.leaves, self.wanted, strict=True):
+                if not isinstance(leaf, Input):
+                    arguments.append(x)
+                    continue
+                arguments.append(put_leaf(tape, np.asarray(x), wanted))
+            result = self.f(*pytree.unflatten(self.spec.structure, arguments))
+            outputs, structure = pytree.flatten(result)
+            outputs = [_stacked(x, tape) for x in outputs]
+            return Program(tape, outputs, structure, self.spec)
+
+    def replay(self, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None, read: Any, *how: Any) -> Any:
+        """Sweep the program that fits, and read its results before anybody else sweeps it.
+
+        Bit 0 of `steps`: compute values; bit 1: the gradient of the scalar result; bit 2: the result is (number, aux).
+        """
+        # The function is not called under a lock: it may wait for another recording, whose function waits for this one.
+        program, tried = self.program, []
+        while True:
+            with program.lock:
+                failed = self._sweep(program, leaves, steps, windows)
+                if failed < 0:
+                    return read(program, *how)
+                row = program.code[failed]
+                if row[0] != EXPECT:
+                    raise callbacks.raised() or operand_error(row, program.side, program.values)
+                guard = int(np.searchsorted(program.guards, failed))
+                found = program.values[row[2] : row[2] + 1].tobytes()
+            size = len(found)
+            beginning = program.signature[: size * guard] + found
+            tried.append(program)
+            fits = [p for p in self.programs if p.signature.startswith(beginning) and p not in tried]
+            if fits:
+                self.program = program = fits[0]
+            else:
+                program = self._new_branch(program, guard, beginning, leaves, tried)
+
+    def _new_branch(
+        self, before: Program, guard: int, beginning: bytes, leaves: Sequence[Any], tried: list[Program]
+    ) -> Program:
+        if sum(p not in self.programs for p in tried):
+            raise GuardError(
+                f"{self.name} took another branch when it was recorded again at the same inputs: it depends on "
+                "something besides its arguments"
+            )
+        program = self.record(leaves)
+        again = program.prefixes[: guard + 1]
+        if again != before.prefixes[: guard + 1] or not program.signature.startswith(beginning):
+            self._warn(
+                f"{self.name} recorded other instructions or constants on the same path: it depends on something "
+                "besides its arguments (random numbers, a global, state of its own), so results mix what held at "
+                "different calls. Pass it as an argument"
+            )
+        if len(self.programs) < MAX_BRANCHES:
+            self.programs.append(program)
+            self.program = program
+        else:
+            self._warn(
+                f"{self.name} has taken more than {MAX_BRANCHES} branches, and from now on is recorded at every call "
+                "that takes a new one. If it reads numbers (v.item(), v.data, int(v)) inside, each number is a branch: "
+                "compute with Values, or compare them, instead"
+            )
+        return program
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, RecordingWarning, stacklevel=6)
+
+    def _sweep(self, program: Program, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None) -> int:
+        """One compiled call. Returns the instruction that failed, or -1."""
+        for window, i in program.feeds:
+            window[...] = leaves[i]
+        if steps & 2 and program.seed is None:
+            program.prepare()
+            program.seed = program.scalar_output(steps & 4 != 0)
+        arguments = program.arguments if windows is None else program.arguments_for(windows)
+        failed = int(program.sweep(*arguments, program.seed if steps & 2 else -1, steps))
+        if failed < 0 and program.tape.calls:
+            callbacks.check()
+        return failed
+
+
+def _stacked(x: Any, tape: Tape) -> Any:
+    """An output that holds scalar Values in an object array or such, as one Value."""
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        return as_value(x, tape, "result")
+    return x
+
+

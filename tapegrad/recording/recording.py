@@ -1,0 +1,387 @@
+"""`Recording`: what can be asked of a function that was recorded, each answer one or more replays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.adjoint import functions
+from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
+from tapegrad.program import Branches, Program
+from tapegrad.recording.certificate import Certificate, certify
+from tapegrad.recording.stats import Stats, stats_of
+from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
+from tapegrad.tape import Tape, recording_tape
+
+
+class _Plan(NamedTuple):
+    """How a derivative is taken: of which arguments, whether that is one array, and of which inputs if not of all."""
+
+    numbers: tuple[int, ...]
+    several: bool
+    single: int | None
+    windows: tuple[int, ...] | None
+    chosen: tuple[int, ...]
+
+
+class Recording:
+    """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
+
+    Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the functions
+    of `tapegrad`. Where the function branched on a number, a replay that would branch otherwise goes on with the recording
+    of that branch, and makes it if there is none, so results are always those of the function itself. Calls from several
+    threads take turns. Called with Values it is the function.
+    """
+
+    def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
+        self.f = f
+        self.spec = spec
+        self._branches = Branches(f, spec, leaves, argnums)
+        self._owner = self._branches.owner
+        self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
+        self._plain = plain_key(leaves) if len(leaves) == len(spec.structure.parts) else None
+        self._plans: dict[int, _Plan] = {}
+        self._gradients: dict[Any, Branches] = {}
+        self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Recording of {self._branches.name}: {len(self.program.code)} instructions, {self._branches.dtype}>"
+
+    def __len__(self) -> int:
+        return len(self.program.code)
+
+    @property
+    def program(self) -> Program:
+        """The branch replayed last."""
+        return self._branches.program
+
+    @property
+    def tape(self) -> Tape:
+        """The tape of the branch replayed last; `print(recording.tape)` lists it."""
+        return self.program.tape
+
+    def check(self, args: Sequence[Any]) -> Sequence[Any]:
+        """The leaves of arguments. Raises ShapeError if they are not what was recorded."""
+        if self._plain is not None and plain_key(args) == self._plain:
+            return args
+        spec, leaves = spec_of(args)
+        if spec != self.spec:
+            raise ShapeError(difference(self.spec, spec))
+        return leaves
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value at new arguments, by replay.
+
+        Raises ShapeError for arguments of another structure, shape or dtype than recorded; LabelError or
+        IndexRangeError for labels or indices out of range.
+        """
+        if on_tape(args):
+            return self.f(*args)
+        return self._branches.replay(self.check(args), 1, None, Program.result)
+
+    # First derivatives
+
+    def value_and_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> tuple[Any, Any]:
+        """The value, and its gradient with respect to the arguments numbered by `argnums`: one sweep each way.
+
+        The gradient has the structure of the argument; for several arguments it is a tuple. Raises NonScalarError
+        unless the result is one number, IntegerInputError for an argument that holds integers.
+        """
+        if on_tape(args):
+            return functions.value_and_grad(self.f, args, argnums, False)
+        return self.evaluate(self.check(args), argnums, has_aux=False)
+
+    def grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
+        """The gradient alone; see `value_and_grad`."""
+        return self.value_and_grad(*args, argnums=argnums)[1]
+
+    def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
+        """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
+        plan = self._plans.get(argnums) if isinstance(argnums, int) else None
+        if plan is None:
+            plan = self._plan(argnums)
+        return self._branches.replay(
+            leaves, 7 if has_aux else 3, plan.windows, self._value_and_gradient, plan, has_aux
+        )
+
+    def _value_and_gradient(self, program: Program, plan: _Plan, has_aux: bool) -> tuple[Any, Any]:
+        if program.scalar is not None and not has_aux:
+            value: Any = float(program.values[program.scalar])
+        else:
+            value = program.result()
+        if plan.single is not None:
+            return value, program.gradients[plan.single].copy()
+        return value, self._shaped(plan, dict(enumerate(program.gradients)))
+
+    def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+        """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
+        if on_tape(primals):
+            return functions.vjp(self.f, primals)
+        result, program, values = self._kept(self._branches, self.check(primals))
+        shapes = [o.shape for o in program.outputs]
+        plan = self._plan(tuple(range(len(primals))), check=False)
+
+        def pullback(cotangent: Any) -> tuple[Any, ...]:
+            seeds = functions.matching(cotangent, program.structure, shapes, "cotangent", "result")
+            arrays = [None if s is None else np.asarray(s, values.dtype) for s in seeds]
+            found = program.pull(values, arrays, plan.chosen)
+            return self._shaped(plan, dict(zip(plan.chosen, found, strict=True)))
+
+        return result, pullback
+
+    def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+        """The value, and its derivative along tangents of the arguments; see `tapegrad.jvp`."""
+        if on_tape((primals, tangents)):
+            return functions.jvp(self.f, primals, tangents)
+        along = self._tangents(tuple(range(len(primals))), tangents)
+        return self._branches.replay(
+            self.check(tuple(primals)), 1, None, lambda p: (p.result(), _pushed(p, p.values, along))
+        )
+
+    def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
+        """The value, and a function from tangents of the arguments to that of the result; see `tapegrad.linearize`."""
+        if on_tape(primals):
+            done = functions.evaluate(self.f, primals, None)
+            return done.result, lambda *tangents: functions.pushed(done, primals, tangents)
+        result, program, values = self._kept(self._branches, self.check(primals))
+        numbers = tuple(range(len(primals)))
+        return result, lambda *tangents: _pushed(program, values, self._tangents(numbers, tangents))
+
+    # Jacobians
+
+    def jacobian(self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False) -> Any:
+        """The Jacobian: in reverse where there are fewer outputs than inputs, else forward; see `tapegrad.jacobian`."""
+        return self._jacobian(args, argnums, None, sparse)
+
+    def jacrev(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
+        """The Jacobian, from the outputs back."""
+        return self._jacobian(args, argnums, True, False)
+
+    def jacfwd(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
+        """The Jacobian, from the inputs forward."""
+        return self._jacobian(args, argnums, False, False)
+
+    def _jacobian(self, args: Sequence[Any], argnums: int | Sequence[int], back: bool | None, sparse: bool) -> Any:
+        if sparse:
+            return self._sparse(None if on_tape(args) else self._branches, args, argnums, symmetric=False)
+        if on_tape(args):
+            return functions.jacobian(self.f, args, argnums, back)
+        plan = self._plan(argnums)
+        return self._branches.replay(self.check(args), 1, None, self._dense, plan, back)
+
+    def _dense(self, program: Program, plan: _Plan, back: bool | None) -> Any:
+        known = [o.places for o in program.outputs if o.places is not None]
+        places = np.concatenate([np.zeros(0, np.int64), *known])
+        if back is None:
+            back = len(places) <= len(program.places_of(plan.chosen))
+        matrix = program.jacobian(places, plan.chosen, back)
+        shown, row = [], 0
+        for output in program.outputs:
+            blocks, column = {}, 0
+            for window in plan.chosen:
+                n = program.spans[window][1]
+                shape = output.shape + program.gradients[window].shape
+                if output.places is None:
+                    blocks[window] = np.zeros(shape, matrix.dtype)
+                else:
+                    rows = matrix[row : row + len(output.places), column : column + n]
+                    blocks[window] = np.array(rows).reshape(shape)
+                column += n
+            row += 0 if output.places is None else len(output.places)
+            shown.append(self._shaped(plan, blocks, copy=False))
+        return pytree.unflatten(program.structure, shown)
+
+    # Second derivatives: of the gradient's own recording
+
+    def hessian(self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False) -> Any:
+        """The matrix of second derivatives of a scalar function; see `tapegrad.hessian`."""
+        if sparse:
+            gradient = None if on_tape(args) else self._gradient(args, argnums)
+            return self._sparse(gradient, args, argnums, symmetric=True)
+        if on_tape(args):
+            return functions.jacobian(functions.gradient_of(self.f, argnums), args, argnums, False)
+        plan = self._plan(argnums)
+        return self._gradient(args, argnums).replay(self.check(args), 1, None, self._dense, plan, False)
+
+    def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
+        """The Hessian times tangents; see `tapegrad.hvp`."""
+        if on_tape((primals, tangents)):
+            return functions.hvp(self.f, primals, tangents, argnums)
+        chosen, own = functions.chosen_tangents(primals, tangents, argnums)
+        along = self._tangents(argument_numbers(chosen), own)
+        branches = self._gradient(primals, chosen)
+        return branches.replay(self.check(tuple(primals)), 1, None, lambda p: _pushed(p, p.values, along))
+
+    def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
+        """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
+        if on_tape(args):
+            done = functions.evaluate(functions.gradient_of(self.f, argnums), args, argument_numbers(argnums))
+            return lambda v: functions.pushed(done, args, functions.spread(args, argnums, v))
+        _, program, values = self._kept(self._gradient(args, argnums), self.check(args))
+        numbers = argument_numbers(argnums)
+
+        def product(v: Any) -> Any:
+            return _pushed(program, values, self._tangents(numbers, (v,) if isinstance(argnums, int) else v))
+
+        return product
+
+    def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:
+        """The recording of the gradient: a program of its own, whose values are derivatives."""
+        self._plan(argnums)
+        key = argnums if isinstance(argnums, int) else tuple(argnums)
+        if key not in self._gradients:
+            leaves = self.check(tuple(args))
+            self._gradients[key] = Branches(functions.gradient_of(self.f, argnums), self.spec, leaves, None)
+        return self._gradients[key]
+
+    # Sparse matrices
+
+    def sparsity(self, *args: Any, argnums: int | Sequence[int] = 0, hessian: bool = False) -> Sparsity:
+        """The sparsity pattern of the Jacobian, or of the Hessian, and how it is coloured.
+
+        It is that of the branch replayed last, or of the branch taken at the arguments, where some are given.
+        """
+        if hessian and not args and argnums not in self._gradients:
+            raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
+        branches = self._gradient(args, argnums) if hessian else self._branches
+        if args:
+            branches.replay(self.check(args), 1, None, lambda p: None)
+        return self._compress(branches.program, argnums, symmetric=hessian).sparsity
+
+    def _sparse(self, branches: Branches | None, args: Sequence[Any], argnums: int | Sequence[int], symmetric: bool) -> Any:
+        if branches is None:
+            raise UnsupportedError("a sparse matrix is no Value: inside a recorded function, ask for a dense one")
+
+        def read(program: Program) -> Any:
+            return self._compress(program, argnums, symmetric).evaluate()
+
+        return branches.replay(self.check(args), 1, None, read)
+
+    def _compress(self, program: Program, argnums: int | Sequence[int], symmetric: bool) -> CompressedJacobian:
+        # Integers among the inputs may be indices, which the pattern depends on.
+        whole = [w for w in range(len(self._inputs)) if w not in program.floats]
+        indices = program.values[program.places_of(whole)].tobytes()
+        key = (id(program), argnums if isinstance(argnums, int) else tuple(argnums), symmetric, indices)
+        known = self._compressed.get(key)
+        if known is None or known[0] is not program:
+            known = self._compressed[key] = program, analyse(program, self._plan(argnums).chosen, symmetric)
+        return known[1]
+
+    # What is known about it
+
+    def stats(self) -> Stats:
+        """How large it is, what it is made of, how often it was recorded, and which arrays it has captured."""
+        return stats_of(self._branches)
+
+    def certificate(self, *args: Any) -> Certificate:
+        """Whether the function is differentiable at given arguments as it was recorded, or how far the next kink is."""
+        return self._branches.replay(self.check(args), 1, None, certify)
+
+    # Arguments
+
+    def _kept(self, branches: Branches, leaves: Sequence[Any]) -> tuple[Any, Program, np.ndarray]:
+        """A replay whose numbers stay, whatever is replayed later."""
+        return branches.replay(leaves, 1, None, lambda p: (p.result(), p, p.values.copy()))
+
+    def _tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
+        """Tangents of the arguments numbered, by input."""
+        nodes = self.spec.structure.parts
+        if len(tangents) != len(numbers):
+            raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
+        found = {}
+        for n, tangent in zip(functions.checked(numbers, len(nodes)), tangents, strict=True):
+            at = [i for i, owner in enumerate(self._owner) if owner == n]
+            shapes = [getattr(self.spec.leaves[i], "shape", ()) for i in at]
+            given = functions.matching(tangent, nodes[n], shapes, f"tangent of argument {n}", "argument")
+            for i, t in zip(at, given, strict=True):
+                leaf = self.spec.leaves[i]
+                if t is not None and isinstance(leaf, Input) and leaf.dtype.kind == "f":
+                    found[self._inputs.index(i)] = np.asarray(t, self._branches.dtype)
+                elif t is not None and np.any(t):
+                    raise IntegerInputError(f"argument {n} holds integers: their tangent can only be zero, or None")
+        return found
+
+    def _plan(self, argnums: int | Sequence[int], check: bool = True) -> _Plan:
+        nodes = self.spec.structure.parts
+        numbers = tuple(functions.checked(argument_numbers(argnums), len(nodes)))
+        if check:
+            self._check_floats(numbers)
+        floats = [getattr(self.spec.leaves[i], "dtype", np.dtype(int)).kind == "f" for i in self._inputs]
+        wanted = tuple(w for w, i in enumerate(self._inputs) if self._owner[i] in numbers and floats[w])
+        # As recorded, or a choice among the arguments that could be differentiated.
+        everything = tuple(w for w, i in enumerate(self._inputs) if self._branches.wanted[i])
+        single = None
+        if isinstance(argnums, int) and nodes[numbers[0]] is pytree.LEAF and wanted:
+            leaf = self._owner.index(numbers[0])
+            single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
+        plan = _Plan(numbers, not isinstance(argnums, int), single, None if wanted == everything else wanted, wanted)
+        if isinstance(argnums, int):
+            self._plans[argnums] = plan
+        return plan
+
+    def _check_floats(self, numbers: Sequence[int]) -> None:
+        for i, leaf in enumerate(self.spec.leaves):
+            if self._owner[i] in numbers and not (isinstance(leaf, Input) and leaf.dtype.kind == "f"):
+                what = f"an array of {leaf.dtype}" if isinstance(leaf, Input) else repr(leaf.value)
+                raise IntegerInputError(
+                    f"argument {self._owner[i]} holds {what}: only floats can be differentiated; convert it with "
+                    "float(...) or .astype(float), or leave it out of argnums"
+                )
+
+    def _shaped(self, plan: _Plan, by_window: dict[int, Any], copy: bool = True) -> Any:
+        """What belongs to inputs, in the structure of the arguments of a plan; None for a leaf without."""
+        own = []
+        for number in plan.numbers:
+            leaves: list[Any] = []
+            for i, owner in enumerate(self._owner):
+                if owner == number:
+                    g = by_window.get(self._inputs.index(i)) if i in self._inputs else None
+                    leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
+            own.append(pytree.unflatten(self.spec.structure.parts[number], leaves))
+        return tuple(own) if plan.several else own[0]
+
+
+class Unrecorded(Recording):
+    """What a recording does where it is called on a tape, without being one: every answer is written there."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.f = f
+
+
+def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) -> Any:
+    found = program.push(values, along)
+    shown = [
+        np.zeros(o.shape, values.dtype)[()] if t is None else float(t) if not o.shape else t
+        for t, o in zip(found, program.outputs, strict=True)
+    ]
+    return pytree.unflatten(program.structure, shown)
+
+
+def on_tape(args: Any) -> bool:
+    """Whether a derivative is to be written on a tape: arguments are Values, or a function is being recorded."""
+    return recording_tape() is not None or functions.holds_values(pytree.flatten(args)[0])
+
+
+def record(f: Callable[..., Any], *examples: Any) -> Recording:
+    """Record a function at example arguments.
+
+    Args:
+        f: a function of numbers, arrays, or nested tuples, lists, dicts and dataclasses of them, written in NumPy or
+            with Python operators. Arrays that it takes from around it become constants of the recording; `stats` lists
+            them.
+        examples: arguments to record at. Floats and arrays may change between replays; integers, booleans, strings and
+            other objects are part of the recording.
+
+    Raises DTypeError, StructureError.
+
+    >>> import numpy as np
+    >>> r = record(lambda x: np.sum(np.sin(x) * x), np.ones(3))
+    >>> r.value_and_grad(np.zeros(3))
+    (0.0, array([0., 0., 0.]))
+    """
+    spec, leaves = spec_of(examples)
+    return Recording(f, spec, leaves, None)

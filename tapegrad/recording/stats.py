@@ -1,0 +1,115 @@
+"""What a recording consists of."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tapegrad.ops import RUN, TABLE
+from tapegrad.program import Branches
+from tapegrad.tape import LEAF
+
+
+@dataclass(frozen=True)
+class Captured:
+    """An array that a function took from around it: a constant of its recording.
+
+    Attributes:
+        name: of the variable, where it can be told; "" otherwise.
+        shape: of the variable, or (n,) where it cannot be told.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name or 'an array'} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """How large a recording is; see `Recording.stats`. The counts are those of the branch replayed last.
+
+    Attributes:
+        instructions: how many are replayed.
+        operations: how many of each, by name; a run over many elements counts once.
+        elements: results computed in one replay.
+        guards: comparisons that hold a replay to its branch.
+        slots: numbers in the arena: inputs, constants and results.
+        bytes: code, side array and both arenas.
+        branches: recordings kept, one for each branch.
+        recorded: how often the function was called to record it.
+        captured: arrays that the function took from around it. They stay as they were when it was recorded; pass them
+            as arguments to have replays read them anew.
+    """
+
+    instructions: int
+    operations: dict[str, int]
+    elements: int
+    guards: int
+    slots: int
+    bytes: int
+    branches: int
+    recorded: int
+    captured: tuple[Captured, ...] = field(default=())
+
+    def __str__(self) -> str:
+        most = ", ".join(f"{name} {n}" for name, n in list(self.operations.items())[:6])
+        lines = [
+            f"{self.instructions} instructions ({most}), {self.elements} results, {self.guards} guards",
+            f"{self.slots} slots, {self.bytes} bytes; {self.branches} branches, recorded {self.recorded} times",
+        ]
+        if self.captured:
+            lines.append(
+                "captured, constant in every replay (pass as arguments what is to vary): "
+                + ", ".join(map(str, self.captured))
+            )
+        return "\n".join(lines)
+
+
+def stats_of(branches: Branches) -> Stats:
+    """The statistics of a function's recordings."""
+    program = branches.program
+    names = Counter(TABLE[op].name for op in (program.code[:, 0] % RUN).tolist())
+    counts = np.where(program.code[:, 0] >= RUN, program.code[:, 3], 1)
+    arrays = (program.code, program.side, program.values, program.adjoints)
+    return Stats(
+        instructions=len(program.code),
+        operations=dict(names.most_common()),
+        elements=int(counts.sum()),
+        guards=len(program.guards),
+        slots=program.tape.slots,
+        bytes=sum(a.nbytes for a in arrays),
+        branches=len(branches.programs),
+        recorded=branches.recorded,
+        captured=tuple(_captured(branches)),
+    )
+
+
+def _captured(branches: Branches) -> list[Captured]:
+    program = branches.program
+    tape = program.tape
+    code = tape.code[: tape.length]
+    inputs = len(program.spans)
+    names = _around(branches.f)
+    found = []
+    for out, n in code[inputs:][code[inputs:, 0] == LEAF][:, [1, 3]].tolist():
+        if n > 1:
+            numbers = tape.values[out : out + n]
+            known = [(name, x.shape) for name, x in names if x.size == n and np.array_equal(x.reshape(-1), numbers)]
+            found.append(Captured(*(known[0] if known else ("", (n,)))))
+    return found
+
+
+def _around(f: Any) -> list[tuple[str, np.ndarray]]:
+    """The arrays that a function can see by name."""
+    try:
+        scope = inspect.getclosurevars(inspect.unwrap(f))
+    except (TypeError, ValueError):
+        return []
+    names = {**scope.globals, **scope.nonlocals}
+    return [(name, x) for name, x in names.items() if isinstance(x, np.ndarray) and x.dtype.kind in "fiub"]

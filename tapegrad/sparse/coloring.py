@@ -1,0 +1,400 @@
+"""Which columns of a sparse matrix one product can hold at once, and where each entry is read from the products.
+
+Patterns are CSR index arrays: the entries of row i stand at indptr[i] to indptr[i + 1], their columns in `indices`, in
+any order, none twice. Seeds are S[j, colors[j]] = 1 and zero elsewhere; a product J @ S has a row for each row of J and
+a column for each colour. The colourings are greedy: Gebremedhin, Manne, Pothen, "What color is your Jacobian? Graph
+coloring for computing derivatives", SIAM Review 47 (2005) 629-705; and, for `color_symmetric`, Gebremedhin, Tarafdar,
+Manne, Pothen, "New acyclic and star coloring algorithms with application to computing Hessians", SIAM J. Sci. Comput.
+29 (2007) 1042-1072.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numba import njit
+
+from tapegrad.errors import OperationError, ShapeError
+
+__all__ = [
+    "color_columns", "color_rows", "color_symmetric", "recover_columns", "recover_rows", "recover_symmetric",
+    "rows_of_entries", "transpose",
+]  # fmt: skip
+
+# What stands in place of a vertex's one neighbour of some colour: it has several, or that neighbour has several.
+HUB, SPOKE = -1, -2
+
+
+def color_columns(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, int]:
+    """Colour the columns so that no row has entries in two columns of one colour; few colours, not always fewest.
+
+    Args:
+        indptr, indices: the pattern, CSR, of any number of rows.
+        n_columns: number of columns.
+
+    Returns (colors, count): int32 (n_columns,), from 0 to count - 1, or -1 for columns without entries; and how many
+    colours there are. That is never less than the entries of the longest row. The order of colouring is the natural
+    one, or by falling number of entries that share a row with the column, if that takes fewer colours.
+
+    Raises ShapeError for arrays that are no CSR pattern.
+
+    >>> color_columns([0, 2, 4, 6], [0, 1, 1, 2, 2, 3], 4)
+    (array([0, 1, 0, 1], dtype=int32), 2)
+    """
+    indptr, indices = _pattern(indptr, indices, n_columns)
+    starts, rows, _ = transpose(indptr, indices, n_columns)
+    lengths = np.diff(indptr)
+    keys = np.arange(n_columns), -np.diff(np.concatenate([[0], np.cumsum(lengths[rows])])[starts])
+    arrays = indptr, indices, starts, rows
+    return _best_order(lambda *rest: _greedy_columns(*arrays, *rest), keys, lengths.max(initial=0))
+
+
+def color_rows(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, int]:
+    """Colour the rows so that no column has entries in two rows of one colour: `color_columns` of the transpose.
+
+    Returns (colors, count): int32 (rows,), -1 for rows without entries; and how many colours there are.
+
+    >>> color_rows([0, 2, 4, 6], [0, 1, 1, 2, 2, 3], 4)
+    (array([0, 1, 0], dtype=int32), 2)
+    """
+    starts, rows, _ = transpose(indptr, indices, n_columns)
+    return color_columns(starts, rows, len(indptr) - 1)
+
+
+def color_symmetric(indptr: Any, indices: Any, n: int) -> tuple[np.ndarray, int]:
+    """Colour the columns of a symmetric n×n pattern so that every entry can be read from H @ S: a star colouring.
+
+    Two columns with an entry where they cross differ in colour, and every path i-j-k-l of such columns has at least
+    three colours: columns of any two colours form stars. That is often far fewer colours than `color_columns` needs.
+
+    Returns (colors, count): int32 (n,), from 0 to count - 1, or -1 for columns without entries; and how many colours
+    there are. The order of colouring is the natural one, by falling or by rising number of entries: the first of these
+    that takes fewest colours.
+
+    Raises ShapeError for arrays that are no n×n pattern, OperationError for one that is not symmetric.
+
+    An arrow: the first row, the first column and the diagonal.
+
+    >>> color_symmetric([0, 4, 6, 8, 10], [0, 1, 2, 3, 0, 1, 0, 2, 0, 3], 4)
+    (array([0, 1, 1, 1], dtype=int32), 2)
+    """
+    indptr, indices = _pattern(indptr, indices, n, square=True)
+    _mirror(indptr, indices)
+    # Only columns that cross no other can do with one colour.
+    bound = 1 if np.array_equal(rows_of_entries(indptr), indices) else 2
+    # Hubs that do not cross get one colour if they come first, and then no two of the columns they share can.
+    keys = np.arange(n), -np.diff(indptr), np.diff(indptr)
+    return _best_order(lambda *rest: _greedy_star(indptr, indices, *rest), keys, bound)
+
+
+def recover_columns(indptr: Any, indices: Any, colors: Any) -> np.ndarray:
+    """For each entry of J, in CSR order, the column of J @ S that holds its value: J[i, j] = (J @ S)[i, colors[j]].
+
+    Returns lanes, intp (entries,): the values are `(J @ S)[rows_of_entries(indptr), lanes]`.
+
+    Raises ShapeError for arrays that do not fit together, OperationError where two entries would be added up.
+
+    >>> import numpy as np
+    >>> J = np.array([[1.0, 2.0, 0.0], [0.0, 3.0, 4.0]])
+    >>> indptr, indices = [0, 2, 4], [0, 1, 1, 2]
+    >>> colors, count = color_columns(indptr, indices, 3)
+    >>> compressed = J @ (colors[:, None] == np.arange(count))
+    >>> compressed[rows_of_entries(indptr), recover_columns(indptr, indices, colors)]
+    array([1., 2., 3., 4.])
+    """
+    colors = _integers(colors, "colors")
+    return _lanes(*_pattern(indptr, indices, len(colors)), colors, "row", "column")
+
+
+def recover_rows(indptr: Any, indices: Any, colors: Any) -> np.ndarray:
+    """For each entry of J, in CSR order, the row of S.T @ J that holds its value: J[i, j] = (S.T @ J)[colors[i], j].
+
+    Returns lanes, intp (entries,): the values are `(S.T @ J)[lanes, indices]`.
+
+    Raises ShapeError for arrays that do not fit together, OperationError where two entries would be added up.
+
+    >>> import numpy as np
+    >>> J = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
+    >>> indptr, indices = [0, 2, 3], [0, 1, 2]
+    >>> colors, count = color_rows(indptr, indices, 3)
+    >>> compressed = (np.arange(count)[:, None] == colors) @ J
+    >>> compressed[recover_rows(indptr, indices, colors), indices]
+    array([1., 2., 3.])
+    """
+    colors = _integers(colors, "colors")
+    starts, rows, entries = transpose(indptr, indices, int(np.max(indices, initial=-1)) + 1)
+    lanes = np.empty_like(entries)
+    if len(colors) != len(indptr) - 1:
+        raise ShapeError(f"there are {len(colors)} colours for {len(indptr) - 1} rows")
+    lanes[entries] = _lanes(starts, rows, colors, "column", "row")
+    return lanes
+
+
+def recover_symmetric(indptr: Any, indices: Any, colors: Any) -> tuple[np.ndarray, np.ndarray]:
+    """For each entry of a symmetric H, in CSR order, where in H @ S it is read.
+
+    H[i, j] = (H @ S)[i, colors[j]] where j is the only entry of row i in that colour; otherwise, in a star colouring,
+    i is the only entry of row j in its colour, and H[i, j] = H[j, i] = (H @ S)[j, colors[i]].
+
+    Returns (rows, lanes), intp (entries,) each: the values are `(H @ S)[rows, lanes]`.
+
+    Raises ShapeError for arrays that do not fit together, OperationError if the pattern is not symmetric or an entry
+    cannot be read from either place.
+
+    >>> import numpy as np
+    >>> H = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 0.0], [3.0, 0.0, 5.0]])
+    >>> indptr, indices = [0, 3, 5, 7], [0, 1, 2, 0, 1, 0, 2]
+    >>> colors, count = color_symmetric(indptr, indices, 3)
+    >>> compressed = H @ (colors[:, None] == np.arange(count))
+    >>> compressed[recover_symmetric(indptr, indices, colors)]
+    array([1., 2., 3., 2., 4., 3., 5.])
+    """
+    colors = _integers(colors, "colors")
+    indptr, indices = _pattern(indptr, indices, len(colors), square=True)
+    mirror = _mirror(indptr, indices)
+    lanes, alone = _reads(indptr, indices, colors, "column")
+    rows = rows_of_entries(indptr)
+    if np.any(lost := ~(alone | alone[mirror])):
+        e = int(np.argmax(lost))
+        raise OperationError(f"no star colouring of this pattern: entry ({rows[e]}, {indices[e]}) is nowhere alone")
+    return np.where(alone, rows, indices), np.where(alone, lanes, lanes[mirror])
+
+
+def rows_of_entries(indptr: Any) -> np.ndarray:
+    """The row of each entry, in CSR order: intp.
+
+    >>> rows_of_entries([0, 2, 2, 3])
+    array([0, 0, 2])
+    """
+    return np.repeat(np.arange(len(indptr) - 1, dtype=np.intp), np.diff(indptr))
+
+
+def transpose(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The transposed pattern, and for each of its entries the number of the same entry in the pattern given.
+
+    Returns (indptr, indices, entries), int64; the indices of each row ascend. The data follow as `data[entries]`.
+
+    Raises ShapeError for arrays that are no CSR pattern.
+
+    >>> transpose([0, 2, 3], [1, 0, 1], 2)
+    (array([0, 1, 3]), array([0, 0, 1]), array([1, 0, 2]))
+    """
+    indptr, indices = _pattern(indptr, indices, n_columns)
+    shape = len(indptr) - 1, n_columns
+    given = scipy.sparse.csr_array((np.arange(len(indices)), indices, indptr), shape).tocsc()
+    return given.indptr.astype(np.int64), given.indices.astype(np.int64), given.data
+
+
+def _pattern(indptr: Any, indices: Any, n_columns: int, square: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Index arrays as the compiled loops want them, which look at no bounds: of int64, checked."""
+    indptr, indices = _integers(indptr, "indptr"), _integers(indices, "indices")
+    if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
+        raise ShapeError(f"indptr must ascend from 0 to the number of indices, {len(indices)}")
+    if len(indices) and not 0 <= indices.min() <= indices.max() < n_columns:
+        raise ShapeError(f"indices must be from 0 to {n_columns - 1}: there are {n_columns} columns")
+    if square and len(indptr) - 1 != n_columns:
+        raise ShapeError(f"a symmetric pattern of {n_columns} columns has as many rows, this one has {len(indptr) - 1}")
+    return indptr, indices
+
+
+def _integers(array: Any, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise ShapeError(f"{name} must be a vector of integers, not {array.ndim}-dimensional of {array.dtype}")
+    # One type only, and writeable: Numba compiles anew for every other.
+    return np.require(array, np.int64, ["C", "W"])
+
+
+def _lanes(indptr: np.ndarray, indices: np.ndarray, colors: np.ndarray, row: str, column: str) -> np.ndarray:
+    """The colour of each entry's column. Raises OperationError if a row has two entries in one colour."""
+    lanes, alone = _reads(indptr, indices, colors, column)
+    if not alone.all():
+        i, c = (of[np.argmin(alone)] for of in (rows_of_entries(indptr), lanes))
+        raise OperationError(f"no colouring of this pattern: {row} {i} has entries in several {column}s of colour {c}")
+    return lanes
+
+
+def _reads(indptr: np.ndarray, indices: np.ndarray, colors: np.ndarray, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The colour of each entry's column, and whether no other entry of the row has it."""
+    lanes = colors[indices]
+    if len(lanes) and lanes.min() < 0:
+        raise OperationError(f"{column} {indices[np.argmin(lanes)]} has entries and no colour")
+    return lanes, _alone(indptr, lanes)
+
+
+def _mirror(indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """For each entry (i, j) the number of the entry (j, i). Raises OperationError if it is missing or there twice."""
+    starts, columns, first = transpose(indptr, indices, len(indptr) - 1)
+    starts_again, columns_again, second = transpose(starts, columns, len(indptr) - 1)
+    rows = rows_of_entries(indptr)
+    twice = (rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1])
+    if not (np.array_equal(starts, starts_again) and np.array_equal(columns, columns_again)) or twice.any():
+        raise OperationError("the pattern is not symmetric, or has an entry twice")
+    mirror = np.empty_like(first)
+    mirror[first] = first[second]
+    return mirror
+
+
+def _best_order(greedy: Any, keys: Any, bound: int) -> tuple[np.ndarray, int]:
+    """The colouring in the order of the key with which it takes fewest colours; `bound` is the fewest there can be."""
+    n = len(keys[0])
+    best, count = np.full(n, -1, np.int32), n + 1
+    # An order that takes very many colours may also take very long: those that take few go first.
+    for limit in (256, n + 1) if bound < 256 else (n + 1,):
+        for key in keys:
+            colors = np.full(n, -1, np.int32)
+            fewer = greedy(np.argsort(key, kind="stable"), min(limit, count), colors)
+            if fewer < min(limit, count):
+                best, count = colors, fewer
+            if count <= bound:
+                return best, count
+        if count < limit:
+            break
+    return best, count
+
+
+@njit(cache=True, nogil=True)
+def _alone(indptr: Any, lanes: Any) -> Any:
+    # Whether each entry is the only one of its row in its lane.
+    last = np.full(lanes.max() + 1 if lanes.shape[0] else 0, -1, np.int64)
+    alone = np.ones(lanes.shape[0], np.bool_)
+    for i in range(indptr.shape[0] - 1):
+        for e in range(indptr[i], indptr[i + 1]):
+            before = last[lanes[e]]
+            if before >= indptr[i]:
+                alone[before] = alone[e] = False
+            last[lanes[e]] = e
+    return alone
+
+
+@njit(cache=True, nogil=True)
+def _greedy_columns(indptr: Any, indices: Any, starts: Any, rows: Any, order: Any, limit: Any, colors: Any) -> Any:
+    # Returns the number of colours; stops when they are `limit`. `colors` comes as -1.
+    #
+    # Sets of colours are bits, 64 to a word. A long row keeps its set, which is no more words than it has entries:
+    # looking at these for each of its columns would cost the square of its length.
+    words = order.shape[0] // 64 + 1
+    long, n_long = np.full(indptr.shape[0] - 1, -1, np.int64), 0
+    for i in range(long.shape[0]):
+        if indptr[i + 1] - indptr[i] > max(64, words):
+            long[i] = n_long
+            n_long += 1
+    kept, met = np.zeros((n_long, words), np.int64), np.empty(n_long, np.int64)
+    taken, stamp = np.zeros(words, np.int64), np.full(words, -1, np.int64)
+    count = 0
+    for j in order:
+        if starts[j] == starts[j + 1]:
+            continue
+        n_met = 0
+        for i in rows[starts[j] : starts[j + 1]]:
+            if long[i] >= 0:
+                met[n_met] = long[i]
+                n_met += 1
+                continue
+            for k in indices[indptr[i] : indptr[i + 1]]:
+                if colors[k] >= 0:
+                    word = colors[k] // 64
+                    if stamp[word] != j:
+                        stamp[word], taken[word] = j, 0
+                    taken[word] |= np.int64(1) << np.int64(colors[k] % 64)
+        word, forbidden = -1, -1
+        while forbidden == -1:
+            word += 1
+            forbidden = taken[word] if stamp[word] == j else 0
+            for k in met[:n_met]:
+                forbidden |= kept[k, word]
+        c = 0
+        while forbidden >> c & 1:
+            c += 1
+        for k in met[:n_met]:
+            kept[k, word] |= np.int64(1) << c
+        colors[j] = 64 * word + c
+        count = max(count, 64 * word + c + 1)
+        if count >= limit:
+            return count
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _slot(around: Any, start: Any, stop: Any, color: Any) -> Any:
+    for s in range(start, stop):
+        if around[s] == color:
+            return s
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _greedy_star(indptr: Any, indices: Any, order: Any, limit: Any, colors: Any) -> Any:
+    # Returns the number of colours; stops when they are `limit`. `colors` comes as -1. The pattern is symmetric.
+    #
+    # A vertex keeps one slot for each colour among its neighbours, from indptr[vertex]: the colour in `around`, and in
+    # `only` the one neighbour of that colour; or HUB, if there are several, or SPOKE, if that neighbour is a hub to it.
+    n = order.shape[0]
+    around, only = np.empty(indices.shape[0], np.int64), np.empty(indices.shape[0], np.int64)
+    end, spokes = indptr[:n].copy(), np.zeros(n, np.int64)
+    forbidden = np.full(n + 1, -1, np.int64)
+    met, leader = np.full(n, -1, np.int64), np.empty(n, np.int64)
+    placed, place = np.full(n, -1, np.int64), np.empty(n, np.int64)
+    count = 0
+    for v in order:
+        if indptr[v] == indptr[v + 1]:
+            continue
+        for w in indices[indptr[v] : indptr[v + 1]]:
+            b = colors[w]
+            if b < 0:
+                continue
+            forbidden[b] = v
+            if met[b] != v:
+                # The first of its colour: v must not lengthen a star at its tip.
+                met[b], leader[b] = v, w
+                if spokes[w]:
+                    for s in range(indptr[w], end[w]):
+                        if only[s] == SPOKE:
+                            forbidden[around[s]] = v
+                continue
+            # v would be the hub of all neighbours of this colour, so they must be in no other star of these colours.
+            for q in (leader[b], w):
+                if q >= 0:
+                    for color in around[indptr[q] : end[q]]:
+                        forbidden[color] = v
+            leader[b] = -1
+        c = 0
+        while forbidden[c] == v:
+            c += 1
+        colors[v] = c
+        new = c == count
+        count = max(count, c + 1)
+        if count >= limit:
+            return count
+        for w in indices[indptr[v] : indptr[v + 1]]:
+            b = colors[w]
+            if b < 0 or w == v:
+                continue
+            s = -1 if new else _slot(around, indptr[w], end[w], c)
+            if s >= 0:
+                # A star of these colours is there at w, or one edge, of which w becomes the hub. v is its next spoke.
+                x = only[s]
+                only[s] = HUB
+                if x >= 0:
+                    only[_slot(around, indptr[x], end[x], b)] = SPOKE
+                    spokes[x] += 1
+                around[end[v]], only[end[v]] = b, SPOKE
+                spokes[v] += 1
+                end[v] += 1
+                continue
+            around[end[w]], only[end[w]] = c, v
+            end[w] += 1
+            if placed[b] != v:
+                around[end[v]], only[end[v]] = b, w
+                placed[b], place[b] = v, end[v]
+                end[v] += 1
+                continue
+            # v is the hub, of w and of those before it.
+            for x in (only[place[b]], w):
+                if x >= 0:
+                    only[end[x] - 1] = SPOKE
+                    spokes[x] += 1
+            only[place[b]] = HUB
+    return count

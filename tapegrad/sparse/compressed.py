@@ -1,0 +1,192 @@
+"""Jacobians and Hessians from few sweeps: columns or rows that share nothing go together in one lane."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from tapegrad.errors import ExtraMissingError
+from tapegrad.program import Program
+from tapegrad.sparse.coloring import (
+    color_columns,
+    color_rows,
+    color_symmetric,
+    recover_columns,
+    recover_rows,
+    recover_symmetric,
+    rows_of_entries,
+)
+from tapegrad.sparse.pattern import Sets, Sources, propagate, sources_of
+
+# Numbers that the lanes of one pass may take up.
+_AT_ONCE = 1 << 25
+# What a reverse lane costs, measured in forward lanes.
+_REVERSE_COST = 1.5
+
+
+class Sparsity:
+    """Which entries of a matrix of derivatives can be different from zero, and how few sweeps give them all.
+
+    Attributes:
+        pattern: `scipy.sparse.csr_array` of bool, (outputs, inputs).
+        mode: "forward" (columns are coloured), "reverse" (rows) or "symmetric" (a Hessian's columns, starwise).
+        colors: the colour of each column, or row; -1 for those without entries.
+        count: how many colours, which is how many directions are swept.
+    """
+
+    def __init__(self, pattern: Any, mode: str, colors: np.ndarray, count: int) -> None:
+        self.pattern = pattern
+        self.mode = mode
+        self.colors = colors
+        self.count = count
+
+    def __repr__(self) -> str:
+        m, n = self.pattern.shape
+        return f"<Sparsity of {m} x {n}: {self.pattern.nnz} entries, {self.count} colours ({self.mode})>"
+
+    def draw(self, ax: Any = None, *, size: float | None = None) -> Any:
+        """Plot the entries, each in the colour of its column or row; returns the matplotlib axes.
+
+        Raises ExtraMissingError without matplotlib.
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError:
+            raise ExtraMissingError(
+                "drawing a pattern needs matplotlib: pip install 'tapegrad[examples]'"
+            ) from None
+        m, n = self.pattern.shape
+        ax = ax or plt.figure(figsize=(6, 6 * min(2.0, max(0.25, m / max(n, 1))))).gca()
+        entries = self.pattern.tocoo()
+        shade = self.colors[entries.row if self.mode == "reverse" else entries.col]
+        ax.scatter(
+            entries.col, entries.row, c=shade, cmap="tab20" if self.count > 10 else "tab10", marker="s",
+            s=size or max(0.2, (250.0 / max(m, n, 1)) ** 2), linewidths=0, vmin=0, vmax=max(self.count - 1, 1),
+        )  # fmt: skip
+        ax.set(xlim=(-0.5, n - 0.5), ylim=(m - 0.5, -0.5), xlabel="input", ylabel="output")
+        ax.set_title(f"{entries.nnz:,} entries, {self.count} colours ({self.mode})")
+        ax.set_aspect("equal" if 0.2 < m / max(n, 1) < 5 else "auto")
+        return ax
+
+
+class _Lanes(NamedTuple):
+    """Seeds in lanes, and where each entry stands in what comes out: an index into (slots, lanes), flattened."""
+
+    back: bool
+    seeds: np.ndarray
+    lane: np.ndarray
+    count: int
+    reads: np.ndarray
+    code: np.ndarray | None
+
+
+class CompressedJacobian:
+    """What it takes to evaluate a sparse matrix of derivatives at the point that a program was last swept at."""
+
+    def __init__(self, program: Program, windows: tuple[int, ...], sparsity: Sparsity, lanes: _Lanes, to: Any) -> None:
+        self.program = program
+        self.windows = windows
+        self.sparsity = sparsity
+        self._lanes = lanes
+        # Where each number read goes among the entries; None where they are the entries, in order.
+        self._to = to
+
+    def evaluate(self) -> Any:
+        """The matrix, as a `scipy.sparse.csr_array`."""
+        pattern, lanes = self.sparsity.pattern, self._lanes
+        data = np.empty(len(lanes.reads), self.program.values.dtype)
+        step = max(1, _AT_ONCE // len(self.program.values))
+        for first in range(0, lanes.count, step):
+            count = min(step, lanes.count - first)
+            seeded = (lanes.lane >= first) & (lanes.lane < first + count) if step < lanes.count else slice(None)
+            d = self.program.lanes(
+                lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, lanes.code
+            )
+            if step >= lanes.count:
+                d.reshape(-1).take(lanes.reads, out=data)
+            else:
+                place, lane = np.divmod(lanes.reads, lanes.count)
+                own = (lane >= first) & (lane < first + count)
+                data[own] = d[place[own], lane[own] - first]
+        if self._to is not None:
+            data = np.bincount(self._to, data, pattern.nnz).astype(data.dtype)
+        return scipy.sparse.csr_array((data, pattern.indices.copy(), pattern.indptr.copy()), shape=pattern.shape)
+
+
+def _matrix(sets: Sets, columns: int) -> Any:
+    shape = (len(sets.indptr) - 1, columns)
+    whole = np.int32 if max(len(sets.indices), *shape) < 2**31 else np.int64
+    ones = np.ones(len(sets.indices), bool)
+    return scipy.sparse.csr_array((ones, sets.indices.astype(whole), sets.indptr.astype(whole)), shape=shape)
+
+
+def analyse(program: Program, windows: tuple[int, ...], symmetric: bool) -> CompressedJacobian:
+    """The pattern of a program's Jacobian with respect to inputs, coloured; of a gradient's, as that of a Hessian."""
+    known = [np.full(int(np.prod(o.shape)), -1) if o.places is None else o.places for o in program.outputs]
+    outputs = np.concatenate([np.zeros(0, np.int64), *known])
+    inputs = program.places_of(windows)
+    real = outputs >= 0
+    plain = sources_of(program, windows, follow=False)
+    found = _with_gaps(propagate(program, plain, outputs[real]), real)
+    pattern = _by_columns(found, plain, len(inputs))
+    outputs = np.where(real, outputs, len(program.values) - 1)
+    if symmetric:
+        return _symmetric(program, windows, pattern, inputs, outputs)
+    forward = color_columns(pattern.indptr, pattern.indices, len(inputs))
+    copies = sources_of(program, windows, follow=True)
+    sets = _with_gaps(propagate(program, copies, outputs[real]), real)
+    reverse = color_rows(sets.indptr, sets.indices, len(copies.places))
+    if reverse[1] * _REVERSE_COST < forward[1]:
+        return _reverse(program, windows, pattern, sets, copies, outputs, *reverse)
+    colors, count = forward
+    lane = recover_columns(pattern.indptr, pattern.indices, colors)
+    reads = outputs[rows_of_entries(pattern.indptr)] * count + lane
+    used = colors >= 0
+    lanes = _Lanes(False, inputs[used], colors[used], count, reads, None)
+    return CompressedJacobian(program, windows, Sparsity(pattern, "forward", colors, count), lanes, None)
+
+
+def _with_gaps(sets: Sets, real: np.ndarray) -> Sets:
+    # Results that are constants have rows too, without entries.
+    counts = np.zeros(len(real), np.int64)
+    counts[real] = np.diff(sets.indptr)
+    return Sets(np.concatenate([[0], np.cumsum(counts)]), sets.indices)
+
+
+def _by_columns(sets: Sets, sources: Sources, n: int) -> Any:
+    pattern = _matrix(Sets(sets.indptr, sources.columns[sets.indices]), n)
+    pattern.sum_duplicates()
+    return pattern
+
+
+def _reverse(
+    program: Program, windows: tuple[int, ...], pattern: Any, sets: Sets, sources: Sources, outputs: np.ndarray,
+    colors: np.ndarray, count: int,
+) -> CompressedJacobian:  # fmt: skip
+    lane = recover_rows(sets.indptr, sets.indices, colors)
+    reads = sources.places[sets.indices] * count + lane
+    # Entries by row and column, found again in the pattern of the inputs, where copies of one input come together.
+    n = pattern.shape[1]
+    wanted = rows_of_entries(sets.indptr) * n + sources.columns[sets.indices]
+    keys = rows_of_entries(pattern.indptr) * np.int64(n) + pattern.indices
+    to = np.searchsorted(keys, wanted)
+    if len(to) == len(keys) and np.array_equal(np.sort(to), np.arange(len(keys))):
+        reads, to = reads[np.argsort(to)], None
+    used = colors >= 0
+    code = np.ascontiguousarray(program.code[sources.rows])
+    lanes = _Lanes(True, outputs[used], colors[used], count, reads, code)
+    return CompressedJacobian(program, windows, Sparsity(pattern, "reverse", colors, count), lanes, to)
+
+
+def _symmetric(
+    program: Program, windows: tuple[int, ...], pattern: Any, inputs: np.ndarray, outputs: np.ndarray
+) -> CompressedJacobian:
+    pattern = (pattern + pattern.T).tocsr()
+    pattern.sort_indices()
+    colors, count = color_symmetric(pattern.indptr, pattern.indices, len(inputs))
+    rows, lane = recover_symmetric(pattern.indptr, pattern.indices, colors)
+    used = colors >= 0
+    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows] * count + lane, None)
+    return CompressedJacobian(program, windows, Sparsity(pattern, "symmetric", colors, count), lanes, None)

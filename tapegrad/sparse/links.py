@@ -1,0 +1,132 @@
+"""Which elements of its operands each element of a result depends on, by the rules of the operations."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad.adjoint.region import elementwise_views, plain, structured_views
+from tapegrad.layout import Layout
+from tapegrad.ops import RUN, TABLE, Elementwise, Structured
+from tapegrad.ops.record import ARITY, COUNT, LENGTH, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.program import Program
+from tapegrad.sweeps.analysis import activate
+from tapegrad.tape import Tape, recording_on
+from tapegrad.value import Value
+
+
+class Wide(NamedTuple):
+    """An instruction over many elements: where its operands and its result stand."""
+
+    row: Any
+    params: list[int]
+    operands: list[tuple[int, Layout]]
+    out: int
+    count: int
+
+
+def wide(side: np.ndarray, op: int, k: int) -> Wide:
+    """The instruction whose record stands at k."""
+    row = TABLE[op % RUN]
+    arity = int(side[k + ARITY])
+    p = k + OPERANDS + OPERAND_SIZE * arity
+    params = [int(x) for x in side[p : k + int(side[k + LENGTH])]]
+    if isinstance(row, Elementwise):
+        layouts, _ = elementwise_views(params, arity)
+    elif row.views is None:
+        # All that is known of an operand are the slots that it reaches.
+        spans = [side[k + OPERANDS + OPERAND_SIZE * j :][:OPERAND_SIZE].tolist() for j in range(arity)]
+        return Wide(row, params, [(s + low, Layout((high - low,), (1,))) for s, low, high, _ in spans],
+                    int(side[k + OUT]), int(side[k + COUNT]))  # fmt: skip
+    else:
+        layouts, _ = structured_views(row, params, "the pattern of")
+    slots = [int(side[k + OPERANDS + OPERAND_SIZE * j + SLOT]) for j in range(arity)]
+    return Wide(row, params, list(zip(slots, layouts, strict=True)), int(side[k + OUT]), int(side[k + COUNT]))
+
+
+def places(slot: int, layout: Layout) -> np.ndarray:
+    """Where the elements of a view stand, in row-major order."""
+    found = np.full(layout.shape, slot, np.int64)
+    for axis, (n, s) in enumerate(zip(layout.shape, layout.strides, strict=True)):
+        found += (np.arange(n) * s).reshape([-1 if i == axis else 1 for i in range(len(layout.shape))])
+    return found.reshape(-1)
+
+
+def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
+    """For each place of the arena, 1 if what stands there can change with inputs, be it in jumps."""
+    active = np.zeros(len(program.values), np.uint8)
+    active[program.places_of(windows)] = 1
+    activate(program.code, program.side.copy(), active, np.zeros(len(TABLE), np.uint8), 0, len(program.code))
+    return active
+
+
+def links(
+    instruction: Wide, values: np.ndarray, varies: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Of a structured instruction: for each operand, which result (counted) depends on which place of the arena.
+
+    None where every result depends on every operand element, or may: where the indices themselves vary.
+    """
+    row: Structured = instruction.row
+    if row.depends is None or row.views is None:
+        return None
+    at = [places(slot, layout) for slot, layout in instruction.operands]
+    if isinstance(row.depends, str):
+        shapes = [layout.shape for _, layout in instruction.operands]
+        found: Sequence[Any] = _by_axes(row.depends, shapes)
+    else:
+        found = row.depends(instruction.params, *[values[p].reshape(x.shape) for p, (_, x) in
+                                                  zip(at, instruction.operands, strict=True)])
+    if any(pair is None and varies[p].any() for pair, p in zip(found, at, strict=True)):
+        return None
+    return [(pair[0], p[pair[1]]) for pair, p in zip(found, at, strict=True) if pair is not None]
+
+
+def _by_axes(depends: str, shapes: list[tuple[int, ...]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    inputs, _, output = depends.partition("->")
+    sizes = {c: n for term, shape in zip(inputs.split(","), shapes, strict=True) for c, n in zip(term, shape, strict=True)}
+    found = []
+    for i, term in enumerate(inputs.split(",")):
+        # An axis of the output that no operand has is another operand's, or stands for a whole line of this one.
+        whole = {c: shapes[0][1] for c in output if c not in sizes}
+        lengths = {**sizes, **whole}
+        letters = list(dict.fromkeys(output + term))
+        grid = dict(zip(letters, np.indices([lengths[c] for c in letters], sparse=True), strict=True))
+        out = _flat(output, grid, lengths, letters)
+        element = _flat(term, grid, {**lengths, **dict(zip(term, shapes[i], strict=True))}, letters)
+        found.append((out, element))
+    return found
+
+
+def _flat(term: str, grid: dict[str, np.ndarray], lengths: dict[str, int], letters: list[str]) -> np.ndarray:
+    index: Any = 0
+    for c in term:
+        index = index * lengths[c] + grid[c]
+    return np.broadcast_to(index, [lengths[c] for c in letters]).reshape(-1)
+
+
+def is_move(row: Any) -> bool:
+    """Whether the results of an operation are its operands' elements, one each, and nothing else."""
+    return row.name in ("copy", "gather", "concatenate")
+
+
+@functools.cache
+def _flows(count: int) -> np.ndarray:
+    flows = np.ones((count, 3), np.uint8)
+    tape = Tape(np.float64, recording=True)
+    with recording_on(tape):
+        for row in TABLE[:count]:
+            if isinstance(row, Elementwise):
+                result = plain(row.partials)(*[Value(0.5 + 0.1 * i) for i in range(row.arity + 1)])
+                for j, p in enumerate(result if isinstance(result, tuple) else (result,)):
+                    flows[row.opcode, j] = not (isinstance(p, int | float) and p == 0.0)
+    return flows
+
+
+def flows() -> np.ndarray:
+    """For each opcode and operand of an elementwise operation, 0 where its partial derivative is zero everywhere."""
+    return _flows(len(TABLE))
+

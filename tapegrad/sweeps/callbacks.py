@@ -1,0 +1,114 @@
+"""Instructions that call Python in the middle of a sweep.
+
+The kernels of the operation `external` are these functions, by address: compiled code calls them through ctypes, which
+takes the GIL. What they raise cannot pass through compiled code: it is kept, the results are NaN, and whoever started the
+sweep asks for it by `raised` or `check`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tapegrad.ops.external import external
+from tapegrad.ops.record import ACTIVE, ARITY, COUNT, HIGH, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.sweeps.kernels import FORWARD, REVERSE, install
+
+
+class Call(Protocol):
+    """What an instruction calls. Operands, results, adjoints and tangents are flat arrays."""
+
+    def forward(self, operands: list[np.ndarray]) -> np.ndarray:
+        """The result."""
+
+    def reverse(self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray) -> Sequence[Any]:
+        """For each operand its adjoint, or None."""
+
+    def tangent(self, operands: list[np.ndarray], result: np.ndarray, tangents: list[np.ndarray]) -> np.ndarray:
+        """The tangent of the result."""
+
+
+_calls: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_numbers = itertools.count(1)
+
+
+class _Raised(threading.local):
+    error: BaseException | None = None
+
+
+_raised = _Raised()
+
+
+def register(call: Call) -> int:
+    """The number under which instructions know a call. It is forgotten when nobody else holds the call."""
+    number = next(_numbers)
+    _calls[number] = call
+    return number
+
+
+def call_of(number: int) -> Any:
+    """The call of a number."""
+    return _calls[number]
+
+
+def raised() -> Any:
+    """What a call has raised during a sweep of this thread, once; None if nothing."""
+    error, _raised.error = _raised.error, None
+    return error
+
+
+def check() -> None:
+    """Raise what a call has raised during a sweep of this thread."""
+    error = raised()
+    if error is not None:
+        raise error
+
+
+def _carry_out(kind: int, side: np.ndarray, k: int, v: np.ndarray, d: np.ndarray) -> bool:
+    spans = []
+    for j in range(int(side[k + ARITY])):
+        q = k + OPERANDS + OPERAND_SIZE * j
+        start = int(side[q + SLOT])
+        spans.append((slice(start, start + int(side[q + HIGH])), bool(side[q + ACTIVE])))
+    out = slice(int(side[k + OUT]), int(side[k + OUT] + side[k + COUNT]))
+    try:
+        call = _calls[int(side[k + OPERANDS + OPERAND_SIZE * len(spans)])]
+        operands = [v[at].copy() for at, _ in spans]
+        if kind == FORWARD:
+            v[out] = call.forward(operands)
+        elif kind == REVERSE:
+            for (at, active), adjoint in zip(spans, call.reverse(operands, v[out].copy(), d[out].copy()), strict=True):
+                if active and adjoint is not None:
+                    d[at] += np.reshape(adjoint, -1)
+        else:
+            d[out] = call.tangent(operands, v[out].copy(), [d[at].copy() for at, _ in spans])
+    except BaseException as error:
+        _raised.error = _raised.error or error
+        (v if kind == FORWARD else d)[out] = np.nan
+        if kind == REVERSE:
+            for at, _ in spans:
+                d[at] = np.nan
+        return False
+    return True
+
+
+def _kernel(kind: int, dtype: np.dtype) -> Any:
+    def function(side: Any, n_side: int, k: int, v: Any, d: Any, n: int) -> bool:
+        arrays = [x if isinstance(x, np.ndarray) else np.ctypeslib.as_array(x, (m,))
+                  for x, m in ((side, n_side), (v, n), (d, n))]
+        return _carry_out(kind, arrays[0], k, arrays[1], arrays[2])
+
+    real = ctypes.POINTER(ctypes.c_double if dtype == np.float64 else ctypes.c_float)
+    whole = ctypes.c_ssize_t
+    return function, ctypes.CFUNCTYPE(ctypes.c_uint8, ctypes.POINTER(ctypes.c_int64), whole, whole, real, real, whole)
+
+
+for _dtype in (np.dtype(np.float64), np.dtype(np.float32)):
+    for _kind in range(3):
+        install(_dtype, external.opcode, _kind, *_kernel(_kind, _dtype))
