@@ -1,6 +1,8 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
 from tapegrad import errors, ops
+from tapegrad.calls import checkpoint, custom_jvp, custom_vjp, external, fixed_point, implicit_root, stop_gradient
+from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.recording import Recording, record
@@ -36,16 +38,24 @@ __all__ = [
     "Recording",
     "Tape",
     "Value",
+    "checkpoint",
+    "cond",
     "cross_entropy",
     "current_tape",
+    "custom_jvp",
+    "custom_vjp",
     "draw",
     "elementwise_grad",
     "erf",
     "errors",
+    "external",
+    "fixed_point",
     "gelu",
+    "fori_loop",
     "grad",
     "hessian",
     "hvp",
+    "implicit_root",
     "jacfwd",
     "jacobian",
     "jacrev",
@@ -59,10 +69,14 @@ __all__ = [
     "ops",
     "record",
     "relu",
+    "scan",
     "sigmoid",
     "softmax",
     "softplus",
     "stack",
+    "stop_gradient",
     "value_and_grad",
     "vjp",
+    "where",
+    "while_loop",
 ]

@@ -126,7 +126,7 @@ def third_derivatives_in_full(ad, xp):
 
 @program(*drawn(2, seed=2))
 def fourth_derivatives_in_full(ad, xp):
-    return ad.hessian(lambda x: ad.hessian(lambda y: xp.exp(y[0]) * xp.sin(y[1] * y[0]) + y[1] ** 4)(x))
+    return ad.jacobian(ad.jacobian(ad.hessian(lambda y: xp.exp(y[0]) * xp.sin(y[1] * y[0]) + y[1] ** 4)))
 
 
 @program(*drawn(2, seed=3))
@@ -545,6 +545,68 @@ def test_programs(name, traced):
     f(*start)
     for args in (*others, start):
         same(f(*args), reference(*args))
+
+
+def test_recordings_of_several_arguments(traced):
+    start, *others = drawn(3, 2, (), seed=12)
+    choices = (0, 2, (0,), (2, 0), (0, 1, 2))
+    tangents, cotangent = (WEIGHTS[:3], WEIGHTS[2:], 0.7), WEIGHTS[1:]
+    sums, vectors = three, lambda xp: lambda x, y, z: three(xp)(x, y, z) * xp.sin(x)
+    methods = {sums: ("grad", "value_and_grad", "hessian"), vectors: ("jacobian", "jacrev", "jacfwd")}
+    recorded = {of: tg.record(of(np), *start) for of in methods}
+
+    @traced.jit
+    def reference(*args):
+        ad, found = traced.ad, {}
+        for of, names in methods.items():
+            f = of(traced.xp)
+            found |= {(name, a): getattr(ad, name)(f, argnums=a)(*args) for name in names for a in choices}
+        found["vjp"] = ad.vjp(f, *args)[1](cotangent)
+        found["jvp"] = ad.jvp(f, args, tangents)
+        found["hvp"] = ad.hvp(three(traced.xp), args, tangents)
+        found["make_hvp"] = ad.make_hvp(three(traced.xp))(*args)(tangents[0])
+        return list(found.values())
+
+    for args in (start, *others):
+        found = []
+        for of, names in methods.items():
+            r = recorded[of]
+            found += [getattr(r, name)(*args, argnums=a) for name in names for a in choices]
+        expected = reference(*args)
+        found += [r.vjp(*args)[1](cotangent), r.jvp(args, tangents)]
+        found += [recorded[sums].hvp(args, tangents), recorded[sums].make_hvp(*args)(tangents[0])]
+        same(found, expected)
+        same(r.linearize(*args)[1](*tangents), expected[-3][1])
+
+
+def test_recordings_of_a_model(traced):
+    (start,), *others = MODELS
+    recorded = tg.record(loss_of(np), start)
+    recorded.hessian(start)
+
+    @traced.jit
+    def reference(p):
+        ad, loss = traced.ad, loss_of(traced.xp)
+        slope, tangent = ad.jvp(ad.grad(loss), (p,), (tangent_of(start),))
+        return {
+            "grad": slope,
+            "hessian": ad.hessian(loss)(p),
+            "vjp": ad.vjp(loss, p)[1](0.5),
+            "jvp": ad.jvp(loss, (p,), (tangent_of(start),)),
+            "hvp": tangent,
+        }
+
+    for (p,) in others:
+        found = {
+            "grad": recorded.grad(p),
+            "hessian": recorded.hessian(p),
+            "vjp": recorded.vjp(p)[1](0.5),
+            "jvp": recorded.jvp((p,), (tangent_of(start),)),
+            "hvp": recorded.hvp((p,), (tangent_of(start),)),
+        }
+        same(found, reference(p))
+        same(recorded.make_hvp(p)(tangent_of(start)), found["hvp"])
+        same(recorded.linearize(p)[1](tangent_of(start)), found["jvp"][1])
 
 
 def test_confusion_in_closed_form():

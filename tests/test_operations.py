@@ -24,6 +24,8 @@ ORACLES = {
     "clip": np.clip,
     "copy": lambda x: x * 1,
     "detach": lambda x: x * 1,
+    "chain": lambda x, y: np.where(x != 0, x * y, 0.0),
+    "shield": lambda x, y: np.where((x == 0) & ~np.isfinite(y), 0.0, y),
     "sigmoid": scipy.special.expit,
     "softplus": lambda x: np.logaddexp(0.0, x),
     "relu": lambda x: np.maximum(x, 0.0),

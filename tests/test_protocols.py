@@ -15,7 +15,7 @@ from tapegrad.errors import CutGradientError, InPlaceError, UnsupportedError
 @pytest.mark.parametrize(
     "cut",
     [
-        float, int, complex, math.sin, np.asarray, np.array, lambda v: np.array([v, v]), lambda v: np.float64(v),
+        float, complex, math.sin, np.asarray, np.array, lambda v: np.array([v, v]), lambda v: np.float64(v),
         lambda v: range(3)[v], lambda v: Value(v), lambda v: Value([v, 1.0]), pickle.dumps,
         lambda v: np.array([1.0, 2.0])[v],
         lambda v: np.full(3, v), lambda v: np.add(np.zeros(3), v, out=np.zeros(3)), lambda v: np.copyto(np.zeros(1), v),

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import UnsupportedError
-from tapegrad.functions.registry import implements, only_default
+from tapegrad.functions.reductions import reduce
+from tapegrad.functions.registry import implements, only_default, to_value
+from tapegrad.layout import FlagLayout, normalize_axis
 from tapegrad.ops import BY_NAME
-from tapegrad.value import HANDLERS, Value, apply
+from tapegrad.value import HANDLERS, Value, apply, contiguous
 
 
 @implements(np.where)
@@ -45,16 +47,124 @@ HANDLERS[np.degrees] = HANDLERS[np.rad2deg] = lambda x: x * (180.0 / np.pi)
 HANDLERS[np.radians] = HANDLERS[np.deg2rad] = lambda x: x * (np.pi / 180.0)
 
 
-def _by_numbers(function: Any) -> Any:
-    def handler(*args: Any, **kwargs: Any) -> Any:
-        return function(*(x.numpy() if isinstance(x, Value) else x for x in args), **kwargs)
-
-    handler.__doc__ = f"np.{function.__name__} of the numbers: constant between jumps, so it has no gradient."
-    return handler
+# What is constant between jumps. Truth values stay on the tape; counts and positions are numbers, and in a recording a
+# guard holds each of them to what it was.
 
 
-for _function in (
-    np.all, np.allclose, np.any, np.argmax, np.argmin, np.argsort, np.array_equal, np.count_nonzero, np.isclose,
-    np.isfinite, np.isinf, np.isnan, np.nonzero, np.signbit,
-):  # fmt: skip
-    HANDLERS[_function] = _by_numbers(_function)
+@implements(np.isnan)
+def isnan(x: Any) -> Value:
+    """Where x is NaN."""
+    return x != x
+
+
+@implements(np.isfinite)
+def isfinite(x: Any) -> Value:
+    """Where x is neither NaN nor infinite."""
+    return np.abs(x) < np.inf
+
+
+@implements(np.isinf)
+def isinf(x: Any) -> Value:
+    """Where x is infinite."""
+    return np.abs(x) == np.inf
+
+
+@implements(np.signbit)
+def signbit(x: Any) -> Value:
+    """Where x is negative, the negative zero included."""
+    return np.logical_or(x < 0.0, np.logical_and(x == 0.0, 1.0 / x < 0.0))
+
+
+@implements(np.isclose)
+def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Value:
+    """Where |a - b| <= atol + rtol |b|, or both are the same infinity."""
+    near = np.logical_and(np.abs(b) < np.inf, np.abs(a - b) <= atol + rtol * np.abs(b))
+    found = np.logical_or(a == b, near)
+    return np.logical_or(found, np.logical_and(a != a, b != b)) if equal_nan else found
+
+
+def _flags(x: Any) -> Value:
+    x = to_value(x, "a comparison")
+    return x if isinstance(x._layout, FlagLayout) else x != 0.0
+
+
+@implements(np.all)
+def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+    """Whether all elements are true: a truth value, or an array of them."""
+    only_default("all", out=out)
+    return _truth(_flags(a), axis, keepdims is True, sign=-1)
+
+
+@implements(np.any)
+def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+    """Whether any element is true: a truth value, or an array of them."""
+    only_default("any", out=out)
+    return _truth(_flags(a), axis, keepdims is True, sign=1)
+
+
+def _truth(flags: Value, axis: Any, keepdims: bool, sign: int) -> Any:
+    if not flags.size:
+        return (np.all if sign < 0 else np.any)(np.zeros(flags.shape, bool), axis, keepdims=keepdims)
+    return _numbers(reduce("max", flags, axis, keepdims, sign=sign), bool)
+
+
+def _numbers(x: Value, kind: Any) -> Any:
+    return kind(x.item()) if x.ndim == 0 else x.numpy().astype(kind)
+
+
+@implements(np.allclose)
+def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether all elements are close; see `isclose`."""
+    return bool(all(isclose(a, b, rtol, atol, equal_nan)))
+
+
+@implements(np.array_equal)
+def array_equal(a: Any, b: Any, equal_nan: bool = False) -> bool:
+    """Whether two arrays have one shape and equal elements."""
+    if np.shape(a) != np.shape(b):
+        return False
+    same = np.equal(a, b)
+    return bool(all(np.logical_or(same, np.logical_and(a != a, b != b)) if equal_nan else same))
+
+
+@implements(np.count_nonzero)
+def count_nonzero(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    """How many elements are not zero."""
+    return _numbers(reduce("sum", _flags(a), axis, keepdims), int)
+
+
+@implements(np.nonzero)
+def nonzero(a: Any) -> Any:
+    """Where the elements are that are not zero."""
+    return np.nonzero(_flags(a).numpy())
+
+
+@implements(np.argmax)
+def argmax(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
+    """The position of the first largest element."""
+    only_default("argmax", out=out)
+    return _numbers(reduce("argmax", a, axis, keepdims is True), int)
+
+
+@implements(np.argmin)
+def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
+    """The position of the first smallest element."""
+    only_default("argmin", out=out)
+    return _numbers(reduce("argmax", a, axis, keepdims is True, sign=-1), int)
+
+
+def order_along(x: Any, axis: Any) -> Value:
+    """The positions of the elements in ascending order along an axis, on the tape."""
+    x = to_value(x, "sort")
+    axis = normalize_axis(axis, x.ndim, "sort")
+    # Lines that no stride reaches are copied first.
+    return reduce("argsort", contiguous(x), axis, cumulative=True)
+
+
+@implements(np.argsort)
+def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
+    """The positions of the elements in ascending order, equal ones as they stand."""
+    only_default("argsort", order=order)
+    a = to_value(a, "argsort")
+    a, axis = (a.reshape(-1), -1) if axis is None else (a, axis)
+    return order_along(a, axis).numpy().astype(int)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.functions.products import matmul
-from tapegrad.functions.reductions import _reduce
+from tapegrad.functions.reductions import reduce
 from tapegrad.functions.registry import implements
 from tapegrad.layout import Layout, normalize_axis
 from tapegrad.value import Value, as_value, tape_of, view
@@ -62,7 +62,7 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = None) -> Value:
     others = [set(terms[1 - i]) if len(terms) == 2 else set() for i in range(len(terms))]
     for i, (x, term) in enumerate(values):
         alone = [a for a, c in enumerate(term) if c not in output and c not in others[i]]
-        x = _reduce("sum", x, tuple(alone)) if alone else x
+        x = reduce("sum", x, tuple(alone)) if alone else x
         values[i] = (x, "".join(c for a, c in enumerate(term) if a not in alone))
     if len(values) == 1:
         x, term = values[0]
@@ -101,7 +101,7 @@ def _contract(values: list[tuple[Value, str]], output: str, sizes: dict[str, int
         y = y.reshape(*(sizes[c] if c in b else 1 for c in order))
         product = x * y
         if shared:
-            product = _reduce("sum", product, tuple(range(len(order) - len(shared), len(order))))
+            product = reduce("sum", product, tuple(range(len(order) - len(shared), len(order))))
     else:
 
         def size(letters: list[str]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
+from tapegrad.functions.choosing import order_along
 from tapegrad.functions.registry import implements, only_default, structured, to_value
 from tapegrad.layout import normalize_axis
 from tapegrad.tape import Tape
@@ -62,7 +63,7 @@ def _flags(index: Value) -> Any:
     if kind != "i":
         raise IntegerInputError(
             "a Value of floats cannot index: an index on the tape is a comparison, or an array that was given as "
-            "integers; else write v.numpy().astype(int)"
+            "integers; else write int(v) for one number, v.numpy().astype(int) for more"
         )
     return index
 
@@ -108,8 +109,12 @@ def sort(x: Any, axis: Any = -1) -> Value:
     """Sorted along an axis, by the order of the numbers."""
     x = to_value(x, "sort")
     x = x if axis is not None else x.reshape(-1)
-    axis = -1 if axis is None else axis
-    return take_along_axis(x, np.argsort(x.numpy(), axis, kind="stable"), axis)
+    axis = normalize_axis(-1 if axis is None else axis, x.ndim, "sort")
+    # Where each line begins, and how far apart its elements are: the order itself is on the tape, so replays sort anew.
+    places = np.arange(float(x.size)).reshape(x.shape)
+    start = np.take(places, [0], axis) if x.size else places
+    step = math.prod(x.shape[axis + 1 :])
+    return _gather(x, start + order_along(x, axis) * float(step), 1, x.size, 1, x.shape) if x.size else x
 
 
 @implements(np.take_along_axis)

@@ -29,13 +29,14 @@ def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:
     return [*sizes, *strides]
 
 
-def _reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, cumulative: bool = False) -> Value:
+def reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, cumulative: bool = False) -> Value:
+    """Record a reduction, or what goes along an axis and keeps it (`cumulative`); see `tapegrad.ops.reduction`."""
     x = to_value(x, name)
     layout = x._layout_or_scalar()
     ndim = len(layout.shape)
     axes = normalize_axes(axis, ndim, name)
     kept = tuple(i for i in range(ndim) if i not in axes)
-    if layout.size == 0 and name in ("max", "norm", "logsumexp") and 0 in [layout.shape[a] for a in axes]:
+    if layout.size == 0 and name in ("max", "norm", "logsumexp", "argmax") and 0 in [layout.shape[a] for a in axes]:
         raise ShapeError(f"{name} of no elements: shape {layout.shape}, axis {axis}")
     parts = _split(layout, axes) if layout.size else None
     if parts is None:
@@ -58,14 +59,14 @@ def _count(x: Value, axis: Any, what: str) -> int:
 def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Sum over axes."""
     only_default("sum", dtype=dtype, out=out)
-    return _reduce("sum", x, axis, keepdims is True)
+    return reduce("sum", x, axis, keepdims is True)
 
 
 @implements(np.mean)
 def mean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Mean over axes."""
     only_default("mean", dtype=dtype, out=out)
-    return _reduce("sum", x, axis, keepdims is True) / float(_count(x, axis, "mean"))
+    return reduce("sum", x, axis, keepdims is True) / float(_count(x, axis, "mean"))
 
 
 @implements(np.average)
@@ -86,7 +87,7 @@ def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any 
     """Variance over axes: sum((x - mean)^2) / (n - ddof)."""
     only_default("var", dtype=dtype, out=out)
     deviation = x - mean(x, axis, keepdims=True)
-    return _reduce("sum", deviation**2, axis, keepdims is True) / float(_count(x, axis, "var") - ddof)
+    return reduce("sum", deviation**2, axis, keepdims is True) / float(_count(x, axis, "var") - ddof)
 
 
 @implements(np.std)
@@ -99,21 +100,21 @@ def std(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any 
 def prod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Product over axes. Exact at zeros, in its derivative too."""
     only_default("prod", dtype=dtype, out=out)
-    return _reduce("prod", x, axis, keepdims is True)
+    return reduce("prod", x, axis, keepdims is True)
 
 
 @implements(np.max, np.amax, (np.maximum, "reduce"))
 def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Largest element over axes; ties share the derivative equally."""
     only_default("max", out=out)
-    return _reduce("max", x, axis, keepdims is True)
+    return reduce("max", x, axis, keepdims is True)
 
 
 @implements(np.min, np.amin, (np.minimum, "reduce"))
 def min(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Smallest element over axes; ties share the derivative equally."""
     only_default("min", out=out)
-    return _reduce("max", x, axis, keepdims is True, sign=-1)
+    return reduce("max", x, axis, keepdims is True, sign=-1)
 
 
 @implements(np.ptp)
@@ -129,14 +130,14 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Value:
     >>> round(logsumexp(Value([1000.0, 1000.0])).item() - 1000.0, 9)
     0.693147181
     """
-    return _reduce("logsumexp", x, axis, keepdims)
+    return reduce("logsumexp", x, axis, keepdims)
 
 
 @implements(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
     """The 2-norm over axes (Frobenius for matrices), or the 1- or infinity-norm of vectors; derivative 0 at 0."""
     if ord in (None, 2, "fro") and not (ord == 2 and axis is None and np.ndim(x) == 2):
-        return _reduce("norm", x, axis, keepdims)
+        return reduce("norm", x, axis, keepdims)
     if ord in (1, np.inf) and (isinstance(axis, int) or (axis is None and np.ndim(x) == 1)):
         return (sum if ord == 1 else max)(np.abs(x), axis, keepdims=keepdims)
     raise UnsupportedError(f"np.linalg.norm with ord={ord!r} on a Value of {np.ndim(x)} dimensions is not supported")
@@ -152,7 +153,7 @@ def cumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Valu
     axis = normalize_axis(axis, x.ndim, "cumsum")
     if _split(x._layout_or_scalar(), (axis,)) is None:
         x = contiguous(x)
-    return _reduce("cumsum", x, axis, cumulative=True)
+    return reduce("cumsum", x, axis, cumulative=True)
 
 
 @numbers_for_numbers
@@ -173,4 +174,4 @@ def log_softmax(x: Any, axis: int = -1) -> Value:
     [0.0, -1000.0]
     """
     x = to_value(x, "log_softmax")
-    return x - _reduce("logsumexp", x, axis, keepdims=True)
+    return x - reduce("logsumexp", x, axis, keepdims=True)

@@ -113,7 +113,7 @@ class Branches:
         else:
             self._warn(
                 f"{self.name} has taken more than {MAX_BRANCHES} branches, and from now on is recorded at every call "
-                "that takes a new one. If it reads numbers (v.item(), v.data, int(v)) inside, each number is a branch: "
+                "that takes a new one. If it reads numbers (v.item(), v.data) inside, each number is a branch of its own: "
                 "compute with Values, or compare them, instead"
             )
         return program

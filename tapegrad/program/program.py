@@ -187,7 +187,9 @@ class Program:
                 np.add.at(adjoints, output.places, seed.reshape(-1))
         self.sweep(code, side, values, adjoints, _EMPTY[values.dtype], -1, 2)
         callbacks.check()
-        return [adjoints[start : start + n].copy() for start, n in (self.spans[w] for w in windows)]
+        shapes = [self.gradients[w].shape for w in windows]
+        spans = [self.spans[w] for w in windows]
+        return [adjoints[i : i + n].reshape(shape).copy() for (i, n), shape in zip(spans, shapes, strict=True)]
 
     def push(self, values: np.ndarray, tangents: dict[int, np.ndarray]) -> list[np.ndarray | None]:
         """The derivative of the outputs along tangents of inputs, given by the numbers of their windows."""

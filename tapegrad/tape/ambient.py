@@ -50,8 +50,8 @@ def recording_tape() -> Tape | None:
 
 
 @contextmanager
-def recording_on(tape: Tape) -> Iterator[Tape]:
-    """Have this thread's new values go on `tape`; afterwards the tape takes no more."""
+def recording_on(tape: Tape | None) -> Iterator[Tape | None]:
+    """Have this thread's new values go on `tape`; on its own tapes again where that is None."""
     before = _current.recording
     _current.recording = tape
     try:

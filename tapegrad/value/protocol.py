@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import numpy as np
 
 from tapegrad.errors import CutGradientError, OperationError, UnsupportedError
-from tapegrad.ops import BY_UFUNC, Elementwise, Operation, Structured
+from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation, Structured
 from tapegrad.value.apply import NUMBERS, apply, apply_structured
 from tapegrad.value.handle import HANDLERS, Handle
 
@@ -108,11 +108,25 @@ class Protocol(Handle):
     def __float__(self) -> float:
         self._cut("float(v)")
 
-    def __int__(self) -> int:
-        self._cut("int(v)")
-
     def __index__(self) -> int:
-        raise CutGradientError("a Value cannot be an index or a count: write int(v.item())")
+        raise CutGradientError("a Value cannot be an index or a count: write int(v)")
+
+    # Whole numbers are constant between jumps, so no gradient is lost; in a recording a guard holds them.
+
+    def __int__(self) -> int:
+        return self._whole("trunc")
+
+    def __trunc__(self) -> int:
+        return self._whole("trunc")
+
+    def __floor__(self) -> int:
+        return self._whole("floor")
+
+    def __ceil__(self) -> int:
+        return self._whole("ceil")
+
+    def _whole(self, name: str) -> int:
+        return int(apply(BY_NAME[name], (self,)).item())
 
     def __complex__(self) -> complex:
         self._cut("complex(v)")

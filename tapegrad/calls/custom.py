@@ -1,0 +1,294 @@
+"""Functions whose derivatives the user declares, or that a tape is not to look into."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.adjoint import functions
+from tapegrad.arguments import spec_of
+from tapegrad.calls.call import Rules, call
+from tapegrad.errors import OperationError, UnsupportedError
+from tapegrad.recording import Recording
+from tapegrad.value import Value
+
+
+def stop_gradient(x: Any) -> Any:
+    """The same numbers, nested as they are, through which no gradient flows.
+
+    >>> import tapegrad as tg
+    >>> tg.grad(lambda x: x * stop_gradient(x))(3.0)
+    3.0
+    """
+    leaves, structure = pytree.flatten(x)
+    return pytree.unflatten(structure, [leaf.detach() if isinstance(leaf, Value) else leaf for leaf in leaves])
+
+
+def _name(f: Any) -> str:
+    return str(getattr(f, "__qualname__", repr(f)))
+
+
+class _External(Rules):
+    def __init__(self, f: Any, vjp: Any, jvp: Any, numpy_rules: bool) -> None:
+        self.f, self.vjp, self.jvp, self.numpy_rules = f, vjp, jvp, numpy_rules
+        self.name = _name(f)
+
+    def value(self, args: tuple[Any, ...]) -> Any:
+        return self.f(*args)
+
+    def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
+        given = cotangent, result, *args
+        if self.numpy_rules or not functions.holds_values(pytree.flatten(given)[0]):
+            return _one_each(self.vjp(*given), len(args))
+        return _one_each(call(_BlackBox(f"the vjp of {self.name}", self.vjp), given), len(args))
+
+    def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
+        if self.jvp is None:
+            return super().push(args, result, tangents)
+        given = tangents, result, *args
+        if self.numpy_rules or not functions.holds_values(pytree.flatten(given)[0]):
+            return self.jvp(*given)
+        return call(_BlackBox(f"the jvp of {self.name}", self.jvp), given)
+
+
+class _BlackBox(Rules):
+    """A rule that cannot be looked into either: it has a value, and no derivative."""
+
+    def __init__(self, name: str, f: Any) -> None:
+        self.name, self.f = name, f
+
+    def value(self, args: tuple[Any, ...]) -> Any:
+        return self.f(*args)
+
+    def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
+        raise UnsupportedError(
+            f"a second derivative through {self.name}: it is a black box. If it is written in NumPy, say so with "
+            "external(f, vjp, numpy_rules=True); else make it an external function with a vjp of its own"
+        )
+
+    def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
+        self.pull(args, result, None)
+
+
+def _one_each(grads: Any, count: int) -> Sequence[Any]:
+    # With one argument its gradient need not come in a tuple.
+    return grads if count != 1 or (isinstance(grads, tuple) and len(grads) == 1) else (grads,)
+
+
+def external(
+    f: Callable[..., Any], vjp: Callable[..., Any], jvp: Callable[..., Any] | None = None, *, numpy_rules: bool = False
+) -> Callable[..., Any]:
+    """A black box as a differentiable function: a solver, a table, a program in another language.
+
+    Args:
+        f: takes plain numbers and arrays, returns an array, a number, or a nested structure of them. Its result must
+            depend on its arguments alone, and always have the same shapes.
+        vjp: vjp(cotangent, result, *args) returns for each argument the gradient of <cotangent, result>, as a tuple,
+            or bare for a single argument; None for zero.
+        jvp: jvp(tangents, result, *args) returns the derivative along a tuple of tangents. Without it forward mode
+            takes one vjp for each element of the result.
+        numpy_rules: whether the rules are written in NumPy as functions of their arguments alone, so that they can be
+            differentiated themselves. Otherwise second derivatives raise UnsupportedError.
+
+    On a tape it is one instruction, which calls f and vjp from the sweeps. Calls with plain numbers call f.
+
+    >>> import numpy as np
+    >>> import tapegrad as tg
+    >>> sine = external(np.sin, lambda w, y, x: w * np.cos(x), numpy_rules=True)
+    >>> tg.grad(lambda x: sine(2.0 * x))(0.0), tg.grad(tg.grad(sine))(1.0) == -np.sin(1.0)
+    (2.0, True)
+    """
+    rules = _External(f, vjp, jvp, numpy_rules)
+    return functools.wraps(f)(lambda *args: call(rules, args)) if hasattr(f, "__name__") else lambda *a: call(rules, a)
+
+
+class _Checkpointed(Rules):
+    def __init__(self, f: Any) -> None:
+        self.f = f
+        self.name = _name(f)
+        self._known: dict[Any, Recording] = {}
+        self._derived: dict[str, Rules] = {}
+
+    def _recording(self, args: tuple[Any, ...]) -> Recording:
+        spec, leaves = spec_of(args)
+        if spec not in self._known:
+            self._known[spec] = Recording(self.f, spec, leaves, None)
+        return self._known[spec]
+
+    def value(self, args: tuple[Any, ...]) -> Any:
+        return self._recording(args)(*args)
+
+    def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
+        if functions.holds_values(pytree.flatten((args, cotangent))[0]):
+            return call(self._other("vjp", lambda w, *xs: functions.vjp(self.f, xs)[1](w)), (cotangent, *args))
+        return self._recording(args).vjp(*args)[1](cotangent)
+
+    def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
+        if functions.holds_values(pytree.flatten((args, tangents))[0]):
+            return call(self._other("jvp", lambda ts, *xs: functions.jvp(self.f, xs, ts)[1]), (tangents, *args))
+        return self._recording(args).jvp(args, tangents)[1]
+
+    def _other(self, name: str, f: Any) -> Rules:
+        # The derivative is recomputed as the function is: checkpointed itself.
+        if name not in self._derived:
+            self._derived[name] = _Checkpointed(f)
+        return self._derived[name]
+
+
+def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f, whose intermediate results are not kept on the tape but computed anew when the gradient needs them.
+
+    On a tape a call is one instruction; f is recorded once, apart, and every call replays that recording. A long loop of
+    checkpointed steps so takes the memory of its states and of one step, for about one forward sweep more. The gradient
+    is the same. f must be a function of its arguments alone: it cannot use Values from around it.
+
+    >>> import numpy as np
+    >>> import tapegrad as tg
+    >>> step = checkpoint(lambda x: np.sin(x) * np.exp(-x))
+    >>> tg.grad(lambda x: step(step(x)))(0.0)
+    1.0
+    """
+    rules = _Checkpointed(f)
+    return functools.wraps(f)(lambda *args: call(rules, args))
+
+
+class _Custom(Rules):
+    """What `custom_vjp` and `custom_jvp` share: a decorated function, and arguments that are not differentiated."""
+
+    def __init__(self, f: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
+        self.f = f
+        self.nondiff = tuple(nondiff_argnums)
+        self.name = _name(f)
+        functools.update_wrapper(self, f)
+
+    def __call__(self, *args: Any) -> Any:
+        # Arguments that are not differentiated are no operands, so they go in a box that nothing looks into.
+        return call(self, tuple(_Box(x) if i in self.nondiff else x for i, x in enumerate(args)))
+
+    def value(self, args: tuple[Any, ...]) -> Any:
+        return self.f(*_unboxed(args))
+
+    def _apart(self, args: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+        return [x.content for x in args if isinstance(x, _Box)], [x for x in args if not isinstance(x, _Box)]
+
+
+class _Box:
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+def _unboxed(args: Sequence[Any]) -> list[Any]:
+    return [x.content if isinstance(x, _Box) else x for x in args]
+
+
+def _spread(args: Sequence[Any], own: Sequence[Any], what: str) -> list[Any]:
+    places = [i for i, x in enumerate(args) if not isinstance(x, _Box)]
+    if not isinstance(own, tuple | list) or len(own) != len(places):
+        raise OperationError(f"{what} must return a tuple with one gradient for each of {len(places)} arguments")
+    found: list[Any] = [None] * len(args)
+    for i, g in zip(places, own, strict=True):
+        found[i] = g
+    return found
+
+
+class custom_vjp(_Custom):
+    """A function with a reverse rule of its own, as `jax.custom_vjp`: a decorator, then `defvjp(fwd, bwd)`.
+
+    fwd(*args) returns (result, residuals); bwd(residuals, cotangent) returns a tuple with the gradient for each
+    argument, None for zero. Arguments numbered by `nondiff_argnums` are not differentiated, and come first in bwd. The
+    function and its rules are NumPy code; they are called from the sweeps with numbers, and with Values when a second
+    derivative is written, so derivatives of any order follow the rules.
+
+    Raises OperationError without rules, or where bwd returns anything else.
+
+    >>> import numpy as np
+    >>> import tapegrad as tg
+    >>> @custom_vjp
+    ... def clipped(x):
+    ...     return x * 1.0
+    >>> clipped.defvjp(lambda x: (x * 1.0, None), lambda _, w: (np.clip(w, -1.0, 1.0),))
+    >>> tg.grad(lambda x: 5.0 * clipped(x))(2.0)
+    1.0
+    """
+
+    fwd: Callable[..., Any] | None = None
+    bwd: Callable[..., Any] | None = None
+
+    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
+        """Declare the rules."""
+        self.fwd, self.bwd = fwd, bwd
+
+    def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
+        """The rule."""
+        if self.fwd is None or self.bwd is None:
+            raise OperationError(f"{self.name} has no reverse rule: call {self.name}.defvjp(fwd, bwd)")
+        answer = self.fwd(*_unboxed(args))
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise OperationError(f"fwd of {self.name} must return (result, residuals)")
+        static, _ = self._apart(args)
+        return _spread(args, self.bwd(*static, answer[1], cotangent), f"bwd of {self.name}")
+
+
+class custom_jvp(_Custom):
+    """A function with a forward rule of its own, as `jax.custom_jvp`: a decorator, then `defjvp(rule)`.
+
+    rule(primals, tangents) returns (result, tangent of the result), the tangent being linear in the tangents. Arguments
+    numbered by `nondiff_argnums` are not differentiated, and come before. Reverse mode transposes the rule.
+
+    Raises OperationError without a rule.
+
+    >>> import numpy as np
+    >>> import tapegrad as tg
+    >>> @custom_jvp
+    ... def soft(x):
+    ...     return np.log1p(np.exp(x))
+    >>> soft.defjvp(lambda primals, tangents: (soft(primals[0]), tangents[0] / (1.0 + np.exp(-primals[0]))))
+    >>> tg.grad(soft)(0.0), tg.jvp(soft, (0.0,), (2.0,))[1]
+    (0.5, 1.0)
+    """
+
+    rule: Callable[..., Any] | None = None
+
+    def defjvp(self, rule: Callable[..., Any]) -> None:
+        """Declare the rule."""
+        self.rule = rule
+
+    def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
+        """The rule."""
+        if self.rule is None:
+            raise OperationError(f"{self.name} has no forward rule: call {self.name}.defjvp(rule)")
+        static, primals = self._apart(args)
+        along = [_zeros_for(x, t) for x, t, own in zip(_unboxed(args), tangents, args, strict=True)
+                 if not isinstance(own, _Box)]
+        answer = self.rule(*static, tuple(primals), tuple(along))
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise OperationError(f"the rule of {self.name} must return (result, tangent)")
+        return answer[1]
+
+    def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
+        """The rule, transposed: it is linear in the tangents."""
+        _, primals = self._apart(args)
+        zeros = [_zeros_for(x, None) for x in primals]
+
+        def forward(*tangents: Any) -> Any:
+            return self.push(args, result, tuple(_spread(args, tangents, "tangents")))
+
+        if functions.holds_values(pytree.flatten((args, cotangent))[0]):
+            return _spread(args, functions.vjp(forward, zeros)[1](cotangent), "the transposed rule")
+        spec, leaves = spec_of(zeros)
+        pulled = Recording(forward, spec, leaves, None).vjp(*zeros)[1](cotangent)
+        return _spread(args, pulled, "the transposed rule")
+
+
+def _zeros_for(x: Any, tangent: Any) -> Any:
+    """A tangent with zeros in place of what is None."""
+    leaves, structure = pytree.flatten(x)
+    own = [None] * len(leaves) if tangent is None else functions.matching(
+        tangent, structure, [np.shape(leaf) for leaf in leaves], "tangent", "argument"
+    )
+    made = [np.zeros(np.shape(leaf))[()] if t is None else t for leaf, t in zip(leaves, own, strict=True)]
+    return pytree.unflatten(structure, [float(t) if isinstance(t, np.floating) else t for t in made])

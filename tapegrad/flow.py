@@ -1,0 +1,189 @@
+"""Control flow that stays on one tape: `where`, `cond`, and loops.
+
+Plain Python works too: an `if` or `while` on a number is a guard, and each way that it can go is a recording of its own.
+What is here has no guards: every branch is on the tape, and the numbers choose among results. Choosing passes no gradient,
+not even NaN, to what was not chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.adjoint.functions import holds_values
+from tapegrad.errors import NonScalarError, ShapeError, StructureError
+from tapegrad.ops import BY_NAME
+from tapegrad.value import HANDLERS, Value
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where the condition holds, else y, element by element and broadcast; plain numbers give plain numbers.
+
+    >>> import tapegrad as tg
+    >>> tg.grad(lambda x: where(x > 0.0, np.sqrt(x), 0.0))(0.0)
+    0.0
+    """
+    if holds_values((condition, x, y)):
+        return BY_NAME["where"](condition, x, y)
+    return np.where(condition, x, y)[()]
+
+
+def _truth(pred: Any, what: str) -> Any:
+    """A condition as a Value, or as a bool where it is a plain number."""
+    if np.size(pred) != 1:
+        raise NonScalarError(f"{what}: the condition must be one truth value, it has shape {np.shape(pred)}")
+    if not isinstance(pred, Value):
+        return bool(pred)
+    return pred.reshape(()) if pred.ndim else pred
+
+
+def _matched(a: Any, b: Any, what: str, first: str, second: str) -> tuple[list[Any], list[Any], Any]:
+    """The leaves of two results that must be alike. Raises StructureError, ShapeError."""
+    (xs, structure), (ys, other) = pytree.flatten(a), pytree.flatten(b)
+    if structure != other:
+        raise StructureError(f"{what}: {first} and {second} are nested differently")
+    for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        if np.shape(x) != np.shape(y):
+            where_ = f" (number {i} of {len(xs)})" if len(xs) > 1 else ""
+            raise ShapeError(f"{what}: {first} has shape {np.shape(x)}{where_}, {second} {np.shape(y)}")
+    return xs, ys, structure
+
+
+def _choose(pred: Value, a: Any, b: Any, what: str, first: str, second: str) -> Any:
+    xs, ys, structure = _matched(a, b, what, first, second)
+    return pytree.unflatten(structure, [x if x is y else where(pred, x, y) for x, y in zip(xs, ys, strict=True)])
+
+
+def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
+    """true_fun(*operands) where pred holds, else false_fun(*operands); as `jax.lax.cond`.
+
+    With a Value for pred both are computed, on one tape, and their results, which must be nested and shaped alike, are
+    chosen between: no guard, and no gradient from the branch not taken. With a plain truth value only one is called.
+
+    Raises StructureError, ShapeError where the results differ in kind; NonScalarError unless pred is one truth value.
+
+    >>> import tapegrad as tg
+    >>> slope = tg.grad(lambda x: cond(x < 1.0, lambda x: x * x, lambda x: 2.0 * x - 1.0, x))
+    >>> slope(0.25), slope(3.0)
+    (0.5, 2.0)
+    """
+    pred = _truth(pred, "cond")
+    if isinstance(pred, bool):
+        return (true_fun if pred else false_fun)(*operands)
+    chosen = true_fun(*operands), false_fun(*operands)
+    return _choose(pred, *chosen, "cond", "the result of true_fun", "that of false_fun")
+
+
+def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None) -> Any:
+    """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`. Unrolled on the tape.
+
+    Args:
+        f: returns (carry, y); the carry keeps its structure and shapes. y may be None.
+        init: the first carry.
+        xs: arrays of one leading length, nested as f wants a slice of them; None with `length` steps instead.
+
+    Returns the last carry, and the ys with a new leading axis.
+
+    Raises StructureError, ShapeError where a carry changes, or lengths differ.
+
+    >>> scan(lambda total, x: (total + x, total + x), 0.0, np.array([1.0, 2.0, 3.0]))
+    (6.0, array([1., 3., 6.]))
+    """
+    leaves, structure = pytree.flatten(xs)
+    lengths = {len(x) for x in leaves} | ({length} if length is not None else set())
+    if len(lengths) != 1:
+        found = " and ".join(map(str, sorted(lengths))) or "nothing to say how many steps there are"
+        raise ShapeError(f"scan: xs need one leading length, there is {found}")
+    n = lengths.pop()
+    carry, ys, shape = init, [], None
+    for i in range(n):
+        answer = f(carry, pytree.unflatten(structure, [x[i] for x in leaves]))
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise StructureError("scan: f must return (carry, y)")
+        _matched(carry, answer[0], "scan", "the carry", "the carry that f returned")
+        carry = answer[0]
+        parts, found = pytree.flatten(answer[1])
+        if shape is not None and found != shape:
+            raise StructureError("scan: the ys of two steps are nested differently")
+        ys.append(parts)
+        shape = found
+    if shape is None:
+        return carry, None
+    stacked = [_stack([parts[j] for parts in ys]) for j in range(len(ys[0]))]
+    return carry, pytree.unflatten(shape, stacked)
+
+
+def _stack(parts: list[Any]) -> Any:
+    return HANDLERS[np.stack](parts) if holds_values(parts) else np.stack(parts)
+
+
+def while_loop(
+    cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any, max_steps: int | None = None
+) -> Any:
+    """body_fun applied to a state while cond_fun(state) holds; as `jax.lax.while_loop`, with reverse mode.
+
+    Args:
+        max_steps: with it, that many steps are on the tape, and each changes the state only if all conditions so far
+            held: one tape for any number of steps up to that. Without it the loop is Python's: how often it went round
+            is held by guards, and each number of rounds is a recording of its own.
+
+    Raises StructureError, ShapeError where the state changes its kind; ArithmeticError, while recording, where the
+    condition still holds after `max_steps`. (In a replay the result is NaN then.)
+
+    >>> import tapegrad as tg
+    >>> halve = lambda x: while_loop(lambda x: x > 1.0, lambda x: 0.5 * x, x, max_steps=20)
+    >>> tg.value_and_grad(halve)(12.0)
+    (0.75, 0.0625)
+    """
+    state = init
+    if max_steps is None:
+        while bool(_truth(cond_fun(state), "while_loop")):
+            following = body_fun(state)
+            _matched(state, following, "while_loop", "the state", "the state that body_fun returned")
+            state = following
+        return state
+    going: Any = True
+    for _ in range(max_steps):
+        going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
+        if not isinstance(going, Value) and not going:
+            return state
+        following = body_fun(state)
+        if isinstance(going, Value):
+            state = _choose(going, following, state, "while_loop", "the state that body_fun returned", "the state")
+        else:
+            _matched(state, following, "while_loop", "the state", "the state that body_fun returned")
+            state = following
+    going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
+    if not isinstance(going, Value):
+        if going:
+            raise ArithmeticError(f"while_loop: the condition still holds after {max_steps} steps")
+        return state
+    leaves, structure = pytree.flatten(state)
+    return pytree.unflatten(structure, [where(going, np.nan, x) for x in leaves])
+
+
+def fori_loop(lower: Any, upper: Any, body_fun: Callable[[int, Any], Any], init: Any, max_steps: int | None = None) -> Any:
+    """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`. Unrolled on the tape.
+
+    Bounds that are Values are held by guards, as by `int`; with `max_steps` that many steps are on the tape instead, and
+    only those below `upper` change the state (beyond them the result is NaN).
+
+    Raises StructureError, ShapeError where the state changes its kind.
+
+    >>> fori_loop(0, 5, lambda i, x: x + i, 0)
+    10
+    """
+    if max_steps is not None and holds_values((lower, upper)):
+        def body(carry: Any) -> Any:
+            return carry[0] + 1.0, body_fun(carry[0], carry[1])
+
+        return while_loop(lambda carry: carry[0] < upper, body, (lower * 1.0, init), max_steps)[1]
+    state = init
+    for i in range(int(lower), int(upper)):
+        following = body_fun(i, state)
+        _matched(state, following, "fori_loop", "the state", "the state that body_fun returned")
+        state = following
+    return state
