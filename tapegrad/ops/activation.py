@@ -20,7 +20,7 @@ softplus = unary("softplus", "z = ln(1 + e^x)",
     partials=lambda x, z: sigmoid(x))
 
 # Written as a comparison that NaN fails, so that a NaN passes through instead of becoming 0.
-relu = unary("relu", "z = max(x, 0)", inline=True,
+relu = unary("relu", "z = max(x, 0)", inline=True, selects=True,
     value=lambda x: 0.0 if x <= 0.0 else x,
     partials=lambda x, z: 1.0 * (x > 0.0),
     kink=lambda x: x,

@@ -106,15 +106,15 @@ hypot = binary("hypot", "z = sqrt(x^2 + y^2)", ufunc=np.hypot,
     convention="derivative 0 at the origin")
 
 # What a derivative program multiplies with: a zero adjoint or tangent is passed on as zero, whatever the partial
-# derivative is there, so that an infinite one on a branch that was not taken cannot leak as NaN. `shield` keeps that
-# true of its own derivatives.
-shield = binary("shield", "z = y, and 0 where x = 0 and y is infinite or NaN",
+# derivative is there, and so is an infinite one by a partial derivative of zero. So nothing leaks as NaN from a branch
+# that was not taken. `shield` keeps that true of its own derivatives.
+shield = binary("shield", "z = y, and 0 where x = 0 and y is infinite or NaN", selects=True,
     value=lambda x, y: 0.0 if x == 0.0 and not abs(y) < np.inf else y,
     partials=lambda x, y, z: (0.0, 1.0 * (z == y)))
 
-chain = binary("chain", "z = x y, and 0 where x = 0", inline=True,
-    value=lambda x, y: x * y if x != 0.0 else 0.0,
-    partials=lambda x, y, z: (shield(x, y), x))
+chain = binary("chain", "z = x y, and 0 where x = 0 or y = 0", inline=True, selects=True,
+    value=lambda x, y: x * y if x != 0.0 and y != 0.0 else 0.0,
+    partials=lambda x, y, z: (shield(x, y), shield(y, x)))
 
 # The identity. `copy` makes a dense run of a strided view; `detach` lets no gradient through.
 copy = unary("copy", "z = x", ufunc=np.positive,

@@ -51,19 +51,19 @@ TRUTHS = frozenset(row.name for row in (
     less, less_equal, greater, greater_equal, equal, not_equal, logical_and, logical_or, logical_xor))
 
 # A NaN operand makes the result NaN, as in NumPy. A tie is shared equally, as in a maximum over an axis.
-maximum = binary("maximum", "z = max(x, y)", inline=True, ufunc=np.maximum,
+maximum = binary("maximum", "z = max(x, y)", inline=True, selects=True, ufunc=np.maximum,
     value=lambda x, y: x if x > y or x != x else y,
     partials=lambda x, y, z: (0.5 * (x > y) + 0.5 * (x >= y), 0.5 * (y > x) + 0.5 * (y >= x)),
     kink=lambda x, y: x - y,
     convention="at a tie each operand has derivative 1/2")
 
-minimum = binary("minimum", "z = min(x, y)", inline=True, ufunc=np.minimum,
+minimum = binary("minimum", "z = min(x, y)", inline=True, selects=True, ufunc=np.minimum,
     value=lambda x, y: x if x < y or x != x else y,
     partials=lambda x, y, z: (0.5 * (x < y) + 0.5 * (x <= y), 0.5 * (y < x) + 0.5 * (y <= x)),
     kink=lambda x, y: x - y,
     convention="at a tie each operand has derivative 1/2")
 
-clip = ternary("clip", "z = min(max(x, low), high)",
+clip = ternary("clip", "z = min(max(x, low), high)", selects=True,
     value=lambda x, low, high: low + high if low != low or high != high else (
         high if high <= low else (low if x < low else (high if x > high else x))),
     partials=lambda x, low, high, z: (
@@ -74,6 +74,6 @@ clip = ternary("clip", "z = min(max(x, low), high)",
     kink=lambda x, low, high: np.where(np.abs(x - low) < np.abs(high - x), x - low, high - x),
     convention="derivative 1 with respect to x at either bound; high wins where low >= high")
 
-where: Elementwise = ternary("where", "z = x if c, else y",
+where: Elementwise = ternary("where", "z = x if c, else y", selects=True,
     value=lambda c, x, y: x if c != 0.0 else y,
     partials=lambda c, x, y, z: (0.0, 1.0 * (c != 0.0), 1.0 * (c == 0.0)))

@@ -76,6 +76,7 @@ class Elementwise(Operation):
     partials: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
     samples: tuple[Interval, ...] = ()
     inline: bool = False
+    selects: bool = False
     kink: Callable[..., Any] | None = field(default=None, repr=False)
 
     def __call__(self, *args: Any) -> Any:
@@ -167,6 +168,7 @@ def _elementwise(
     ufunc: np.ufunc | None,
     convention: str,
     inline: bool,
+    selects: bool,
     kink: Callable[..., Any] | None,
 ) -> Elementwise:
     _check_rule(name, "value", value, arity)
@@ -184,6 +186,7 @@ def _elementwise(
         partials=partials,
         samples=samples,
         inline=inline,
+        selects=selects,
         kink=kink,
     )
     return _add(row)
@@ -199,6 +202,7 @@ def unary(
     ufunc: np.ufunc | None = None,
     convention: str = "",
     inline: bool = False,
+    selects: bool = False,
     kink: Callable[..., Any] | None = None,
 ) -> Elementwise:
     """Declare an operation z = f(x).
@@ -206,8 +210,8 @@ def unary(
     `value(x)` is its value and `partials(x, z)` its derivative dz/dx, where z is the value already computed.
     Both are read as source: write them as lambdas or functions in a file, of arithmetic, `np` functions and other
     operations. `samples` is the interval of sensible inputs, from which tests draw. `inline` gives the scalar form a
-    branch of its own in the sweeps: some nanoseconds faster, paid for by everybody's first compilation. `kink(x)` is
-    a distance, zero where the operation jumps or has no derivative; certificates report it.
+    branch of its own in the sweeps: some nanoseconds faster, paid for by everybody's first compilation. `selects` says
+    that a partial of 0 means an operand that was not chosen: not even an infinite adjoint reaches it. `kink(x)` is a distance, zero where the operation jumps or has no derivative; certificates report it.
 
     Raises OperationError for a taken name or a rule with the wrong number of arguments.
 
@@ -216,7 +220,7 @@ def unary(
     >>> BY_NAME["tanh"].formula
     'z = tanh x'
     """
-    return _elementwise(1, name, formula, value, partials, samples, ufunc, convention, inline, kink)
+    return _elementwise(1, name, formula, value, partials, samples, ufunc, convention, inline, selects, kink)
 
 
 def binary(
@@ -229,13 +233,14 @@ def binary(
     ufunc: np.ufunc | None = None,
     convention: str = "",
     inline: bool = False,
+    selects: bool = False,
     kink: Callable[..., Any] | None = None,
 ) -> Elementwise:
     """Declare an operation z = f(x, y): `value(x, y)`, and `partials(x, y, z)` returning (dz/dx, dz/dy).
 
     See `unary`.
     """
-    return _elementwise(2, name, formula, value, partials, samples, ufunc, convention, inline, kink)
+    return _elementwise(2, name, formula, value, partials, samples, ufunc, convention, inline, selects, kink)
 
 
 def ternary(
@@ -248,13 +253,14 @@ def ternary(
     ufunc: np.ufunc | None = None,
     convention: str = "",
     inline: bool = False,
+    selects: bool = False,
     kink: Callable[..., Any] | None = None,
 ) -> Elementwise:
     """Declare an operation z = f(x, y, w): `value(x, y, w)`, and `partials(x, y, w, z)` returning three partials.
 
     See `unary`.
     """
-    return _elementwise(3, name, formula, value, partials, samples, ufunc, convention, inline, kink)
+    return _elementwise(3, name, formula, value, partials, samples, ufunc, convention, inline, selects, kink)
 
 
 def structured(

@@ -135,7 +135,9 @@ def _is_zero(partial: str) -> bool:
     return partial in ("0.0", "T(0.0)")
 
 
-def _times(partial: str, factor: str) -> str:
+def _times(row: Elementwise, partial: str, factor: str) -> str:
+    if row.selects:
+        return f"({factor} * ({partial}) if ({partial}) != T(0.0) else T(0.0))"
     if partial in ("1.0", "T(1.0)"):
         return factor
     if partial in ("-1.0", "-T(1.0)"):
@@ -162,7 +164,7 @@ def _scalar_partials(module: Module, row: Elementwise) -> list[tuple[str, str]]:
 
 
 def _scalar_reverse(module: Module, row: Elementwise) -> list[str]:
-    return [f"g[{s}] += {_times(p, 'gz')}" for s, p in _scalar_partials(module, row)] or ["pass"]
+    return [f"g[{s}] += {_times(row, p, 'gz')}" for s, p in _scalar_partials(module, row)] or ["pass"]
 
 
 def _scalar_both_partials(module: Module, row: Elementwise) -> list[str]:
@@ -171,7 +173,7 @@ def _scalar_both_partials(module: Module, row: Elementwise) -> list[str]:
 
 
 def _scalar_tangent(module: Module, row: Elementwise) -> list[str]:
-    terms = [f"({_times(p, f't[{s}]')} if t[{s}] != T(0.0) else T(0.0))" for s, p in _scalar_partials(module, row)]
+    terms = [f"({_times(row, p, f't[{s}]')} if t[{s}] != T(0.0) else T(0.0))" for s, p in _scalar_partials(module, row)]
     return [f"t[o] = {' + '.join(terms) or 'T(0.0)'}"]
 
 
@@ -188,7 +190,7 @@ def _run_forward(module: Module, row: Elementwise) -> list[str]:
 def _run_reverse(module: Module, row: Elementwise) -> list[str]:
     lines = []
     for n, partial in _block_partials(module, row):
-        product = _times(partial, "dz[j]")
+        product = _times(row, partial, "dz[j]")
         constant = _is_zero(partial) or "[j]" not in partial
         lines.append(f"d{n}[j] = {product if constant else f'{product} if dz[j] != T(0.0) else T(0.0)'}")
     return lines
@@ -198,7 +200,7 @@ def _run_tangent(module: Module, row: Elementwise) -> list[str]:
     lines = ["tj = T(0.0)"]
     for n, partial in _block_partials(module, row):
         if not _is_zero(partial):
-            lines.append(f"tj += {_times(partial, f'd{n}[j]')} if d{n}[j] != T(0.0) else T(0.0)")
+            lines.append(f"tj += {_times(row, partial, f'd{n}[j]')} if d{n}[j] != T(0.0) else T(0.0)")
     return [*lines, "dz[j] = tj"]
 
 

@@ -1,0 +1,9 @@
+"""Checking derivatives: of functions, and of operations declared by a row.
+
+`gradients` and `operations` are what is called; `differences` is what derivatives are compared with.
+"""
+
+from tapegrad.checking.gradients import check_grads
+from tapegrad.checking.report import Report
+
+__all__ = ["Report", "check_grads"]

@@ -1,0 +1,178 @@
+"""Nested numbers as the one vector that SciPy's solvers work on, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.adjoint import functions
+from tapegrad.errors import CutGradientError, DTypeError, ShapeError, StructureError
+from tapegrad.tape import recording_on
+
+
+class Layout:
+    """How nested numbers and arrays lie in one vector, leaf after leaf, each in C order."""
+
+    def __init__(self, structure: Any, shapes: Sequence[tuple[int, ...] | None]) -> None:
+        self.structure = structure
+        # None for a plain number, which comes back as one.
+        self.shapes = tuple(shapes)
+        sizes = [math.prod(s or ()) for s in self.shapes]
+        self.ends = np.cumsum([0, *sizes]).tolist()
+        self.size: int = self.ends[-1]
+        self.is_vector = structure is pytree.LEAF and self.shapes[0] == (self.size,)
+
+    def nest(self, x: Any) -> Any:
+        """The numbers of a vector, nested: copies of an array's, views of a Value's."""
+        if self.is_vector:
+            return x
+        leaves = []
+        for shape, start, end in zip(self.shapes, self.ends, self.ends[1:]):
+            if shape is not None:
+                part = x[start:end].reshape(shape)
+                leaves.append(part.copy() if isinstance(part, np.ndarray) else part)
+            else:
+                leaves.append(float(x[start]) if isinstance(x, np.ndarray) else x[start])
+        return pytree.unflatten(self.structure, leaves)
+
+    def columns(self, y: np.ndarray) -> Any:
+        """Many vectors, (size, many), nested: arrays with one axis more, the last."""
+        if self.is_vector:
+            return y
+        parts = [
+            y[start:end].reshape((*(shape or ()), y.shape[1])).copy()
+            for shape, start, end in zip(self.shapes, self.ends, self.ends[1:])
+        ]
+        return pytree.unflatten(self.structure, parts)
+
+    def vector(self, nested: Any, what: str) -> np.ndarray:
+        """A vector from what is nested so, or is a vector already. Raises ShapeError for anything else."""
+        if isinstance(nested, np.ndarray) and nested.shape == (self.size,):
+            return nested.astype(float)
+        leaves, structure = pytree.flatten(_as_scipy(nested))
+        if structure != self.structure:
+            raise ShapeError(f"{what} must be nested as the start, or a vector of {self.size}")
+        found = []
+        for leaf, shape in zip(leaves, self.shapes, strict=True):
+            array = np.asarray(leaf, float)
+            if array.shape != (shape or ()):
+                raise ShapeError(f"{what}: a part has shape {array.shape}, the start has {shape or ()} there")
+            found.append(array.reshape(-1))
+        return np.concatenate([np.zeros(0), *found])
+
+    def spread(self, nested: Any, what: str) -> Any:
+        """As `vector`, where a number stands for all elements of a leaf, or of everything. Numbers, vectors of the
+        right size and None pass unchanged."""
+        if nested is None or np.isscalar(nested):
+            return nested
+        if not isinstance(nested, np.ndarray) or nested.dtype == object:
+            leaves, structure = pytree.flatten(_as_scipy(nested))
+            if structure == self.structure:
+                nested = np.concatenate(
+                    [np.zeros(0), *(np.broadcast_to(x, s or ()).reshape(-1) for x, s in zip(leaves, self.shapes))]
+                )
+        array = np.asarray(nested, float).reshape(-1)
+        if array.size not in (1, self.size):
+            raise ShapeError(f"{what} has {array.size} numbers, the start has {self.size}")
+        return array
+
+    def pairs(self, bounds: Any) -> list[tuple[float, float]]:
+        """A (low, high) for each element, from a nesting that has one in the place of each leaf.
+
+        None stands for no bound. Raises StructureError where the nesting is another.
+        """
+        found: list[tuple[float, float]] = []
+        shapes = iter(self.shapes)
+
+        def visit(node: Any, given: Any) -> None:
+            if node is pytree.LEAF:
+                shape = next(shapes) or ()
+                low, high = (None, None) if given is None else _pair(given)
+                lows = np.broadcast_to(-np.inf if low is None else np.asarray(low, float), shape).reshape(-1)
+                highs = np.broadcast_to(np.inf if high is None else np.asarray(high, float), shape).reshape(-1)
+                found.extend(zip(lows.tolist(), highs.tolist()))
+                return
+            children, own = pytree.flatten_once(given)
+            if own is None or (own.kind, own.extra, len(children)) != (node.kind, node.extra, len(node.parts)):
+                raise StructureError("bounds must have a pair (low, high) in the place of each part of x0")
+            for part, child in zip(node.parts, children):
+                visit(part, child)
+
+        visit(self.structure, bounds)
+        return found
+
+
+def _pair(given: Any) -> Any:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise StructureError(f"a bound must be a pair (low, high), not {given!r}")
+    return given
+
+
+def layout_of(leaves: Sequence[Any], structure: Any) -> Layout:
+    """The layout of what `pytree.flatten` took apart."""
+    # A plain number has no shape, and is no array of one element.
+    return Layout(structure, [x.shape if isinstance(x, np.ndarray) else getattr(x, "shape", ()) or None for x in leaves])
+
+
+def _as_scipy(x: Any) -> Any:
+    # SciPy's users write vectors as lists and tuples.
+    if type(x) in (list, tuple) and x and all(isinstance(e, int | float | np.number) for e in x):
+        return np.asarray(x)
+    return x
+
+
+def start(x0: Any, what: str) -> tuple[Layout, np.ndarray]:
+    """The layout of a start, and its numbers as a vector of float64.
+
+    Raises CutGradientError for Values, DTypeError for what holds no real numbers, StructureError for anything but
+    numbers and arrays, ValueError where there are none, or one that is not finite.
+    """
+    leaves, structure = pytree.flatten(_as_scipy(x0))
+    check_plain(leaves, what)
+    for leaf in leaves:
+        if not isinstance(leaf, np.ndarray | int | float | np.generic | complex):
+            raise StructureError(f"{what} holds a {type(leaf).__name__}; it may hold numbers and arrays, nested")
+        if np.asarray(leaf).dtype.kind not in "fiu":
+            raise DTypeError(f"{what} holds {np.asarray(leaf).dtype} numbers; they must be real")
+    layout = layout_of(leaves, structure)
+    vector = np.concatenate([np.zeros(0), *(np.asarray(x, float).reshape(-1) for x in leaves)])
+    if not vector.size:
+        raise ValueError(f"{what} holds no numbers")
+    bad = np.flatnonzero(~np.isfinite(vector))
+    if len(bad):
+        raise ValueError(f"{what} must be finite: element {bad[0]} is {vector[bad[0]]}")
+    return layout, vector
+
+
+def check_plain(x: Any, what: str) -> None:
+    """Raise CutGradientError where there are Values."""
+    if functions.holds_values(pytree.flatten(x)[0]):
+        raise CutGradientError(
+            f"{what} holds Values, but the solvers of tapegrad.optimize work on plain numbers, which would cut the "
+            "gradient: pass v.data, or differentiate through the solution by tg.implicit_root"
+        )
+
+
+def arguments(args: Any) -> tuple[Any, ...]:
+    """Further arguments as a tuple. Arrays of other floats become float64, so that they fit the recording."""
+    leaves, structure = pytree.flatten(args if isinstance(args, tuple) else (args,))
+    check_plain(leaves, "args")
+    wide = [x.astype(float) if isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float16) else x for x in leaves]
+    return tuple(pytree.unflatten(structure, wide))
+
+
+@contextmanager
+def off_tape() -> Iterator[None]:
+    """Let no recording that is going on around a solver see what the solver computes."""
+    with recording_on(None):  # type: ignore[arg-type]
+        yield
+
+
+def called_with(f: Callable[..., Any], layout: Layout, args: tuple[Any, ...]) -> Callable[[np.ndarray], Any]:
+    """A function of the caller's, of nested numbers and args, as a function of a vector."""
+    return lambda x: f(layout.nest(x), *args)

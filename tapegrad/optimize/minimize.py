@@ -1,0 +1,195 @@
+"""Minimisation: `scipy.optimize.minimize` with gradients, Hessians and constraints' derivatives filled in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from scipy.optimize import Bounds, OptimizeResult
+
+from tapegrad.optimize.constraints import prepared
+from tapegrad.optimize.flat import Layout, arguments, called_with, off_tape, start
+from tapegrad.optimize.replay import Objective
+
+# What each method takes besides values.
+_GRADIENT, _HESSIAN, _PRODUCT = 1, 2, 4
+_METHODS = {
+    "nelder-mead": 0,
+    "powell": 0,
+    "cobyla": 0,
+    "cobyqa": 0,
+    "cg": _GRADIENT,
+    "bfgs": _GRADIENT,
+    "l-bfgs-b": _GRADIENT,
+    "tnc": _GRADIENT,
+    "slsqp": _GRADIENT,
+    "newton-cg": _GRADIENT | _PRODUCT,
+    "trust-ncg": _GRADIENT | _PRODUCT,
+    "trust-krylov": _GRADIENT | _PRODUCT,
+    "dogleg": _GRADIENT | _HESSIAN,
+    "trust-exact": _GRADIENT | _HESSIAN,
+    "trust-constr": _GRADIENT | _HESSIAN | _PRODUCT,
+}
+
+
+def minimize(
+    f: Callable[..., Any], x0: Any, args: Any = (), method: Any = None, *, jac: Any = None, hess: Any = None,
+    hessp: Any = None, bounds: Any = None, constraints: Any = (), tol: float | None = None, callback: Any = None,
+    options: dict[str, Any] | None = None,
+) -> OptimizeResult:  # fmt: skip
+    """Minimise f(x, *args) over x by `scipy.optimize.minimize`, with exact derivatives.
+
+    Args:
+        f: returns one number; written in NumPy. It is recorded once and replayed at each evaluation, branches included.
+        x0: where to start: an array of any shape, a number, or nested tuples, lists, dicts and dataclasses of them. A
+            list or tuple of nothing but numbers is a vector, as in SciPy. Integers become floats; all is float64.
+        args: further arguments of f, as they are; their arrays are copied when f is recorded. One that is no tuple is
+            a single argument.
+        method: a method of SciPy, by name, or a function as SciPy describes it. By default SLSQP with constraints,
+            L-BFGS-B with bounds, else BFGS.
+        jac, hess, hessp: functions to use in place of derivatives of f, called as SciPy calls them, but with x nested as
+            x0. `hess` may also be what else SciPy takes there.
+        bounds: as in SciPy; for a nested x0 also nested so, with a pair (low, high) in the place of each part.
+        constraints: as in SciPy, one or several: `LinearConstraint` (on the vector of all numbers of x),
+            `NonlinearConstraint`, or dicts; their functions take x nested as x0. A callable `jac` or `hess` is used; a
+            scheme of differences, and a `BFGS()`, which is SciPy's default, is replaced by the derivative.
+        tol, options: as in SciPy.
+        callback: as in SciPy, with x nested as x0.
+
+    Value and gradient come from one replay. Newton-CG, trust-ncg and trust-krylov get products of the Hessian with
+    vectors; dogleg and trust-exact the Hessian; trust-constr the Hessian, of f and of the constraints' functions
+    weighted with multipliers: dense below 200 unknowns, else sparse where at most a tenth of the entries can differ
+    from zero, else products. Its constraints' Jacobians are sparse by the same rule, if all can be. Nelder-Mead,
+    Powell, COBYLA and COBYQA get values.
+
+    Returns SciPy's result. `x`, and the gradient (`jac`, for trust-constr `grad`), are nested as x0; `x_flat` is the
+    vector of all numbers. Matrices, and what belongs to constraints, refer to that vector.
+
+    Raises NonScalarError unless f returns one number; ValueError for a method that does not exist, and for a start that
+    is not finite, or where f or its gradient is not; DTypeError, StructureError, CutGradientError for an x0 that is not
+    made of real numbers; TypeError for what is no constraint; and whatever f raises.
+
+    Source: P. Virtanen et al., "SciPy 1.0: fundamental algorithms for scientific computing in Python", Nature Methods
+    17, 2020. Nocedal and Wright, Numerical Optimization, 2nd ed., 2006, has the methods.
+
+    >>> import numpy as np
+    >>> def rosenbrock(x):
+    ...     return np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
+    >>> minimize(rosenbrock, [1.3, 0.7, 0.8, 1.9, 1.2], method="trust-exact").x.round(6)
+    array([1., 1., 1., 1., 1.])
+    >>> fit = minimize(lambda p: (p["a"] - 1.0) ** 2 + np.sum((p["b"] - p["a"]) ** 2), {"a": 0.0, "b": np.zeros(2)})
+    >>> round(fit.x["a"], 6), fit.x["b"].round(6)
+    (1.0, array([1., 1.]))
+    """
+    layout, vector = start(x0, "x0")
+    args = arguments(args)
+    constraints = () if constraints is None else constraints
+    name = _method_name(method, bounds, constraints)
+    takes = _METHODS[name] if name else _GRADIENT | _PRODUCT
+    _check_derivatives(jac)
+    objective = Objective(f, layout, args, differentiated=bool(takes & _GRADIENT) and jac is None)
+    given: dict[str, Any] = {"jac": None, "hess": hess, "hessp": None}
+    if jac is not None:
+        given["jac"] = lambda x: layout.vector(jac(layout.nest(x), *args), "what jac returns")
+    elif takes & _GRADIENT:
+        given["jac"] = objective.gradient
+    if callable(hess) and not isinstance(hess, scipy.optimize.HessianUpdateStrategy):
+        given["hess"] = called_with(hess, layout, args)
+    elif hessp is not None:
+        given["hessp"] = lambda x, p: layout.vector(hessp(layout.nest(x), layout.nest(p), *args), "what hessp returns")
+    elif hess is None:
+        given |= _second(objective, takes)
+    with off_tape():
+        result = scipy.optimize.minimize(
+            objective.value, vector, method=name or method, bounds=_bounds(bounds, layout), tol=tol, options=options,
+            constraints=_all_constraints(constraints, layout, vector, name), callback=callback_on(callback, layout), **given,
+        )  # fmt: skip
+    return nested(result, layout)
+
+
+def _second(objective: Objective, takes: int) -> dict[str, Any]:
+    if takes & _HESSIAN and takes & _PRODUCT:
+        return {"hess": lambda x: objective.curvature(x).best(x)}
+    if takes & _HESSIAN:
+        return {"hess": lambda x: objective.curvature(x).dense(x)}
+    if takes & _PRODUCT:
+        return {"hessp": lambda x, v: objective.curvature(x).product(x, v)}
+    return {}
+
+
+def _method_name(method: Any, bounds: Any, constraints: Any) -> str:
+    """A method's name in lower case, SciPy's default where none is given; "" for a function."""
+    if callable(method):
+        return ""
+    if method is None:
+        return "slsqp" if _is_given(constraints) else "bfgs" if bounds is None else "l-bfgs-b"
+    if not isinstance(method, str) or method.lower() not in _METHODS:
+        raise ValueError(f"unknown method {method!r}: it must be one of {', '.join(_METHODS)}, or a function")
+    return method.lower()
+
+
+def _is_given(constraints: Any) -> bool:
+    return not isinstance(constraints, list | tuple) or bool(constraints)
+
+
+def _check_derivatives(jac: Any) -> None:
+    if jac is not None and not callable(jac):
+        raise ValueError(
+            f"jac is {jac!r}: leave it out for the exact gradient, or give a function. f returns its value alone, and "
+            "differences are scipy.optimize.minimize's"
+        )
+
+
+def _bounds(bounds: Any, layout: Layout) -> Any:
+    if bounds is None or layout.is_vector or isinstance(bounds, Bounds) or _is_flat(bounds, layout):
+        return bounds
+    return layout.pairs(bounds)
+
+
+def _is_flat(bounds: Any, layout: Layout) -> bool:
+    """Whether bounds are one pair for each number, as SciPy takes them."""
+    if isinstance(bounds, np.ndarray):
+        return True
+    return (
+        isinstance(bounds, list)
+        and len(bounds) == layout.size
+        and all(isinstance(b, tuple | list) and len(b) == 2 and _is_bound(b[0]) and _is_bound(b[1]) for b in bounds)
+    )
+
+
+def _is_bound(x: Any) -> bool:
+    return x is None or np.isscalar(x)
+
+
+def _all_constraints(constraints: Any, layout: Layout, vector: np.ndarray, name: str) -> Any:
+    return prepared(constraints, layout, vector, name) if _is_given(constraints) else ()
+
+
+def callback_on(callback: Any, layout: Layout) -> Any:
+    """A callback that is handed x nested."""
+    if callback is None or layout.is_vector:
+        return callback
+    # SciPy looks at the name.
+    if set(inspect.signature(callback).parameters) == {"intermediate_result"}:
+
+        def with_result(intermediate_result: OptimizeResult) -> Any:
+            shown = OptimizeResult(intermediate_result)
+            shown.x = layout.nest(np.array(shown.x))
+            return callback(intermediate_result=shown)
+
+        return with_result
+    return lambda x, *rest: callback(layout.nest(np.array(x)), *rest)
+
+
+def nested(result: OptimizeResult, layout: Layout) -> OptimizeResult:
+    """SciPy's result with x and the gradient nested as the start, and `x_flat` beside them."""
+    result.x_flat = np.array(result.x, float)
+    result.x = layout.nest(result.x_flat.copy())
+    for key in ("jac", "grad"):
+        gradient = result.get(key)
+        if isinstance(gradient, np.ndarray) and gradient.shape == (layout.size,):
+            result[key] = layout.nest(gradient)
+    return result
