@@ -1,8 +1,8 @@
 """Control flow that stays on one tape: `where`, `cond`, and loops.
 
-Plain Python works too: an `if` or `while` on a number is a guard, and each way that it can go is a recording of its own.
-What is here has no guards: every branch is on the tape, and the numbers choose among results. Choosing passes no gradient,
-not even NaN, to what was not chosen.
+Plain Python works too: an `if` or `while` on a number is a guard, and each way that it can go is a recording of its
+own. What is here has no guards: every branch is on the tape, and the numbers choose among results. Choosing passes no
+gradient, not even NaN, to what was not chosen.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     Raises StructureError, ShapeError where a carry changes, or lengths differ.
 
     >>> scan(lambda total, x: (total + x, total + x), 0.0, np.array([1.0, 2.0, 3.0]))
-    (6.0, array([1., 3., 6.]))
+    (np.float64(6.0), array([1., 3., 6.]))
     """
     leaves, structure = pytree.flatten(xs)
     lengths = {len(x) for x in leaves} | ({length} if length is not None else set())
@@ -165,11 +165,13 @@ def while_loop(
     return pytree.unflatten(structure, [where(going, np.nan, x) for x in leaves])
 
 
-def fori_loop(lower: Any, upper: Any, body_fun: Callable[[int, Any], Any], init: Any, max_steps: int | None = None) -> Any:
+def fori_loop(
+    lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any, max_steps: int | None = None
+) -> Any:
     """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`. Unrolled on the tape.
 
-    Bounds that are Values are held by guards, as by `int`; with `max_steps` that many steps are on the tape instead, and
-    only those below `upper` change the state (beyond them the result is NaN).
+    Bounds that are Values are held by guards, as by `int`; with `max_steps` that many steps are on the tape instead,
+    and only those below `upper` change the state (beyond them the result is NaN).
 
     Raises StructureError, ShapeError where the state changes its kind.
 

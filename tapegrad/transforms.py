@@ -1,4 +1,5 @@
-"""Derivatives of functions: recorded at the first call and replayed afterwards, or written on the tape of their arguments.
+"""Derivatives of functions: recorded at the first call and replayed afterwards, or written on the tape of their
+arguments.
 
 Called with plain numbers, a derivative is computed by sweeps. Called with Values, or inside a function that is being
 recorded, it is written there as instructions, so that derivatives nest.
@@ -181,7 +182,7 @@ def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[
 
     >>> import numpy as np
     >>> jacfwd(lambda t: np.stack([np.cos(t), np.sin(t)]))(0.0)
-    array([-0.,  1.])
+    array([0., 1.])
     """
     return _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
 
@@ -224,7 +225,7 @@ def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) ->
 
     def total(*args: Any, **kwargs: Any) -> Any:
         result = f(*args, **kwargs)
-        return result.sum() if hasattr(result, "sum") and getattr(result, "shape", ()) else result
+        return result.sum() if hasattr(result, "sum") and getattr(result, "shape", None) else result
 
     return grad(functools.wraps(f)(total), argnums)
 

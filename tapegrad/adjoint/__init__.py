@@ -8,7 +8,7 @@ replayed, batched and differentiated like anything else on a tape. `functions` d
 from tapegrad.adjoint import functions
 from tapegrad.adjoint.region import Region
 from tapegrad.adjoint.reverse import pull_back
-from tapegrad.adjoint.simplify import simplify
+from tapegrad.adjoint.simplify import simplified
 from tapegrad.adjoint.tangent import push_forward
 
-__all__ = ["Region", "functions", "pull_back", "push_forward", "simplify"]
+__all__ = ["Region", "functions", "pull_back", "push_forward", "simplified"]

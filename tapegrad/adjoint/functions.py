@@ -18,7 +18,7 @@ from tapegrad.arguments import argument_numbers, owners
 from tapegrad.errors import IntegerInputError, NonScalarError, ShapeError, StructureError
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape
-from tapegrad.value import Value, apply, as_value, leaf
+from tapegrad.value import HANDLERS, Value, apply, as_value, leaf
 
 
 class Evaluation(NamedTuple):
@@ -74,7 +74,9 @@ def holds_values(leaves: Sequence[Any]) -> bool:
     return any(isinstance(x, Value) or (isinstance(x, np.ndarray) and x.dtype == object) for x in leaves)
 
 
-def evaluate(f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int] | None, kwargs: Any = None) -> Evaluation:
+def evaluate(
+    f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int] | None, kwargs: Any = None
+) -> Evaluation:
     """Call a function on copies of the arguments numbered, of all that are floats where `numbers` is None.
 
     Raises IntegerInputError for a numbered argument that holds anything else.
@@ -119,7 +121,9 @@ def _copy(x: Any, tape: Tape, argument: int) -> Value:
     if isinstance(x, np.ndarray) and x.dtype == object:
         x = as_value(x, tape, "an argument")
     if not _is_float(x):
-        what = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else "integers" if isinstance(x, Value) else repr(x)
+        what = "integers" if isinstance(x, Value) else repr(x)
+        if isinstance(x, np.ndarray):
+            what = f"an array of {x.dtype}"
         raise IntegerInputError(
             f"argument {argument} holds {what}: only floats can be differentiated; convert it with float(...) or "
             ".astype(float), or leave it out of argnums"
@@ -266,7 +270,7 @@ def _by_columns(inputs: list[Value], outputs: list[Value]) -> list[list[Value]]:
 def _stacked(parts: list[Any], axis: int, shape: tuple[int, ...], x: Value) -> Value:
     if not parts:
         return leaf(x._tape, np.zeros(shape, x.dtype))
-    return np.stack(parts, axis).reshape(shape)
+    return HANDLERS[np.stack](parts, axis).reshape(shape)
 
 
 def gradient_of(f: Callable[..., Any], argnums: int | Sequence[int]) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -76,7 +76,8 @@ class Region:
         for column in (2, 3):
             slots = of(self.code[scalar, column])
             found = self._find(slots, self.active[self.code[scalar, column]] != 0)
-            self._scalars.append(dict(zip(scalar.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True)))
+            pairs = zip(slots.tolist(), found.tolist(), strict=True)
+            self._scalars.append(dict(zip(scalar.tolist(), pairs, strict=True)))
         # Wide instructions: the same for each operand in their records.
         runs = self.code[self.code[:, 0] >= RUN, 2]
         self._wide: dict[int, tuple[int, int]] = {}
@@ -133,7 +134,7 @@ class Region:
 
     def _run(self, i: int) -> Instruction:
         op, _, k, _ = (int(x) for x in self.code[i])
-        row = TABLE[op - RUN]
+        row: Any = TABLE[op - RUN]
         arity = int(self.side[k + ARITY])
         p = k + OPERANDS + OPERAND_SIZE * arity
         params = [int(x) for x in self.side[p : k + int(self.side[k + LENGTH])]]
@@ -223,4 +224,6 @@ def shown_as(x: Any, shape: tuple[int, ...], tape: Tape) -> Value:
     value = as_value(x, tape, "a derivative")
     if value.shape == shape:
         return value
-    return np.broadcast_to(value, shape) if value.size == 1 or value.ndim == len(shape) else value.reshape(shape)
+    if value.size == 1 or value.ndim == len(shape):
+        return cast(Value, np.broadcast_to(value, shape))
+    return value.reshape(shape)

@@ -1,8 +1,8 @@
 """The reverse sweep, written as instructions: each one's rule, last first, run on Values.
 
-Adjoints are not accumulated in place: what reaches the result of an instruction is gathered first, and put together when
-its turn comes, by additions where it covers the whole of it, else by one `assemble`. So every slot is still written once,
-and an adjoint program is an ordinary tape.
+Adjoints are not accumulated in place: what reaches the result of an instruction is gathered first, and put together
+when its turn comes, by additions where it covers the whole of it, else by one `assemble`. So every slot is still
+written once, and an adjoint program is an ordinary tape.
 """
 
 from __future__ import annotations
@@ -48,11 +48,8 @@ def pull_back(inputs: Sequence[Value], outputs: Sequence[Value], seeds: Sequence
             _propagate(region, i, adjoint, parts)
     results: list[Value | None] = []
     for j, x in enumerate(inputs):
-        found = parts.get(-1 - j)
-        if not found:
-            results.append(None)
-        else:
-            results.append(shown_as(_put_together(region, -1 - j, found), x.shape, tape))
+        own = parts.get(-1 - j)
+        results.append(None if not own else shown_as(_put_together(region, -1 - j, own), x.shape, tape))
     return results
 
 
@@ -67,7 +64,7 @@ def _propagate(region: Region, i: int, adjoint: Any, parts: dict[int, list[_Part
     if isinstance(row, Elementwise):
         if instruction.result._layout is not None:
             adjoint = shown_as(adjoint, instruction.result.shape, region.tape)
-        found = [times(adjoint, p) if x.source != NOWHERE else None
+        found: Sequence[Any] = [times(adjoint, p) if x.source != NOWHERE else None
                  for x, p in zip(instruction.operands, partials(row, instruction), strict=True)]
     else:
         found = _pulled(row, instruction, shown_as(adjoint, instruction.result.shape, region.tape))

@@ -1,7 +1,7 @@
 """Functions that a tape calls instead of looking into: black boxes, rules of the user's own, solvers, recomputation.
 
-`call` puts a Python function on a tape as one instruction, `custom` is what users declare with it, `implicit` the functions
-that are defined by equations, and `linalg` NumPy's linear algebra.
+`call` puts a Python function on a tape as one instruction, `custom` is what users declare with it, `implicit` the
+functions that are defined by equations, and `linalg` NumPy's linear algebra.
 """
 
 from tapegrad.calls import linalg

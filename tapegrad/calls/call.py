@@ -6,7 +6,7 @@ sweeps, and rules on Values, run when a derivative is written as instructions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,8 @@ class PythonCall:
 
     def _nested(self, flat: Any) -> Any:
         """A flat result, adjoint or tangent as the function's result is nested."""
-        parts, start = [], 0
+        parts: list[Any] = []
+        start = 0
         for shape in self.result_shapes or []:
             n = int(np.prod(shape))
             part = flat[start : start + n]
@@ -117,11 +118,14 @@ class PythonCall:
         nodes = self.structure.parts
         if not isinstance(per_argument, tuple | list) or len(per_argument) != len(nodes):
             have = f"{len(per_argument)}" if isinstance(per_argument, tuple | list) else type(per_argument).__name__
-            raise ShapeError(f"the rule of {self.rules.name} must return {what} for each of {len(nodes)} arguments: {have}")
+            raise ShapeError(
+                f"the rule of {self.rules.name} must return {what} for each of {len(nodes)} arguments, not {have}"
+            )
         shapes = [np.shape(x) for x in self.leaves]
         for i, shape in zip(self.at, self.shapes, strict=True):
             shapes[i] = shape
-        found = functions.matching(tuple(per_argument), self.structure, shapes, f"gradient by {self.rules.name}", "argument")
+        of = f"gradient by {self.rules.name}"
+        found = functions.matching(tuple(per_argument), self.structure, shapes, of, "argument")
         return [found[i] for i in self.at]
 
     def tangent(self, operands: list[np.ndarray], result: np.ndarray, tangents: list[np.ndarray]) -> np.ndarray:
@@ -139,8 +143,10 @@ class PythonCall:
     def _tangents(self, tangents: Sequence[Any]) -> tuple[Any, ...]:
         leaves: list[Any] = [None] * len(self.leaves)
         for i, kind, shape, t in zip(self.at, self.kinds, self.shapes, tangents, strict=True):
-            if not kind and t is not None:
-                leaves[i] = t if isinstance(t, Value) else np.reshape(t, shape) if shape else float(np.reshape(t, -1)[0])
+            if isinstance(t, Value):
+                leaves[i] = None if kind else t
+            elif not kind and t is not None:
+                leaves[i] = np.reshape(t, shape) if shape else float(np.reshape(t, -1)[0])
         return tuple(pytree.unflatten(self.structure, leaves))
 
     # On Values
@@ -198,7 +204,8 @@ def call(rules: Rules, args: Sequence[Any]) -> Any:
     n = len(made.forward([np.asarray(v._window(tape.values)).reshape(-1).copy() for v in values]))
     tape.calls.append(made)
     number = callbacks.register(made)
-    slot = tape.run(external.opcode, STRUCTURED, n, [operand(v) for v in values], [number, n, *[v.size for v in values]])
+    params = [number, n, *[v.size for v in values]]
+    slot = tape.run(external.opcode, STRUCTURED, n, [operand(v) for v in values], params)
     return made._nested(handle(tape, slot, dense((n,))))
 
 
@@ -211,7 +218,7 @@ def _push_by_pulls(rules: Rules, args: tuple[Any, ...], result: Any, tangents: t
         for e in range(int(np.size(y))):
             seed: Any = np.zeros(np.shape(y))
             seed.reshape(-1)[e] = 1.0
-            cotangent = [np.zeros(np.shape(x))[()] for x in leaves]
+            cotangent: list[Any] = [np.zeros(np.shape(x))[()] for x in leaves]
             cotangent[i] = seed if seed.shape else float(seed)
             grads = rules.pull(args, result, pytree.unflatten(structure, cotangent))
             total: Any = 0.0

@@ -99,8 +99,8 @@ def external(
     >>> import numpy as np
     >>> import tapegrad as tg
     >>> sine = external(np.sin, lambda w, y, x: w * np.cos(x), numpy_rules=True)
-    >>> tg.grad(lambda x: sine(2.0 * x))(0.0), tg.grad(tg.grad(sine))(1.0) == -np.sin(1.0)
-    (2.0, True)
+    >>> tg.grad(lambda x: sine(2.0 * x))(0.0), tg.grad(tg.grad(sine))(0.5 * np.pi)
+    (2.0, -1.0)
     """
     rules = _External(f, vjp, jvp, numpy_rules)
     return functools.wraps(f)(lambda *args: call(rules, args)) if hasattr(f, "__name__") else lambda *a: call(rules, a)
@@ -142,9 +142,9 @@ class _Checkpointed(Rules):
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f, whose intermediate results are not kept on the tape but computed anew when the gradient needs them.
 
-    On a tape a call is one instruction; f is recorded once, apart, and every call replays that recording. A long loop of
-    checkpointed steps so takes the memory of its states and of one step, for about one forward sweep more. The gradient
-    is the same. f must be a function of its arguments alone: it cannot use Values from around it.
+    On a tape a call is one instruction; f is recorded once, apart, and every call replays that recording. A long loop
+    of checkpointed steps so takes the memory of its states and of one step, for about one forward sweep more. The
+    gradient is the same. f must be a function of its arguments alone: it cannot use Values from around it.
 
     >>> import numpy as np
     >>> import tapegrad as tg

@@ -36,7 +36,9 @@ class _Root(Rules):
     def _vector(self, x: Any, *args: Any) -> Any:
         found = self.equations(x, *args)
         if np.size(found) != np.size(x):
-            raise ShapeError(f"{self.name}: x has shape {np.shape(x)}, the equations {np.shape(found)}; as many are needed")
+            raise ShapeError(
+                f"{self.name}: x has shape {np.shape(x)}, the equations {np.shape(found)}: there must be as many"
+            )
         return np.reshape(found, (-1,))
 
     def _matrix(self, x: Any, args: tuple[Any, ...], on_values: bool) -> Any:
@@ -78,8 +80,8 @@ def _check_regular(matrix: np.ndarray, name: str) -> None:
         raise SingularError(f"{name}: the derivative of the equations with respect to x is not finite at the solution")
     if matrix.size and np.linalg.cond(matrix) * np.finfo(matrix.dtype).eps > 1.0:
         raise SingularError(
-            f"{name}: the derivative of the equations with respect to x is singular at the solution, so the solution has "
-            "no derivative there"
+            f"{name}: the derivative of the equations with respect to x is singular at the solution, so the solution "
+            "has no derivative there"
         )
 
 
@@ -91,9 +93,11 @@ def implicit_root(f: Callable[..., Any], solve: Callable[..., Any]) -> Callable[
         solve: solve(*theta) returns x, a number or an array, by any means, on plain numbers: SciPy's solvers, say.
 
     The derivative comes from the implicit function theorem: F_x dx = -F_theta dtheta at the solution. How it was found
-    does not matter, but it must be found well: an error of the solution is one of the derivative. Higher derivatives too.
+    does not matter, but it must be found well: an error of the solution is one of the derivative. Higher derivatives
+    too.
 
-    Raises SingularError where F_x is singular at the solution; ShapeError unless there are as many equations as unknowns.
+    Raises SingularError where F_x is singular at the solution; ShapeError unless there are as many equations as
+    unknowns.
 
     >>> import numpy as np
     >>> import tapegrad as tg
@@ -107,7 +111,9 @@ def implicit_root(f: Callable[..., Any], solve: Callable[..., Any]) -> Callable[
     return lambda *args: call(rules, args)
 
 
-def fixed_point(f: Callable[..., Any], solve: Any, *, tol: float = 1e-13, max_steps: int = 10_000) -> Callable[..., Any]:
+def fixed_point(
+    f: Callable[..., Any], solve: Any, *, tol: float = 1e-13, max_steps: int = 10_000
+) -> Callable[..., Any]:
     """The function x(theta) defined by f(x, *theta) = x, with its derivative.
 
     Args:
@@ -120,8 +126,8 @@ def fixed_point(f: Callable[..., Any], solve: Any, *, tol: float = 1e-13, max_st
     >>> import numpy as np
     >>> import tapegrad as tg
     >>> cosine = fixed_point(lambda x, a: np.cos(a * x), 0.5)
-    >>> abs(cosine(1.0) - 0.7390851332151607) < 1e-12
-    True
+    >>> round(float(cosine(1.0)), 10)
+    0.7390851332
     """
 
     def iterate(*args: Any) -> Any:
@@ -131,7 +137,8 @@ def fixed_point(f: Callable[..., Any], solve: Any, *, tol: float = 1e-13, max_st
             if np.max(np.abs(following - x), initial=0.0) <= tol * max(1.0, float(np.max(np.abs(x), initial=0.0))):
                 return following[()]
             x = following
-        raise ArithmeticError(f"the iteration of {getattr(f, '__qualname__', f)} has not settled after {max_steps} steps")
+        name = getattr(f, "__qualname__", repr(f))
+        raise ArithmeticError(f"the iteration of {name} has not settled after {max_steps} steps")
 
     def equations(x: Any, *args: Any) -> Any:
         return x - f(x, *args)

@@ -4,6 +4,7 @@
 """
 
 from tapegrad.checking.gradients import check_grads
+from tapegrad.checking.operations import check_op
 from tapegrad.checking.report import Report
 
-__all__ = ["Report", "check_grads"]
+__all__ = ["Report", "check_grads", "check_op"]

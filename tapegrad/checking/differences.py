@@ -8,9 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 _EPS = float(np.finfo(np.float64).eps)
-# How often a step is halved, and how much smaller it is where the function has no value at a step.
-_HALVINGS = 9
+# How many steps there are, and each in proportion to the one before: not a half, with which all steps may be multiples
+# of a period. Where they do not do, because the function is not defined that far or varies faster, the next are smaller.
+_STEPS = 8
+_RATIO = 0.45
 _SMALLER = 2.0**-8
+_GOOD = 1e-8
+_NOISE = 1e-12
 # The first step: a thirtieth of the size of the argument.
 STEP = 2.0**-5
 
@@ -19,7 +23,7 @@ class Slope(NamedTuple):
     """The derivative of a function at 0, element by element.
 
     Attributes:
-        value: central differences at nine steps, extrapolated to step 0; NaN where the function has no number nearby.
+        value: central differences at eight steps, extrapolated to step 0; NaN where the function has no number nearby.
         error: how far off that may be.
         left, right: the differences on either side, at a small step.
         kink: where those two differ and smaller steps bring them no closer.
@@ -36,8 +40,8 @@ def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
     """f'(0), by Richardson's extrapolation of central differences.
 
     Of all columns of the extrapolation, each element takes the number that agrees best with its neighbours (C. Ridders,
-    Advances in Engineering Software 4, 75, 1982). Where a step leaves the domain of f (NaN, infinity), smaller ones are
-    taken.
+    Advances in Engineering Software 4, 75, 1982). Where a step leaves the domain of f (NaN, infinity), or numbers do not
+    agree, smaller ones are taken.
 
     >>> found = slope(lambda t: np.array([np.exp(t), abs(t)]))
     >>> found.value.round(9).tolist(), found.kink.tolist()
@@ -46,17 +50,20 @@ def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
     with np.errstate(all="ignore"):
         center = f(0.0)
         value, error = _extrapolated(f, step)
+        h = step
         for _ in range(3):
-            if np.all(np.isfinite(error)):
+            if np.all(error <= _GOOD * np.max(np.abs(value), initial=0.0) + _NOISE * np.max(np.abs(center), initial=0.0)):
                 break
-            step *= _SMALLER
-            other, other_error = _extrapolated(f, step)
-            better = ~(other_error >= error)
+            h *= _SMALLER
+            other, other_error = _extrapolated(f, h)
+            # No difference at all, where larger steps showed one, is one lost to rounding.
+            lost = (other == 0.0) & (error < 1e-2 * np.abs(value))
+            better = ~(other_error >= error) & ~lost
             value, error = np.where(better, other, value), np.where(better, other_error, error)
-        left, right, bend = _sides(f, center, step * _SMALLER)
-        *_, small = _sides(f, center, step * _SMALLER * _SMALLER)
+        left, right, bend = _sides(f, center, h * _SMALLER)
+        *_, small = _sides(f, center, h * _SMALLER**2)
         size = np.maximum(np.abs(left), np.abs(right))
-        noise = _EPS * (np.abs(center) + size * step) / (step * _SMALLER * _SMALLER)
+        noise = _EPS * (np.abs(center) + size * h) / (h * _SMALLER**2)
         # Of a smooth function the sides come closer in proportion to the step; noise drives them apart.
         kink = (np.abs(small) > 1e-3 * size + 100.0 * noise) & (small / bend > 0.3) & (small / bend < 3.0)
         return Slope(np.where(np.isfinite(error), value, np.nan), error, left, right, kink)
@@ -71,13 +78,14 @@ def _extrapolated(f: Callable[[float], np.ndarray], step: float) -> tuple[np.nda
     best: np.ndarray | None = None
     least: np.ndarray = np.zeros(0)
     previous: list[np.ndarray] = []
-    for k in range(_HALVINGS):
-        h = step * 0.5**k
+    r = _RATIO**-2
+    for k in range(_STEPS):
+        h = step * _RATIO**k
         after, before = f(h), f(-h)
         column = [(after - before) / (2.0 * h)]
         noise = _EPS * np.maximum(np.abs(after), np.abs(before)) / h
         for m in range(1, k + 1):
-            column.append((4.0**m * column[m - 1] - previous[m - 1]) / (4.0**m - 1.0))
+            column.append((r**m * column[m - 1] - previous[m - 1]) / (r**m - 1.0))
             apart = np.maximum(np.abs(column[m] - column[m - 1]), np.abs(column[m] - previous[m - 1]))
             error = np.where(np.isfinite(apart), apart + noise, np.inf)
             if best is None:

@@ -46,8 +46,8 @@ def check_grads(
         argnums: the argument, or arguments, to differentiate with respect to; by default all that hold floats.
         rtol, atol: |found - differences| <= atol + rtol max(|found|, |differences|), and what the differences
             themselves are uncertain by.
-        eps: the first step of the differences, relative to the size of each argument; by default 1/32. Eight halvings
-            of it follow, which are extrapolated.
+        eps: the first step of the differences, relative to the size of each argument; by default 1/32. Seven smaller
+            ones follow, and all are extrapolated to zero.
         seed: of the random directions.
 
     Along a random direction v, with a random cotangent w: "fwd" compares J v, and "rev" <w'J, v>, with
@@ -312,7 +312,7 @@ class _Run:
             over = np.inf if measured.kink.any() else over
             if measured.kink.any() and mode == "fwd":
                 at = (int(np.argmax(measured.kink)),)
-            where = f"in {element(*names[at[0]])}" if mode == "fwd" else "of the result, weighted"
+            where = f"in {element(*names[at[0]])}" if mode == "fwd" else "in the weighted sum of all results"
             yield over, _Culprit(
                 name, v[i], float(np.asarray(found)[at]), float(np.asarray(expected)[at]), where, measured
             )

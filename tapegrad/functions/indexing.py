@@ -114,7 +114,8 @@ def sort(x: Any, axis: Any = -1) -> Value:
     places = np.arange(float(x.size)).reshape(x.shape)
     start = np.take(places, [0], axis) if x.size else places
     step = math.prod(x.shape[axis + 1 :])
-    return _gather(x, start + order_along(x, axis) * float(step), 1, x.size, 1, x.shape) if x.size else x
+    order: Any = start + order_along(x, axis) * float(step)
+    return _gather(x, order, 1, x.size, 1, x.shape) if x.size else x
 
 
 @implements(np.take_along_axis)

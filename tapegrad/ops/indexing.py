@@ -242,13 +242,13 @@ def placed(shape):
 
 
 def gather_links(p, x, index):
-    outer, size, inner, n = p
+    outer, size, inner, _ = p
     chosen = placed((outer, size, inner))[:, index.astype(np.int64)]
     return [(np.arange(chosen.size), chosen.reshape(-1)), None]
 
 
 def scatter_links(p, x, index):
-    outer, size, inner, n = p
+    outer, size, inner, _ = p
     chosen = placed((outer, size, inner))[:, index.astype(np.int64)]
     return [(chosen.reshape(-1), np.arange(chosen.size)), None]
 
@@ -277,10 +277,22 @@ def dense_scatter(p):
     return [((p[0], p[3], p[2]), None), ((p[3],), None)], (p[0], p[1], p[2])
 
 
+def scatter_pushforward(p, z, operands, tangents):
+    return scatter(tangents[0], operands[1], params=p)
+
+
+def gather_pullback(p, z, gz, x, index):
+    return scatter(gz, index, params=p), None
+
+
+def gather_pushforward(p, z, operands, tangents):
+    return gather(tangents[0], operands[1], params=p)
+
+
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
-    pullback=lambda p, z, gz, x, index: (scatter(gz, index, params=p), None),
-    pushforward=lambda p, z, operands, tangents: gather(tangents[0], operands[1], params=p))
+    pullback=gather_pullback,
+    pushforward=gather_pushforward)
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
@@ -292,8 +304,7 @@ concatenate = structured("concatenate", "z = the operands joined along an axis",
 scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2,
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
-    pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None),
-    pushforward=lambda p, z, operands, tangents: scatter(tangents[0], operands[1], params=p))
+    pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward)
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,

@@ -3,7 +3,8 @@
 A scalar instruction is four numbers: opcode, out, a, b. An instruction over many elements has RUN added to its
 opcode; `a` is then the position k of its record in the side array, and `b` the number of its output elements:
 
-    side[k + KIND]     ELEMENTWISE or STRUCTURED
+    side[k + KIND]     ELEMENTWISE or STRUCTURED; in a group of elementwise runs that go block by block together,
+                       FIRST, INSIDE or LAST (see `sweeps.analysis.group`)
     side[k + LENGTH]   numbers in this record
     side[k + OUT]      first output slot; outputs are always dense
     side[k + COUNT]    output elements
@@ -16,7 +17,7 @@ opcode; `a` is then the position k of its record in the side array, and `b` the 
 """
 
 KIND, LENGTH, OUT, COUNT, ARITY, OPERANDS = range(6)
-ELEMENTWISE, STRUCTURED = range(2)
+ELEMENTWISE, STRUCTURED, FIRST, INSIDE, LAST = range(5)
 SLOT, LOW, HIGH, ACTIVE = range(4)
 OPERAND_SIZE = 4
 

@@ -211,7 +211,8 @@ def unary(
     Both are read as source: write them as lambdas or functions in a file, of arithmetic, `np` functions and other
     operations. `samples` is the interval of sensible inputs, from which tests draw. `inline` gives the scalar form a
     branch of its own in the sweeps: some nanoseconds faster, paid for by everybody's first compilation. `selects` says
-    that a partial of 0 means an operand that was not chosen: not even an infinite adjoint reaches it. `kink(x)` is a distance, zero where the operation jumps or has no derivative; certificates report it.
+    that a partial of 0 means an operand that was not chosen: not even an infinite adjoint reaches it. `kink(x)` is a
+    distance, zero where the operation jumps or has no derivative; certificates report it.
 
     Raises OperationError for a taken name or a rule with the wrong number of arguments.
 
@@ -277,7 +278,8 @@ def structured(
 ) -> Structured:
     """Declare an operation over whole arrays: its three kernels, and the rules that `Structured` describes.
 
-    Without `views`, `pullback` and `pushforward` it has first derivatives only. A `passive` one lets no gradient through.
+    Without `views`, `pullback` and `pushforward` it has first derivatives only. A `passive` one lets no gradient
+    through.
 
     Raises OperationError for a taken name, an unknown rule, or a kernel with the wrong number of arguments.
     """

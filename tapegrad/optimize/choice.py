@@ -8,12 +8,10 @@ import numpy as np
 
 from tapegrad.recording import Recording
 
-# Fewer unknowns than these: dense matrices are as fast, and exact solvers more robust.
+# Fewer unknowns than these: dense matrices are about as fast, and the solvers for them more robust.
 LEAST = 200
 # The largest share of entries that may differ from zero.
 MOST = 0.1
-# More unknowns than these: a Hessian that is not sparse is not formed, but multiplied with vectors.
-FORMED = 200
 # Rows looked at before the pattern is asked for, which takes long where everything depends on everything.
 SAMPLES = 8
 
@@ -57,14 +55,13 @@ def kind_of_hessian(recording: Recording, *args: np.ndarray) -> str:
         seed[i] = 1.0
         return product(seed)
 
-    if not _looks_dense(column, n):
-        pattern = recording.sparsity(*args, hessian=True).pattern
-        if pattern.nnz <= MOST * n * n:
-            return SPARSE
-    return DENSE if n <= FORMED else PRODUCT
+    if not _looks_dense(column, n) and recording.sparsity(*args, hessian=True).pattern.nnz <= MOST * n * n:
+        return SPARSE
+    return PRODUCT
 
 
 def _looks_dense(line: Callable[[int], np.ndarray], count: int) -> bool:
-    # Half of a sample may be unlucky: twice the share is allowed, and the pattern decides.
+    """Whether a few rows, or columns, have so many entries that the pattern need not be found."""
     chosen = np.unique(((np.arange(SAMPLES) + 0.5) * count / SAMPLES).astype(int))
-    return bool(np.mean([np.count_nonzero(line(int(i))) / max(np.size(line(int(i))), 1) for i in chosen]) > 2 * MOST)
+    # A sample may be unlucky: twice the share is let through, and the pattern decides.
+    return bool(np.mean([line(i) != 0.0 for i in chosen.tolist()]) > 2 * MOST)

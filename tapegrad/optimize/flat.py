@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,25 +67,23 @@ class Layout:
         return np.concatenate([np.zeros(0), *found])
 
     def spread(self, nested: Any, what: str) -> Any:
-        """As `vector`, where a number stands for all elements of a leaf, or of everything. Numbers, vectors of the
-        right size and None pass unchanged."""
-        if nested is None or np.isscalar(nested):
+        """As `vector`, where a number also stands for all elements of a part. Raises ShapeError."""
+        nested = _as_scipy(nested)
+        if self.is_vector or np.isscalar(nested) or (isinstance(nested, np.ndarray) and nested.shape == (self.size,)):
             return nested
-        if not isinstance(nested, np.ndarray) or nested.dtype == object:
-            leaves, structure = pytree.flatten(_as_scipy(nested))
-            if structure == self.structure:
-                nested = np.concatenate(
-                    [np.zeros(0), *(np.broadcast_to(x, s or ()).reshape(-1) for x, s in zip(leaves, self.shapes))]
-                )
-        array = np.asarray(nested, float).reshape(-1)
-        if array.size not in (1, self.size):
-            raise ShapeError(f"{what} has {array.size} numbers, the start has {self.size}")
-        return array
+        leaves, structure = pytree.flatten(nested)
+        if structure != self.structure:
+            raise ShapeError(f"{what} must be a number, a vector of {self.size}, or nested as x0")
+        try:
+            parts = [np.broadcast_to(np.asarray(x, float), s or ()).reshape(-1) for x, s in zip(leaves, self.shapes)]
+        except ValueError:
+            raise ShapeError(f"{what} has a part of another shape than x0") from None
+        return np.concatenate(parts)
 
     def pairs(self, bounds: Any) -> list[tuple[float, float]]:
         """A (low, high) for each element, from a nesting that has one in the place of each leaf.
 
-        None stands for no bound. Raises StructureError where the nesting is another.
+        None stands for no bound. Raises StructureError, ShapeError for what does not fit.
         """
         found: list[tuple[float, float]] = []
         shapes = iter(self.shapes)
@@ -92,14 +91,13 @@ class Layout:
         def visit(node: Any, given: Any) -> None:
             if node is pytree.LEAF:
                 shape = next(shapes) or ()
-                low, high = (None, None) if given is None else _pair(given)
-                lows = np.broadcast_to(-np.inf if low is None else np.asarray(low, float), shape).reshape(-1)
-                highs = np.broadcast_to(np.inf if high is None else np.asarray(high, float), shape).reshape(-1)
-                found.extend(zip(lows.tolist(), highs.tolist()))
+                found.extend(_broadcast(given, shape))
                 return
             children, own = pytree.flatten_once(given)
-            if own is None or (own.kind, own.extra, len(children)) != (node.kind, node.extra, len(node.parts)):
-                raise StructureError("bounds must have a pair (low, high) in the place of each part of x0")
+            if isinstance(given, dict) and given.keys() == set(node.extra or ()):
+                children = tuple(given[key] for key in node.extra)
+            elif own is None or (own.kind, own.extra, len(children)) != (node.kind, node.extra, len(node.parts)):
+                raise StructureError("bounds must be nested as x0, with a pair (low, high) in the place of each part")
             for part, child in zip(node.parts, children):
                 visit(part, child)
 
@@ -107,16 +105,26 @@ class Layout:
         return found
 
 
-def _pair(given: Any) -> Any:
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise StructureError(f"a bound must be a pair (low, high), not {given!r}")
-    return given
+def _broadcast(pair: Any, shape: tuple[int, ...]) -> list[tuple[float, float]]:
+    """A (low, high) for each element of a part, from one for all of it, or from None."""
+    if pair is None:
+        pair = (None, None)
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise StructureError(f"a bound must be a pair (low, high), not {pair!r}")
+    low = -np.inf if pair[0] is None else pair[0]
+    high = np.inf if pair[1] is None else pair[1]
+    try:
+        ends = [np.broadcast_to(np.asarray(end, float), shape).reshape(-1).tolist() for end in (low, high)]
+    except ValueError:
+        raise ShapeError(f"the bounds {pair!r} do not fit a part of shape {shape}") from None
+    return list(zip(*ends))
 
 
 def layout_of(leaves: Sequence[Any], structure: Any) -> Layout:
     """The layout of what `pytree.flatten` took apart."""
     # A plain number has no shape, and is no array of one element.
-    return Layout(structure, [x.shape if isinstance(x, np.ndarray) else getattr(x, "shape", ()) or None for x in leaves])
+    shapes = (getattr(x, "shape", ()) for x in leaves)
+    return Layout(structure, [s if s or isinstance(x, np.ndarray) else None for x, s in zip(leaves, shapes)])
 
 
 def _as_scipy(x: Any) -> Any:
@@ -169,10 +177,10 @@ def arguments(args: Any) -> tuple[Any, ...]:
 @contextmanager
 def off_tape() -> Iterator[None]:
     """Let no recording that is going on around a solver see what the solver computes."""
-    with recording_on(None):  # type: ignore[arg-type]
+    with recording_on(None):
         yield
 
 
 def called_with(f: Callable[..., Any], layout: Layout, args: tuple[Any, ...]) -> Callable[[np.ndarray], Any]:
     """A function of the caller's, of nested numbers and args, as a function of a vector."""
-    return lambda x: f(layout.nest(x), *args)
+    return functools.wraps(f)(lambda x: f(layout.nest(x), *args))

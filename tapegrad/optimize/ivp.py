@@ -39,7 +39,7 @@ class _System:
     def _at(self, t: Any, y: np.ndarray) -> tuple[Recording, float, np.ndarray]:
         t, y = float(t), np.asarray(y, float)
         if self._recording is None:
-            self._recording = record(self._vector, t, y)
+            self._recording = record(functools.wraps(self._f)(lambda t, y: self._vector(t, y)), t, y)
         return self._recording, t, y
 
     def slope(self, t: float, y: np.ndarray) -> np.ndarray:

@@ -50,8 +50,8 @@ def minimize(
             a single argument.
         method: a method of SciPy, by name, or a function as SciPy describes it. By default SLSQP with constraints,
             L-BFGS-B with bounds, else BFGS.
-        jac, hess, hessp: functions to use in place of derivatives of f, called as SciPy calls them, but with x nested as
-            x0. `hess` may also be what else SciPy takes there.
+        jac, hess, hessp: functions to use in place of derivatives of f, called as SciPy calls them, but with x nested
+            as x0. `hess` may also be what else SciPy takes there.
         bounds: as in SciPy; for a nested x0 also nested so, with a pair (low, high) in the place of each part.
         constraints: as in SciPy, one or several: `LinearConstraint` (on the vector of all numbers of x),
             `NonlinearConstraint`, or dicts; their functions take x nested as x0. A callable `jac` or `hess` is used; a
@@ -78,7 +78,7 @@ def minimize(
     >>> import numpy as np
     >>> def rosenbrock(x):
     ...     return np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
-    >>> minimize(rosenbrock, [1.3, 0.7, 0.8, 1.9, 1.2], method="trust-exact").x.round(6)
+    >>> minimize(rosenbrock, [1.3, 0.7, 0.8, 1.9, 1.2], method="trust-exact", tol=1e-8).x.round(6)
     array([1., 1., 1., 1., 1.])
     >>> fit = minimize(lambda p: (p["a"] - 1.0) ** 2 + np.sum((p["b"] - p["a"]) ** 2), {"a": 0.0, "b": np.zeros(2)})
     >>> round(fit.x["a"], 6), fit.x["b"].round(6)
@@ -103,9 +103,10 @@ def minimize(
     elif hess is None:
         given |= _second(objective, takes)
     with off_tape():
+        given["constraints"] = prepared(constraints, layout, vector, name) if _is_given(constraints) else ()
         result = scipy.optimize.minimize(
             objective.value, vector, method=name or method, bounds=_bounds(bounds, layout), tol=tol, options=options,
-            constraints=_all_constraints(constraints, layout, vector, name), callback=callback_on(callback, layout), **given,
+            callback=callback_on(callback, layout), **given,
         )  # fmt: skip
     return nested(result, layout)
 
@@ -153,19 +154,10 @@ def _is_flat(bounds: Any, layout: Layout) -> bool:
     """Whether bounds are one pair for each number, as SciPy takes them."""
     if isinstance(bounds, np.ndarray):
         return True
-    return (
-        isinstance(bounds, list)
-        and len(bounds) == layout.size
-        and all(isinstance(b, tuple | list) and len(b) == 2 and _is_bound(b[0]) and _is_bound(b[1]) for b in bounds)
-    )
-
-
-def _is_bound(x: Any) -> bool:
-    return x is None or np.isscalar(x)
-
-
-def _all_constraints(constraints: Any, layout: Layout, vector: np.ndarray, name: str) -> Any:
-    return prepared(constraints, layout, vector, name) if _is_given(constraints) else ()
+    if not isinstance(bounds, list | tuple) or len(bounds) != layout.size:
+        return False
+    pairs = [b for b in bounds if isinstance(b, tuple | list) and len(b) == 2]
+    return len(pairs) == layout.size and all(end is None or np.isscalar(end) for b in pairs for end in b)
 
 
 def callback_on(callback: Any, layout: Layout) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from tapegrad import pytree
 from tapegrad.errors import NonScalarError, StructureError
 from tapegrad.optimize.choice import DENSE, PRODUCT, SPARSE, kind_of_hessian, pays
-from tapegrad.optimize.flat import Layout, layout_of
+from tapegrad.optimize.flat import Layout, called_with, layout_of
 from tapegrad.recording import Recording, record
 from tapegrad.value import Value
 
@@ -33,7 +34,7 @@ class Objective:
     def recording(self, x: np.ndarray) -> Recording:
         """What is replayed. Raises NonScalarError unless the function returns one number."""
         if self._recording is None:
-            self._recording = record(lambda v: self._f(self._layout.nest(v), *self._args), x)
+            self._recording = record(called_with(self._f, self._layout, self._args), np.asarray(x, float))
             self._recording.program.scalar_output(has_aux=False)
         return self._recording
 
@@ -138,7 +139,7 @@ class Residuals:
     def recording(self, x: np.ndarray) -> Recording:
         """What is replayed."""
         if self._recording is None:
-            self._recording = record(self._vector, np.asarray(x, float))
+            self._recording = record(functools.wraps(self._f)(lambda v: self._vector(v)), np.asarray(x, float))
         return self._recording
 
     def value(self, x: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The programs of one function, told apart by what their guards found: its branch signature.
 
-A replay starts with the program that was used last. When a guard fails, the numbers that the guards have found so far are
-the beginning of the signature that is wanted, and the replay goes on with a program that begins so; where there is none
-the function is recorded there. The signatures form a tree: each step down it agrees with the function for longer.
+A replay starts with the program that was used last. When a guard fails, the numbers that the guards have found so far
+are the beginning of the signature that is wanted, and the replay goes on with a program that begins so; where there is
+none the function is recorded there. The signatures form a tree: each step down it agrees with the function for longer.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class Branches:
         else:
             self._warn(
                 f"{self.name} has taken more than {MAX_BRANCHES} branches, and from now on is recorded at every call "
-                "that takes a new one. If it reads numbers (v.item(), v.data) inside, each number is a branch of its own: "
-                "compute with Values, or compare them, instead"
+                "that takes a new one. If it reads numbers (v.item(), v.data) inside, each number is a branch of its "
+                "own: compute with Values, or compare them, instead"
             )
         return program
 

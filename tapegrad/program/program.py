@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import simplify
+from tapegrad.adjoint import simplified
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError, StructureError
 from tapegrad.ops import BY_NAME, RUN, passive_rows
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, TANGENT, callbacks, sweeps_for
-from tapegrad.sweeps.analysis import activate
+from tapegrad.sweeps.analysis import activate, group
 from tapegrad.tape import EXPECT, LEAF, Tape
 from tapegrad.tape.collect import needed_for
 from tapegrad.value import Value
@@ -27,6 +27,8 @@ from tapegrad.value import Value
 _EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
 # What only derivative programs are made of: a tape that holds one is worth simplifying.
 _DERIVED = [BY_NAME[name].opcode for name in ("chain", "assemble", "scatter")]
+# Elements an instruction, on average, from which on a sweep a lane beats a sweep over lanes.
+_WIDE = 16
 # Numbers that a pass over several directions may take up at once.
 _LANES_AT_ONCE = 1 << 23
 
@@ -54,7 +56,7 @@ class Program:
         self.prefixes = _prefixes(tape, n_inputs)
         standing: list[Any] = [x._places() if x.size else None for x in values]
         if np.isin(tape.code[: tape.length, 0] % RUN, _DERIVED).any():
-            to = simplify(tape, n_inputs)
+            to = simplified(tape, n_inputs)
             standing = [None if places is None else to[places] for places in standing]
         mark = np.zeros(len(tape.values), np.uint8)
         for places in standing:
@@ -73,6 +75,7 @@ class Program:
         self.code = np.ascontiguousarray(tape.code[: tape.length][tape.code[: tape.length, 0] != LEAF])
         # No longer than need be: every gradient clears the adjoints.
         self.side = tape.side[: tape.side_length].copy() if tape.side_length else tape.side[:1].copy()
+        group(self.code, self.side)
         self.values = tape.values[: tape.slots + SCRATCH].copy()
         tape.values = self.values
         self.adjoints = np.zeros_like(self.values)
@@ -92,6 +95,10 @@ class Program:
         # so there is one for each choice of arguments.
         self.arguments = (self.code, self.side, self.values, self.adjoints, _EMPTY[tape.dtype])
         self._sides: dict[tuple[int, ...], Any] = {}
+        # Whether most of its work is in instructions over many elements.
+        elements = np.where(self.code[:, 0] >= RUN, self.code[:, 3], 1)
+        self.wide = bool(elements.sum() > _WIDE * len(elements))
+        self._lanes, self._lanes_back = np.zeros((0, 0), tape.dtype), False
         self.seed: int | None = None
         # Windows on the arenas: inputs to be filled, and their gradients.
         self.feeds: list[tuple[np.ndarray, int]] = []
@@ -177,7 +184,9 @@ class Program:
 
     # Products with the Jacobian. `values` may be a copy of the arena, kept from an earlier replay.
 
-    def pull(self, values: np.ndarray, seeds: Sequence[np.ndarray | None], windows: tuple[int, ...]) -> list[np.ndarray]:
+    def pull(
+        self, values: np.ndarray, seeds: Sequence[np.ndarray | None], windows: tuple[int, ...]
+    ) -> list[np.ndarray]:
         """The derivative of sum(seeds * outputs) with respect to inputs."""
         self.prepare(REVERSE)
         code, side, *_ = self.arguments_for(windows)
@@ -215,22 +224,45 @@ class Program:
         step = max(1, min(32, _LANES_AT_ONCE // len(self.values)))
         for start in range(0, len(source), step):
             chosen = source[start : start + step]
-            result[start : start + step] = self.lanes(chosen, np.arange(len(chosen)), len(chosen), windows, back)[target].T
+            d = self.lanes(chosen, np.arange(len(chosen)), len(chosen), windows, back)
+            result[start : start + step] = d[target].T
         return result if back else result.T
+
+    def part(self, windows: tuple[int, ...], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some of the instructions, and a side array for them: what `lanes` can be told to sweep."""
+        code, side = np.ascontiguousarray(self.code[rows]), self.arguments_for(windows)[1].copy()
+        group(code, side)
+        return code, side
 
     def lanes(
         self, places: np.ndarray, lane: np.ndarray, count: int, windows: tuple[int, ...], back: bool,
-        code: np.ndarray | None = None,
+        part: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """Adjoints or tangents, (slots, count), from a one at each of some places, each in a lane."""
+        """Adjoints or tangents, (slots, count), from a one at each of some places, each in a lane.
+
+        The array is a view of one that the next call fills anew: whoever calls holds the lock. It is contiguous, or for
+        a wide program its transpose is: there a sweep for each lane is faster than a sweep over lanes.
+        """
+        code, side = self.arguments_for(windows)[:2] if part is None else part
+        shape = (count, len(self.values)) if self.wide else (len(self.values), count)
+        if self._lanes.shape != shape or self._lanes_back != back:
+            self._lanes, self._lanes_back = np.zeros(shape, self.values.dtype), back
+        d = self._lanes.T if self.wide else self._lanes
+        # Tangents are written, not accumulated: only those of inputs are left from the call before.
+        end = len(self.values) if back else sum(n for _, n in self.spans)
+        d[:end] = 0.0
+        d[places, lane] = 1.0
         # Lanes take the partial derivatives from the reverse kernels in either direction.
         self.prepare(REVERSE)
         if not back:
             self.prepare(TANGENT)
-        own, side, *_ = self.arguments_for(windows)
-        d = np.zeros((len(self.values), count), self.values.dtype)
-        np.add.at(d, (places, lane), 1.0)
-        self._sweeps.lanes(own if code is None else code, side, self.values, d, back=back)
+        if not self.wide:
+            self._sweeps.lanes(code, side, self.values, d, back=back)
+        for row in self._lanes if self.wide else ():
+            if back:
+                self.sweep(code, side, self.values, row, _EMPTY[row.dtype], -1, 2)
+            else:
+                self._sweeps.tangent(code, side, self.values, row, 0, len(code))
         callbacks.check()
         return d
 

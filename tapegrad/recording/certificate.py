@@ -94,15 +94,17 @@ def _kinks(program: Program, varies: np.ndarray) -> Iterator[Kink]:
 def _kink_of_run(row: Any, i: int, op: int, side: np.ndarray, k: int, v: np.ndarray, varies: np.ndarray) -> Kink | None:
     instruction = wide(side, op, k)
     at = [places(*x) for x in instruction.operands]
-    if not instruction.count or not any(varies[p].any() for p in at):
+    if not instruction.size or not any(varies[p].any() for p in at):
         return None
     numbers = [v[p] for p in at]
+    distances: Any
     if isinstance(row, Elementwise):
+        assert row.kink is not None
         own = sum(varies[p] for p in at) != 0
         distances = np.where(own, np.broadcast_to(row.kink(*numbers), own.shape), np.inf)
     else:
         shaped = [x.reshape(layout.shape) for x, (_, layout) in zip(numbers, instruction.operands, strict=True)]
-        result = v[instruction.out : instruction.out + instruction.count]
+        result = v[instruction.out : instruction.out + instruction.size]
         shape = row.views(instruction.params)[1]
         distances = np.asarray(row.kink(instruction.params, result.reshape(shape), *shaped)).reshape(-1)
     if not distances.size:

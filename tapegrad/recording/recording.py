@@ -31,10 +31,10 @@ class _Plan(NamedTuple):
 class Recording:
     """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
 
-    Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the functions
-    of `tapegrad`. Where the function branched on a number, a replay that would branch otherwise goes on with the recording
-    of that branch, and makes it if there is none, so results are always those of the function itself. Calls from several
-    threads take turns. Called with Values it is the function.
+    Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the
+    functions of `tapegrad`. Where the function branched on a number, a replay that would branch otherwise goes on with
+    the recording of that branch, and makes it if there is none, so results are always those of the function itself.
+    Calls from several threads take turns. Called with Values it is the function.
     """
 
     def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
@@ -252,7 +252,9 @@ class Recording:
             branches.replay(self.check(args), 1, None, lambda p: None)
         return self._compress(branches.program, argnums, symmetric=hessian).sparsity
 
-    def _sparse(self, branches: Branches | None, args: Sequence[Any], argnums: int | Sequence[int], symmetric: bool) -> Any:
+    def _sparse(
+        self, branches: Branches | None, args: Sequence[Any], argnums: int | Sequence[int], symmetric: bool
+    ) -> Any:
         if branches is None:
             raise UnsupportedError("a sparse matrix is no Value: inside a recorded function, ask for a dense one")
 

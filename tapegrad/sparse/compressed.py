@@ -72,14 +72,15 @@ class Sparsity:
 
 
 class _Lanes(NamedTuple):
-    """Seeds in lanes, and where each entry stands in what comes out: an index into (slots, lanes), flattened."""
+    """Seeds in lanes, and where each entry stands in what comes out: its place, and its lane."""
 
     back: bool
     seeds: np.ndarray
     lane: np.ndarray
-    count: int
+    total: int
+    places: np.ndarray
     reads: np.ndarray
-    code: np.ndarray | None
+    part: tuple[np.ndarray, np.ndarray] | None
 
 
 class CompressedJacobian:
@@ -90,26 +91,30 @@ class CompressedJacobian:
         self.windows = windows
         self.sparsity = sparsity
         self._lanes = lanes
+        # Where each entry stands in all lanes, one after the other.
+        n = len(program.values)
+        wide = lanes.reads * n + lanes.places, lanes.places * lanes.total + lanes.reads
+        self._flat = wide[0] if program.wide else wide[1]
         # Where each number read goes among the entries; None where they are the entries, in order.
         self._to = to
 
     def evaluate(self) -> Any:
         """The matrix, as a `scipy.sparse.csr_array`."""
-        pattern, lanes = self.sparsity.pattern, self._lanes
-        data = np.empty(len(lanes.reads), self.program.values.dtype)
-        step = max(1, _AT_ONCE // len(self.program.values))
-        for first in range(0, lanes.count, step):
-            count = min(step, lanes.count - first)
-            seeded = (lanes.lane >= first) & (lanes.lane < first + count) if step < lanes.count else slice(None)
-            d = self.program.lanes(
-                lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, lanes.code
+        pattern, lanes, program = self.sparsity.pattern, self._lanes, self.program
+        data = np.empty(len(lanes.reads), program.values.dtype)
+        step = max(1, _AT_ONCE // len(program.values))
+        for first in range(0, lanes.total, step):
+            count = min(step, lanes.total - first)
+            whole = count == lanes.total
+            seeded = slice(None) if whole else (lanes.lane >= first) & (lanes.lane < first + count)
+            d = program.lanes(
+                lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, lanes.part
             )
-            if step >= lanes.count:
-                d.reshape(-1).take(lanes.reads, out=data)
+            if whole:
+                (d.T if program.wide else d).reshape(-1).take(self._flat, out=data)
             else:
-                place, lane = np.divmod(lanes.reads, lanes.count)
-                own = (lane >= first) & (lane < first + count)
-                data[own] = d[place[own], lane[own] - first]
+                own = (lanes.reads >= first) & (lanes.reads < first + count)
+                data[own] = d[lanes.places[own], lanes.reads[own] - first]
         if self._to is not None:
             data = np.bincount(self._to, data, pattern.nnz).astype(data.dtype)
         return scipy.sparse.csr_array((data, pattern.indices.copy(), pattern.indptr.copy()), shape=pattern.shape)
@@ -142,9 +147,8 @@ def analyse(program: Program, windows: tuple[int, ...], symmetric: bool) -> Comp
         return _reverse(program, windows, pattern, sets, copies, outputs, *reverse)
     colors, count = forward
     lane = recover_columns(pattern.indptr, pattern.indices, colors)
-    reads = outputs[rows_of_entries(pattern.indptr)] * count + lane
     used = colors >= 0
-    lanes = _Lanes(False, inputs[used], colors[used], count, reads, None)
+    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows_of_entries(pattern.indptr)], lane, None)
     return CompressedJacobian(program, windows, Sparsity(pattern, "forward", colors, count), lanes, None)
 
 
@@ -166,17 +170,17 @@ def _reverse(
     colors: np.ndarray, count: int,
 ) -> CompressedJacobian:  # fmt: skip
     lane = recover_rows(sets.indptr, sets.indices, colors)
-    reads = sources.places[sets.indices] * count + lane
+    places = sources.places[sets.indices]
     # Entries by row and column, found again in the pattern of the inputs, where copies of one input come together.
     n = pattern.shape[1]
     wanted = rows_of_entries(sets.indptr) * n + sources.columns[sets.indices]
     keys = rows_of_entries(pattern.indptr) * np.int64(n) + pattern.indices
     to = np.searchsorted(keys, wanted)
     if len(to) == len(keys) and np.array_equal(np.sort(to), np.arange(len(keys))):
-        reads, to = reads[np.argsort(to)], None
+        order = np.argsort(to)
+        places, lane, to = places[order], lane[order], None
     used = colors >= 0
-    code = np.ascontiguousarray(program.code[sources.rows])
-    lanes = _Lanes(True, outputs[used], colors[used], count, reads, code)
+    lanes = _Lanes(True, outputs[used], colors[used], count, places, lane, program.part(windows, sources.rows))
     return CompressedJacobian(program, windows, Sparsity(pattern, "reverse", colors, count), lanes, to)
 
 
@@ -188,5 +192,5 @@ def _symmetric(
     colors, count = color_symmetric(pattern.indptr, pattern.indices, len(inputs))
     rows, lane = recover_symmetric(pattern.indptr, pattern.indices, colors)
     used = colors >= 0
-    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows] * count + lane, None)
+    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows], lane, None)
     return CompressedJacobian(program, windows, Sparsity(pattern, "symmetric", colors, count), lanes, None)

@@ -25,12 +25,12 @@ class Wide(NamedTuple):
     params: list[int]
     operands: list[tuple[int, Layout]]
     out: int
-    count: int
+    size: int
 
 
 def wide(side: np.ndarray, op: int, k: int) -> Wide:
     """The instruction whose record stands at k."""
-    row = TABLE[op % RUN]
+    row: Any = TABLE[op % RUN]
     arity = int(side[k + ARITY])
     p = k + OPERANDS + OPERAND_SIZE * arity
     params = [int(x) for x in side[p : k + int(side[k + LENGTH])]]
@@ -87,7 +87,8 @@ def links(
 
 def _by_axes(depends: str, shapes: list[tuple[int, ...]]) -> list[tuple[np.ndarray, np.ndarray]]:
     inputs, _, output = depends.partition("->")
-    sizes = {c: n for term, shape in zip(inputs.split(","), shapes, strict=True) for c, n in zip(term, shape, strict=True)}
+    terms = zip(inputs.split(","), shapes, strict=True)
+    sizes = {c: n for term, shape in terms for c, n in zip(term, shape, strict=True)}
     found = []
     for i, term in enumerate(inputs.split(",")):
         # An axis of the output that no operand has is another operand's, or stands for a whole line of this one.

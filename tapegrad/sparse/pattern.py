@@ -58,7 +58,7 @@ def sources_of(program: Program, windows: tuple[int, ...], follow: bool) -> Sour
                 origin = _origins(instruction, program.values, varies)
                 # A copy of a copy, or of a constant; not of something computed.
                 if origin is not None and np.all((column[origin] >= 0) | ~computed[origin]):
-                    out = slice(instruction.out, instruction.out + instruction.count)
+                    out = slice(instruction.out, instruction.out + instruction.size)
                     column[out] = column[origin]
                     computed[out] = False
                     kept[i] = not np.any(column[out] >= 0)
@@ -79,7 +79,7 @@ def _origins(instruction: Wide, values: np.ndarray, varies: np.ndarray) -> np.nd
     found = links(instruction, values, varies)
     if found is None:
         return None
-    origin = np.zeros(instruction.count, np.int64)
+    origin = np.zeros(instruction.size, np.int64)
     for outs, ins in found:
         origin[outs] = ins
     return origin
@@ -92,7 +92,7 @@ def propagate(program: Program, sources: Sources, outputs: np.ndarray) -> Sets:
         np.zeros(len(program.values), np.int64), np.zeros(len(program.values), np.int64), np.zeros(n + 1, np.int64)
     )
     state.first[sources.places] = np.arange(n)
-    state.count[sources.places] = 1
+    state.size[sources.places] = 1
     pool, used, ticket = np.concatenate([np.arange(n, dtype=np.int32), np.zeros(1024, np.int32)]), n, 0
     code, side = program.code[sources.rows], program.side
     table, varies = flows(), varying(program, program.floats)
@@ -111,7 +111,7 @@ def propagate(program: Program, sources: Sources, outputs: np.ndarray) -> Sets:
 class _State(NamedTuple):
     # For each slot where its set begins in the pool, and how many there are; for each source, when it was last met.
     first: np.ndarray
-    count: np.ndarray
+    size: np.ndarray
     stamp: np.ndarray
 
 
@@ -119,14 +119,14 @@ def _structured(
     instruction: Wide, values: np.ndarray, varies: np.ndarray, state: _State, pool: np.ndarray, used: int, ticket: int
 ) -> tuple[np.ndarray, int, int]:
     found = links(instruction, values, varies)
-    out, n = instruction.out, instruction.count
+    out, n = instruction.out, instruction.size
     if found is None:
         # Everything depends on everything: one set, shared.
         ins = np.concatenate([places(*x) for x in instruction.operands])
         indptr = np.array([0, len(ins)])
         pool, used, ticket = _linked(out, indptr, ins, *state, pool, used, ticket)
         state.first[out : out + n] = state.first[out]
-        state.count[out : out + n] = state.count[out]
+        state.size[out : out + n] = state.size[out]
         return pool, used, ticket
     outs = np.concatenate([np.zeros(0, np.int64), *[pair[0] for pair in found]])
     ins = np.concatenate([np.zeros(0, np.int64), *[pair[1] for pair in found]])
@@ -178,7 +178,9 @@ def _union(o: Any, ins: Any, first: Any, count: Any, stamp: Any, pool: Any, used
 
 
 @njit(cache=True, nogil=True)
-def _linked(out: Any, indptr: Any, ins: Any, first: Any, count: Any, stamp: Any, pool: Any, used: Any, ticket: Any) -> Any:
+def _linked(
+    out: Any, indptr: Any, ins: Any, first: Any, count: Any, stamp: Any, pool: Any, used: Any, ticket: Any
+) -> Any:
     for i in range(len(indptr) - 1):
         chosen = ins[indptr[i] : indptr[i + 1]]
         pool, used, ticket = _union(out + i, chosen, first, count, stamp, pool, used, ticket)
@@ -193,7 +195,7 @@ def _elementwise(
     ins = np.zeros(3, np.int64)
     for i in range(start, len(code)):
         op, o, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
-        if op == LEAF or op == EXPECT:
+        if op in (LEAF, EXPECT):
             continue
         if op < RUN:
             n = 0

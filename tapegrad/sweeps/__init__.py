@@ -2,7 +2,8 @@
 
 `forward`, `reverse`, `tangent`, `operands` and `entry` are the handwritten loops, `source` reads the rules, `generate`
 writes the module that Numba compiles, `kernels` compiles and calls the operations over many elements, and `store` keeps
-it all on disk. `lanes` carries several directions at once, `callbacks` calls Python. `sweeps_for` hands out the compiled functions.
+it all on disk. `lanes` carries several directions at once, `callbacks` calls Python. `sweeps_for` hands out the
+compiled functions.
 """
 
 from tapegrad.sweeps import callbacks

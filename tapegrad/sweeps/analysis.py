@@ -4,8 +4,28 @@ import numpy as np
 from numba import njit
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import ACTIVE, ARITY, HIGH, LOW, OPERAND_SIZE, OPERANDS, SLOT
-from tapegrad.sweeps.marks import EXPECT, LEAF
+from tapegrad.ops.record import (
+    ACTIVE,
+    ARITY,
+    COUNT,
+    DENSE,
+    ELEMENTWISE,
+    FIRST,
+    HIGH,
+    INSIDE,
+    KIND,
+    LAST,
+    LOW,
+    OPERAND_SIZE,
+    OPERANDS,
+    OUT,
+    SLOT,
+    STRUCTURED,
+)
+from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF
+
+# Runs that go together: few enough that a block of all their values and adjoints stays in the second-level cache.
+GROUP = 32
 
 
 @njit(cache=True, nogil=True)
@@ -85,3 +105,42 @@ def relocate(code, side, to):
             for j in range(side[k + ARITY]):
                 q = k + OPERANDS + OPERAND_SIZE * j + SLOT
                 side[q] = to[side[q]]
+
+
+@njit(cache=True, nogil=True)
+def group(code, side):
+    """Find elementwise runs that follow each other and can go a block at a time together.
+
+    They have as many elements, and what one reads of another's results is the same block of it. A block of all of them
+    then stays in the cache, where long arrays one after the other would not.
+    """
+    i, n_code = 0, code.shape[0]
+    while i < n_code:
+        end = i
+        while end < n_code and end - i < GROUP and _may_join(code, side, i, end):
+            end += 1
+        for r in range(i, max(end, i + 1)):
+            if code[r, 0] >= RUN and side[np.int64(code[r, 2]) + KIND] != STRUCTURED:
+                kind = ELEMENTWISE if end - i < 2 else FIRST if r == i else LAST if r == end - 1 else INSIDE
+                side[np.int64(code[r, 2]) + KIND] = kind
+        i = max(end, i + 1)
+
+
+@njit(cache=True, nogil=True)
+def _may_join(code, side, first, r):
+    if code[r, 0] < RUN:
+        return False
+    k, k0 = np.int64(code[r, 2]), np.int64(code[first, 2])
+    n = side[k + COUNT]
+    if side[k + KIND] == STRUCTURED or n <= BLOCK or (r > first and n != side[k0 + COUNT]):
+        return False
+    p = k + OPERANDS + OPERAND_SIZE * side[k + ARITY]
+    ndim = side[p]
+    for j in range(side[k + ARITY]):
+        q = k + OPERANDS + OPERAND_SIZE * j
+        low, high = side[q + SLOT] + side[q + LOW], side[q + SLOT] + side[q + HIGH]
+        for other in range(first, r):
+            out = side[np.int64(code[other, 2]) + OUT]
+            if low < out + n and high > out and (side[p + 1 + ndim + j * (1 + ndim)] != DENSE or side[q + SLOT] != out):
+                return False
+    return True

@@ -1,8 +1,8 @@
 """Instructions that call Python in the middle of a sweep.
 
 The kernels of the operation `external` are these functions, by address: compiled code calls them through ctypes, which
-takes the GIL. What they raise cannot pass through compiled code: it is kept, the results are NaN, and whoever started the
-sweep asks for it by `raised` or `check`.
+takes the GIL. What they raise cannot pass through compiled code: it is kept, the results are NaN, and whoever started
+the sweep asks for it by `raised` or `check`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What Python calls: a whole evaluation in one compiled call. Read as source, like the sweeps that it calls."""
 
 from tapegrad.sweeps.forward import forward
+from tapegrad.sweeps.marks import SCRATCH
 from tapegrad.sweeps.reverse import reverse
 
 
@@ -17,7 +18,7 @@ def sweep(code, side, v, g, x, seed, steps):
             return failed
     if steps & 2:
         if seed >= 0:
-            g[:] = 0.0
+            g[: g.shape[0] - SCRATCH] = 0.0
             g[seed] = 1.0
         reverse(code, side, v, g, 0, n)
     return -1

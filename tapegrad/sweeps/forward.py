@@ -6,10 +6,10 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import COUNT, KIND, OUT, STRUCTURED
+from tapegrad.ops.record import COUNT, INSIDE, KIND, LAST, OUT, STRUCTURED
 from tapegrad.sweeps.kernels import call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
-from tapegrad.sweeps.operands import block
+from tapegrad.sweeps.operands import block, group_end
 
 
 def forward(code, side, v, start, stop):
@@ -27,7 +27,7 @@ def forward(code, side, v, start, stop):
             if failed < 0 and not same(v[a], v[b]):
                 failed = i
         elif op >= RUN:
-            if not forward_run(np.int64(op) - RUN, side, np.int64(a), v) and failed < 0:
+            if not forward_run(code, i, side, v) and failed < 0:
                 failed = i
         elif op != LEAF and not forward_one(op, o, a, b, v) and failed < 0:
             failed = i
@@ -41,24 +41,32 @@ def same(x, y):
 
 def forward_one(op, o, a, b, v):
     # A scalar operation that has no branch of its own is a run of one.
-    x, y = v[a : a + 1], v[b : b + 1]
-    return call_run(3 * np.int64(op), 1, v[o : o + 1], x, y, y, x, x, y, y)
+    a, b, o = np.int64(a), np.int64(b), np.int64(o)
+    return call_run(3 * np.int64(op), 1, v, o, a, b, b, v, o, a, b, b)
 
 
-def forward_run(op, side, k, v):
-    kernel = 3 * op
-    if side[k + KIND] == STRUCTURED:
-        return call_structured(kernel, side, k, v, v)
+def forward_run(code, i, side, v):
+    op, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 2])
+    kind, n = side[k + KIND], side[k + COUNT]
+    if kind == STRUCTURED:
+        return call_structured(3 * op, side, k, v, v)
     # An elementwise run goes a block at a time. Operands that are not dense are first copied to scratch, so that one
-    # contiguous loop an operation serves every layout.
-    n, out = side[k + COUNT], side[k + OUT]
-    operand = k - k  # not a literal 0: Numba would compile `block` once for each literal
+    # contiguous loop an operation serves every layout. A group goes a block at a time as a whole.
+    if kind in (INSIDE, LAST):
+        return True
+    end = group_end(code, side, i)
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
-        z = v[out + start : out + start + m]
-        x = block(side, k, operand, v, start, m)
-        y = block(side, k, operand + 1, v, start, m)
-        w = block(side, k, operand + 2, v, start, m)
-        if not call_run(kernel, m, z, x, y, w, z, x, y, w):
-            return False
+        for r in range(i, end):
+            if not forward_block(np.int64(code[r, 0]) - RUN, side, np.int64(code[r, 2]), v, start, m):
+                return False
     return True
+
+
+def forward_block(op, side, k, v, start, m):
+    operand = k - k  # not a literal 0: Numba would compile `block` once for each literal
+    z = side[k + OUT] + start
+    x = block(side, k, operand, v, start, m)
+    y = block(side, k, operand + 1, v, start, m)
+    w = block(side, k, operand + 2, v, start, m)
+    return call_run(3 * op, m, v, z, x, y, w, v, z, x, y, w)

@@ -91,7 +91,7 @@ def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any
     index = len(KINDS) * opcode + kind
     _interpreted[dtype, index] = function
     _compiled[dtype, index] = callback = c_type(function)
-    _addresses[dtype][index] = ctypes.cast(callback, ctypes.c_void_p).value
+    _addresses[dtype][index] = ctypes.cast(callback, ctypes.c_void_p).value or 0
 
 
 def _address(context: Any, builder: Any, dtype: np.dtype, index: Any) -> Any:
@@ -119,15 +119,19 @@ def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
 
 
 @intrinsic
-def _call_run(typingctx, index, n, z, x, y, w, dz, dx, dy, dw):
-    signature = types.boolean(types.intp, types.intp, z, x, y, w, dz, dx, dy, dw)
+def _call_run(typingctx, index, n, v, z, x, y, w, d, dz, dx, dy, dw):
+    # Positions, not slices: Numba counts references to a slice, which costs more than a short block takes.
+    whole = types.intp
+    signature = types.boolean(whole, whole, v, whole, whole, whole, whole, d, whole, whole, whole, whole)
 
     def generate(context, builder, signature, args):
-        kinds = signature.args[2:]
-        pointers = [_data(context, builder, k, a) for k, a in zip(kinds, args[2:], strict=True)]
-        dtype = np.dtype(kinds[0].dtype.name)
+        index, n, v, *places = args[:7]
+        d, *others = args[7:]
+        values, adjoints = (_data(context, builder, signature.args[k], a) for k, a in ((2, v), (7, d)))
+        pointers = [builder.gep(values, [p]) for p in places] + [builder.gep(adjoints, [p]) for p in others]
+        dtype = np.dtype(signature.args[2].dtype.name)
         missing = ir.Constant(ir.IntType(1), 0)
-        return _call(context, builder, dtype, args[0], ir.VoidType(), [args[1], *pointers], missing)
+        return _call(context, builder, dtype, index, ir.VoidType(), [n, *pointers], missing)
 
     return signature, generate
 
@@ -150,8 +154,9 @@ def _call_structured(typingctx, index, side, k, v, g):
     return signature, generate
 
 
-def _interpret_run(index, n, z, *operands):
-    _interpreted[z.dtype, int(index)](n, z, *operands)
+def _interpret_run(index, n, v, z, x, y, w, d, dz, dx, dy, dw):
+    windows = [v[p : p + n] for p in (z, x, y, w)] + [d[p : p + n] for p in (dz, dx, dy, dw)]
+    _interpreted[v.dtype, int(index)](n, *windows)
     return True
 
 
@@ -163,7 +168,8 @@ def _interpret_carray(array, shape):
     return array
 
 
-# Call kernel `index` of the table. A run: n, the block's results and operands, then their adjoints or tangents.
+# Call kernel `index` of the table. A run: n; the values, and where in them the block's results and operands begin; the
+# adjoints or tangents, and the same.
 # A structured operation: the side array, where the record stands in it, values, and adjoints or tangents.
 call_run = _interpret_run if config.DISABLE_JIT else _call_run
 call_structured = _interpret_structured if config.DISABLE_JIT else _call_structured

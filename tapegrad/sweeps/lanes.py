@@ -1,8 +1,9 @@
 """Several directions in one pass: the reverse and tangent sweeps over k lanes.
 
-Adjoints and tangents are rows of k numbers, one a slot, so that the partial derivatives of an instruction are computed once
-and the loop over lanes is contiguous. `h` is an arena of one lane, zero but for its scratch space, on which the kernels of
-structured operations work, lane by lane. As in the other sweeps a zero is passed on to nobody.
+Adjoints and tangents are rows of k numbers, one a slot, so that the partial derivatives of an instruction are computed
+once and the loop over lanes is contiguous. `h` is an arena of one lane, zero but for its scratch space, on which the
+kernels of structured operations work, lane by lane; a block of ones stands behind it. As in the other sweeps a zero is
+passed on to nobody.
 
 Read as source: `generate` puts lines that set px and py, the partials of an inlined operation, in place of the SWITCH.
 """
@@ -10,34 +11,42 @@ Read as source: `generate` puts lines that set px and py, the partials of an inl
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import ACTIVE, ARITY, COUNT, DENSE, HIGH, KIND, LOW, OPERAND_SIZE, OPERANDS, OUT, SLOT, STRUCTURED
+from tapegrad.ops.record import (
+    ACTIVE,
+    ARITY,
+    COUNT,
+    DENSE,
+    HIGH,
+    KIND,
+    LOW,
+    OPERAND_SIZE,
+    OPERANDS,
+    OUT,
+    SLOT,
+    STRUCTURED,
+)
 from tapegrad.sweeps.kernels import call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SCRATCH, SWITCH
 from tapegrad.sweeps.operands import block, stretch, strides_of
 
 
-def one_partials(op, o, a, b, v, h, ones):
+def one_partials(op, o, a, b, v, h):
     # Of a scalar operation without a branch of its own: its reverse kernel, started from an adjoint of one.
-    scratch = h.shape[0] - SCRATCH
-    px, py = h[scratch : scratch + 1], h[scratch + BLOCK : scratch + BLOCK + 1]
-    py[0] = 0.0
-    x, y = v[a : a + 1], v[b : b + 1]
-    call_run(3 * np.int64(op) + 1, 1, v[o : o + 1], x, y, y, ones[0:1], px, py, py)
-    return px[0], py[0]
+    scratch, ones = v.shape[0] - SCRATCH, v.shape[0]
+    h[scratch] = h[scratch + BLOCK] = 0.0
+    call_run(3 * np.int64(op) + 1, 1, v, o, a, b, b, h, ones, scratch, scratch + BLOCK, scratch + BLOCK)
+    return h[scratch], h[scratch + BLOCK]
 
 
-def run_partials(op, side, k, start, m, v, h, ones):
+def run_partials(op, side, k, start, m, v, h):
     # The partials of one block of an elementwise run, in the scratch space of h, one block an operand.
     out, operand = side[k + OUT], k - k  # not a literal 0: Numba would compile `block` once for each literal
-    scratch = h.shape[0] - SCRATCH
-    z = v[out + start : out + start + m]
+    scratch, ones = v.shape[0] - SCRATCH, v.shape[0]
     x = block(side, k, operand, v, start, m)
     y = block(side, k, operand + 1, v, start, m)
     w = block(side, k, operand + 2, v, start, m)
-    px = h[scratch : scratch + m]
-    py = h[scratch + BLOCK : scratch + BLOCK + m]
-    pw = h[scratch + 2 * BLOCK : scratch + 2 * BLOCK + m]
-    call_run(3 * op + 1, m, z, x, y, w, ones[0:m], px, py, pw)
+    h[scratch : scratch + 3 * BLOCK] = 0.0
+    call_run(3 * op + 1, m, v, out + start, x, y, w, h, ones, scratch, scratch + BLOCK, scratch + 2 * BLOCK)
 
 
 def add_lanes(to, a, of, o, p):
@@ -103,65 +112,65 @@ def structured_lanes(op, side, k, v, d, h, back):
             h[s] = 0.0
 
 
-def reverse_lanes(code, side, v, g, h, ones):
+def reverse_lanes(code, side, v, g, h):
     for i in range(code.shape[0] - 1, -1, -1):
         op, o, a, b = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
-        if op == LEAF or op == EXPECT:
+        if op in (LEAF, EXPECT):
             continue
         if op >= RUN:
-            reverse_run_lanes(np.int64(op) - RUN, side, a, v, g, h, ones)
+            reverse_run_lanes(np.int64(op) - RUN, side, a, v, g, h)
             continue
         px, py = 0.0, 0.0
         if SWITCH("partials"):
             pass
         else:
-            px, py = one_partials(op, o, a, b, v, h, ones)
+            px, py = one_partials(op, o, a, b, v, h)
         add_lanes(g, a, g, o, px)
         add_lanes(g, b, g, o, py)
 
 
-def reverse_run_lanes(op, side, k, v, g, h, ones):
+def reverse_run_lanes(op, side, k, v, g, h):
     if side[k + KIND] == STRUCTURED:
         structured_lanes(op, side, k, v, g, h, True)
         return
     n, out, arity = side[k + COUNT], side[k + OUT], side[k + ARITY]
-    scratch = h.shape[0] - SCRATCH
+    scratch = v.shape[0] - SCRATCH
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
-        run_partials(op, side, k, start, m, v, h, ones)
+        run_partials(op, side, k, start, m, v, h)
         for j in range(arity):
             if side[k + OPERANDS + OPERAND_SIZE * j + ACTIVE]:
                 p = h[scratch + j * BLOCK : scratch + j * BLOCK + m]
                 exchange_lanes(side, k, j, start, m, p, out + start, True, g)
 
 
-def tangent_lanes(code, side, v, t, h, ones):
+def tangent_lanes(code, side, v, t, h):
     for i in range(code.shape[0]):
         op, o, a, b = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
-        if op == LEAF or op == EXPECT:
+        if op in (LEAF, EXPECT):
             continue
         if op >= RUN:
-            tangent_run_lanes(np.int64(op) - RUN, side, a, v, t, h, ones)
+            tangent_run_lanes(np.int64(op) - RUN, side, a, v, t, h)
             continue
         px, py = 0.0, 0.0
         if SWITCH("partials"):
             pass
         else:
-            px, py = one_partials(op, o, a, b, v, h, ones)
+            px, py = one_partials(op, o, a, b, v, h)
         t[o, :] = 0.0
         add_lanes(t, o, t, a, px)
         add_lanes(t, o, t, b, py)
 
 
-def tangent_run_lanes(op, side, k, v, t, h, ones):
+def tangent_run_lanes(op, side, k, v, t, h):
     if side[k + KIND] == STRUCTURED:
         structured_lanes(op, side, k, v, t, h, False)
         return
     n, out, arity = side[k + COUNT], side[k + OUT], side[k + ARITY]
-    scratch = h.shape[0] - SCRATCH
+    scratch = v.shape[0] - SCRATCH
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
-        run_partials(op, side, k, start, m, v, h, ones)
+        run_partials(op, side, k, start, m, v, h)
         t[out + start : out + start + m, :] = 0.0
         for j in range(arity):
             if side[k + OPERANDS + OPERAND_SIZE * j + ACTIVE]:

@@ -10,10 +10,10 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import ARITY, COUNT, KIND, OUT, STRUCTURED
+from tapegrad.ops.record import COUNT, FIRST, INSIDE, KIND, OUT, STRUCTURED
 from tapegrad.sweeps.kernels import call_run, call_structured
-from tapegrad.sweeps.marks import BLOCK, LEAF, SCRATCH, SWITCH
-from tapegrad.sweeps.operands import accumulate, block
+from tapegrad.sweeps.marks import BLOCK, LEAF, SWITCH
+from tapegrad.sweeps.operands import accumulate, adjoint_block, block, group_start
 
 
 def reverse(code, side, v, g, start, stop):
@@ -28,43 +28,40 @@ def reverse(code, side, v, g, start, stop):
         if SWITCH("reverse"):
             pass
         elif op >= RUN:
-            reverse_run(np.int64(op) - RUN, side, np.int64(a), v, g)
+            reverse_run(code, i, side, v, g)
         elif op != LEAF:
             reverse_one(op, o, a, b, v, g)
 
 
 def reverse_one(op, o, a, b, v, g):
     # A scalar operation that has no branch of its own is a run of one.
-    scratch = g.shape[0] - SCRATCH
-    gx, gy = g[scratch : scratch + 1], g[scratch + BLOCK : scratch + BLOCK + 1]
-    gy[0] = 0.0
-    x, y = v[a : a + 1], v[b : b + 1]
-    call_run(3 * np.int64(op) + 1, 1, v[o : o + 1], x, y, y, g[o : o + 1], gx, gy, gy)
-    g[a] += gx[0]
-    g[b] += gy[0]
+    a, b, o = np.int64(a), np.int64(b), np.int64(o)
+    call_run(3 * np.int64(op) + 1, 1, v, o, a, b, b, g, o, a, b, b)
 
 
-def reverse_run(op, side, k, v, g):
-    kernel = 3 * op + 1
-    if side[k + KIND] == STRUCTURED:
-        call_structured(kernel, side, k, v, g)
-        return
-    n, out, arity = side[k + COUNT], side[k + OUT], side[k + ARITY]
-    scratch = g.shape[0] - SCRATCH
+def reverse_run(code, i, side, v, g):
+    op, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 2])
+    kind, n = side[k + KIND], side[k + COUNT]
+    if kind == STRUCTURED:
+        call_structured(3 * op + 1, side, k, v, g)
+    elif kind != FIRST and kind != INSIDE:
+        first = group_start(code, side, i)
+        for start in range(0, n, BLOCK):
+            m = min(BLOCK, n - start)
+            for r in range(i, first - 1, -1):
+                reverse_block(np.int64(code[r, 0]) - RUN, side, np.int64(code[r, 2]), v, g, start, m)
+
+
+def reverse_block(op, side, k, v, g, start, m):
     operand = k - k  # not a literal 0: Numba would compile `block` once for each literal
-    for start in range(0, n, BLOCK):
-        m = min(BLOCK, n - start)
-        z = v[out + start : out + start + m]
-        gz = g[out + start : out + start + m]
-        x = block(side, k, operand, v, start, m)
-        y = block(side, k, operand + 1, v, start, m)
-        w = block(side, k, operand + 2, v, start, m)
-        gx = g[scratch : scratch + m]
-        gy = g[scratch + BLOCK : scratch + BLOCK + m]
-        gw = g[scratch + 2 * BLOCK : scratch + 2 * BLOCK + m]
-        call_run(kernel, m, z, x, y, w, gz, gx, gy, gw)
-        accumulate(side, k, operand, g, start, gx)
-        if arity > 1:
-            accumulate(side, k, operand + 1, g, start, gy)
-        if arity > 2:
-            accumulate(side, k, operand + 2, g, start, gw)
+    z = side[k + OUT] + start
+    x = block(side, k, operand, v, start, m)
+    y = block(side, k, operand + 1, v, start, m)
+    w = block(side, k, operand + 2, v, start, m)
+    gx = adjoint_block(side, k, operand, g, start, m)
+    gy = adjoint_block(side, k, operand + 1, g, start, m)
+    gw = adjoint_block(side, k, operand + 2, g, start, m)
+    call_run(3 * op + 1, m, v, z, x, y, w, g, z, gx, gy, gw)
+    accumulate(side, k, operand, g, start, m)
+    accumulate(side, k, operand + 1, g, start, m)
+    accumulate(side, k, operand + 2, g, start, m)

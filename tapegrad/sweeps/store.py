@@ -32,7 +32,8 @@ class Sweeps:
     """The compiled sweeps of one dtype, and the kernels they call.
 
     `sweep(code, side, v, g, x, seed, steps)` computes values (steps 1), adjoints (2) or both (3);
-    `tangent(code, side, v, t, start, stop)` carries tangents along; `lanes(...)` does one or the other for k directions.
+    `tangent(code, side, v, t, start, stop)` carries tangents along; `lanes(...)` does one or the other for k
+    directions.
     """
 
     def __init__(self, module: Any, dtype: np.dtype) -> None:
@@ -44,7 +45,7 @@ class Sweeps:
     def lanes(self, code: np.ndarray, side: np.ndarray, v: np.ndarray, d: np.ndarray, *, back: bool) -> None:
         """Carry k adjoints back, or k tangents along, in one pass; d is (slots, k)."""
         kernel = self.module.reverse_lanes if back else self.module.tangent_lanes
-        kernel(code, side, v, d, np.zeros_like(v), np.ones(BLOCK, self.dtype))
+        kernel(code, side, v, d, np.concatenate([np.zeros_like(v), np.ones(BLOCK, self.dtype)]))
 
     def require(self, opcodes: Iterable[int], kind: int) -> None:
         """Have the kernels of these operations at hand; see `kernels`."""

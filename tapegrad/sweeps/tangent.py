@@ -8,10 +8,10 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import COUNT, KIND, OUT, STRUCTURED
+from tapegrad.ops.record import COUNT, INSIDE, KIND, LAST, OUT, STRUCTURED
 from tapegrad.sweeps.kernels import call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
-from tapegrad.sweeps.operands import block
+from tapegrad.sweeps.operands import block, group_end
 
 
 def tangent(code, side, v, t, start, stop):
@@ -23,28 +23,33 @@ def tangent(code, side, v, t, start, stop):
         if SWITCH("tangent"):
             pass
         elif op >= RUN:
-            tangent_run(np.int64(op) - RUN, side, np.int64(a), v, t)
+            tangent_run(code, i, side, v, t)
         elif op != LEAF and op != EXPECT:
             # A scalar operation that has no branch of its own is a run of one.
-            x, y, tx, ty = v[a : a + 1], v[b : b + 1], t[a : a + 1], t[b : b + 1]
-            call_run(3 * np.int64(op) + 2, 1, v[o : o + 1], x, y, y, t[o : o + 1], tx, ty, ty)
+            x, y, z = np.int64(a), np.int64(b), np.int64(o)
+            call_run(3 * np.int64(op) + 2, 1, v, z, x, y, y, t, z, x, y, y)
 
 
-def tangent_run(op, side, k, v, t):
-    kernel = 3 * op + 2
-    if side[k + KIND] == STRUCTURED:
-        call_structured(kernel, side, k, v, t)
-        return
-    n, out = side[k + COUNT], side[k + OUT]
+def tangent_run(code, i, side, v, t):
+    op, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 2])
+    kind, n = side[k + KIND], side[k + COUNT]
+    if kind == STRUCTURED:
+        call_structured(3 * op + 2, side, k, v, t)
+    elif kind != INSIDE and kind != LAST:
+        end = group_end(code, side, i)
+        for start in range(0, n, BLOCK):
+            m = min(BLOCK, n - start)
+            for r in range(i, end):
+                tangent_block(np.int64(code[r, 0]) - RUN, side, np.int64(code[r, 2]), v, t, start, m)
+
+
+def tangent_block(op, side, k, v, t, start, m):
     operand = k - k  # not a literal 0: Numba would compile `block` once for each literal
-    for start in range(0, n, BLOCK):
-        m = min(BLOCK, n - start)
-        z = v[out + start : out + start + m]
-        x = block(side, k, operand, v, start, m)
-        y = block(side, k, operand + 1, v, start, m)
-        w = block(side, k, operand + 2, v, start, m)
-        tz = t[out + start : out + start + m]
-        tx = block(side, k, operand, t, start, m)
-        ty = block(side, k, operand + 1, t, start, m)
-        tw = block(side, k, operand + 2, t, start, m)
-        call_run(kernel, m, z, x, y, w, tz, tx, ty, tw)
+    z = side[k + OUT] + start
+    x = block(side, k, operand, v, start, m)
+    y = block(side, k, operand + 1, v, start, m)
+    w = block(side, k, operand + 2, v, start, m)
+    tx = block(side, k, operand, t, start, m)
+    ty = block(side, k, operand + 1, t, start, m)
+    tw = block(side, k, operand + 2, t, start, m)
+    call_run(3 * op + 2, m, v, z, x, y, w, t, z, tx, ty, tw)

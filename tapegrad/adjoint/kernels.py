@@ -1,0 +1,181 @@
+"""The pass of `simplify` over the code, compiled."""
+
+import numpy as np
+from numba import njit
+
+from tapegrad.ops import RUN
+from tapegrad.ops.record import (
+    ACTIVE,
+    ARITY,
+    COUNT,
+    DENSE,
+    HIGH,
+    KIND,
+    LENGTH,
+    LOW,
+    OPERAND_SIZE,
+    OPERANDS,
+    OUT,
+    SLOT,
+    STRUCTURED,
+    UNIFORM,
+)
+from tapegrad.sweeps.marks import EXPECT, LEAF
+
+# The opcodes that the pass knows come as an array, in this order: numbers there, so that no cached code holds them.
+NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy")
+ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY = range(len(NAMED))
+
+
+@njit(cache=True, nogil=True)
+def simplify(code, side, values, to, inputs, named, opaque):
+    n = code.shape[0]
+    constant = np.zeros(values.shape[0], np.uint8)
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    for i in range(n):
+        op, out = code[i, 0], np.int64(code[i, 1])
+        if op == LEAF:
+            if i >= inputs:
+                for s in range(out, out + np.int64(code[i, 3])):
+                    constant[s] = 1
+        elif op < RUN:
+            code[i, 2], code[i, 3] = to[code[i, 2]], to[code[i, 3]]
+            if op != EXPECT:
+                _simplify_scalar(i, code, values, constant, to, named, table)
+        else:
+            _simplify_run(i, code, side, values, constant, to, named, opaque, table)
+
+
+@njit(cache=True, nogil=True)
+def _simplify_scalar(i, code, values, constant, to, named, table):
+    op, out, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
+    if constant[a] and constant[b]:
+        code[i, 0], code[i, 2], code[i, 3] = LEAF, 0, 1
+        constant[out] = 1
+        return
+    same = np.int64(-1)
+    if (op == named[ADD] or op == named[SUBTRACT]) and constant[b] and values[b] == 0.0:
+        same = a
+    elif op == named[ADD] and constant[a] and values[a] == 0.0:
+        same = b
+    elif (op == named[MULTIPLY] or op == named[DIVIDE] or op == named[CHAIN]) and constant[b] and values[b] == 1.0:
+        same = a
+    elif (op == named[MULTIPLY] or op == named[CHAIN]) and constant[a] and values[a] == 1.0:
+        same = b
+    elif op == named[COPY]:
+        same = a
+    if same >= 0:
+        to[out] = same
+        return
+    if (op == named[ADD] or op == named[MULTIPLY]) and b < a:
+        a, b = b, a
+    at = _hash3(op, a, b) & (table.shape[0] - 1)
+    while table[at] >= 0:
+        j = table[at]
+        if code[j, 0] == op:
+            x, y = np.int64(code[j, 2]), np.int64(code[j, 3])
+            if (x == a and y == b) or ((op == named[ADD] or op == named[MULTIPLY]) and x == b and y == a):
+                to[out] = code[j, 1]
+                return
+        at = (at + 1) & (table.shape[0] - 1)
+    table[at] = i
+
+
+@njit(cache=True, nogil=True)
+def _mixed(h, x):
+    h = (h ^ np.uint64(x)) * np.uint64(0x9E3779B97F4A7C15)
+    return h ^ (h >> np.uint64(29))
+
+
+@njit(cache=True, nogil=True)
+def _hash3(op, a, b):
+    return np.int64(_mixed(_mixed(_mixed(np.uint64(1), op), a), b) >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
+    op, out, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 1]), np.int64(code[i, 2])
+    count, arity = side[k + COUNT], side[k + ARITY]
+    all_constant = not opaque[op]
+    for j in range(arity):
+        q = k + OPERANDS + OPERAND_SIZE * j
+        low, high = side[q + SLOT] + side[q + LOW], side[q + SLOT] + side[q + HIGH]
+        for s in range(low, high):
+            if not constant[s]:
+                all_constant = False
+                break
+        side[q + SLOT] = to[side[q + SLOT]]
+    if all_constant:
+        code[i, 0], code[i, 2], code[i, 3] = LEAF, 0, count
+        for s in range(out, out + count):
+            constant[s] = 1
+        return
+    if opaque[op] or count == 0:
+        return
+    same = -1 if side[k + KIND] == STRUCTURED else _same_run(op, side, k, values, constant, named)
+    if same >= 0:
+        for s in range(count):
+            to[out + s] = same + s
+        return
+    length = side[k + LENGTH]
+    h = np.uint64(op)
+    for d in range(length):
+        if _counts(d, arity):
+            h = _mixed(h, side[k + d])
+    at = np.int64(h >> np.uint64(1)) & (table.shape[0] - 1)
+    while table[at] >= 0:
+        j = table[at]
+        if np.int64(code[j, 0]) == op + RUN and _equal_records(side, k, np.int64(code[j, 2]), arity):
+            for s in range(count):
+                to[out + s] = np.int64(code[j, 1]) + s
+            return
+        at = (at + 1) & (table.shape[0] - 1)
+    table[at] = i
+
+
+@njit(cache=True, nogil=True)
+def _counts(d, arity):
+    # Whether number d of a record tells it from others: not where its result goes, nor whether a gradient passes.
+    if d == OUT:
+        return False
+    return not (OPERANDS <= d < OPERANDS + OPERAND_SIZE * arity and (d - OPERANDS) % OPERAND_SIZE == ACTIVE)
+
+
+@njit(cache=True, nogil=True)
+def _equal_records(side, k, j, arity):
+    if side[k + LENGTH] != side[j + LENGTH]:
+        return False
+    same = True
+    for d in range(side[k + LENGTH]):
+        same &= side[k + d] == side[j + d] or not _counts(d, arity)
+    return same
+
+
+@njit(cache=True, nogil=True)
+def _same_run(op, side, k, values, constant, named):
+    """The slot from where on the operand stands that a run only repeats, or -1."""
+    arity, count = side[k + ARITY], side[k + COUNT]
+    p = k + OPERANDS + OPERAND_SIZE * arity
+    step = 1 + side[p]
+    modes = p + 1 + side[p]
+    if op == named[COPY] and side[modes] == DENSE:
+        return side[k + OPERANDS + SLOT]
+    if arity != 2:
+        return -1
+    for j in range(2):
+        q, other = k + OPERANDS + OPERAND_SIZE * j, k + OPERANDS + OPERAND_SIZE * (1 - j)
+        if side[modes + (1 - j) * step] != DENSE or (side[modes + j * step] != UNIFORM and count > 1):
+            continue
+        slot = side[q + SLOT]
+        if not constant[slot]:
+            continue
+        if values[slot] == 1.0 and (
+            op == named[MULTIPLY] or op == named[CHAIN] or (op == named[DIVIDE] and j == 1)
+        ):
+            return side[other + SLOT]
+        if values[slot] == 0.0 and (op == named[ADD] or (op == named[SUBTRACT] and j == 1)):
+            return side[other + SLOT]
+    return -1
