@@ -1,5 +1,6 @@
 """SciPy's solvers with derivatives filled in: known solutions, fewer calls than with differences, nesting, errors."""
 
+import functools
 import warnings
 from collections import namedtuple
 
@@ -150,7 +151,9 @@ def test_dogleg_where_the_hessian_is_positive():
 # The tutorial's constrained Rosenbrock problem, and the example of `minimize` for SLSQP.
 
 TUTORIAL_BOUNDS = Bounds([0.0, -0.5], [1.0, 2.0])
-TUTORIAL_AT = np.array([0.41494531, 0.17010937])
+# On the line 2 x + y = 1, where one equation in x is left: 200 (1 - 2 x - x²) (2 + 2 x) + 2 (1 - x) = 0. The tutorial
+# prints five digits of this; the methods' own tolerances leave that many.
+TUTORIAL_AT = np.array([0.41494431548852434, 0.17011136902295132])
 
 
 def tutorial_constraints(stack):
@@ -163,8 +166,8 @@ def test_trust_constr_on_the_tutorial(passed):
     common = {"method": "trust-constr", "bounds": TUTORIAL_BOUNDS}
     theirs = scipy.optimize.minimize(Counted(rosen), [0.5, 0.0], constraints=tutorial_constraints(np.array), **common)
     ours = minimize(counted, [0.5, 0.0], constraints=tutorial_constraints(np.stack), **common)
-    np.testing.assert_allclose(ours.x, TUTORIAL_AT, atol=2e-6)
-    np.testing.assert_allclose(ours.x, theirs.x, atol=1e-6)
+    np.testing.assert_allclose(ours.x, TUTORIAL_AT, atol=5e-6)
+    np.testing.assert_allclose(theirs.x, TUTORIAL_AT, atol=5e-6)
     assert ours.nfev < theirs.nfev and counted.calls == 2
     # The constraint's function: with differences its Jacobian costs two calls more each time.
     assert ours.constr_nfev[1] < theirs.constr_nfev[1]
@@ -175,6 +178,16 @@ def test_trust_constr_on_the_tutorial(passed):
     np.testing.assert_allclose(nonlinear.hess(x, v), v[0] * np.diag([2.0, 0.0]) + v[1] * np.diag([2.0, 0.0]))
     hessian = [[1200 * x[0] ** 2 - 400 * x[1] + 2, -400 * x[0]], [-400 * x[0], 200.0]]
     np.testing.assert_allclose(passed["hess"](x), hessian, rtol=1e-13)
+    # With these the method goes the same way.
+    linear, given = tutorial_constraints(np.array)
+    given.jac = lambda x: np.array([[2 * x[0], 1.0], [2 * x[0], -1.0]])
+    given.hess = lambda x, v: np.diag([2.0 * (v[0] + v[1]), 0.0])
+    by_hand = scipy.optimize.minimize(
+        rosen, [0.5, 0.0], constraints=[linear, given], jac=scipy.optimize.rosen_der, hess=scipy.optimize.rosen_hess,
+        **common,
+    )  # fmt: skip
+    assert (by_hand.nit, by_hand.nfev, by_hand.nhev) == (ours.nit, ours.nfev, ours.nhev)
+    np.testing.assert_allclose(by_hand.x, ours.x, rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["SLSQP", "trust-constr"])
@@ -188,15 +201,14 @@ def test_dict_constraints_on_the_tutorial(method, passed):
             {"type": "ineq", "fun": ineq},
         ]
 
-    # The options of the tutorial.
-    common = {"method": method, "bounds": TUTORIAL_BOUNDS, "options": {"ftol": 1e-9} if method == "SLSQP" else None}
+    common = {"method": method, "bounds": TUTORIAL_BOUNDS}
     with warnings.catch_warnings():
         # An approximated Hessian of a linear function.
         warnings.simplefilter("ignore", UserWarning)
         theirs = scipy.optimize.minimize(rosen, [0.5, 0], constraints=dicts(lambda x: ineq(x, np.array)), **common)
     ours = minimize(rosen, [0.5, 0], constraints=dicts(ineq), **common)
-    np.testing.assert_allclose(ours.x, TUTORIAL_AT, atol=1e-6)
-    np.testing.assert_allclose(theirs.x, TUTORIAL_AT, atol=1e-5)
+    np.testing.assert_allclose(ours.x, TUTORIAL_AT, atol=5e-6)
+    np.testing.assert_allclose(theirs.x, TUTORIAL_AT, atol=5e-6)
     assert ours.nfev < theirs.nfev
     x, v = np.array([0.3, -0.2]), np.array([0.7, -1.3, 0.4])
     second = passed["constraints"][1]
@@ -206,6 +218,9 @@ def test_dict_constraints_on_the_tutorial(method, passed):
         np.testing.assert_allclose(second.hess(x, v), np.diag([-2 * (v[1] + v[2]), 0.0]), rtol=1e-14)
         assert (second.lb, second.ub) == (0.0, np.inf)
         assert (passed["constraints"][0].lb, passed["constraints"][0].ub) == (0.0, 0.0)
+    else:
+        tight = minimize(rosen, [0.5, 0], constraints=dicts(ineq), **common, tol=1e-15)
+        np.testing.assert_allclose(tight.x, TUTORIAL_AT, rtol=1e-8)
 
 
 @pytest.mark.parametrize("method", [None, "COBYLA"])
@@ -362,12 +377,12 @@ def test_minimize_nested(method):
 
     def f(p):
         assert p["m"].shape == (2, 3) and np.shape(p["pair"].left) == () and isinstance(p["pair"], Pair)
-        return (
-            np.sum((p["m"] - target) ** 2) + (p["pair"].left - 2.0) ** 2 + (p["pair"].right[0] * p["pair"].left - 1) ** 2
-        )
+        left, right = p["pair"]
+        return np.sum((p["m"] - target) ** 2) + (left - 2.0) ** 2 + (right[0] * left - 1) ** 2
 
     x0 = {"m": np.ones((2, 3), np.float32), "pair": Pair(1, np.array([1]))}
-    found = minimize(f, x0, method=method, options={"maxiter": 3000, "maxfev": 5000} if method == "Nelder-Mead" else None)
+    options = {"maxiter": 3000, "maxfev": 5000} if method == "Nelder-Mead" else None
+    found = minimize(f, x0, method=method, options=options)
     assert list(found.x) == ["m", "pair"] and isinstance(found.x["pair"], Pair)
     assert isinstance(found.x["pair"].left, float) and found.x["m"].dtype == np.float64
     np.testing.assert_allclose(found.x["m"], target, atol=1e-4)
@@ -671,9 +686,13 @@ def test_least_squares_nested():
     np.testing.assert_allclose(found.x_flat, flat.x, rtol=1e-12)
     assert type(found.x["offset"]) is float and found.x["term"][1].shape == (1,)
     assert found.fun.shape == (15,) and found.jac.shape == (15, 3) and found.grad["term"][1].shape == (1,)
-    for high in (0.4, [0.4, 0.4, 0.4], {"offset": 0.4, "term": (0.4, 0.4)}, {"offset": 0.4, "term": (0.4, np.array([0.4]))}):
-        limited = least_squares(f, x0 | {"offset": 0.1, "term": (0.1, np.array([0.0]))}, t, kwargs={"y": y},
-                                bounds=(-np.inf, high))  # fmt: skip
+    inside = {"offset": 0.1, "term": (0.1, np.array([0.0]))}
+    for end in (0.4, np.array([0.4])):
+        high = {"offset": 0.4, "term": (0.4, end)}
+        limited = least_squares(f, inside, t, kwargs={"y": y}, bounds=(-np.inf, high))
+        assert limited.x["offset"] == pytest.approx(0.4, abs=1e-3) and limited.x["term"][0] <= 0.4
+    for high in (0.4, [0.4, 0.4, 0.4]):
+        limited = least_squares(f, inside, t, kwargs={"y": y}, bounds=(-np.inf, high))
         assert limited.x["offset"] == pytest.approx(0.4, abs=1e-3) and limited.x["term"][0] <= 0.4
     for bad, match in (({"offset": 1.0}, "nested as x0"), ({"offset": 1, "term": (1, np.ones(2))}, "another shape")):
         with pytest.raises(ShapeError, match=match):
@@ -770,6 +789,12 @@ def robertson(t, y):
     ]
 
 
+@functools.cache
+def van_der_pol_at_the_end():
+    tight = {"method": "Radau", "jac": van_der_pol_jacobian, "rtol": 1e-9, "atol": 1e-12}
+    return scipy.integrate.solve_ivp(van_der_pol, (0.0, 1000.0), [2.0, 0.0], args=(1e3,), **tight).y[:, -1]
+
+
 STIFF = {"rtol": 1e-6, "atol": 1e-9}
 
 
@@ -778,15 +803,11 @@ def test_van_der_pol(method):
     counted, theirs_counted = Counted(van_der_pol), Counted(van_der_pol)
     common = {"method": method, "args": (1e3,), **STIFF}
     ours = solve_ivp(counted, (0.0, 1000.0), [2.0, 0.0], **common)
-    theirs = scipy.integrate.solve_ivp(theirs_counted, (0.0, 1000.0), [2.0, 0.0], **common)
+    scipy.integrate.solve_ivp(theirs_counted, (0.0, 1000.0), [2.0, 0.0], **common)
     # LSODA's count has the calls for differences; the others' has not.
     assert ours.success and ours.nfev + (0 if method == "LSODA" else ours.njev) < theirs_counted.calls
     assert counted.calls == 1
-    exact = scipy.integrate.solve_ivp(
-        van_der_pol, (0.0, 1000.0), [2.0, 0.0], method="Radau", args=(1e3,), jac=van_der_pol_jacobian, rtol=1e-10,
-        atol=1e-13,
-    )  # fmt: skip
-    np.testing.assert_allclose(ours.y[:, -1], exact.y[:, -1], rtol=2e-4)
+    np.testing.assert_allclose(ours.y[:, -1], van_der_pol_at_the_end(), rtol=2e-5)
 
 
 @pytest.mark.parametrize("method", ["BDF", "Radau"])

@@ -146,17 +146,20 @@ def value_and_grad(
     return done.result, own[0] if isinstance(argnums, int) else tuple(own)
 
 
-def scalar_result(done: Evaluation, has_aux: bool) -> Any:
-    """The number that a function returned. Raises NonScalarError unless it is one."""
-    structure = done.result_structure
+def check_one_result(structure: Any, has_aux: bool) -> None:
+    """Raise NonScalarError or StructureError unless a function returned one leaf, or with `has_aux` a pair of one."""
     if has_aux:
-        if structure is pytree.LEAF or structure.kind is not tuple or len(structure.parts) != 2 or (
-            structure.parts[0] is not pytree.LEAF
-        ):
-            raise NonScalarError("has_aux needs a function that returns (number, anything else)")
+        pair = structure is not pytree.LEAF and structure.kind is tuple and len(structure.parts) == 2
+        if not pair or structure.parts[0] is not pytree.LEAF:
+            raise StructureError("with has_aux the function must return a tuple of one number and something else")
     elif structure is not pytree.LEAF:
-        what = "nothing" if not done.outputs else "more than one number; see has_aux"
-        raise NonScalarError(f"a gradient needs a function that returns one number, this one returned {what}")
+        kind = "nothing" if structure.kind is type(None) else f"a {structure.kind.__name__}"
+        raise NonScalarError(f"a gradient needs one scalar result, the function returned {kind}")
+
+
+def scalar_result(done: Evaluation, has_aux: bool) -> Any:
+    """The number that a function returned. Raises NonScalarError, StructureError unless it is one."""
+    check_one_result(done.result_structure, has_aux)
     y = done.outputs[0]
     if isinstance(y, Value) and y.size != 1:
         raise NonScalarError(f"a gradient needs a scalar result, the function returned shape {y.shape}: sum it first")

@@ -70,6 +70,9 @@ def _simplify_scalar(i, code, values, constant, to, named, table):
     if same >= 0:
         to[out] = same
         return
+    if op == named[CHAIN] and (_is_factor(a, values, constant) or _is_factor(b, values, constant)):
+        op = named[MULTIPLY]
+        code[i, 0] = op
     if (op == named[ADD] or op == named[MULTIPLY]) and b < a:
         a, b = b, a
     at = _hash3(op, a, b) & (table.shape[0] - 1)
@@ -82,6 +85,12 @@ def _simplify_scalar(i, code, values, constant, to, named, table):
                 return
         at = (at + 1) & (table.shape[0] - 1)
     table[at] = i
+
+
+@njit(cache=True, nogil=True)
+def _is_factor(slot, values, constant):
+    # A constant by which a masked product is a plain one: neither zero nor infinite.
+    return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
 
 
 @njit(cache=True, nogil=True)
@@ -120,6 +129,9 @@ def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
         for s in range(count):
             to[out + s] = same + s
         return
+    if op == named[CHAIN] and _has_factor(side, k, values, constant):
+        op = named[MULTIPLY]
+        code[i, 0] = op + RUN
     length = side[k + LENGTH]
     h = np.uint64(op)
     for d in range(length):
@@ -155,6 +167,24 @@ def _equal_records(side, k, j, arity):
 
 
 @njit(cache=True, nogil=True)
+def _has_factor(side, k, values, constant):
+    modes = k + OPERANDS + 2 * OPERAND_SIZE + 1 + side[k + OPERANDS + 2 * OPERAND_SIZE]
+    for j in range(2):
+        mode = side[modes + j * (1 + side[k + OPERANDS + 2 * OPERAND_SIZE])]
+        if mode == UNIFORM and _is_factor(side[k + OPERANDS + OPERAND_SIZE * j + SLOT], values, constant):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _all_equal(values, slot, count):
+    same = True
+    for s in range(slot + 1, slot + count):
+        same &= values[s] == values[slot]
+    return same
+
+
+@njit(cache=True, nogil=True)
 def _same_run(op, side, k, values, constant, named):
     """The slot from where on the operand stands that a run only repeats, or -1."""
     arity, count = side[k + ARITY], side[k + COUNT]
@@ -167,10 +197,10 @@ def _same_run(op, side, k, values, constant, named):
         return -1
     for j in range(2):
         q, other = k + OPERANDS + OPERAND_SIZE * j, k + OPERANDS + OPERAND_SIZE * (1 - j)
-        if side[modes + (1 - j) * step] != DENSE or (side[modes + j * step] != UNIFORM and count > 1):
+        slot, mode = side[q + SLOT], side[modes + j * step]
+        if side[modes + (1 - j) * step] != DENSE or not constant[slot]:
             continue
-        slot = side[q + SLOT]
-        if not constant[slot]:
+        if count > 1 and mode != UNIFORM and (mode != DENSE or not _all_equal(values, slot, count)):
             continue
         if values[slot] == 1.0 and (
             op == named[MULTIPLY] or op == named[CHAIN] or (op == named[DIVIDE] and j == 1)

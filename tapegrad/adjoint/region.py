@@ -15,9 +15,9 @@ from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, Structured, passive_r
 from tapegrad.ops.record import ACTIVE, ARITY, LENGTH, OPERAND_SIZE, OPERANDS, SLOT
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
-from tapegrad.value import Value, as_value, handle
+from tapegrad.value import Value, as_value, handle, view
 
-_CHAIN = BY_NAME["chain"]
+_CHAIN, _TIMES = BY_NAME["chain"], BY_NAME["multiply"]
 
 
 class Operand(NamedTuple):
@@ -44,6 +44,7 @@ class Region:
     def __init__(self, tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         self.tape = tape
         self.inputs = inputs
+        tape.derived = True
         tape.flush()
         places = [tape.locate(x._slot) for x in inputs if x.size]
         start = tape.row_of(max(places)) + 1 if places else tape.length
@@ -212,11 +213,20 @@ def times(adjoint: Any, partial: Any) -> Any:
     partial derivative is."""
     if adjoint is None or (isinstance(partial, int | float) and partial == 0.0):
         return None
-    if isinstance(partial, int | float | np.number):
-        return adjoint if partial == 1.0 else -adjoint if partial == -1.0 else adjoint * float(partial)
     if isinstance(adjoint, int | float):
-        return partial if adjoint == 1.0 else -partial if adjoint == -1.0 else _CHAIN(adjoint, partial)
-    return _CHAIN(adjoint, partial)
+        adjoint, partial = partial, adjoint
+    if isinstance(partial, int | float | np.number):
+        return adjoint if partial == 1.0 else -adjoint if partial == -1.0 else _once(_TIMES, adjoint, float(partial))
+    return _once(_CHAIN, adjoint, partial)
+
+
+def _once(operation: Elementwise, *args: Any) -> Any:
+    """An operation whose operands are each one number shown many times, carried out once and shown as often."""
+    shape = max((np.shape(x) for x in args), key=len)
+    if any(isinstance(x, Value) and x._layout is not None and (any(x._layout.strides) or not x.size) for x in args):
+        return operation(*args)
+    one = operation(*[view(x, x._slot, None) if isinstance(x, Value) else x for x in args])
+    return np.broadcast_to(one, shape) if shape and isinstance(one, Value) else one
 
 
 def shown_as(x: Any, shape: tuple[int, ...], tape: Tape) -> Value:

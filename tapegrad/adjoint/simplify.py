@@ -24,6 +24,8 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
     named = np.array([BY_NAME[name].opcode for name in kernels.NAMED], np.int64)
     # Not to be computed once and for all, nor taken for one another: calls of Python functions.
     opaque = np.array([isinstance(row, Structured) and row.name == "external" for row in TABLE], np.uint8)
+    # Masked products by constants become plain ones.
+    tape.needs.add(BY_NAME["multiply"].opcode)
     to = np.arange(len(tape.values))
     kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, named, opaque)
     return to

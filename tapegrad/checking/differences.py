@@ -9,7 +9,7 @@ import numpy as np
 
 _EPS = float(np.finfo(np.float64).eps)
 # How many steps there are, and each in proportion to the one before: not a half, with which all steps may be multiples
-# of a period. Where they do not do, because the function is not defined that far or varies faster, the next are smaller.
+# of a period. Where they do not do, as the function is not defined that far or varies faster, the next are smaller.
 _STEPS = 8
 _RATIO = 0.45
 _SMALLER = 2.0**-8
@@ -40,8 +40,8 @@ def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
     """f'(0), by Richardson's extrapolation of central differences.
 
     Of all columns of the extrapolation, each element takes the number that agrees best with its neighbours (C. Ridders,
-    Advances in Engineering Software 4, 75, 1982). Where a step leaves the domain of f (NaN, infinity), or numbers do not
-    agree, smaller ones are taken.
+    Advances in Engineering Software 4, 75, 1982). Where steps leave the domain of f (NaN, infinity), or their numbers
+    do not agree, smaller ones are taken.
 
     >>> found = slope(lambda t: np.array([np.exp(t), abs(t)]))
     >>> found.value.round(9).tolist(), found.kink.tolist()
@@ -49,10 +49,11 @@ def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
     """
     with np.errstate(all="ignore"):
         center = f(0.0)
+        small = _NOISE * np.max(np.abs(center), initial=0.0)
         value, error = _extrapolated(f, step)
         h = step
         for _ in range(3):
-            if np.all(error <= _GOOD * np.max(np.abs(value), initial=0.0) + _NOISE * np.max(np.abs(center), initial=0.0)):
+            if np.all(error <= _GOOD * np.max(np.abs(value), initial=0.0) + small):
                 break
             h *= _SMALLER
             other, other_error = _extrapolated(f, h)
@@ -61,11 +62,11 @@ def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
             better = ~(other_error >= error) & ~lost
             value, error = np.where(better, other, value), np.where(better, other_error, error)
         left, right, bend = _sides(f, center, h * _SMALLER)
-        *_, small = _sides(f, center, h * _SMALLER**2)
+        *_, closer = _sides(f, center, h * _SMALLER**2)
         size = np.maximum(np.abs(left), np.abs(right))
         noise = _EPS * (np.abs(center) + size * h) / (h * _SMALLER**2)
         # Of a smooth function the sides come closer in proportion to the step; noise drives them apart.
-        kink = (np.abs(small) > 1e-3 * size + 100.0 * noise) & (small / bend > 0.3) & (small / bend < 3.0)
+        kink = (np.abs(closer) > 1e-3 * size + 100.0 * noise) & (closer / bend > 0.3) & (closer / bend < 3.0)
         return Slope(np.where(np.isfinite(error), value, np.nan), error, left, right, kink)
 
 

@@ -1,4 +1,4 @@
-"""`check_op`: the rules of an operation against each other, against differences, and against what is compiled of them."""
+"""`check_op`: the rules of an operation against differences, each other, and what is compiled of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tapegrad.transforms import jvp, vjp
 from tapegrad.value import Value
 
 _NAMES = "xyw"
-# How exact the compiled rules are, relative to the largest number: the rules themselves, on numbers in double precision,
-# are what they are compared with.
-_EXACT = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
+# How exact the compiled rules are, relative to the largest number; they are compared with the rules themselves, run in
+# double precision.
+_EXACT: dict[np.dtype, float] = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
 
 Arrays = Sequence[np.ndarray]
 
@@ -66,7 +66,7 @@ def check_op(
     >>> from tapegrad.ops import BY_NAME
     >>> check_op(BY_NAME["tanh"]).worst < 1e-6
     True
-    >>> check_op(BY_NAME["matmul"], np.ones((1, 2, 3)), np.ones((1, 3, 2)), params=[1, 2, 3, 2, 6, 0, 3, 6, 0, 2]).skipped
+    >>> check_op(BY_NAME["sum"], np.ones((2, 3, 1)), params=[2, 3, 1, 3, 1, 1, 1]).skipped
     ()
     """
     ledger = Ledger(getattr(operation, "name", repr(operation)))
@@ -164,12 +164,13 @@ class _Row:
             )
         expected = np.where(smooth, by.value, found)
         error = np.where(smooth, by.error, 0.0)
-        self.compare(what, found, expected, error=error, place=self.sample, sides=(side, "differences"), **self.tolerance)
+        sides = (side, "differences")
+        self.compare(what, found, expected, error=error, place=self.sample, sides=sides, **self.tolerance)
 
     def check_value(self) -> None:
         by_rule = self.each(plain(self.row.value), self.here, 1)[0]
         for i in np.flatnonzero(~np.isfinite(by_rule))[:1]:
-            raise CheckError(f"{self.subject}: value{self.sample((i,))}: {by_rule[i]}: choose `samples` within its domain")
+            raise CheckError(f"{self.subject}: value{self.sample((i,))}: {by_rule[i]}: choose `samples` in its domain")
         if self.row.ufunc is not None:
             self.compare("value", by_rule, self.value(self.here), rtol=1e-12, atol=1e-12, place=self.sample,
                          sides=("rule", f"np.{self.row.ufunc.__name__}"))  # fmt: skip
@@ -238,7 +239,8 @@ class _Row:
         same("value", out.data, value)
         out.backward(w)
         for j, x in enumerate(values):
-            same(f"reverse sweep: adjoint of {_NAMES[j]}", x.grad if out.requires_grad else 0.0 * adjoints[j], adjoints[j])
+            grad = x.grad if out.requires_grad else 0.0 * adjoints[j]
+            same(f"reverse sweep: adjoint of {_NAMES[j]}", grad, adjoints[j])
         recording = record(f, *there)
         same("value replayed", recording(*here), value)
         for j, g in enumerate(recording.vjp(*here)[1](w)):
@@ -264,7 +266,8 @@ class _Row:
     def check_instructions(self) -> None:
         pulled, pushed, w, v = self.recorded()
         partials = self.partials(self.here)
-        options: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "place": self.sample, "sides": ("instructions", "rule")}
+        sides = ("instructions", "rule")
+        options: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "place": self.sample, "sides": sides}
         for j, g in enumerate(pulled(*self.here)):
             self.compare(f"partials as instructions: adjoint of {_NAMES[j]}", g, w * partials[j], **options)
         tangent = sum(p * d for p, d in zip(partials, v, strict=True))
@@ -285,7 +288,7 @@ class _Row:
                 one = Slope(*(part[j] for part in by))
                 found = np.where(w == 0.0, 0.0, along[j] / w)
                 self.against(f"{name}d2z/d{_NAMES[j]}d{_NAMES[k]} (fwd of rev)", found, one, smooth[j], "instructions")
-            whole = smooth.all(0)
+            whole = np.asarray(smooth.all(0))
             for how, found, weights in (
                 ("rev of rev", by_pulled[k], u * w),
                 ("fwd of fwd", pushed.jvp(self.here, unit)[1], np.array(v)),
@@ -298,7 +301,7 @@ class _Row:
 
     def check_dispatch(self) -> None:
         expected = self.value(self.here)
-        call = self.row.ufunc or self.row
+        call: Any = self.row.ufunc or self.row
         name = f"np.{call.__name__}" if self.row.ufunc else self.row.name
         options: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-12, "place": self.sample, "sides": ("found", "expected")}
         self.compare(f"{name} of numbers", np.asarray(call(*self.here), float), expected, **options)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.checking.differences import Slope, slope
+from tapegrad.checking.levels import flat
 from tapegrad.checking.report import Ledger, element
 from tapegrad.errors import CheckError, OperationError
 from tapegrad.ops import Structured
@@ -18,7 +19,6 @@ from tapegrad.value import Value
 
 # Of this many elements of an operand or result each gets a direction of its own; of more, as many are drawn.
 _ELEMENTS = 64
-_EXACT = {"rtol": 1e-10, "atol": 1e-300}
 
 
 def check_structured(
@@ -140,10 +140,10 @@ class _Structure:
     # Kernels
 
     def check_passive(self) -> None:
-        zero = np.zeros(self.value.shape)
-        self.same("tangent kernel of a passive operation", self.recording.jvp(self.here, self.v)[1], zero, "found", "expected")
+        pushed, what = self.recording.jvp(self.here, self.v)[1], "kernel of a passive operation"
+        self.same(f"tangent {what}", pushed, np.zeros(self.value.shape), "found", "expected")
         for name, g in zip(self.names, self.adjoints(self.here, self.w), strict=True):
-            self.same(f"reverse kernel of a passive operation, {name}", g, 0.0 * g, "found", "expected")
+            self.same(f"reverse {what}, {name}", g, 0.0 * g, "found", "expected")
 
     def check_tangent(self) -> None:
         """The tangent kernel against differences, element by element; they are kept for the other kernels."""
@@ -172,7 +172,7 @@ class _Structure:
         pushed = self.recording.jvp(self.here, self.v)[1]
         scale = float(np.sum(np.abs(pushed * self.w)) + np.sum(np.abs(terms)))
         self.ledger.compare("tangent and reverse kernels are not transposes", np.sum(pushed * self.w), np.sum(terms),
-                            scale=scale, sides=("<J v, w>", "<v, J'w>"), **_EXACT)  # fmt: skip
+                            rtol=1e-10, atol=1e-300, scale=scale, sides=("<J v, w>", "<v, J'w>"))  # fmt: skip
 
     def check_lanes(self) -> None:
         """Several directions at once, forward and back."""
@@ -196,7 +196,8 @@ class _Structure:
             return sum((np.sum(x * d) for x, d in zip(xs, self.v, strict=True)), total)
 
         for k, g in enumerate(record(twice, *self.there).vjp(*self.here)[1](1.0)):
-            self.same(f"reverse kernel adds to the adjoint of {self.names[k]}", g - self.v[k], expected[k], "found", "expected")
+            what = f"reverse kernel adds to the adjoint of {self.names[k]}"
+            self.same(what, g - self.v[k], expected[k], "found", "expected")
         for k in range(len(self.here) if len(self.here) > 1 else 0):
             alone = lambda x, k=k: self.f(*[x if j == k else y for j, y in enumerate(self.here)])
             (g,) = record(alone, self.there[k]).vjp(self.here[k])[1](self.w)
@@ -225,10 +226,13 @@ class _Structure:
             with self.rule("pullback"):
                 call = lambda *xs: vjp(self.f, *xs[:n])[1](xs[n])
                 pulled = record(call, *self.there, self.w)
-                for name, g, e in zip(self.names, pulled(*self.here, self.w), self.adjoints(self.here, self.w), strict=True):
+                adjoints = self.adjoints(self.here, self.w)
+                for name, g, e in zip(self.names, pulled(*self.here, self.w), adjoints, strict=True):
                     self.same(f"pullback: adjoint of {name}", g, e, "rule", "reverse kernel")
-                kernel = lambda xs: _flat(self.adjoints(xs[:n], xs[n]))
-                self.second("pullback", pulled, kernel, [*self.here, self.w], tuple(u), [*self.names, "the adjoint of z"])
+                kernel = lambda xs: flat(self.adjoints(xs[:n], xs[n]))
+                results = [f"the adjoint of {name}" for name in self.names]
+                names = [*self.names, "the adjoint of the result"]
+                self.second("pullback", pulled, kernel, [*self.here, self.w], tuple(u), names, results)
         if self.operation.pushforward is None:
             self.ledger.skipped.append("second derivatives forward (there is no rule pushforward)")
             return
@@ -243,21 +247,25 @@ class _Structure:
             self.same("pushforward", pushed(*self.here, *self.v), expected, "rule", "tangent kernel")
             kernel = lambda xs: np.reshape(self.recording.jvp(xs[:n], xs[n:])[1], -1)
             names = [*self.names, *(f"the tangent of {name}" for name in self.names)]
-            self.second("pushforward", pushed, kernel, [*self.here, *self.v], self.w, names)
+            results = ["the tangent of the result"]
+            self.second("pushforward", pushed, kernel, [*self.here, *self.v], self.w, names, results)
 
     def second(
-        self, rule: str, written: Any, kernel: Callable[[Any], np.ndarray], point: list[Any], u: Any, names: list[str]
-    ) -> None:
+        self, rule: str, written: Any, kernel: Callable[[Any], np.ndarray], point: list[Any], u: Any, names: list[str],
+        results: list[str],
+    ) -> None:  # fmt: skip
         """Derivatives of what a rule writes, along each of its arguments, against differences of the kernel."""
         back = written.vjp(*point)[1](u)
-        weights = _flat(u if isinstance(u, tuple) else (u,))
+        several = u if isinstance(u, tuple) else (u,)
+        weights = flat(several)
+        places = [element(name, i) for name, x in zip(results, several, strict=True) for i in np.ndindex(np.shape(x))]
         for k, name in enumerate(names):
             size = np.mean(np.abs(point[k])) or 1.0
             d = [size * self.drawn(np.shape(x)) if j == k else 0.0 * x for j, x in enumerate(point)]
             by = slope(lambda t, d=d: kernel(self.moved(point, d, t)))  # type: ignore[misc]
             forward = written.jvp(tuple(point), tuple(d))[1]
-            flat = _flat(forward if isinstance(forward, tuple) else (forward,))
-            self.against(f"{rule} differentiated (fwd) by {name}", flat, by, lambda i: f", number {i[0]}", "rule")
+            along = flat(forward if isinstance(forward, tuple) else (forward,))
+            self.against(f"{rule} differentiated (fwd) by {name}", along, by, lambda i: f": {places[i[0]]}", "rule")
             if by.kink.any():
                 continue
             total = by._replace(
@@ -280,14 +288,10 @@ class _Structure:
                     block = np.reshape(self.recording.jacfwd(*point, argnums=k), (-1, n))
                     self.ledger.checks += 1
                     for o, i in np.argwhere((block != 0.0) & ~pattern[:, start : start + n])[:1]:
-                        result = element("result", tuple(np.array(np.unravel_index(o, self.value.shape or (1,))).tolist()))
-                        operand = element(self.names[k], tuple(np.array(np.unravel_index(i, np.shape(x) or (1,))).tolist()))
+                        result = element("result", list(np.ndindex(self.value.shape))[o])
+                        operand = element(self.names[k], list(np.ndindex(np.shape(x)))[i])
                         raise CheckError(
                             f"{self.ledger.subject}: depends: {result} depends on {operand}, which the rule denies: "
                             f"the derivative is {block[o, i]:.6g}"
                         )
                     start += n
-
-
-def _flat(arrays: Sequence[Any]) -> np.ndarray:
-    return np.concatenate([np.zeros(0), *(np.reshape(x, -1) for x in arrays)])

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import simplified
+from tapegrad.adjoint import functions, simplified
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError, StructureError
-from tapegrad.ops import BY_NAME, RUN, passive_rows
+from tapegrad.ops import RUN, passive_rows
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, TANGENT, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import activate, group
 from tapegrad.tape import EXPECT, LEAF, Tape
@@ -25,8 +25,6 @@ from tapegrad.tape.collect import needed_for
 from tapegrad.value import Value
 
 _EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
-# What only derivative programs are made of: a tape that holds one is worth simplifying.
-_DERIVED = [BY_NAME[name].opcode for name in ("chain", "assemble", "scatter")]
 # Elements an instruction, on average, from which on a sweep a lane beats a sweep over lanes.
 _WIDE = 16
 # Numbers that a pass over several directions may take up at once.
@@ -55,7 +53,7 @@ class Program:
         # The numbers that each guard found, and a digest of all that was recorded before it.
         self.prefixes = _prefixes(tape, n_inputs)
         standing: list[Any] = [x._places() if x.size else None for x in values]
-        if np.isin(tape.code[: tape.length, 0] % RUN, _DERIVED).any():
+        if tape.derived:
             to = simplified(tape, n_inputs)
             standing = [None if places is None else to[places] for places in standing]
         mark = np.zeros(len(tape.values), np.uint8)
@@ -146,17 +144,9 @@ class Program:
         self._sweeps.require(self.tape.needs, kind)
 
     def scalar_output(self, has_aux: bool) -> int:
-        """Where the number stands whose gradient is wanted. Raises NonScalarError unless there is one."""
-        structure = self.structure
-        if has_aux:
-            pair = structure is not pytree.LEAF and structure.kind is tuple and len(structure.parts) == 2
-            if not pair or structure.parts[0] is not pytree.LEAF:
-                raise NonScalarError("has_aux needs a function that returns (number, anything else)")
-        elif structure is not pytree.LEAF:
-            raise NonScalarError("a gradient needs a function that returns one number; see has_aux for more")
-        output = self.outputs[0] if self.outputs else None
-        if output is None:
-            raise NonScalarError("the function returned nothing to differentiate")
+        """Where the number stands whose gradient is wanted. Raises NonScalarError, StructureError without one."""
+        functions.check_one_result(self.structure, has_aux)
+        output = self.outputs[0]
         if output.places is None:
             if isinstance(output.constant, int | float | np.number) or (
                 isinstance(output.constant, np.ndarray) and output.constant.size == 1

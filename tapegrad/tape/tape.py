@@ -68,7 +68,7 @@ class Tape:
         "__weakref__", "active", "activated", "_buffer", "_collect_at", "_data", "edits", "flushed",
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "grads", "kinds", "labels", "length", "limit", "owner", "page", "push",
-        "recording", "side", "side_length", "slots", "top", "values", "calls",
+        "recording", "side", "side_length", "slots", "top", "values", "calls", "derived",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -104,6 +104,8 @@ class Tape:
         self.needs, self.needs_new = set[int](), set[int]()
         # Python functions that instructions call: kept alive here.
         self.calls: list[Any] = []
+        # Whether derivatives were written on it, which leaves much to simplify.
+        self.derived = False
         # A constant stands on the tape once. Zero has two signs that compare equal, so it is looked up by its sign.
         self.constants: dict[float, int] = {}
         self.zeros: dict[float, int] = {}
