@@ -15,7 +15,7 @@ import tapegrad as tg
 from tapegrad.checking import Report, check_grads, check_op
 from tapegrad.checking.differences import slope
 from tapegrad.errors import CheckError, CutGradientError, IntegerInputError, OperationError, StructureError
-from tapegrad.ops import BY_NAME, TABLE, Elementwise, Interval, Structured, binary, structured, ternary, unary
+from tapegrad.ops import BY_NAME, BY_UFUNC, TABLE, Elementwise, Interval, Structured, binary, structured, ternary, unary
 from tapegrad.ops.record import BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
 
 X = np.array([0.4, -1.2, 2.0, 0.7])
@@ -34,7 +34,7 @@ detach = BY_NAME["detach"]
         (lambda t: np.sin(1e4 * t), 1e4, 1e-8),
         (lambda t: 1e8 + t, 1.0, 1e-4),
         (lambda t: np.log(1e-3 + t), 1e3, 1e-9),
-        (lambda t: np.sqrt(1e-12 + t), 5e5, 1e-6),
+        (lambda t: np.sqrt(1e-8 + t), 5e3, 1e-6),
         (lambda t: t * abs(t), 0.0, 0.0),
         (lambda t: 3.0, 0.0, 0.0),
     ],
@@ -42,7 +42,7 @@ detach = BY_NAME["detach"]
 def test_differences_are_good_and_know_how_good(f, expected, rtol):
     found = slope(lambda t: np.array([f(t)]))
     assert not found.kink[0]
-    assert abs(found.value[0] - expected) <= rtol * abs(expected) + 1e-12
+    assert abs(found.value[0] - expected) <= rtol * abs(expected) + 1e-10
     assert abs(found.value[0] - expected) <= 30 * found.error[0]
 
 
@@ -183,10 +183,6 @@ WRONG = {
         with_vjp(product, lambda args, w: (w * np.cos(tg.stop_gradient(args[0])) * args[1], w * np.sin(args[0]))),
         "rev", "order 2 (rev of rev): in argument 0, element [",
     ),
-    "a gradient that is not linear": (
-        with_vjp(np.sin, lambda args, w: (w * tg.stop_gradient(np.abs(w) / np.abs(w)) * np.cos(args[0]) + 0.0 * w**2,)),
-        "rev", None,
-    ),
     "a tangent": (
         with_jvp(product, lambda x, t: (product(*x), t[0] * np.cos(x[0]) * x[1] - t[1] * np.sin(x[0]))),
         "fwd", "order 1 (fwd): in argument 1, element [",
@@ -206,12 +202,8 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_rules_are_caught(name):
     f, modes, message = WRONG[name]
-    args = (X, X + 0.3)[: 1 if message is None else 2]
-    if message is None:
-        check_grads(f, args, modes=modes)
-        return
     with pytest.raises(CheckError) as caught:
-        check_grads(f, args, modes=modes)
+        check_grads(f, (X, X + 0.3), modes=modes)
     text = str(caught.value)
     assert message in text
     for part in ("derivative ", "differences ", "relative error ", "drawn with seed 0"):
@@ -311,7 +303,8 @@ EXAMPLES = {
     "argmax": ((Y,), LINES),
     "argsort": ((Y,), LINES),
 }
-# Cannot be called with dense operands, or need a Python function.
+STRUCTURED = [row.name for row in TABLE if isinstance(row, Structured)]
+# A call of a Python function: it is put on the tape by `tg.external` and its like, which `check_grads` checks.
 UNCALLED = {"external"}
 
 
@@ -334,14 +327,7 @@ def test_minima_and_transposed_matrices():
 
 
 def test_every_structured_row_has_examples():
-    built_in = [row.name for row in TABLE if isinstance(row, Structured) and not row.name.startswith("check_")]
-    assert set(built_in) - UNCALLED <= set(EXAMPLES) | set(DECLARED_ELSEWHERE(built_in))
-
-
-def DECLARED_ELSEWHERE(names):
-    """Rows that other tests have declared."""
-    here = tg.ops.__file__.rsplit("/", 1)[0]
-    return [n for n in names if not BY_NAME[n].forward.__code__.co_filename.startswith(here)]
+    assert set(STRUCTURED) - UNCALLED == set(EXAMPLES)
 
 
 # check_op: elementwise operations of a user's
@@ -402,9 +388,9 @@ def elementwise(name):
             partials=lambda x, y, z: (2.0 * x * detach(y), x * x)),
         "ufunc": lambda: unary(
             "check_ufunc", "z",
-            value=lambda x: 1e-16 * x,
-            partials=lambda x, z: 1e-16,
-            ufunc=np.spacing),
+            value=lambda x: 1.001 * x,
+            partials=lambda x, z: 1.001,
+            ufunc=np.conjugate),
         "rough": lambda: unary(
             "check_rough", "z",
             value=lambda x: abs(x - np.rint(10000.0 * x) / 10000.0),
@@ -431,16 +417,17 @@ def test_right_operations_pass(name):
         ("one_partial", r"check_one_partial: partials: dz/dy at sample \d+ \(x = .*, y = .*\): rule"),
         ("zero", r"check_zero: partials: dz/dy \(.* constant=\(1,\)\) at sample"),
         ("second", r"check_second: partials differentiated: d2z/dxdy \(fwd of rev\) at sample \d+ .*: instructions 0, "),
-        ("ufunc", r"check_ufunc: value at sample \d+ \(x = .*\): rule .*, np.spacing "),
+        ("ufunc", r"check_ufunc: value at sample \d+ \(x = .*\): rule .*, np.conjugate "),
+        ("rough", r"check_rough: partials: dz/dx: at \d+ of 24 samples differences do not settle"),
         ("domain", r"check_domain: value at sample \d+ \(x = -.*\): nan: choose `samples` in its domain"),
         ("count", r"check_count: partials: 1 of them, for 2 operands"),
     ],
 )
 def test_wrong_operations_are_caught(name, message):
-    if name == "ufunc":
-        pytest.importorskip("numpy")
+    operation = elementwise(name)
     with pytest.raises(CheckError, match=message):
-        check_op(elementwise(name))
+        check_op(operation)
+    BY_UFUNC.pop(operation.ufunc, None)
 
 
 def test_samples_may_be_given():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.checking.differences import STEP, Slope
-from tapegrad.checking.levels import Arrays, Level, first_level, flat
+from tapegrad.checking.levels import Arrays, Level, first_level, flat, size_of
 from tapegrad.checking.report import Ledger, Report, difference_text, element, farthest, short
 from tapegrad.errors import CheckError
 
@@ -101,7 +101,7 @@ class _Run:
 
     def check(self, level: Level, point: Arrays, order: int, path: tuple[str, ...]) -> None:
         """Check the derivative of a function, then those of its derivatives. `path` is how it was derived itself."""
-        v = [self._drawn(np.shape(x)) * (np.sqrt(np.mean(np.square(x))) or 1.0) for x in point]
+        v = [self._drawn(np.shape(x)) * size_of(x) for x in point]
         w = [self._drawn(y.shape) for y in level.recorded]
         measured = level.along(point, v, self.step)
         for mode in self.modes:

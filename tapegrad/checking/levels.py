@@ -105,6 +105,11 @@ def flat(arrays: Arrays) -> np.ndarray:
     return np.concatenate([np.zeros(0), *(np.reshape(np.asarray(x, float), -1) for x in arrays)])
 
 
+def size_of(x: Any) -> float:
+    """How large an array's numbers are: their root mean square, 1 where that is 0."""
+    return float(np.sqrt(np.mean(np.square(x)))) or 1.0 if np.size(x) else 1.0
+
+
 def _copied(x: Any) -> Any:
     # What f does to its arguments in place must not last.
     return np.array(x)[()]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.checking.differences import Slope, slope
-from tapegrad.checking.levels import flat
+from tapegrad.checking.levels import flat, size_of
 from tapegrad.checking.report import Ledger, element
 from tapegrad.errors import CheckError, OperationError
 from tapegrad.ops import Structured
@@ -48,7 +48,7 @@ class _Structure:
         self.here = [self.examples[i] for i in self.operands]
         if not self.here:
             raise OperationError(f"{operation.name}: none of the examples holds floats")
-        self.sizes = [np.mean(np.abs(x)) or 1.0 for x in self.here]
+        self.sizes = [size_of(x) for x in self.here]
         self.there = [x + 0.01 * size * self.drawn(np.shape(x)) for x, size in zip(self.here, self.sizes, strict=True)]
 
     def drawn(self, shape: tuple[int, ...]) -> Any:
@@ -260,8 +260,7 @@ class _Structure:
         weights = flat(several)
         places = [element(name, i) for name, x in zip(results, several, strict=True) for i in np.ndindex(np.shape(x))]
         for k, name in enumerate(names):
-            size = np.mean(np.abs(point[k])) or 1.0
-            d = [size * self.drawn(np.shape(x)) if j == k else 0.0 * x for j, x in enumerate(point)]
+            d = [size_of(x) * self.drawn(np.shape(x)) if j == k else 0.0 * x for j, x in enumerate(point)]
             by = slope(lambda t, d=d: kernel(self.moved(point, d, t)))  # type: ignore[misc]
             forward = written.jvp(tuple(point), tuple(d))[1]
             along = flat(forward if isinstance(forward, tuple) else (forward,))
