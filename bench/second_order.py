@@ -62,7 +62,7 @@ def _tapegrad(program: Callable[..., Any], x: Any) -> Pair:
 
     def product(x: Any) -> Any:
         point, direction, *data = x
-        return recording.hvp((point, *data), direction, argnums=0)
+        return recording.hvp((point, *data), (direction,), argnums=0)
 
     with phase(phases["gradient"], "compile or load"):
         gradient(x)

@@ -65,6 +65,7 @@ def tangent_of(inputs, tangents, output):
     """J v, by the tangent sweep."""
     tape = output.tape
     tape.evaluate()
+    tape.activate()
     sweeps = sweeps_for(tape.dtype)
     sweeps.require({int(op) % RUN for op in tape.code[: tape.length, 0]} - {LEAF, EXPECT}, TANGENT)
     t = np.zeros_like(tape.values)

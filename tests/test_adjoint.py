@@ -299,6 +299,39 @@ def test_positions_are_one_guard(rng):
     assert r.stats().recorded <= 12
 
 
+# Precision
+
+
+IN_FLOAT32 = {
+    "cross_entropy": lambda x: tg.cross_entropy(x.reshape(2, 3), np.array([1, 2])),
+    "sort": lambda x: np.sum(np.sort(x) ** 3),
+    "prod": lambda x: np.prod(x),
+    "norm": lambda x: np.linalg.norm(x) ** 3,
+    "max": lambda x: np.max(x * x) * np.min(x),
+    "solve": lambda x: np.sum(np.linalg.solve(np.outer(x[:2], x[2:4]) + np.eye(2).astype(x.dtype), x[4:])),
+    "cholesky": lambda x: np.linalg.cholesky(np.outer(x[:2], x[:2]) + np.eye(2).astype(x.dtype))[1, 1],
+    "det": lambda x: np.linalg.det(x[:4].reshape(2, 2)) ** 2,
+    "gather": lambda x: np.sum(x[np.array([0, 0, 3])] ** 3) + np.sum(np.cumsum(x)[::2] ** 2),
+    "where": lambda x: np.sum(np.where(x > 0.0, np.log(x), x * x)),
+    "checkpoint": lambda x: np.sum(tg.checkpoint(lambda x: np.sin(x) * x)(x)),
+    "logsumexp": lambda x: tg.logsumexp(x) * np.std(x),
+}
+
+
+@pytest.mark.parametrize("name", IN_FLOAT32)
+def test_second_derivatives_in_float32(name, rng):
+    f = IN_FLOAT32[name]
+    x = rng.uniform(0.5, 2.0, 6)
+    fine, coarse = tg.hessian(f)(x), tg.hessian(f)(x.astype(np.float32))
+    assert coarse.dtype == np.float32
+    np.testing.assert_allclose(coarse, fine, rtol=2e-3, atol=2e-4 * np.abs(fine).max())
+    v = rng.normal(size=6)
+    for product in (tg.hvp(f, (x.astype(np.float32),), (v.astype(np.float32),)), tg.grad(
+        lambda x: np.sum(tg.grad(f)(x) * v.astype(x.dtype))
+    )(x.astype(np.float32))):
+        np.testing.assert_allclose(product, fine @ v, rtol=5e-3, atol=1e-3 * np.abs(fine).max())
+
+
 # A network
 
 

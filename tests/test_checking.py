@@ -46,7 +46,7 @@ def test_differences_are_good_and_know_how_good(f, expected, rtol):
     assert abs(found.value[0] - expected) <= 30 * found.error[0]
 
 
-@pytest.mark.parametrize("f", [abs, lambda t: max(t, 0.0), lambda t: 1.0 - 3.0 * abs(t) + t, lambda t: np.hypot(t, 0.0)])
+@pytest.mark.parametrize("f", [abs, lambda t: max(t, 0.0), lambda t: 1.0 - 3.0 * abs(t), lambda t: np.hypot(t, 0.0)])
 def test_kinks_are_found(f):
     assert slope(lambda t: np.array([f(t), np.cos(t)])).kink.tolist() == [True, False]
 
@@ -176,7 +176,7 @@ WRONG = {
         "rev", "order 1 (rev): in argument 1, element [",
     ),
     "one element of a gradient": (
-        with_vjp(product, lambda args, w: (product_bwd(args, w)[0] * np.array([1.0, 1.0, 2.0, 1.0]), w * np.sin(args[0]))),
+        with_vjp(product, lambda args, w: (product_bwd(args, w)[0] * [1.0, 1.0, 2.0, 1.0], w * np.sin(args[0]))),
         "rev", "order 1 (rev): in argument 0, element [2]: derivative ",
     ),
     "a second derivative": (
@@ -188,7 +188,7 @@ WRONG = {
         "fwd", "order 1 (fwd): in argument 1, element [",
     ),
     "the second derivative of a tangent": (
-        with_jvp(product, lambda x, t: (product(*x), t[0] * np.cos(x[0]) * tg.stop_gradient(x[1]) + t[1] * np.sin(x[0]))),
+        with_jvp(product, lambda x, t: (x[0], t[0] * np.cos(x[0]) * tg.stop_gradient(x[1]) + t[1] * np.sin(x[0]))),
         "fwd", "order 2 (fwd of fwd): in argument 1, element [",
     ),
     "a black box": (
@@ -237,7 +237,8 @@ def test_a_message_says_where():
 def test_kinks_are_named(f, order, x):
     if order > 1:
         check_grads(f, (x,), order=order - 1)
-    with pytest.raises(CheckError, match=rf"order {order} .* the left \(.*\) and from the right \(.*\) differ: is there"):
+    message = rf"order {order} .* differences from the left \(.*\) and from the right \(.*\) differ: is there a kink"
+    with pytest.raises(CheckError, match=message):
         check_grads(f, (x,), order=order)
 
 
@@ -393,9 +394,13 @@ def elementwise(name):
             ufunc=np.conjugate),
         "rough": lambda: unary(
             "check_rough", "z",
-            value=lambda x: abs(x - np.rint(10000.0 * x) / 10000.0),
-            partials=lambda x, z: np.sign(x - np.rint(10000.0 * x) / 10000.0),
-            samples=Interval(0.5, 0.501)),
+            value=lambda x: np.sin(1e14 * x),
+            partials=lambda x, z: 1e14 * np.cos(1e14 * x),
+            samples=Interval(0.5, 1.0)),
+        "cancelling": lambda: unary(
+            "check_cancelling", "z",
+            value=lambda x: 1.0 - np.cos(x),
+            partials=lambda x, z: np.sin(x)),
         "count": lambda: binary(
             "check_count", "z",
             value=lambda x, y: x * y,
@@ -403,7 +408,7 @@ def elementwise(name):
     }[name]()  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["njit", "njit_helper", "three"])
+@pytest.mark.parametrize("name", ["njit", "njit_helper", "three", "cancelling"])
 def test_right_operations_pass(name):
     report = check_op(elementwise(name))
     assert report.worst < 1e-6
@@ -413,10 +418,10 @@ def test_right_operations_pass(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("partial", r"check_partial: partials: dz/dx at sample \d+ \(x = .*\): rule .*, differences .* \(relative error"),
+        ("partial", r"check_partial: partials: dz/dx at sample \d+ \(x = .*\): rule .*, differences .* \(relative"),
         ("one_partial", r"check_one_partial: partials: dz/dy at sample \d+ \(x = .*, y = .*\): rule"),
         ("zero", r"check_zero: partials: dz/dy \(.* constant=\(1,\)\) at sample"),
-        ("second", r"check_second: partials differentiated: d2z/dxdy \(fwd of rev\) at sample \d+ .*: instructions 0, "),
+        ("second", r"check_second: partials differentiated: d2z/dxdy \(fwd of rev\) at sample \d+ .*: instructions 0"),
         ("ufunc", r"check_ufunc: value at sample \d+ \(x = .*\): rule .*, np.conjugate "),
         ("rough", r"check_rough: partials: dz/dx: at \d+ of 24 samples differences do not settle"),
         ("domain", r"check_domain: value at sample \d+ \(x = -.*\): nan: choose `samples` in its domain"),
@@ -498,8 +503,8 @@ def waves(name, back=1.0, push=1.0, keep=1.0, **rules):
 WAVES = {
     "right": ({}, None),
     "bare": ({"depends": None, "pullback": None, "pushforward": None}, None),
-    "reverse": ({"back": 1.001}, r"reverse kernel: result, element \[\d, \d\] by operand 1, element \[\d, \d\]: kernel"),
-    "tangent": ({"push": 1.001}, r"tangent kernel: result, element \[\d, \d\] by operand 1, element \[\d, \d\]: kernel"),
+    "reverse": ({"back": 1.001}, r"reverse kernel: result, element \[\d, \d\] by operand 1, element \[\d, \d\]: ker"),
+    "tangent": ({"push": 1.001}, r"tangent kernel: result, element \[\d, \d\] by operand 1, element \[\d, \d\]: ker"),
     "overwriting": ({"keep": 0.0}, r"reverse kernel adds to the adjoint of operand 1 at \[\d, \d\]: found"),
     "pullback": (
         {"pullback": lambda p, z, gz, a, x: (np.sum(gz * np.sin(x), 1), gz * a[:, None] * x)},

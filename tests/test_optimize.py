@@ -280,6 +280,31 @@ def test_a_method_of_ones_own():
     assert found.jac["a"].shape == (2,)
 
 
+def test_what_a_method_changes_in_place_is_its_own():
+    def descent(fun, x0, args, jac, **options):
+        x0, g = np.array(x0), jac(x0)
+        expected = scipy.optimize.rosen_der(x0)
+        np.testing.assert_allclose(g, expected, rtol=1e-13)
+        g *= 0.0
+        np.testing.assert_allclose(jac(x0), expected, rtol=1e-13)
+        before = fun(x0)
+        x0 += 1.0
+        assert fun(x0) != before
+        return scipy.optimize.OptimizeResult(x=x0, success=True)
+
+    def careless(p):
+        g = 2.0 * p["b"]
+        p["b"] *= 0.0
+        return {"b": g, "c": 0.0}
+
+    minimize(rosen, [0.2, 0.7], method=descent)
+    found = minimize(lambda p: np.sum(p["b"] ** 2), {"b": np.array([3.0, 4.0]), "c": 7.0}, jac=careless)
+    assert found.x["c"] == 7.0 and found.nfev > 1
+    before = found.x_flat.copy()
+    found.x["b"] += 1.0
+    np.testing.assert_array_equal(found.x_flat, before)
+
+
 # What is handed over
 
 
@@ -943,8 +968,8 @@ def square(x):
         (lambda: minimize(square, [1.0], method=3), ValueError, "unknown method 3"),
         (lambda: minimize(lambda x: x, [1.0, 2.0]), NonScalarError, "sum it first"),
         (lambda: minimize(lambda x: x, [1.0, 2.0], method="Powell"), NonScalarError, "sum it first"),
-        (lambda: minimize(lambda x: [x[0], x[1]], [1.0, 2.0]), NonScalarError, "one number"),
-        (lambda: minimize(lambda x: None, [1.0, 2.0]), NonScalarError, "one number"),
+        (lambda: minimize(lambda x: [x[0], x[1]], [1.0, 2.0]), NonScalarError, "the function returned"),
+        (lambda: minimize(lambda x: None, [1.0, 2.0]), NonScalarError, "the function returned"),
         (lambda: minimize(square, [1.0, np.nan]), ValueError, "x0 must be finite: element 1 is nan"),
         (lambda: minimize(square, {"a": np.array([1.0, -np.inf])}), ValueError, "x0 must be finite: element 1 is -inf"),
         (lambda: minimize(lambda x: np.sum(np.log(x)), [0.0, 1.0]), ValueError, "is -inf at the start"),

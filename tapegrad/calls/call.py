@@ -216,9 +216,9 @@ def _push_by_pulls(rules: Rules, args: tuple[Any, ...], result: Any, tangents: t
     for i, y in enumerate(leaves):
         rows = []
         for e in range(int(np.size(y))):
-            seed: Any = np.zeros(np.shape(y))
+            seed: Any = np.zeros(np.shape(y), getattr(y, "dtype", float))
             seed.reshape(-1)[e] = 1.0
-            cotangent: list[Any] = [np.zeros(np.shape(x))[()] for x in leaves]
+            cotangent: list[Any] = [np.zeros(np.shape(x), getattr(x, "dtype", float))[()] for x in leaves]
             cotangent[i] = seed if seed.shape else float(seed)
             grads = rules.pull(args, result, pytree.unflatten(structure, cotangent))
             total: Any = 0.0

@@ -51,7 +51,7 @@ _logdet = external(
 
 def _lower_half(a: Any) -> Any:
     # The lower triangle, with half of the diagonal.
-    return np.tril(a) * (1.0 - 0.5 * np.eye(np.shape(a)[-1]))
+    return np.tril(a) - 0.5 * (a * np.eye(np.shape(a)[-1], dtype=np.int64))
 
 
 def _cholesky_vjp(w: Any, z: Any, a: Any) -> Any:

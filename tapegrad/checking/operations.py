@@ -20,8 +20,8 @@ from tapegrad.transforms import jvp, vjp
 from tapegrad.value import Value
 
 _NAMES = "xyw"
-# How exact the compiled rules are, relative to the largest number; they are compared with the rules themselves, run in
-# double precision.
+# How exact the compiled rules are, relative to the largest number at any sample; they are compared with the rules
+# themselves, run in double precision.
 _EXACT: dict[np.dtype, float] = {np.dtype(np.float64): 1e-11, np.dtype(np.float32): 5e-5}
 
 Arrays = Sequence[np.ndarray]
@@ -229,23 +229,24 @@ class _Row:
             adjoints.append(total.reshape(np.shape(x)))
         tangent = sum(p * np.reshape(d, -1)[i] for p, d, i in zip(partials, v, at, strict=True))
 
-        def same(what: str, found: Any, expected: Any) -> None:
-            scale = float(np.max(np.abs(expected), initial=0.0))
+        def same(what: str, found: Any, expected: Any, size: Any) -> None:
+            scale = max(float(np.max(np.abs(expected), initial=0.0)), float(size))
             self.compare(f"{what} {case}", found, expected, rtol=_EXACT[dtype], atol=1e-300, scale=scale,
                          sides=("compiled", "rule"), single=dtype == np.float32)  # fmt: skip
 
+        size, sizes = np.max(np.abs(self.value(self.here))), np.max(np.abs(self.partials(self.here)), 1)
         values = [Value(x) for x in here]
         out = f(*values)
-        same("value", out.data, value)
+        same("value", out.data, value, size)
         out.backward(w)
         for j, x in enumerate(values):
             grad = x.grad if out.requires_grad else 0.0 * adjoints[j]
-            same(f"reverse sweep: adjoint of {_NAMES[j]}", grad, adjoints[j])
+            same(f"reverse sweep: adjoint of {_NAMES[j]}", grad, adjoints[j], sizes[j])
         recording = record(f, *there)
-        same("value replayed", recording(*here), value)
+        same("value replayed", recording(*here), value, size)
         for j, g in enumerate(recording.vjp(*here)[1](w)):
-            same(f"reverse sweep replayed: adjoint of {_NAMES[j]}", g, adjoints[j])
-        same("tangent sweep replayed", recording.jvp(here, v)[1], tangent)
+            same(f"reverse sweep replayed: adjoint of {_NAMES[j]}", g, adjoints[j], sizes[j])
+        same("tangent sweep replayed", recording.jvp(here, v)[1], tangent, np.max(sizes))
         if shape and np.size(value) <= 12:
             every = tuple(self.operands)
             for name, blocks in (("forward", recording.jacfwd(*here, argnums=every)),
@@ -253,7 +254,7 @@ class _Row:
                 for j, block in enumerate(blocks):
                     k = np.ndim(here[j])
                     along = np.tensordot(block, v[j], k) if k else block * v[j]
-                    same(f"{name} lanes, by {_NAMES[j]}", along, partials[j] * np.reshape(v[j], -1)[at[j]])
+                    same(f"{name} lanes, by {_NAMES[j]}", along, partials[j] * np.reshape(v[j], -1)[at[j]], sizes[j])
 
     # Derivatives as instructions
 

@@ -111,7 +111,7 @@ def sort(x: Any, axis: Any = -1) -> Value:
     x = x if axis is not None else x.reshape(-1)
     axis = normalize_axis(-1 if axis is None else axis, x.ndim, "sort")
     # Where each line begins, and how far apart its elements are: the order itself is on the tape, so replays sort anew.
-    places = np.arange(float(x.size)).reshape(x.shape)
+    places = np.arange(x.size).reshape(x.shape)
     start = np.take(places, [0], axis) if x.size else places
     step = math.prod(x.shape[axis + 1 :])
     order: Any = start + order_along(x, axis) * float(step)

@@ -72,8 +72,10 @@ def matmul_tangent(side, k, v, t):
         return
     for i in range(batch):
         o, xi, yi = out + i * m * n, x + i * sx, y + i * sy
-        gemm(ty, tx, n, m, n_inner, v, yi, ldy, t, xi, ldx, 1.0, t, o, n)
-        gemm(ty, tx, n, m, n_inner, t, yi, ldy, v, xi, ldx, 1.0, t, o, n)
+        if side[k + OPERANDS + ACTIVE]:
+            gemm(ty, tx, n, m, n_inner, v, yi, ldy, t, xi, ldx, 1.0, t, o, n)
+        if side[k + OPERANDS + OPERAND_SIZE + ACTIVE]:
+            gemm(ty, tx, n, m, n_inner, t, yi, ldy, v, xi, ldx, 1.0, t, o, n)
 
 
 def matmul_views(p):

@@ -73,7 +73,7 @@ def probabilities(p, x, labels):
     # Softmax of each row, and where the labels stand in them.
     n, classes = p
     normalised = np.exp(x - logsumexp(x, params=[n, classes, 1, classes, 1, 1, 1]))
-    return normalised, labels[:, None] == np.arange(float(classes))
+    return normalised, labels[:, None] == np.arange(classes)
 
 
 def cross_entropy_pullback(p, z, gz, x, labels):

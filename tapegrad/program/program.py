@@ -197,7 +197,8 @@ class Program:
         for window, tangent in tangents.items():
             start, n = self.spans[window]
             t[start : start + n] = np.reshape(tangent, -1)
-        self._sweeps.tangent(self.code, self.side, values, t, 0, len(self.code))
+        code, side, *_ = self.arguments_for(tuple(sorted(tangents)))
+        self._sweeps.tangent(code, side, values, t, 0, len(code))
         callbacks.check()
         return [None if o.places is None else t[o.places].reshape(o.shape) for o in self.outputs]
 
