@@ -213,6 +213,10 @@ def times(adjoint: Any, partial: Any) -> Any:
     partial derivative is."""
     if adjoint is None or (isinstance(partial, int | float) and partial == 0.0):
         return None
+    if isinstance(adjoint, Value) and isinstance(partial, Value) and adjoint._layout is None and partial._layout is None:
+        # Scalars are most of what derivative programs of scalar code are made of.
+        tape = adjoint._tape
+        return handle(tape, tape.scalar(_CHAIN.opcode, adjoint._slot, partial._slot), None)
     if isinstance(adjoint, int | float):
         adjoint, partial = partial, adjoint
     if isinstance(partial, int | float | np.number):
@@ -222,7 +226,7 @@ def times(adjoint: Any, partial: Any) -> Any:
 
 def _once(operation: Elementwise, *args: Any) -> Any:
     """An operation whose operands are each one number shown many times, carried out once and shown as often."""
-    shape = max((np.shape(x) for x in args), key=len)
+    shape = max((x.shape for x in args if isinstance(x, Value)), key=len)
     if any(isinstance(x, Value) and x._layout is not None and (any(x._layout.strides) or not x.size) for x in args):
         return operation(*args)
     one = operation(*[view(x, x._slot, None) if isinstance(x, Value) else x for x in args])
