@@ -2,6 +2,7 @@
 
 from tapegrad import errors, ops
 from tapegrad.calls import checkpoint, custom_jvp, custom_vjp, external, fixed_point, implicit_root, stop_gradient
+from tapegrad.checking import check_grads, check_op
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack
 from tapegrad.inspect import Drawing, draw, listing
@@ -38,6 +39,8 @@ __all__ = [
     "Recording",
     "Tape",
     "Value",
+    "check_grads",
+    "check_op",
     "checkpoint",
     "cond",
     "cross_entropy",

@@ -282,7 +282,8 @@ def test_a_method_of_ones_own():
 
 def test_what_a_method_changes_in_place_is_its_own():
     def descent(fun, x0, args, jac, **options):
-        x0, g = np.array(x0), jac(x0)
+        x0 = np.array(x0)
+        g = jac(x0)
         expected = scipy.optimize.rosen_der(x0)
         np.testing.assert_allclose(g, expected, rtol=1e-13)
         g *= 0.0
@@ -292,17 +293,13 @@ def test_what_a_method_changes_in_place_is_its_own():
         assert fun(x0) != before
         return scipy.optimize.OptimizeResult(x=x0, success=True)
 
-    def careless(p):
-        g = 2.0 * p["b"]
-        p["b"] *= 0.0
-        return {"b": g, "c": 0.0}
-
     minimize(rosen, [0.2, 0.7], method=descent)
-    found = minimize(lambda p: np.sum(p["b"] ** 2), {"b": np.array([3.0, 4.0]), "c": 7.0}, jac=careless)
-    assert found.x["c"] == 7.0 and found.nfev > 1
-    before = found.x_flat.copy()
-    found.x["b"] += 1.0
-    np.testing.assert_array_equal(found.x_flat, before)
+    for x0 in ({"b": np.array([3.0, 4.0])}, np.array([3.0, 4.0])):
+        found = minimize(lambda p: np.sum((p["b"] if isinstance(p, dict) else p) ** 2), x0)
+        before = found.x_flat.copy()
+        part = found.x["b"] if isinstance(x0, dict) else found.x
+        part += 1.0
+        np.testing.assert_array_equal(found.x_flat, before)
 
 
 # What is handed over
@@ -939,6 +936,7 @@ def test_solve_ivp_nested():
         np.testing.assert_allclose(found.y["x"][1], 0.5 * np.cos(2.0 * found.t), atol=1e-6)
     number = solve_ivp(lambda t, y: -y, (0.0, 1.0), 2.0, "BDF", t_eval=[0.5, 1.0], rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(number.y, 2.0 * np.exp([-0.5, -1.0]), rtol=1e-6)
+    assert solve_ivp(lambda t, y: -y, (0.0, 1.0), 2.0, t_eval=[]).y.shape == (0,)
     matrix = solve_ivp(lambda t, y: -y, (0.0, 1.0), np.ones((2, 2)), events=[lambda t, y: y[1, 1] - 0.5])
     assert matrix.y.shape == (2, 2, len(matrix.t))
     np.testing.assert_allclose(matrix.t_events[0], [np.log(2.0)], rtol=1e-3)

@@ -213,7 +213,8 @@ def times(adjoint: Any, partial: Any) -> Any:
     partial derivative is."""
     if adjoint is None or (isinstance(partial, int | float) and partial == 0.0):
         return None
-    if isinstance(adjoint, Value) and isinstance(partial, Value) and adjoint._layout is None and partial._layout is None:
+    values = isinstance(adjoint, Value) and isinstance(partial, Value)
+    if values and adjoint._layout is None and partial._layout is None:
         # Scalars are most of what derivative programs of scalar code are made of.
         tape = adjoint._tape
         return handle(tape, tape.scalar(_CHAIN.opcode, adjoint._slot, partial._slot), None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -29,24 +29,24 @@ class Layout:
         self.is_vector = structure is pytree.LEAF and self.shapes[0] == (self.size,)
 
     def nest(self, x: Any) -> Any:
-        """The numbers of a vector, nested: copies of an array's, views of a Value's."""
+        """The numbers of a vector, an array or a Value, nested; arrays are views of it."""
         if self.is_vector:
             return x
         leaves = []
         for shape, start, end in zip(self.shapes, self.ends, self.ends[1:]):
             if shape is not None:
-                part = x[start:end].reshape(shape)
-                leaves.append(part.copy() if isinstance(part, np.ndarray) else part)
+                leaves.append(x[start:end].reshape(shape))
             else:
                 leaves.append(float(x[start]) if isinstance(x, np.ndarray) else x[start])
         return pytree.unflatten(self.structure, leaves)
 
-    def columns(self, y: np.ndarray) -> Any:
-        """Many vectors, (size, many), nested: arrays with one axis more, the last."""
+    def columns(self, y: Any, count: int) -> Any:
+        """Many vectors, (size, count), nested: arrays with one axis more, the last."""
         if self.is_vector:
             return y
+        columns = np.reshape(y, (self.size, count))
         parts = [
-            y[start:end].reshape((*(shape or ()), y.shape[1])).copy()
+            columns[start:end].reshape((*(shape or ()), count))
             for shape, start, end in zip(self.shapes, self.ends, self.ends[1:])
         ]
         return pytree.unflatten(self.structure, parts)
@@ -174,11 +174,9 @@ def arguments(args: Any) -> tuple[Any, ...]:
     return tuple(pytree.unflatten(structure, wide))
 
 
-@contextmanager
-def off_tape() -> Iterator[None]:
+def off_tape() -> AbstractContextManager[Any]:
     """Let no recording that is going on around a solver see what the solver computes."""
-    with recording_on(None):
-        yield
+    return recording_on(None)
 
 
 def called_with(f: Callable[..., Any], layout: Layout, args: tuple[Any, ...]) -> Callable[[np.ndarray], Any]:

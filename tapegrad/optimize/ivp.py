@@ -120,7 +120,7 @@ def solve_ivp(
         options["events"] = made if several else made[0]
     with off_tape():
         result = scipy.integrate.solve_ivp(system.slope, t_span, vector, method=method, **options)
-    result.y = layout.columns(result.y)
+    result.y = layout.columns(result.y, len(result.t))
     return result
 
 

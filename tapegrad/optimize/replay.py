@@ -84,9 +84,10 @@ def _check_finite(value: float, gradient: np.ndarray) -> None:
 class Curvature:
     """The Hessian of a recording with respect to its first argument: dense, sparse, or a product with vectors."""
 
-    def __init__(self, recording: Recording, kind: str | None = None) -> None:
+    def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._kind = kind
+        # The form that pays, once it is known.
+        self._kind: str | None = None
         self._at: list[np.ndarray] | None = None
         self._product: Callable[[Any], Any] | None = None
 

@@ -5,6 +5,6 @@ taken another path. `Branches` keeps the programs of one function and finds, or 
 """
 
 from tapegrad.program.branches import MAX_BRANCHES, Branches
-from tapegrad.program.program import Output, Program
+from tapegrad.program.program import Output, Part, Program
 
-__all__ = ["MAX_BRANCHES", "Branches", "Output", "Program"]
+__all__ = ["MAX_BRANCHES", "Branches", "Output", "Part", "Program"]

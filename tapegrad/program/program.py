@@ -19,7 +19,7 @@ from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError, StructureError
 from tapegrad.ops import RUN, passive_rows
 from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, TANGENT, callbacks, sweeps_for
-from tapegrad.sweeps.analysis import activate, group
+from tapegrad.sweeps.analysis import activate, group, reach
 from tapegrad.tape import EXPECT, LEAF, Tape
 from tapegrad.tape.collect import needed_for
 from tapegrad.value import Value
@@ -37,6 +37,13 @@ class Output(NamedTuple):
     places: np.ndarray | None
     shape: tuple[int, ...]
     constant: Any
+
+
+class Part(NamedTuple):
+    """Instructions and a side array for them, to be swept."""
+
+    code: np.ndarray
+    side: np.ndarray
 
 
 class Program:
@@ -96,7 +103,8 @@ class Program:
         # Whether most of its work is in instructions over many elements.
         elements = np.where(self.code[:, 0] >= RUN, self.code[:, 3], 1)
         self.wide = bool(elements.sum() > _WIDE * len(elements))
-        self._lanes, self._lanes_back = np.zeros((0, 0), tape.dtype), False
+        self._swept: tuple[bool, Any]
+        self._lanes, self._swept = np.zeros((0, 0), tape.dtype), (False, None)
         self.seed: int | None = None
         # Windows on the arenas: inputs to be filled, and their gradients.
         self.feeds: list[tuple[np.ndarray, int]] = []
@@ -219,27 +227,39 @@ class Program:
             result[start : start + step] = d[target].T
         return result if back else result.T
 
-    def part(self, windows: tuple[int, ...], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some of the instructions, and a side array for them: what `lanes` can be told to sweep."""
-        code, side = np.ascontiguousarray(self.code[rows]), self.arguments_for(windows)[1].copy()
+    def part(self, sources: np.ndarray, rows: np.ndarray, seeds: np.ndarray, back: bool) -> Part:
+        """Of some instructions those that one lane takes: which lead from its seeds forward, or to sources back."""
+        code, side = self.code[rows], self.side.copy()
+        active = np.zeros(len(self.values), np.uint8)
+        active[sources if back else seeds] = 1
+        activate(code, side, active, passive_rows(), 0, len(code))
+        if back:
+            mark, found = np.zeros(len(self.values), np.uint8), np.empty(len(code), np.int64)
+            mark[seeds] = 1
+            found = found[reach(code, side, mark, active, len(code), found) :]
+        else:
+            found = np.flatnonzero(active[code[:, 1]])
+        code = np.ascontiguousarray(code[found])
         group(code, side)
-        return code, side
+        return Part(code, side)
 
     def lanes(
         self, places: np.ndarray, lane: np.ndarray, count: int, windows: tuple[int, ...], back: bool,
-        part: tuple[np.ndarray, np.ndarray] | None = None,
+        parts: Sequence[Part] | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Adjoints or tangents, (slots, count), from a one at each of some places, each in a lane.
 
-        The array is a view of one that the next call fills anew: whoever calls holds the lock. It is contiguous, or for
-        a wide program its transpose is: there a sweep for each lane is faster than a sweep over lanes.
+        A wide program takes a sweep for each lane, which is faster there, and can be told the part for each; another
+        takes one pass over all, and one part. The array is a view of one that the next call fills anew: whoever calls
+        holds the lock. It is contiguous, or for a wide program its transpose is.
         """
-        code, side = self.arguments_for(windows)[:2] if part is None else part
         shape = (count, len(self.values)) if self.wide else (len(self.values), count)
-        if self._lanes.shape != shape or self._lanes_back != back:
-            self._lanes, self._lanes_back = np.zeros(shape, self.values.dtype), back
+        whole = [Part(*self.arguments_for(windows)[:2])] * (count if self.wide else 1)
+        # Tangents are written, not accumulated: the next time, only those of inputs are left. But another part does
+        # not write all that this one may have left.
+        if self._lanes.shape != shape or self._swept[0] != back or self._swept[1] is not parts:
+            self._lanes, self._swept = np.zeros(shape, self.values.dtype), (back, parts)
         d = self._lanes.T if self.wide else self._lanes
-        # Tangents are written, not accumulated: only those of inputs are left from the call before.
         end = len(self.values) if back else sum(n for _, n in self.spans)
         d[:end] = 0.0
         d[places, lane] = 1.0
@@ -247,13 +267,13 @@ class Program:
         self.prepare(REVERSE)
         if not back:
             self.prepare(TANGENT)
-        if not self.wide:
-            self._sweeps.lanes(code, side, self.values, d, back=back)
-        for row in self._lanes if self.wide else ():
-            if back:
-                self.sweep(code, side, self.values, row, _EMPTY[row.dtype], -1, 2)
+        for i, (code, side) in enumerate(parts or whole):
+            if not self.wide:
+                self._sweeps.lanes(code, side, self.values, d, back=back)
+            elif back:
+                self.sweep(code, side, self.values, self._lanes[i], _EMPTY[d.dtype], -1, 2)
             else:
-                self._sweeps.tangent(code, side, self.values, row, 0, len(code))
+                self._sweeps.tangent(code, side, self.values, self._lanes[i], 0, len(code))
         callbacks.check()
         return d
 

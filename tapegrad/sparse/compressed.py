@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from tapegrad.errors import ExtraMissingError
-from tapegrad.program import Program
+from tapegrad.program import Part, Program
 from tapegrad.sparse.coloring import (
     color_columns,
     color_rows,
@@ -22,6 +22,8 @@ from tapegrad.sparse.pattern import Sets, Sources, propagate, sources_of
 
 # Numbers that the lanes of one pass may take up.
 _AT_ONCE = 1 << 25
+# Lanes for which the instructions that each takes are kept.
+_PARTS = 64
 # What a reverse lane costs, measured in forward lanes.
 _REVERSE_COST = 1.5
 
@@ -80,7 +82,7 @@ class _Lanes(NamedTuple):
     total: int
     places: np.ndarray
     reads: np.ndarray
-    part: tuple[np.ndarray, np.ndarray] | None
+    parts: list[Part]
 
 
 class CompressedJacobian:
@@ -107,8 +109,9 @@ class CompressedJacobian:
             count = min(step, lanes.total - first)
             whole = count == lanes.total
             seeded = slice(None) if whole else (lanes.lane >= first) & (lanes.lane < first + count)
+            parts = lanes.parts if whole or not program.wide else lanes.parts[first : first + count]
             d = program.lanes(
-                lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, lanes.part
+                lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, parts
             )
             if whole:
                 (d.T if program.wide else d).reshape(-1).take(self._flat, out=data)
@@ -148,8 +151,18 @@ def analyse(program: Program, windows: tuple[int, ...], symmetric: bool) -> Comp
     colors, count = forward
     lane = recover_columns(pattern.indptr, pattern.indices, colors)
     used = colors >= 0
-    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows_of_entries(pattern.indptr)], lane, None)
+    parts = _parts(program, plain, inputs[used], colors[used], count, back=False)
+    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows_of_entries(pattern.indptr)], lane, parts)
     return CompressedJacobian(program, windows, Sparsity(pattern, "forward", colors, count), lanes, None)
+
+
+def _parts(
+    program: Program, sources: Sources, seeds: np.ndarray, lane: np.ndarray, count: int, back: bool
+) -> list[Part]:
+    """What each lane takes of a wide program; of another, what all of them take."""
+    if not program.wide or count > _PARTS:
+        return [program.part(sources.places, sources.rows, seeds, back)] * (count if program.wide else 1)
+    return [program.part(sources.places, sources.rows, seeds[lane == i], back) for i in range(count)]
 
 
 def _with_gaps(sets: Sets, real: np.ndarray) -> Sets:
@@ -180,7 +193,8 @@ def _reverse(
         order = np.argsort(to)
         places, lane, to = places[order], lane[order], None
     used = colors >= 0
-    lanes = _Lanes(True, outputs[used], colors[used], count, places, lane, program.part(windows, sources.rows))
+    parts = _parts(program, sources, outputs[used], colors[used], count, back=True)
+    lanes = _Lanes(True, outputs[used], colors[used], count, places, lane, parts)
     return CompressedJacobian(program, windows, Sparsity(pattern, "reverse", colors, count), lanes, to)
 
 
@@ -192,5 +206,7 @@ def _symmetric(
     colors, count = color_symmetric(pattern.indptr, pattern.indices, len(inputs))
     rows, lane = recover_symmetric(pattern.indptr, pattern.indices, colors)
     used = colors >= 0
-    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows], lane, None)
+    every = Sources(inputs, inputs, np.arange(len(program.code)))
+    parts = _parts(program, every, inputs[used], colors[used], count, back=False)
+    lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows], lane, parts)
     return CompressedJacobian(program, windows, Sparsity(pattern, "symmetric", colors, count), lanes, None)
