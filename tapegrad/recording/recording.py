@@ -365,7 +365,12 @@ def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) 
 
 def on_tape(args: Any) -> bool:
     """Whether a derivative is to be written on a tape: arguments are Values, or a function is being recorded."""
-    return recording_tape() is not None or functions.holds_values(pytree.flatten(args)[0])
+    if recording_tape() is not None:
+        return True
+    if all(x.__class__ is float or (x.__class__ is np.ndarray and x.dtype != object) for x in args):
+        # What most calls are, told without taking the arguments apart.
+        return False
+    return functions.holds_values(pytree.flatten(args)[0])
 
 
 def record(f: Callable[..., Any], *examples: Any) -> Recording:
