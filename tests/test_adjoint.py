@@ -299,6 +299,30 @@ def test_positions_are_one_guard(rng):
     assert r.stats().recorded <= 12
 
 
+# Where a rule has to be careful, it must not be constant
+
+
+@pytest.mark.parametrize(
+    ("f", "point", "expected"),
+    [
+        (lambda v: np.logaddexp(v[0], v[1]), [1.0, 1.0], [[0.25, -0.25], [-0.25, 0.25]]),
+        (lambda v: v[0] ** v[1], [2.0, 0.0], [[0.0, 0.5], [0.5, math.log(2.0) ** 2]]),
+        (lambda v: np.prod(v), [0.0, 0.0], [[0.0, 1.0], [1.0, 0.0]]),
+        (lambda v: np.prod(np.stack([v[0], v[1], v[0], v[1]])), [0.0, 3.0], [[18.0, 0.0], [0.0, 0.0]]),
+        (lambda v: np.linalg.norm(v) ** 2, [3.0, 4.0], [[2.0, 0.0], [0.0, 2.0]]),
+        (lambda v: np.hypot(v[0], v[1]), [3.0, 4.0], [[16 / 125, -12 / 125], [-12 / 125, 9 / 125]]),
+        (lambda v: np.arctan2(v[0], v[1]), [1.0, 0.0], [[0.0, 1.0], [1.0, 0.0]]),
+        (lambda v: tg.cross_entropy(v, 0), [60.0, 0.0], None),
+    ],
+)
+def test_second_derivatives_at_special_points(f, point, expected):
+    H = tg.hessian(f)(np.array(point))
+    if expected is None:
+        p = math.exp(-60.0)
+        expected = [[p, -p], [-p, p]]
+    np.testing.assert_allclose(H, expected, rtol=1e-12, atol=1e-15 if point[0] != 60.0 else 0.0)
+
+
 # Precision
 
 

@@ -51,7 +51,7 @@ def test_an_unsupported_function_is_named():
     for call, name in (
         (lambda: np.median(v), "median"),
         (lambda: np.spacing(v), "spacing"),
-        (lambda: np.linalg.inv(Value(np.eye(2))), "inv"),
+        (lambda: np.linalg.svd(Value(np.eye(2))), "svd"),
         (lambda: np.fft.fft(v), "fft"),
         (lambda: np.add.accumulate(v), "add.accumulate"),
         (lambda: np.add.at(v, [0], 1.0), "add.at"),

@@ -25,7 +25,8 @@ divide = binary("divide", "z = x / y", inline=True, ufunc=np.divide,
 # Both operands vary. At x = 0 the logarithm is left out: d/dy 0^y is taken as 0.
 power = binary("power", "z = x^y", ufunc=np.power,
     value=lambda x, y: x**y,
-    partials=lambda x, y, z: (where(y == 0.0, 0.0, y * x ** (y - 1.0)), z * np.log(where(x == 0.0, 1.0, x))),
+    partials=lambda x, y, z: (
+        where((x == 0.0) * (y == 0.0), 0.0, y * x ** (y - 1.0)), z * np.log(where(x == 0.0, 1.0, x))),
     samples=(POSITIVE, REALS),
     convention="d/dx x^0 = 0 and d/dy 0^y = 0")
 

@@ -104,7 +104,9 @@ arctanh = unary("arctanh", "z = arctanh x", ufunc=np.arctanh,
 # Written around the larger operand, so that nothing overflows; equal infinities are their own result.
 logaddexp = binary("logaddexp", "z = ln(e^x + e^y)", ufunc=np.logaddexp,
     value=lambda x, y: x + LN2 if x == y else (x if x > y else y) + np.log1p(np.exp(-abs(x - y))),
-    partials=lambda x, y, z: (where(x == y, 0.5, np.exp(x - z)), where(x == y, 0.5, np.exp(y - z))))
+    partials=lambda x, y, z: (
+        where((x == y) * (abs(x) == np.inf), 0.5, np.exp(x - z)),
+        where((x == y) * (abs(x) == np.inf), 0.5, np.exp(y - z))))
 
 erf = unary("erf", "z = 2/sqrt(pi) * integral of e^(-t^2) from 0 to x",
     value=lambda x: math.erf(x),
