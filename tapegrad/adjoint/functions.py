@@ -278,7 +278,12 @@ def _stacked(parts: list[Any], axis: int, shape: tuple[int, ...], x: Value) -> V
 
 def gradient_of(f: Callable[..., Any], argnums: int | Sequence[int]) -> Callable[..., Any]:
     """The gradient as a function of Values."""
-    return lambda *args: value_and_grad(f, args, argnums, False)[1]
+
+    def gradient(*args: Any) -> Any:
+        return value_and_grad(f, args, argnums, False)[1]
+
+    gradient.__qualname__ = f"the gradient of {getattr(f, '__qualname__', repr(f))}"
+    return gradient
 
 
 def differentiable(primals: Sequence[Any]) -> int | tuple[int, ...]:

@@ -7,8 +7,10 @@ none the function is recorded there. The signatures form a tree: each step down 
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,7 +123,7 @@ class Branches:
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, RecordingWarning, stacklevel=6)
+            warnings.warn(message, RecordingWarning, stacklevel=_outside())
 
     def _sweep(self, program: Program, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None) -> int:
         """One compiled call. Returns the instruction that failed, or -1."""
@@ -135,6 +137,16 @@ class Branches:
         if failed < 0 and program.tape.calls:
             callbacks.check()
         return failed
+
+
+def _outside() -> int:
+    """How many calls up the first one is that does not come from this package: where a warning belongs."""
+    package = str(Path(__file__).parents[1])
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    # Counted from whoever warns, one call below.
+    return level
 
 
 def _stacked(x: Any, tape: Tape) -> Any:
