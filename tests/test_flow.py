@@ -261,7 +261,7 @@ REFUSED = {
     "cond on an array": (NonScalarError, r"\(2,\)", lambda v, a: tg.cond(a > 0, lambda: v, lambda: v)),
     "while on an array": (NonScalarError, r"\(2,\)", lambda v, a: tg.while_loop(lambda s: s > 0, lambda s: s, a)),
     "while nests": (StructureError, "state", lambda v, a: tg.while_loop(lambda s: s < 9, lambda s: (s, s), v)),
-    "bounded while": (StructureError, "state", lambda v, a: tg.while_loop(lambda s: s < 9, lambda s: [s], v, max_steps=2)),
+    "bounded while": (StructureError, "state", lambda v, a: tg.while_loop(lambda s: s < 9, lambda s: [s], v, 2)),
     "while grows": (ShapeError, r"\(\).*\(2,\)", lambda v, a: tg.while_loop(lambda s: s < 9, lambda s: s * a, v)),
     "fori grows": (ShapeError, r"\(\).*\(2,\)", lambda v, a: tg.fori_loop(0, 2, lambda i, s: s * a, v)),
     "fori nests": (StructureError, "state", lambda v, a: tg.fori_loop(0, 2, lambda i, s: [s], v)),

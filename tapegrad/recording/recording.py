@@ -101,9 +101,7 @@ class Recording:
 
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
-        plan = self._plans.get(argnums) if isinstance(argnums, int) else None
-        if plan is None:
-            plan = self._plan(argnums)
+        plan = self._plan(argnums)
         return self._branches.replay(
             leaves, 7 if has_aux else 3, plan.windows, self._value_and_gradient, plan, has_aux
         )
@@ -308,6 +306,9 @@ class Recording:
         return found
 
     def _plan(self, argnums: int | Sequence[int], check: bool = True) -> _Plan:
+        known = self._plans.get(argnums) if type(argnums) is int else None
+        if known is not None:
+            return known
         nodes = self.spec.structure.parts
         numbers = tuple(functions.checked(argument_numbers(argnums), len(nodes)))
         if check:

@@ -4,7 +4,7 @@ from tapegrad.ops import control
 
 # Elements of a block in an elementwise run: what a block costs besides its elements must not show, and three blocks of
 # operands and one of results should stay in the first-level cache.
-BLOCK = 512
+BLOCK = 1024
 # Every arena ends in scratch space for one block an operand.
 SCRATCH = 3 * BLOCK
 
