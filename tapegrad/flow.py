@@ -93,12 +93,14 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     (np.float64(6.0), array([1., 3., 6.]))
     """
     leaves, structure = pytree.flatten(xs)
+    if any(np.ndim(x) == 0 for x in leaves):
+        raise ShapeError("scan: xs need a leading axis to go along, one of them is a number")
     lengths = {len(x) for x in leaves} | ({length} if length is not None else set())
     if len(lengths) != 1:
         found = " and ".join(map(str, sorted(lengths))) or "nothing to say how many steps there are"
         raise ShapeError(f"scan: xs need one leading length, there is {found}")
     n = lengths.pop()
-    carry, ys, shape = init, [], None
+    carry, ys, shapes = init, [], set()
     for i in range(n):
         answer = f(carry, pytree.unflatten(structure, [x[i] for x in leaves]))
         if not isinstance(answer, tuple) or len(answer) != 2:
@@ -106,12 +108,13 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
         _matched(carry, answer[0], "scan", "the carry", "the carry that f returned")
         carry = answer[0]
         parts, found = pytree.flatten(answer[1])
-        if shape is not None and found != shape:
+        shapes.add(found)
+        if len(shapes) > 1:
             raise StructureError("scan: the ys of two steps are nested differently")
         ys.append(parts)
-        shape = found
-    if shape is None:
+    if not shapes:
         return carry, None
+    shape = shapes.pop()
     stacked = [_stack([parts[j] for parts in ys]) for j in range(len(ys[0]))]
     return carry, pytree.unflatten(shape, stacked)
 
@@ -130,8 +133,8 @@ def while_loop(
             held: one tape for any number of steps up to that. Without it the loop is Python's: how often it went round
             is held by guards, and each number of rounds is a recording of its own.
 
-    Raises StructureError, ShapeError where the state changes its kind; ArithmeticError, while recording, where the
-    condition still holds after `max_steps`. (In a replay the result is NaN then.)
+    Raises StructureError, ShapeError where the state changes its kind; ArithmeticError, while it is recorded, where the
+    condition still holds after `max_steps`. In a replay result and gradient are NaN then.
 
     >>> import tapegrad as tg
     >>> halve = lambda x: while_loop(lambda x: x > 1.0, lambda x: 0.5 * x, x, max_steps=20)
@@ -156,13 +159,22 @@ def while_loop(
         else:
             _matched(state, following, "while_loop", "the state", "the state that body_fun returned")
             state = following
-    going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
+    return _settled(np.logical_and(going, _truth(cond_fun(state), "while_loop")), state, max_steps, "while_loop")
+
+
+def _settled(going: Any, state: Any, max_steps: int, what: str) -> Any:
+    """The state of a loop that took all its steps; NaN in replays that would take more. Raises ArithmeticError."""
+    now = going
+    if isinstance(going, Value):
+        # Read without a guard: a replay is not held to it.
+        going._tape.evaluate()
+        now = going._window(going._tape.values) != 0.0
+    if now:
+        raise ArithmeticError(f"{what}: the condition still holds after {max_steps} steps")
     if not isinstance(going, Value):
-        if going:
-            raise ArithmeticError(f"while_loop: the condition still holds after {max_steps} steps")
         return state
     leaves, structure = pytree.flatten(state)
-    return pytree.unflatten(structure, [where(going, np.nan, x) for x in leaves])
+    return pytree.unflatten(structure, [x * where(going, np.nan, 1.0) for x in leaves])
 
 
 def fori_loop(
@@ -171,18 +183,20 @@ def fori_loop(
     """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`. Unrolled on the tape.
 
     Bounds that are Values are held by guards, as by `int`; with `max_steps` that many steps are on the tape instead,
-    and only those below `upper` change the state (beyond them the result is NaN).
+    and only those below `upper` change the state. Where that takes more steps, see `while_loop`.
 
-    Raises StructureError, ShapeError where the state changes its kind.
+    Raises StructureError, ShapeError where the state changes its kind; ArithmeticError as `while_loop` does.
 
     >>> fori_loop(0, 5, lambda i, x: x + i, 0)
     10
     """
     if max_steps is not None and holds_values((lower, upper)):
-        def body(carry: Any) -> Any:
-            return carry[0] + 1.0, body_fun(carry[0], carry[1])
-
-        return while_loop(lambda carry: carry[0] < upper, body, (lower * 1.0, init), max_steps)[1]
+        state = init
+        for i in range(max_steps):
+            following = body_fun(lower + i, state)
+            going = _truth(lower + i < upper, "fori_loop")
+            state = _choose(going, following, state, "fori_loop", "the state that body_fun returned", "the state")
+        return _settled(_truth(lower + max_steps < upper, "fori_loop"), state, max_steps, "fori_loop")
     state = init
     for i in range(int(lower), int(upper)):
         following = body_fun(i, state)

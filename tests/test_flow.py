@@ -216,6 +216,15 @@ def test_steps_after_the_last_pass_nothing():
         assert found == pytest.approx(tg.value_and_grad(functools.partial(f, None))(x), rel=1e-14)
 
 
+def test_stop_gradient():
+    still = tg.record(lambda p: np.sum(tg.stop_gradient(p)["a"] * p["a"] ** 2), {"a": np.ones(2)})
+    v = np.array([1.0, 2.0])
+    alike((still.grad({"a": v})["a"], still.hessian({"a": v})["a"]["a"]), (2 * v**2, np.diag(2 * v)))
+    assert tg.jvp(lambda x: tg.stop_gradient(x) * x, (3.0,), (1.0,)) == (9.0, 3.0)
+    alike(tg.jacobian(lambda x: tg.stop_gradient(x[::-1]) * x, sparse=True)(v).toarray(), np.diag(v[::-1]))
+    assert tg.grad(lambda x: np.sum(tg.stop_gradient(np.array([x, 2 * x], object)) * x))(3.0) == 9.0
+
+
 # Plain numbers, plain conditions, and what is refused.
 
 

@@ -80,6 +80,8 @@ class PythonCall:
             result = self.rules.value(self._arguments(operands))
         leaves, structure = pytree.flatten(result)
         arrays = [np.asarray(x) for x in leaves]
+        if not arrays:
+            raise UnsupportedError(f"{self.rules.name} returned nothing")
         for x in arrays:
             if x.dtype.kind not in "fiub":
                 raise UnsupportedError(f"{self.rules.name} returned {x.dtype}, not real numbers")
@@ -211,7 +213,7 @@ def call(rules: Rules, args: Sequence[Any]) -> Any:
 
 def _push_by_pulls(rules: Rules, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
     leaves, structure = pytree.flatten(result)
-    along = pytree.flatten(tangents)[0]
+    along = _aligned(tangents, args, "tangent")
     pushed = []
     for i, y in enumerate(leaves):
         rows = []
@@ -222,7 +224,7 @@ def _push_by_pulls(rules: Rules, args: tuple[Any, ...], result: Any, tangents: t
             cotangent[i] = seed if seed.shape else float(seed)
             grads = rules.pull(args, result, pytree.unflatten(structure, cotangent))
             total: Any = 0.0
-            for g, t in zip(_aligned(grads, args), along, strict=True):
+            for g, t in zip(_aligned(grads, args, "gradient"), along, strict=True):
                 if g is not None and t is not None:
                     total = total + np.sum(g * t)
             rows.append(total)
@@ -234,6 +236,6 @@ def _joined(rows: list[Any]) -> Any:
     return HANDLERS[np.stack](rows) if functions.holds_values(rows) else np.stack(rows)
 
 
-def _aligned(grads: Any, args: tuple[Any, ...]) -> list[Any]:
+def _aligned(given: Any, args: tuple[Any, ...], what: str) -> list[Any]:
     leaves, structure = pytree.flatten(args)
-    return functions.matching(tuple(grads), structure, [np.shape(x) for x in leaves], "gradient", "argument")
+    return functions.matching(tuple(given), structure, [np.shape(x) for x in leaves], what, "argument")

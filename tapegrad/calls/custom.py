@@ -25,7 +25,16 @@ def stop_gradient(x: Any) -> Any:
     3.0
     """
     leaves, structure = pytree.flatten(x)
-    return pytree.unflatten(structure, [leaf.detach() if isinstance(leaf, Value) else leaf for leaf in leaves])
+    return pytree.unflatten(structure, [_detached(leaf) for leaf in leaves])
+
+
+def _detached(x: Any) -> Any:
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        stopped = np.empty(x.shape, object)
+        for index in np.ndindex(x.shape):
+            stopped[index] = _detached(x[index])
+        return stopped
+    return x.detach() if isinstance(x, Value) else x
 
 
 def _name(f: Any) -> str:
@@ -290,5 +299,8 @@ def _zeros_for(x: Any, tangent: Any) -> Any:
     own = [None] * len(leaves) if tangent is None else functions.matching(
         tangent, structure, [np.shape(leaf) for leaf in leaves], "tangent", "argument"
     )
-    made = [np.zeros(np.shape(leaf))[()] if t is None else t for leaf, t in zip(leaves, own, strict=True)]
+    made = [
+        np.zeros(np.shape(leaf), getattr(leaf, "dtype", float))[()] if t is None else t
+        for leaf, t in zip(leaves, own, strict=True)
+    ]
     return pytree.unflatten(structure, [float(t) if isinstance(t, np.floating) else t for t in made])

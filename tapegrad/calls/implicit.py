@@ -11,7 +11,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import functions
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
-from tapegrad.errors import OperationError, ShapeError, SingularError
+from tapegrad.errors import OperationError, ShapeError, SingularError, UnsupportedError
 from tapegrad.recording import Recording
 
 
@@ -24,8 +24,10 @@ class _Root(Rules):
         self._known: dict[Any, Recording] = {}
 
     def value(self, args: tuple[Any, ...]) -> Any:
-        x = self.solver(*args)
-        return np.asarray(x, float)[()] if np.ndim(x) == 0 else np.asarray(x)
+        x = np.asarray(self.solver(*args))
+        if x.dtype.kind not in "fiu":
+            raise UnsupportedError(f"{self.name}: its solver must return a number or an array of them, not {x.dtype}")
+        return float(x) if x.ndim == 0 else x.astype(float) if x.dtype.kind != "f" else x
 
     def _recording(self, args: Sequence[Any]) -> Recording:
         spec, leaves = spec_of(args)
@@ -78,6 +80,10 @@ def _evaluated(value: Any) -> np.ndarray:
 def _check_regular(matrix: np.ndarray, name: str) -> None:
     if not np.isfinite(matrix).all():
         raise SingularError(f"{name}: the derivative of the equations with respect to x is not finite at the solution")
+    # Equations and unknowns may come in any units: it is what scaling cannot mend that counts.
+    for axis in (1, 0):
+        largest = np.max(np.abs(matrix), axis, keepdims=True, initial=0.0)
+        matrix = matrix / np.where(largest > 0.0, largest, 1.0)
     if matrix.size and np.linalg.cond(matrix) * np.finfo(matrix.dtype).eps > 1.0:
         raise SingularError(
             f"{name}: the derivative of the equations with respect to x is singular at the solution, so the solution "

@@ -13,6 +13,7 @@ import numpy as np
 from tapegrad.calls.custom import external
 from tapegrad.errors import ShapeError
 from tapegrad.functions.registry import implements
+from tapegrad.value import Value
 
 
 def _transposed(a: Any) -> Any:
@@ -42,10 +43,22 @@ _inv = external(
     lambda ts, z, a: -np.matmul(np.matmul(z, ts[0]), z),
     numpy_rules=True,
 )
-# The derivative of the determinant is the matrix of cofactors; by the inverse where there is one.
-_det = external(np.linalg.det, lambda w, z, a: w * z * _transposed(np.linalg.inv(a)), numpy_rules=True)
-_logdet = external(
-    lambda a: np.linalg.slogdet(a)[1], lambda w, z, a: w * _transposed(np.linalg.inv(a)), numpy_rules=True
+
+
+def _cofactors(z: Any, a: Any) -> Any:
+    # The derivative of the determinant z. Written as instructions it takes the inverse; computed at once it comes from
+    # the singular values, which a singular matrix has too.
+    if isinstance(a, Value):
+        return z * _transposed(np.linalg.inv(a))
+    u, s, vt = np.linalg.svd(a)
+    others = np.array([np.prod(np.delete(s, i)) for i in range(len(s))])
+    return np.linalg.det(u) * np.linalg.det(vt) * ((u * others) @ vt)
+
+
+_det = external(np.linalg.det, lambda w, z, a: w * _cofactors(z, a), numpy_rules=True)
+# The sign is constant between jumps: no gradient comes from it.
+_slogdet = external(
+    lambda a: tuple(np.linalg.slogdet(a)), lambda w, z, a: w[1] * _transposed(np.linalg.inv(a)), numpy_rules=True
 )
 
 
@@ -86,16 +99,16 @@ def inv(a: Any) -> Any:
 
 @implements(np.linalg.det)
 def det(a: Any) -> Any:
-    """The determinant of a square matrix. Its derivative takes the inverse, so a singular matrix has none here."""
+    """The determinant of a square matrix. Its second derivative takes the inverse, which a singular matrix lacks."""
     _square(a, "np.linalg.det")
     return _det(a)
 
 
 @implements(np.linalg.slogdet)
 def slogdet(a: Any) -> Any:
-    """The sign, a number, and the logarithm of the absolute determinant of a square matrix."""
+    """The sign and the logarithm of the absolute determinant of a square matrix."""
     _square(a, "np.linalg.slogdet")
-    return np.sign(det(a)), _logdet(a)
+    return _slogdet(a)
 
 
 @implements(np.linalg.cholesky)

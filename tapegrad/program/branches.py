@@ -8,6 +8,7 @@ none the function is recorded there. The signatures form a tree: each step down 
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,10 +76,17 @@ class Branches:
         # The function is not called under a lock: it may wait for another recording, whose function waits for this one.
         program, tried = self.program, []
         while True:
+            if program.holder == threading.get_ident():
+                # A function that this very replay calls has come back to it.
+                program = program.clone()
             with program.lock:
-                failed = self._sweep(program, leaves, steps, windows)
-                if failed < 0:
-                    return read(program, *how)
+                program.holder = threading.get_ident()
+                try:
+                    failed = self._sweep(program, leaves, steps, windows)
+                    if failed < 0:
+                        return read(program, *how)
+                finally:
+                    program.holder = 0
                 row = program.code[failed]
                 if row[0] != EXPECT:
                     raise callbacks.raised() or operand_error(row, program.side, program.values)

@@ -6,6 +6,7 @@ gradient at the same places of the adjoint arena. A comparison that the function
 
 from __future__ import annotations
 
+import copy
 import threading
 import zlib
 from collections.abc import Sequence
@@ -76,6 +77,7 @@ class Program:
         self.tape = tape
         # Sweeps write to the arenas: whoever replays holds this until the results are read.
         self.lock = threading.Lock()
+        self.holder = 0
         self.structure = structure
         self.code = np.ascontiguousarray(tape.code[: tape.length][tape.code[: tape.length, 0] != LEAF])
         # No longer than need be: every gradient clears the adjoints.
@@ -122,6 +124,19 @@ class Program:
         self.floats = tuple(w for w, leaf in enumerate(inputs) if leaf.dtype.kind == "f")
         only = self.outputs[0] if len(outputs) == 1 and structure is pytree.LEAF else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
+
+    def clone(self) -> Program:
+        """The same program with arenas of its own."""
+        twin = copy.copy(self)
+        twin.lock = threading.Lock()
+        twin.values, twin.adjoints = self.values.copy(), np.zeros_like(self.adjoints)
+        twin.arguments = (self.code, self.side, twin.values, twin.adjoints, self.arguments[4])
+        twin._sides = {}
+        twin._lanes, twin._swept = np.zeros((0, 0), self.values.dtype), (False, None)
+        windows = list(zip(self.spans, self.gradients, self.feeds, strict=True))
+        twin.feeds = [(twin.values[at : at + n].reshape(g.shape), feed[1]) for (at, n), g, feed in windows]
+        twin.gradients = [twin.adjoints[at : at + n].reshape(g.shape) for (at, n), g, _ in windows]
+        return twin
 
     # Values
 

@@ -8,7 +8,7 @@ import numpy as np
 from tapegrad.ops import RUN
 from tapegrad.ops.record import COUNT, INSIDE, KIND, LAST, OUT, STRUCTURED
 from tapegrad.sweeps.kernels import call_run, call_structured
-from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
+from tapegrad.sweeps.marks import BLOCK, EXPECT, EXTERNAL, LEAF, SWITCH
 from tapegrad.sweeps.operands import block, group_end
 
 
@@ -27,7 +27,8 @@ def forward(code, side, v, start, stop):
             if failed < 0 and not same(v[a], v[b]):
                 failed = i
         elif op >= RUN:
-            if not forward_run(code, i, side, v) and failed < 0:
+            # Past a guard that failed numbers do not matter, and Python functions are not called with them.
+            if (failed < 0 or op != EXTERNAL) and not forward_run(code, i, side, v) and failed < 0:
                 failed = i
         elif op != LEAF and not forward_one(op, o, a, b, v) and failed < 0:
             failed = i

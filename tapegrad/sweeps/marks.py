@@ -1,6 +1,7 @@
 """What the handwritten loops name and the generated module fills in."""
 
-from tapegrad.ops import control
+from tapegrad.ops import RUN, control
+from tapegrad.ops.external import external
 
 # Elements of a block in an elementwise run: what a block costs besides its elements must not show, and three blocks of
 # operands and one of results should stay in the first-level cache.
@@ -10,6 +11,7 @@ SCRATCH = 3 * BLOCK
 
 LEAF = control.leaf.opcode
 EXPECT = control.expect.opcode
+EXTERNAL = external.opcode + RUN
 
 
 def SWITCH(sweep: str) -> bool:
