@@ -10,7 +10,6 @@ from checks import difference
 
 import tapegrad as tg
 from tapegrad.errors import (
-    CutGradientError,
     DTypeError,
     IndexRangeError,
     InPlaceError,
