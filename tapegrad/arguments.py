@@ -122,13 +122,20 @@ def owners(structure: Any) -> list[int]:
 
 def difference(recorded: Spec, given: Spec) -> str:
     """What is wrong with arguments that are not those recorded, in words."""
-    if recorded.structure != given.structure:
-        return "the arguments are nested otherwise than those recorded"
+    if len(recorded.structure.parts) != len(given.structure.parts):
+        return f"recorded with {len(recorded.structure.parts)} arguments, called with {len(given.structure.parts)}"
+    for n, (a, b) in enumerate(zip(recorded.structure.parts, given.structure.parts, strict=True)):
+        if a != b:
+            return f"argument {n}: recorded as {_nesting(a)}, called with {_nesting(b)}: it is nested otherwise"
     owner = owners(recorded.structure)
     for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
         if a != b:
             return f"argument {owner[i]}: recorded with {_describe(a)}, called with {_describe(b)}"
     return "the arguments differ from those recorded"
+
+
+def _nesting(node: Any) -> str:
+    return "a number or array" if node is pytree.LEAF else f"a {node.kind.__name__} of {len(node.parts)}"
 
 
 def _describe(leaf: Any) -> str:

@@ -100,6 +100,8 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
         found = " and ".join(map(str, sorted(lengths))) or "nothing to say how many steps there are"
         raise ShapeError(f"scan: xs need one leading length, there is {found}")
     n = lengths.pop()
+    if n < 0:
+        raise ShapeError(f"scan: length must not be negative, it is {n}")
     carry, ys, shapes = init, [], set()
     for i in range(n):
         answer = f(carry, pytree.unflatten(structure, [x[i] for x in leaves]))

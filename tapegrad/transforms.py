@@ -13,7 +13,7 @@ from typing import Any
 
 from tapegrad.adjoint import functions
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
-from tapegrad.recording import Recording, Unrecorded, on_tape, record
+from tapegrad.recording import Recording, Unrecorded, record
 from tapegrad.tape import recording_tape
 
 # A static argument that is another one at every call would fill the memory with recordings.
@@ -85,7 +85,7 @@ def value_and_grad(
             if recording is None:
                 recording = _keep(quick, plain, positional.at(args)[0])
             return recording.evaluate(args, argnums, has_aux)
-        if on_tape((args, kwargs)):
+        if functions.on_tape((args, kwargs)):
             return functions.value_and_grad(f, args, argnums, has_aux, kwargs)
         if kwargs:
             # One more argument, never differentiated.
@@ -131,7 +131,7 @@ def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callabl
             checked = functions.checked(numbers, len(args))
             known, wanted = with_keywords, checked[0] if isinstance(own, int) else tuple(checked)
             args = (*args, kwargs)
-        recording = Unrecorded(known.f) if on_tape(args) else known.at(args)[0]
+        recording = Unrecorded(known.f) if functions.on_tape(args) else known.at(args)[0]
         return what(recording, args, wanted)
 
     return derivative
@@ -242,7 +242,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> value, pullback(1.0)
     (6.0, (3.0, 2.0))
     """
-    return functions.vjp(f, primals) if on_tape(primals) else record(f, *primals).vjp(*primals)
+    return functions.vjp(f, primals) if functions.on_tape(primals) else record(f, *primals).vjp(*primals)
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -254,7 +254,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     >>> jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 10.0))
     (6.0, 23.0)
     """
-    if on_tape((primals, tangents)):
+    if functions.on_tape((primals, tangents)):
         return functions.jvp(f, primals, tangents)
     return record(f, *primals).jvp(primals, tangents)
 
@@ -268,7 +268,7 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     >>> push(1.0, 0.0), push(0.0, 1.0)
     (3.0, 2.0)
     """
-    return (Unrecorded(f) if on_tape(primals) else record(f, *primals)).linearize(*primals)
+    return (Unrecorded(f) if functions.on_tape(primals) else record(f, *primals)).linearize(*primals)
 
 
 def hvp(
@@ -287,6 +287,6 @@ def hvp(
     >>> hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 1.0]),))
     array([ 6., 12.])
     """
-    if on_tape((primals, tangents)):
+    if functions.on_tape((primals, tangents)):
         return functions.hvp(f, primals, tangents, argnums)
     return record(f, *primals).hvp(primals, tangents, argnums)

@@ -151,9 +151,7 @@ def test_external_sees_arrays_of_its_own():
     assert {str(k) for kind in kinds for k in kind} == {"float32"}
 
 
-@pytest.mark.parametrize(
-    "error", [LookupError("why"), KeyboardInterrupt(), SystemExit(3), StopIteration(), MemoryError()]
-)
+@pytest.mark.parametrize("error", [LookupError("why"), KeyboardInterrupt(), StopIteration(), MemoryError()])
 @pytest.mark.parametrize("inside", ["f", "vjp"])
 def test_errors_inside_surface_unchanged(error, inside, rng):
     fail = []
@@ -316,8 +314,6 @@ def test_rules_that_are_missing_or_return_something_else():
     for fwd, bwd in ((lambda x: x, lambda r, w: (w,)), (pair, lambda r, w: w), (pair, lambda r, w: ())):
         with pytest.raises(OperationError, match="must return"):
             tg.grad(_with_rules(bare(tg.custom_vjp), fwd, bwd))(1.0)
-    with pytest.raises(OperationError, match="must return"):
-        tg.grad(_with_rules(bare(tg.custom_jvp), lambda p, t: t[0]))(1.0)
 
 
 # Implicit functions.

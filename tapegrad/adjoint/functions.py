@@ -15,9 +15,9 @@ from tapegrad import pytree
 from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
 from tapegrad.arguments import argument_numbers, owners
-from tapegrad.errors import IntegerInputError, NonScalarError, ShapeError, StructureError
+from tapegrad.errors import DTypeError, IntegerInputError, NonScalarError, ShapeError, StructureError
 from tapegrad.ops import BY_NAME
-from tapegrad.tape import Tape, current_tape
+from tapegrad.tape import Tape, current_tape, recording_tape
 from tapegrad.value import HANDLERS, Value, apply, as_value, leaf
 
 
@@ -72,6 +72,16 @@ def _zeros(x: Value) -> Value:
 def holds_values(leaves: Sequence[Any]) -> bool:
     """Whether any of the leaves is a Value, or an object array, which may hold some."""
     return any(isinstance(x, Value) or (isinstance(x, np.ndarray) and x.dtype == object) for x in leaves)
+
+
+def on_tape(args: Any) -> bool:
+    """Whether a derivative is to be written on a tape: arguments are Values, or a function is being recorded."""
+    if recording_tape() is not None:
+        return True
+    if all(x.__class__ is float or (x.__class__ is np.ndarray and x.dtype != object) for x in args):
+        # What most calls are, told without taking the arguments apart.
+        return False
+    return holds_values(pytree.flatten(args)[0])
 
 
 def evaluate(
@@ -146,6 +156,17 @@ def value_and_grad(
     return done.result, own[0] if isinstance(argnums, int) else tuple(own)
 
 
+def check_numbers(outputs: Sequence[Any]) -> None:
+    """Raise StructureError unless there are results and all are numbers, arrays or Values."""
+    if not outputs:
+        raise StructureError("the function returned nothing to differentiate")
+    for y in outputs:
+        real = isinstance(y, Value | bool | int | float | np.integer | np.floating | np.bool_)
+        if not real and not (isinstance(y, np.ndarray) and y.dtype.kind in "fiub"):
+            what = f"an array of {y.dtype}" if isinstance(y, np.ndarray) else type(y).__name__
+            raise StructureError(f"the function returned {what}, which has no derivative")
+
+
 def check_one_result(structure: Any, has_aux: bool) -> None:
     """Raise NonScalarError or StructureError unless a function returned one leaf, or with `has_aux` a pair of one."""
     if has_aux:
@@ -171,6 +192,7 @@ def scalar_result(done: Evaluation, has_aux: bool) -> Any:
 def vjp(f: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """The value of a function, and the function from a cotangent to those of the primals."""
     done = evaluate(f, primals, None)
+    check_numbers(done.outputs)
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         seeds = matching(cotangent, done.result_structure, [np.shape(y) for y in done.outputs], "cotangent", "result")
@@ -183,6 +205,7 @@ def vjp(f: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Callable[[A
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """The value of a function, and its derivative along tangents."""
     done = evaluate(f, primals, None)
+    check_numbers(done.outputs)
     return done.result, pushed(done, primals, tangents)
 
 
@@ -203,6 +226,12 @@ def matching(given: Any, structure: Any, shapes: Sequence[tuple[int, ...]], what
             leaves.extend([None] * _count(node))
             return
         parts, own = pytree.flatten_once(x)
+        if own is not None and own.kind is node.kind and isinstance(x, dict) and own.extra != node.extra:
+            keys: Any = node.extra
+            if set(x) != set(keys):
+                raise StructureError(f"the {what} has the keys {list(x)}, the {of} {list(keys)}")
+            # The same keys in another order.
+            parts, own = tuple(x[key] for key in keys), node
         if own is None or own.kind is not node.kind or own.extra != node.extra or len(parts) != len(node.parts):
             have = f"{type(x).__name__} of {len(parts)}" if own is not None else type(x).__name__
             raise StructureError(
@@ -219,6 +248,14 @@ def matching(given: Any, structure: Any, shapes: Sequence[tuple[int, ...]], what
     return leaves
 
 
+def real_numbers(x: Any, dtype: Any, what: str) -> np.ndarray:
+    """A tangent or cotangent as an array of a dtype. Raises DTypeError for what is not real."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{what} must be real numbers, not {'complex' if array.dtype.kind == 'c' else array.dtype}")
+    return array.astype(dtype)
+
+
 def _count(node: Any) -> int:
     return 1 if node is pytree.LEAF else sum(map(_count, node.parts))
 
@@ -227,6 +264,7 @@ def jacobian(f: Callable[..., Any], args: Sequence[Any], argnums: int | Sequence
     """The Jacobian of a function, as Values: one derivative program for each output, or each input."""
     numbers = checked(argument_numbers(argnums), len(args))
     done = evaluate(f, args, numbers)
+    check_numbers(done.outputs)
     outputs, at = done.values()
     inputs = list(done.inputs.values())
     if back is None:

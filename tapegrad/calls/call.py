@@ -43,6 +43,11 @@ class Rules:
         return _push_by_pulls(self, args, result, tangents)
 
 
+    def certificate(self, args: tuple[Any, ...]) -> Any:
+        """The certificate of the function, where it can be looked into; None where it cannot."""
+        return None
+
+
 class PythonCall:
     """A function, with the structure of its arguments and result: what an instruction `external` stands for."""
 
@@ -150,6 +155,11 @@ class PythonCall:
             elif not kind and t is not None:
                 leaves[i] = np.reshape(t, shape) if shape else float(np.reshape(t, -1)[0])
         return tuple(pytree.unflatten(self.structure, leaves))
+
+    def certificate(self, operands: list[np.ndarray]) -> Any:
+        """What the function knows of kinks at its operands; None if nothing."""
+        with recording_on(None):
+            return self.rules.certificate(self._arguments(operands))
 
     # On Values
 

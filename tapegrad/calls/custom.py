@@ -141,6 +141,9 @@ class _Checkpointed(Rules):
             return call(self._other("jvp", lambda ts, *xs: functions.jvp(self.f, xs, ts)[1]), (tangents, *args))
         return self._recording(args).jvp(args, tangents)[1]
 
+    def certificate(self, args: tuple[Any, ...]) -> Any:
+        return self._recording(args).certificate(*args)
+
     def _other(self, name: str, f: Any) -> Rules:
         # The derivative is recomputed as the function is: checkpointed itself.
         if name not in self._derived:
@@ -152,8 +155,9 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f, whose intermediate results are not kept on the tape but computed anew when the gradient needs them.
 
     On a tape a call is one instruction; f is recorded once, apart, and every call replays that recording. A long loop
-    of checkpointed steps so takes the memory of its states and of one step, for about one forward sweep more. The
-    gradient is the same. f must be a function of its arguments alone: it cannot use Values from around it.
+    of checkpointed steps so takes the memory of its states and of one step, for about one forward sweep more and some
+    tens of microseconds a call: it is for large steps. The gradient is the same. f must be a function of its arguments
+    alone: it cannot use Values from around it.
 
     >>> import numpy as np
     >>> import tapegrad as tg
@@ -255,16 +259,17 @@ class custom_jvp(_Custom):
     >>> @custom_jvp
     ... def soft(x):
     ...     return np.log1p(np.exp(x))
-    >>> soft.defjvp(lambda primals, tangents: (soft(primals[0]), tangents[0] / (1.0 + np.exp(-primals[0]))))
+    >>> _ = soft.defjvp(lambda primals, tangents: (soft(primals[0]), tangents[0] / (1.0 + np.exp(-primals[0]))))
     >>> tg.grad(soft)(0.0), tg.jvp(soft, (0.0,), (2.0,))[1]
     (0.5, 1.0)
     """
 
     rule: Callable[..., Any] | None = None
 
-    def defjvp(self, rule: Callable[..., Any]) -> None:
-        """Declare the rule."""
+    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Declare the rule; returns it, to be a decorator."""
         self.rule = rule
+        return rule
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
         """The rule."""

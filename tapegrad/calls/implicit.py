@@ -140,6 +140,8 @@ def fixed_point(
         x = np.asarray(solve, float)
         for _ in range(max_steps):
             following = np.asarray(f(x[()], *args), float)
+            if following.shape != x.shape:
+                raise ShapeError(f"fixed_point: x has shape {x.shape}, f(x) {following.shape}")
             if np.max(np.abs(following - x), initial=0.0) <= tol * max(1.0, float(np.max(np.abs(x), initial=0.0))):
                 return following[()]
             x = following

@@ -149,6 +149,10 @@ class Program:
         """All that the function returned, after a sweep."""
         return pytree.unflatten(self.structure, [self.read(x) for x in self.outputs])
 
+    def check_numbers(self) -> None:
+        """Raise StructureError unless the function returned numbers, and some."""
+        functions.check_numbers([o.constant if o.places is None else 0.0 for o in self.outputs])
+
     def read(self, output: Output) -> Any:
         """The number or array of an output, after a sweep."""
         if output.places is None:

@@ -1,5 +1,6 @@
 """Recordings: functions recorded once, to be replayed and differentiated at other inputs."""
 
-from tapegrad.recording.recording import Recording, Unrecorded, on_tape, record
+from tapegrad.recording.record import Unrecorded, record
+from tapegrad.recording.recording import Recording
 
-__all__ = ["Recording", "Unrecorded", "on_tape", "record"]
+__all__ = ["Recording", "Unrecorded", "record"]

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tapegrad.adjoint.region import plain
 from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
 from tapegrad.program import Program
-from tapegrad.sparse.links import places, varying, wide
-from tapegrad.tape import EXPECT, LEAF
+from tapegrad.sparse.links import places, wide
+from tapegrad.sweeps import callbacks
+from tapegrad.sweeps.analysis import activate
+from tapegrad.sweeps.marks import EXTERNAL
 
 
 class Kink(NamedTuple):
@@ -33,6 +36,10 @@ class Kink(NamedTuple):
     operands: tuple[float, ...]
 
     def __str__(self) -> str:
+        if not self.operands:
+            return f"{self.operation} ({self.formula})" + (
+                f": {self.distance:.3g} from its kink (instruction {self.instruction})" if self.distance else ""
+            )
         given = ", ".join(f"{name} = {x:.6g}" for name, x in zip("xyw", self.operands, strict=False))
         where = f"instruction {self.instruction}, element {self.element}"
         return f"{self.operation} ({self.formula}) with {given}: {self.distance:.3g} from its kink ({where})"
@@ -42,7 +49,8 @@ class Certificate(NamedTuple):
     """What is known about one evaluation.
 
     Attributes:
-        differentiable: whether every operation was differentiable at its operands, as recorded.
+        differentiable: whether every operation was differentiable at its operands, as recorded, and results and
+            gradient are finite. Black boxes are taken to be differentiable.
         kinks: the nearest kink of each instruction that has one, nearest first.
     """
 
@@ -65,9 +73,68 @@ class Certificate(NamedTuple):
 
 def certify(program: Program) -> Certificate:
     """The certificate of the point that a program was last swept at."""
-    varies = varying(program, program.floats)
-    kinks = sorted(_kinks(program, varies), key=lambda kink: (kink.distance, kink.instruction))
+    # What changes smoothly. What changes in jumps only can be on no kink but where it jumps, which is found there.
+    smooth = _smooth(program)
+    found = [*_kinks(program, smooth), *_inside_calls(program)]
+    if not _is_finite(program):
+        found += _not_finite(program, smooth)
+    kinks = sorted((k for k in found if k.distance < np.inf), key=lambda kink: (kink.distance, kink.instruction))
     return Certificate(all(kink.distance > 0.0 for kink in kinks), tuple(kinks))
+
+
+def _smooth(program: Program) -> np.ndarray:
+    jumps = passive_rows().copy()
+    jumps[_DETACH] = 0
+    active = np.zeros(len(program.values), np.uint8)
+    active[program.places_of(program.floats)] = 1
+    activate(program.code, program.side.copy(), active, jumps, 0, len(program.code))
+    return active
+
+
+def _is_finite(program: Program) -> bool:
+    """Whether results, and the gradient of a sum of them with random weights, are finite numbers."""
+    weights = np.random.default_rng(0)
+    known = [o for o in program.outputs if o.places is not None]
+    seeds = [None if o.places is None else weights.uniform(1.0, 2.0, len(o.places)) for o in program.outputs]
+    grads = program.pull(program.values, seeds, program.floats)
+    return all(np.isfinite(program.values[o.places]).all() for o in known) and all(np.isfinite(g).all() for g in grads)
+
+
+def _not_finite(program: Program, varies: np.ndarray) -> Iterator[Kink]:
+    """The elementwise instructions whose results or partial derivatives are not finite."""
+    v, some = program.values, False
+    with np.errstate(all="ignore"):
+        for i, (op, out, a, b) in enumerate(program.code.astype(np.int64).tolist()):
+            row: Any = TABLE[op % RUN]
+            if not isinstance(row, Elementwise):
+                continue
+            instruction = wide(program.side, op, a) if op >= RUN else None
+            at = [np.array([a]), np.array([b])][: row.arity]
+            if instruction:
+                at = [places(*x) for x in instruction.operands]
+            if not any(varies[p].any() for p in at):
+                continue
+            numbers = [v[p] for p in at]
+            result = v[out : out + len(at[0])]
+            found = plain(row.partials)(*numbers, result)
+            bad = ~np.isfinite(result)
+            for p in found if isinstance(found, tuple) else (found,):
+                bad |= ~np.isfinite(np.broadcast_to(np.asarray(p, float), bad.shape))
+            if bad.any():
+                e, some = int(np.argmax(bad)), True
+                yield Kink(0.0, i, row.name, row.formula, e, tuple(float(x[e]) for x in numbers))
+    if not some:
+        yield Kink(0.0, len(program.code), "result", "a result or derivative that is not finite", 0, ())
+
+
+def _inside_calls(program: Program) -> Iterator[Kink]:
+    # What a call knows of itself, as a checkpoint does.
+    for i in np.flatnonzero(program.code[:, 0] == EXTERNAL).tolist():
+        instruction = wide(program.side, int(program.code[i, 0]), int(program.code[i, 2]))
+        certificate = callbacks.call_of(instruction.params[0]).certificate
+        found = certificate([program.values[places(*x)] for x in instruction.operands])
+        for kink in found.kinks if found else ():
+            yield kink._replace(instruction=i)
 
 
 def _kinks(program: Program, varies: np.ndarray) -> Iterator[Kink]:
@@ -78,12 +145,13 @@ def _kinks(program: Program, varies: np.ndarray) -> Iterator[Kink]:
             if getattr(row, "kink", None) is None:
                 continue
             scalar = np.flatnonzero(code[:, 0] == opcode)
-            a, b = code[scalar, 2], code[scalar, 3]
-            own = (varies[a] | varies[b]) != 0
-            scalar, operands = scalar[own], [v[a[own]], v[b[own]]][: row.arity]
-            distances = np.broadcast_to(row.kink(*operands), scalar.shape)
-            for i, d, *xs in zip(scalar.tolist(), distances.tolist(), *(x.tolist() for x in operands), strict=True):
-                yield Kink(_distance(d), i, row.name, row.formula, 0, tuple(xs))
+            if len(scalar):
+                a, b = code[scalar, 2], code[scalar, 3]
+                own = (varies[a] | varies[b]) != 0
+                scalar, operands = scalar[own], [v[a[own]], v[b[own]]][: row.arity]
+                distances = np.broadcast_to(row.kink(*operands), scalar.shape)
+                for i, d, *xs in zip(scalar.tolist(), distances.tolist(), *(x.tolist() for x in operands), strict=True):
+                    yield Kink(_distance(d), i, row.name, row.formula, 0, tuple(xs))
             for i in np.flatnonzero(code[:, 0] == opcode + RUN).tolist():
                 found = _kink_of_run(row, i, int(code[i, 0]), side, int(code[i, 2]), v, varies)
                 if found is not None:
@@ -120,18 +188,10 @@ def _distance(d: float) -> float:
 
 
 def _reads(program: Program, varies: np.ndarray) -> Iterator[Kink]:
-    # A guard on a number that some operation computed smoothly: any change of it is another branch.
-    code, passive = program.code, passive_rows()
-    starts = code[:, 1]
+    # A guard on a number that was computed smoothly: any change of it is another branch.
     for i in program.guards.tolist():
-        place = int(code[i, 2])
-        if not varies[place]:
-            continue
-        maker = int(np.searchsorted(starts[:i], place, "right")) - 1
-        while maker >= 0 and code[maker, 0] in (EXPECT, LEAF):
-            maker -= 1
-        is_input = place < sum(n for _, n in program.spans)
-        if is_input or not passive[code[maker, 0] % RUN] or code[maker, 0] % RUN == _DETACH:
+        place = int(program.code[i, 2])
+        if varies[place]:
             yield Kink(0.0, i, "guard", "a number that was read", 0, (float(program.values[place]),))
 
 

@@ -15,7 +15,10 @@ from tapegrad.program import Branches, Program
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
-from tapegrad.tape import Tape, recording_tape
+from tapegrad.tape import Tape
+
+# Patterns of one function that are kept: of its branches, and of index arrays among its arguments.
+MAX_PATTERNS = 16
 
 
 class _Plan(NamedTuple):
@@ -79,7 +82,7 @@ class Recording:
         Raises ShapeError for arguments of another structure, shape or dtype than recorded; LabelError or
         IndexRangeError for labels or indices out of range.
         """
-        if on_tape(args):
+        if functions.on_tape(args):
             return self.f(*args)
         return self._branches.replay(self.check(args), 1, None, Program.result)
 
@@ -91,7 +94,7 @@ class Recording:
         The gradient has the structure of the argument; for several arguments it is a tuple. Raises NonScalarError
         unless the result is one number, IntegerInputError for an argument that holds integers.
         """
-        if on_tape(args):
+        if functions.on_tape(args):
             return functions.value_and_grad(self.f, args, argnums, False)
         return self.evaluate(self.check(args), argnums, has_aux=False)
 
@@ -117,7 +120,7 @@ class Recording:
 
     def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
-        if on_tape(primals):
+        if functions.on_tape(primals):
             return functions.vjp(self.f, primals)
         result, program, values = self._kept(self._branches, self.check(primals))
         shapes = [o.shape for o in program.outputs]
@@ -125,7 +128,7 @@ class Recording:
 
         def pullback(cotangent: Any) -> tuple[Any, ...]:
             seeds = functions.matching(cotangent, program.structure, shapes, "cotangent", "result")
-            arrays = [None if s is None else np.asarray(s, values.dtype) for s in seeds]
+            arrays = [None if s is None else functions.real_numbers(s, values.dtype, "a cotangent") for s in seeds]
             found = program.pull(values, arrays, plan.chosen)
             return self._shaped(plan, dict(zip(plan.chosen, found, strict=True)))
 
@@ -133,7 +136,7 @@ class Recording:
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
         """The value, and its derivative along tangents of the arguments; see `tapegrad.jvp`."""
-        if on_tape((primals, tangents)):
+        if functions.on_tape((primals, tangents)):
             return functions.jvp(self.f, primals, tangents)
         along = self._tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
@@ -142,7 +145,7 @@ class Recording:
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
         """The value, and a function from tangents of the arguments to that of the result; see `tapegrad.linearize`."""
-        if on_tape(primals):
+        if functions.on_tape(primals):
             done = functions.evaluate(self.f, primals, None)
             return done.result, lambda *tangents: functions.pushed(done, primals, tangents)
         result, program, values = self._kept(self._branches, self.check(primals))
@@ -165,13 +168,14 @@ class Recording:
 
     def _jacobian(self, args: Sequence[Any], argnums: int | Sequence[int], back: bool | None, sparse: bool) -> Any:
         if sparse:
-            return self._sparse(None if on_tape(args) else self._branches, args, argnums, symmetric=False)
-        if on_tape(args):
+            return self._sparse(None if functions.on_tape(args) else self._branches, args, argnums, symmetric=False)
+        if functions.on_tape(args):
             return functions.jacobian(self.f, args, argnums, back)
         plan = self._plan(argnums)
         return self._branches.replay(self.check(args), 1, None, self._dense, plan, back)
 
     def _dense(self, program: Program, plan: _Plan, back: bool | None) -> Any:
+        program.check_numbers()
         known = [o.places for o in program.outputs if o.places is not None]
         places = np.concatenate([np.zeros(0, np.int64), *known])
         if back is None:
@@ -198,16 +202,16 @@ class Recording:
     def hessian(self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False) -> Any:
         """The matrix of second derivatives of a scalar function; see `tapegrad.hessian`."""
         if sparse:
-            gradient = None if on_tape(args) else self._gradient(args, argnums)
+            gradient = None if functions.on_tape(args) else self._gradient(args, argnums)
             return self._sparse(gradient, args, argnums, symmetric=True)
-        if on_tape(args):
+        if functions.on_tape(args):
             return functions.jacobian(functions.gradient_of(self.f, argnums), args, argnums, False)
         plan = self._plan(argnums)
         return self._gradient(args, argnums).replay(self.check(args), 1, None, self._dense, plan, False)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
-        if on_tape((primals, tangents)):
+        if functions.on_tape((primals, tangents)):
             return functions.hvp(self.f, primals, tangents, argnums)
         chosen, own = functions.chosen_tangents(primals, tangents, argnums)
         along = self._tangents(argument_numbers(chosen), own)
@@ -216,7 +220,7 @@ class Recording:
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
-        if on_tape(args):
+        if functions.on_tape(args):
             done = functions.evaluate(functions.gradient_of(self.f, argnums), args, argument_numbers(argnums))
             return lambda v: functions.pushed(done, args, functions.spread(args, argnums, v))
         _, program, values = self._kept(self._gradient(args, argnums), self.check(args))
@@ -230,7 +234,7 @@ class Recording:
     def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:
         """The recording of the gradient: a program of its own, whose values are derivatives."""
         self._plan(argnums)
-        key = argnums if isinstance(argnums, int) else tuple(argnums)
+        key = _hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
             self._gradients[key] = Branches(functions.gradient_of(self.f, argnums), self.spec, leaves, None)
@@ -243,7 +247,7 @@ class Recording:
 
         It is that of the branch replayed last, or of the branch taken at the arguments, where some are given.
         """
-        if hessian and not args and argnums not in self._gradients:
+        if hessian and not args and _hashable(argnums) not in self._gradients:
             raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
         branches = self._gradient(args, argnums) if hessian else self._branches
         if args:
@@ -257,6 +261,7 @@ class Recording:
             raise UnsupportedError("a sparse matrix is no Value: inside a recorded function, ask for a dense one")
 
         def read(program: Program) -> Any:
+            program.check_numbers()
             return self._compress(program, argnums, symmetric).evaluate()
 
         return branches.replay(self.check(args), 1, None, read)
@@ -265,9 +270,11 @@ class Recording:
         # Integers among the inputs may be indices, which the pattern depends on.
         whole = [w for w in range(len(self._inputs)) if w not in program.floats]
         indices = program.values[program.places_of(whole)].tobytes()
-        key = (id(program), argnums if isinstance(argnums, int) else tuple(argnums), symmetric, indices)
+        key = (id(program), _hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:
+            while len(self._compressed) >= MAX_PATTERNS:
+                del self._compressed[next(iter(self._compressed))]
             known = self._compressed[key] = program, analyse(program, self._plan(argnums).chosen, symmetric)
         return known[1]
 
@@ -285,7 +292,11 @@ class Recording:
 
     def _kept(self, branches: Branches, leaves: Sequence[Any]) -> tuple[Any, Program, np.ndarray]:
         """A replay whose numbers stay, whatever is replayed later."""
-        return branches.replay(leaves, 1, None, lambda p: (p.result(), p, p.values.copy()))
+        def read(program: Program) -> tuple[Any, Program, np.ndarray]:
+            program.check_numbers()
+            return program.result(), program, program.values.copy()
+
+        return branches.replay(leaves, 1, None, read)
 
     def _tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Tangents of the arguments numbered, by input."""
@@ -300,7 +311,7 @@ class Recording:
             for i, t in zip(at, given, strict=True):
                 leaf = self.spec.leaves[i]
                 if t is not None and isinstance(leaf, Input) and leaf.dtype.kind == "f":
-                    found[self._inputs.index(i)] = np.asarray(t, self._branches.dtype)
+                    found[self._inputs.index(i)] = functions.real_numbers(t, self._branches.dtype, "a tangent")
                 elif t is not None and np.any(t):
                     raise IntegerInputError(f"argument {n} holds integers: their tangent can only be zero, or None")
         return found
@@ -321,7 +332,8 @@ class Recording:
         if isinstance(argnums, int) and nodes[numbers[0]] is pytree.LEAF and wanted:
             leaf = self._owner.index(numbers[0])
             single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
-        plan = _Plan(numbers, not isinstance(argnums, int), single, None if wanted == everything else wanted, wanted)
+        chosen = tuple(sorted(wanted, key=lambda w: numbers.index(self._owner[self._inputs[w]])))
+        plan = _Plan(numbers, not isinstance(argnums, int), single, None if wanted == everything else wanted, chosen)
         if isinstance(argnums, int):
             self._plans[argnums] = plan
         return plan
@@ -348,48 +360,15 @@ class Recording:
         return tuple(own) if plan.several else own[0]
 
 
-class Unrecorded(Recording):
-    """What a recording does where it is called on a tape, without being one: every answer is written there."""
-
-    def __init__(self, f: Callable[..., Any]) -> None:
-        self.f = f
+def _hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
+    return argnums if isinstance(argnums, int) else tuple(argnums)
 
 
 def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) -> Any:
+    program.check_numbers()
     found = program.push(values, along)
     shown = [
         np.zeros(o.shape, values.dtype)[()] if t is None else float(t) if not o.shape else t
         for t, o in zip(found, program.outputs, strict=True)
     ]
     return pytree.unflatten(program.structure, shown)
-
-
-def on_tape(args: Any) -> bool:
-    """Whether a derivative is to be written on a tape: arguments are Values, or a function is being recorded."""
-    if recording_tape() is not None:
-        return True
-    if all(x.__class__ is float or (x.__class__ is np.ndarray and x.dtype != object) for x in args):
-        # What most calls are, told without taking the arguments apart.
-        return False
-    return functions.holds_values(pytree.flatten(args)[0])
-
-
-def record(f: Callable[..., Any], *examples: Any) -> Recording:
-    """Record a function at example arguments.
-
-    Args:
-        f: a function of numbers, arrays, or nested tuples, lists, dicts and dataclasses of them, written in NumPy or
-            with Python operators. Arrays that it takes from around it become constants of the recording; `stats` lists
-            them.
-        examples: arguments to record at. Floats and arrays may change between replays; integers, booleans, strings and
-            other objects are part of the recording.
-
-    Raises DTypeError, StructureError.
-
-    >>> import numpy as np
-    >>> r = record(lambda x: np.sum(np.sin(x) * x), np.ones(3))
-    >>> r.value_and_grad(np.zeros(3))
-    (0.0, array([0., 0., 0.]))
-    """
-    spec, leaves = spec_of(examples)
-    return Recording(f, spec, leaves, None)

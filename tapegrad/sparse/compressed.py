@@ -39,6 +39,9 @@ class Sparsity:
     """
 
     def __init__(self, pattern: Any, mode: str, colors: np.ndarray, count: int) -> None:
+        for own in (pattern.data, pattern.indices, pattern.indptr, colors):
+            # What evaluations rest on, for all to see.
+            own.flags.writeable = False
         self.pattern = pattern
         self.mode = mode
         self.colors = colors

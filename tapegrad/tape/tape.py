@@ -68,7 +68,7 @@ class Tape:
         "__weakref__", "active", "activated", "_buffer", "_collect_at", "_data", "edits", "flushed",
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "grads", "kinds", "labels", "length", "limit", "owner", "page", "push",
-        "recording", "side", "side_length", "slots", "top", "values", "calls", "derived",
+        "recording", "side", "side_length", "slots", "top", "values", "calls", "derived", "arrays",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -102,10 +102,11 @@ class Tape:
         self.evaluated = self.activated = 0
         self._collect_at = COLLECT_AT
         self.needs, self.needs_new = set[int](), set[int]()
-        # Python functions that instructions call: kept alive here.
-        self.calls: list[Any] = []
+        self.calls: list[Any] = []  # Python functions that instructions call, kept alive
         # Whether derivatives were written on it, which leaves much to simplify.
         self.derived = False
+        # Captured arrays, by a digest of what is in them.
+        self.arrays: dict[Any, int] = {}
         # A constant stands on the tape once. Zero has two signs that compare equal, so it is looked up by its sign.
         self.constants: dict[float, int] = {}
         self.zeros: dict[float, int] = {}

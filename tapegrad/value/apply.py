@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -46,7 +47,16 @@ def as_value(x: Any, tape: Tape, what: str) -> Value:
         )
     if array.ndim == 0:
         return _constant(tape, float(array))
-    return leaf(tape, array)
+    if not tape.recording:
+        return leaf(tape, array)
+    # In a loop the same array is captured again and again: a recording holds it once.
+    key = array.shape, array.dtype.str, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
+    slot = tape.arrays.get(key)
+    if slot is None:
+        made = leaf(tape, array)
+        tape.arrays[key] = made._slot
+        return made
+    return handle(tape, slot, flags(dense(array.shape)) if array.dtype.kind == "b" else dense(array.shape))
 
 
 def _constant(tape: Tape, number: float) -> Value:

@@ -1,0 +1,37 @@
+"""Making recordings, and doing without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tapegrad.arguments import spec_of
+from tapegrad.recording.recording import Recording
+
+
+class Unrecorded(Recording):
+    """What a recording does where it is called on a tape, without being one: every answer is written there."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.f = f
+
+
+def record(f: Callable[..., Any], *examples: Any) -> Recording:
+    """Record a function at example arguments.
+
+    Args:
+        f: a function of numbers, arrays, or nested tuples, lists, dicts and dataclasses of them, written in NumPy or
+            with Python operators. Arrays that it takes from around it become constants of the recording; `stats` lists
+            them.
+        examples: arguments to record at. Floats and arrays may change between replays; integers, booleans, strings and
+            other objects are part of the recording.
+
+    Raises DTypeError, StructureError.
+
+    >>> import numpy as np
+    >>> r = record(lambda x: np.sum(np.sin(x) * x), np.ones(3))
+    >>> r.value_and_grad(np.zeros(3))
+    (0.0, array([0., 0., 0.]))
+    """
+    spec, leaves = spec_of(examples)
+    return Recording(f, spec, leaves, None)
