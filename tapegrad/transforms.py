@@ -254,6 +254,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     >>> jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 10.0))
     (6.0, 23.0)
     """
+    functions.check_tuples(primals, tangents)
     if functions.on_tape((primals, tangents)):
         return functions.jvp(f, primals, tangents)
     return record(f, *primals).jvp(primals, tangents)
@@ -287,6 +288,7 @@ def hvp(
     >>> hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 1.0]),))
     array([ 6., 12.])
     """
+    functions.check_tuples(primals, tangents)
     if functions.on_tape((primals, tangents)):
         return functions.hvp(f, primals, tangents, argnums)
     return record(f, *primals).hvp(primals, tangents, argnums)

@@ -323,6 +323,15 @@ def test_second_derivatives_at_special_points(f, point, expected):
     np.testing.assert_allclose(H, expected, rtol=1e-12, atol=1e-15 if point[0] != 60.0 else 0.0)
 
 
+@pytest.mark.parametrize("ask", [
+    lambda x: tg.jvp(np.sum, x, x), lambda x: tg.jvp(np.sum, (x,), x), lambda x: tg.hvp(np.sum, x, (x,)),
+    lambda x: tg.record(np.sum, x).jvp(x, x), lambda x: tg.record(np.sum, x).hvp((x,), x),
+])  # fmt: skip
+def test_primals_and_tangents_come_in_tuples(ask):
+    with pytest.raises(tg.errors.StructureError, match=r"tuple.*write \(x,\)"):
+        ask(np.ones(3))
+
+
 # Precision
 
 

@@ -324,6 +324,15 @@ def gradient_of(f: Callable[..., Any], argnums: int | Sequence[int]) -> Callable
     return gradient
 
 
+def check_tuples(primals: Any, tangents: Any) -> None:
+    """Raise StructureError unless primals and tangents come in tuples or lists, one for each argument."""
+    for x, what in ((primals, "primals"), (tangents, "tangents")):
+        if not isinstance(x, tuple | list):
+            raise StructureError(
+                f"{what} must be a tuple with one entry for each argument, not {type(x).__name__}: write (x,) for one"
+            )
+
+
 def differentiable(primals: Sequence[Any]) -> int | tuple[int, ...]:
     """The arguments that hold nothing but floats: 0 where there is only one argument."""
     if len(primals) == 1:

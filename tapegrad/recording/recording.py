@@ -136,6 +136,7 @@ class Recording:
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
         """The value, and its derivative along tangents of the arguments; see `tapegrad.jvp`."""
+        functions.check_tuples(primals, tangents)
         if functions.on_tape((primals, tangents)):
             return functions.jvp(self.f, primals, tangents)
         along = self._tangents(tuple(range(len(primals))), tangents)
@@ -211,6 +212,7 @@ class Recording:
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
+        functions.check_tuples(primals, tangents)
         if functions.on_tape((primals, tangents)):
             return functions.hvp(self.f, primals, tangents, argnums)
         chosen, own = functions.chosen_tangents(primals, tangents, argnums)
