@@ -7,6 +7,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tapegrad.errors import ShapeError
 
 
@@ -23,6 +25,13 @@ class Layout(NamedTuple):
     @property
     def dense(self) -> bool:
         return self.strides == dense_strides(self.shape) or is_dense(self.shape, self.strides)
+
+    def offsets(self) -> np.ndarray:
+        """The offset of each element from the first, in row-major order."""
+        found = np.zeros(self.shape, np.int64)
+        for axis, (n, s) in enumerate(zip(self.shape, self.strides, strict=True)):
+            found += (np.arange(n) * s).reshape([-1 if i == axis else 1 for i in range(len(self.shape))])
+        return found.reshape(-1)
 
     def reach(self) -> tuple[int, int]:
         """The offsets, from the first element, of the lowest element and past the highest."""

@@ -214,6 +214,17 @@ def test_more_directions_than_lanes(rng):
     np.testing.assert_allclose(r.jacfwd(x), expected, rtol=1e-13)
 
 
+def test_elementwise_gradients_of_recordings(rng):
+    r = tg.record(lambda x, y: np.sin(x) * y, np.ones((2, 3)), 2.0)
+    x = rng.normal(size=(2, 3))
+    np.testing.assert_allclose(r.elementwise_grad(x, 3.0), 3.0 * np.cos(x), rtol=1e-14)
+    gx, gy = r.elementwise_grad(x, 3.0, argnums=(0, -1))
+    np.testing.assert_allclose(gx, 3.0 * np.cos(x), rtol=1e-14)
+    assert gy == pytest.approx(np.sum(np.sin(x)))
+    second = tg.grad(lambda x: np.sum(r.elementwise_grad(x, 3.0)))(x)
+    np.testing.assert_allclose(second, -3.0 * np.sin(x), rtol=1e-14)
+
+
 # Groups of runs
 
 

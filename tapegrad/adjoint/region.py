@@ -11,7 +11,7 @@ import numpy as np
 
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.layout import Layout, dense, dense_strides
-from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, Structured, passive_rows
+from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
 from tapegrad.ops.record import ACTIVE, ARITY, LENGTH, OPERAND_SIZE, OPERANDS, SLOT
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
@@ -136,14 +136,9 @@ class Region:
     def _run(self, i: int) -> Instruction:
         op, _, k, _ = (int(x) for x in self.code[i])
         row: Any = TABLE[op - RUN]
-        arity = int(self.side[k + ARITY])
-        p = k + OPERANDS + OPERAND_SIZE * arity
-        params = [int(x) for x in self.side[p : k + int(self.side[k + LENGTH])]]
-        if isinstance(row, Elementwise):
-            layouts, shape = elementwise_views(params, arity)
-        else:
-            layouts, shape = structured_views(row, params, "a second derivative through")
-        found = [self._wide[k + OPERANDS + OPERAND_SIZE * j] for j in range(arity)]
+        params = parameters(self.side, k)
+        layouts, shape = views_of(row, params, "a second derivative through")
+        found = [self._wide[k + OPERANDS + OPERAND_SIZE * j] for j in range(len(layouts))]
         operands = [self._operand(f, layout) for f, layout in zip(found, layouts, strict=True)]
         return Instruction(row, operands, handle(self.tape, self._outs[i], dense(shape)), params)
 
@@ -166,16 +161,22 @@ def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     return code, side
 
 
-def elementwise_views(params: Sequence[int], arity: int) -> tuple[list[Layout], tuple[int, ...]]:
-    """The operands of an elementwise run as layouts, and its shape."""
-    ndim = params[0]
-    shape = tuple(params[1 : 1 + ndim])
-    steps = [params[2 + ndim + j * (1 + ndim) : 2 + ndim + j * (1 + ndim) + ndim] for j in range(arity)]
-    return [Layout(shape, tuple(s)) for s in steps], shape
+def parameters(side: np.ndarray, k: int) -> list[int]:
+    """What the record at k says besides its operands."""
+    start = k + OPERANDS + OPERAND_SIZE * int(side[k + ARITY])
+    return [int(x) for x in side[start : k + int(side[k + LENGTH])]]
 
 
-def structured_views(row: Structured, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:
-    """The operands of a structured instruction as layouts, and its shape. Raises UnsupportedError without the rule."""
+def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:
+    """The operands of an instruction over many elements as layouts, and the shape of its result.
+
+    Raises UnsupportedError for a structured one without the rule.
+    """
+    if isinstance(row, Elementwise):
+        ndim = params[0]
+        shape = tuple(params[1 : 1 + ndim])
+        starts = [2 + ndim + j * (1 + ndim) for j in range(row.arity)]
+        return [Layout(shape, tuple(params[at : at + ndim])) for at in starts], shape
     if row.views is None:
         raise UnsupportedError(f"{what} {row.name} needs its rules `views`, `pullback` and `pushforward`")
     views, shape = row.views(params)

@@ -42,7 +42,6 @@ class Rules:
         """The derivative of the result along tangents: here from as many pulls as the result has elements."""
         return _push_by_pulls(self, args, result, tangents)
 
-
     def certificate(self, args: tuple[Any, ...]) -> Any:
         """The certificate of the function, where it can be looked into; None where it cannot."""
         return None
@@ -139,13 +138,15 @@ class PythonCall:
         """The tangent of the result, by the rule."""
         with recording_on(None):
             pushed = self.rules.push(self._arguments(operands), self._nested(result), self._tangents(tangents))
+        return np.concatenate([np.zeros(0), *[np.reshape(t, -1) for t in self._result_leaves(pushed)]])
+
+    def _result_leaves(self, pushed: Any) -> list[Any]:
+        """A tangent of the result, leaf by leaf, with zeros in place of None."""
+        shapes = self.result_shapes or []
         leaves = functions.matching(
-            pushed, self.result_structure, self.result_shapes or [], f"tangent by {self.rules.name}", "result"
+            pushed, self.result_structure, shapes, f"tangent by {self.rules.name}", "result"
         )
-        return np.concatenate([np.zeros(0), *[
-            np.zeros(int(np.prod(s))) if t is None else np.reshape(t, -1)
-            for t, s in zip(leaves, self.result_shapes or [], strict=True)
-        ]])  # fmt: skip
+        return [np.zeros(s) if t is None else t for t, s in zip(leaves, shapes, strict=True)]
 
     def _tangents(self, tangents: Sequence[Any]) -> tuple[Any, ...]:
         leaves: list[Any] = [None] * len(self.leaves)
@@ -181,14 +182,8 @@ class PythonCall:
         args = self._arguments(self._shaped([x.value for x in instruction.operands]))
         along = self._tangents(self._shaped(tangents))
         pushed = self.rules.push(args, self._nested(instruction.result), along)
-        leaves = functions.matching(
-            pushed, self.result_structure, self.result_shapes or [], f"tangent by {self.rules.name}", "result"
-        )
         tape = instruction.result._tape
-        parts = [
-            as_value(np.zeros(s) if t is None else t, tape, "a tangent").reshape(-1)
-            for t, s in zip(leaves, self.result_shapes or [], strict=True)
-        ]
+        parts = [as_value(t, tape, "a tangent").reshape(-1) for t in self._result_leaves(pushed)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

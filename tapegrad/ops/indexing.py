@@ -25,39 +25,56 @@ def position(v, slot, size):
     return j + size if j < 0 else j
 
 
-def gather_forward(side, k, v):
-    x, index, out, outer, size, inner, n = gather_layout(side, k)
+def in_range(side, k, v):
+    # Whether all indices are whole numbers within the axis.
+    _, index, _, _, size, _, n = gather_layout(side, k)
+    good = True
     for j in range(n):
-        if position(v, index + j, size) < 0:
-            return False
+        good &= position(v, index + j, size) >= 0
+    return good
+
+
+def pick(side, k, v, d, wide, narrow, keep):
+    # Elements of the array from `wide` on, (outer, size, inner), go where the indices have them in that from `narrow`
+    # on, (outer, n, inner): in place of what is there, or added to it.
+    _, index, _, outer, size, inner, n = gather_layout(side, k)
     for i in range(outer):
         for j in range(n):
-            a, o = x + (i * size + position(v, index + j, size)) * inner, out + (i * n + j) * inner
-            for m in range(inner):
-                v[o + m] = v[a + m]
+            p = position(v, index + j, size)
+            a, o = wide + (i * size + p) * inner, narrow + (i * n + j) * inner
+            if p >= 0:
+                for m in range(inner):
+                    d[o + m] = d[o + m] + d[a + m] if keep else d[a + m]
+
+
+def spread(side, k, v, d, wide, narrow):
+    # The transpose: elements from `narrow` on are added to those from `wide` on that the indices name.
+    _, index, _, outer, size, inner, n = gather_layout(side, k)
+    for i in range(outer):
+        for j in range(n):
+            p = position(v, index + j, size)
+            a, o = wide + (i * size + p) * inner, narrow + (i * n + j) * inner
+            if p >= 0:
+                for m in range(inner):
+                    d[a + m] += d[o + m]
+
+
+def gather_forward(side, k, v):
+    x, _, out, _, _, _, _ = gather_layout(side, k)
+    if not in_range(side, k, v):
+        return False
+    pick(side, k, v, v, x, out, False)
     return True
 
 
 def gather_reverse(side, k, v, g):
-    x, index, out, outer, size, inner, n = gather_layout(side, k)
-    for i in range(outer):
-        for j in range(n):
-            p = position(v, index + j, size)
-            a, o = x + (i * size + p) * inner, out + (i * n + j) * inner
-            if p >= 0:
-                for m in range(inner):
-                    g[a + m] += g[o + m]
+    x, _, out, _, _, _, _ = gather_layout(side, k)
+    spread(side, k, v, g, x, out)
 
 
 def gather_tangent(side, k, v, t):
-    x, index, out, outer, size, inner, n = gather_layout(side, k)
-    for i in range(outer):
-        for j in range(n):
-            p = position(v, index + j, size)
-            a, o = x + (i * size + p) * inner, out + (i * n + j) * inner
-            if p >= 0:
-                for m in range(inner):
-                    t[o + m] = t[a + m]
+    x, _, out, _, _, _, _ = gather_layout(side, k)
+    pick(side, k, v, t, x, out, False)
 
 
 def joined(side, k, j):
@@ -98,44 +115,28 @@ def concatenate_tangent(side, k, v, t):
     concatenate_forward(side, k, t)
 
 
-def scatter_forward(side, k, v):
+def scatter_zeroed(side, k, v, d):
     # x is (outer, n, inner), the indices are n numbers on the tape, the output is (outer, size, inner).
-    x, index, out, outer, size, inner, n = gather_layout(side, k)
-    for j in range(n):
-        if position(v, index + j, size) < 0:
-            return False
-    for i in range(out, out + outer * size * inner):
-        v[i] = 0.0
-    for i in range(outer):
-        for j in range(n):
-            a, o = x + (i * n + j) * inner, out + (i * size + position(v, index + j, size)) * inner
-            for m in range(inner):
-                v[o + m] += v[a + m]
+    x, _, out, _, _, _, _ = gather_layout(side, k)
+    for i in range(out, out + side[k + COUNT]):
+        d[i] = 0.0
+    spread(side, k, v, d, out, x)
+
+
+def scatter_forward(side, k, v):
+    if not in_range(side, k, v):
+        return False
+    scatter_zeroed(side, k, v, v)
     return True
 
 
 def scatter_reverse(side, k, v, g):
-    x, index, out, outer, size, inner, n = gather_layout(side, k)
-    for i in range(outer):
-        for j in range(n):
-            p = position(v, index + j, size)
-            a, o = x + (i * n + j) * inner, out + (i * size + p) * inner
-            if p >= 0:
-                for m in range(inner):
-                    g[a + m] += g[o + m]
+    x, _, out, _, _, _, _ = gather_layout(side, k)
+    pick(side, k, v, g, out, x, True)
 
 
 def scatter_tangent(side, k, v, t):
-    x, index, out, outer, size, inner, n = gather_layout(side, k)
-    for i in range(out, out + outer * size * inner):
-        t[i] = 0.0
-    for i in range(outer):
-        for j in range(n):
-            p = position(v, index + j, size)
-            a, o = x + (i * n + j) * inner, out + (i * size + p) * inner
-            if p >= 0:
-                for m in range(inner):
-                    t[o + m] += t[a + m]
+    scatter_zeroed(side, k, v, t)
 
 
 # The parameters of `assemble`, after the size of its output: for each operand its number of axes (one at least), the

@@ -135,8 +135,7 @@ class Branches:
 
     def _sweep(self, program: Program, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None) -> int:
         """One compiled call. Returns the instruction that failed, or -1."""
-        for window, i in program.feeds:
-            window[...] = leaves[i]
+        program.fill(leaves)
         if steps & 2 and program.seed is None:
             program.prepare()
             program.seed = program.scalar_output(steps & 4 != 0)

@@ -191,13 +191,19 @@ class Program:
         """What a sweep takes to compute the gradient with respect to these inputs alone."""
         known = self._sides.get(windows)
         if known is None:
-            side, active = self.side.copy(), np.zeros(len(self.values), np.uint8)
-            for window in windows:
-                start, n = self.spans[window]
-                active[start : start + n] = 1
-            activate(self.code, side, active, passive_rows(), 0, len(self.code))
+            _, side = self.flow(self.code, self.places_of(windows), passive_rows())
             known = self._sides[windows] = (self.code, side, *self.arguments[2:])
         return known
+
+    def flow(self, code: np.ndarray, sources: np.ndarray, passive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where something that stands at some places can reach, through all but the passive operations.
+
+        Returns a mark for each place of the arena, and a side array that flags the operands on the way.
+        """
+        side, active = self.side.copy(), np.zeros(len(self.values), np.uint8)
+        active[sources] = 1
+        activate(code, side, active, passive, 0, len(code))
+        return active, side
 
     # Products with the Jacobian. `values` may be a copy of the arena, kept from an earlier replay.
 
@@ -248,10 +254,8 @@ class Program:
 
     def part(self, sources: np.ndarray, rows: np.ndarray, seeds: np.ndarray, back: bool) -> Part:
         """Of some instructions those that one lane takes: which lead from its seeds forward, or to sources back."""
-        code, side = self.code[rows], self.side.copy()
-        active = np.zeros(len(self.values), np.uint8)
-        active[sources if back else seeds] = 1
-        activate(code, side, active, passive_rows(), 0, len(code))
+        code = self.code[rows]
+        active, side = self.flow(code, sources if back else seeds, passive_rows())
         if back:
             mark, found = np.zeros(len(self.values), np.uint8), np.empty(len(code), np.int64)
             mark[seeds] = 1
@@ -273,7 +277,6 @@ class Program:
         holds the lock. It is contiguous, or for a wide program its transpose is.
         """
         shape = (count, len(self.values)) if self.wide else (len(self.values), count)
-        whole = [Part(*self.arguments_for(windows)[:2])] * (count if self.wide else 1)
         # Tangents are written, not accumulated: the next time, only those of inputs are left. But another part does
         # not write all that this one may have left.
         if self._lanes.shape != shape or self._swept[0] != back or self._swept[1] is not parts:
@@ -286,7 +289,8 @@ class Program:
         self.prepare(REVERSE)
         if not back:
             self.prepare(TANGENT)
-        for i, (code, side) in enumerate(parts or whole):
+        swept = parts or [Part(*self.arguments_for(windows)[:2])] * (count if self.wide else 1)
+        for i, (code, side) in enumerate(swept):
             if not self.wide:
                 self._sweeps.lanes(code, side, self.values, d, back=back)
             elif back:

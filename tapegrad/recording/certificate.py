@@ -12,7 +12,6 @@ from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
 from tapegrad.program import Program
 from tapegrad.sparse.links import places, wide
 from tapegrad.sweeps import callbacks
-from tapegrad.sweeps.analysis import activate
 from tapegrad.sweeps.marks import EXTERNAL
 
 
@@ -85,10 +84,7 @@ def certify(program: Program) -> Certificate:
 def _smooth(program: Program) -> np.ndarray:
     jumps = passive_rows().copy()
     jumps[_DETACH] = 0
-    active = np.zeros(len(program.values), np.uint8)
-    active[program.places_of(program.floats)] = 1
-    activate(program.code, program.side.copy(), active, jumps, 0, len(program.code))
-    return active
+    return program.flow(program.code, program.places_of(program.floats), jumps)[0]
 
 
 def _is_finite(program: Program) -> bool:

@@ -153,6 +153,15 @@ class Recording:
         numbers = tuple(range(len(primals)))
         return result, lambda *tangents: _pushed(program, values, self._tangents(numbers, tangents))
 
+    def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
+        """The gradient of the sum of all that the function returns; see `tapegrad.elementwise_grad`."""
+        numbers = functions.checked(argument_numbers(argnums), len(args))
+        result, pullback = self.vjp(*args)
+        leaves, structure = pytree.flatten(result)
+        ones = [np.ones(np.shape(y), getattr(y, "dtype", float))[()] for y in leaves]
+        grads = pullback(pytree.unflatten(structure, ones))
+        return grads[numbers[0]] if isinstance(argnums, int) else tuple(grads[n] for n in numbers)
+
     # Jacobians
 
     def jacobian(self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False) -> Any:

@@ -71,7 +71,8 @@ class Sparsity:
             s=size or max(0.2, (250.0 / max(m, n, 1)) ** 2), linewidths=0, vmin=0, vmax=max(self.count - 1, 1),
         )  # fmt: skip
         ax.set(xlim=(-0.5, n - 0.5), ylim=(m - 0.5, -0.5), xlabel="input", ylabel="output")
-        ax.set_title(f"{entries.nnz:,} entries, {self.count} colours ({self.mode})")
+        colors = "one colour" if self.count == 1 else f"{self.count} colours"
+        ax.set_title(f"{entries.nnz:,} entries, {colors} ({self.mode})")
         ax.set_aspect("equal" if 0.2 < m / max(n, 1) < 5 else "auto")
         return ax
 

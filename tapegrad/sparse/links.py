@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.region import elementwise_views, plain, structured_views
+from tapegrad.adjoint.region import parameters, plain, views_of
 from tapegrad.layout import Layout
 from tapegrad.ops import RUN, TABLE, Elementwise, Structured
-from tapegrad.ops.record import ARITY, COUNT, LENGTH, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import ARITY, COUNT, OPERAND_SIZE, OPERANDS, OUT, SLOT
 from tapegrad.program import Program
-from tapegrad.sweeps.analysis import activate
 from tapegrad.tape import Tape, recording_on
 from tapegrad.value import Value
 
@@ -31,36 +30,25 @@ class Wide(NamedTuple):
 def wide(side: np.ndarray, op: int, k: int) -> Wide:
     """The instruction whose record stands at k."""
     row: Any = TABLE[op % RUN]
-    arity = int(side[k + ARITY])
-    p = k + OPERANDS + OPERAND_SIZE * arity
-    params = [int(x) for x in side[p : k + int(side[k + LENGTH])]]
-    if isinstance(row, Elementwise):
-        layouts, _ = elementwise_views(params, arity)
-    elif row.views is None:
+    params = parameters(side, k)
+    spans = [side[k + OPERANDS + OPERAND_SIZE * j :][:OPERAND_SIZE].tolist() for j in range(int(side[k + ARITY]))]
+    if isinstance(row, Structured) and row.views is None:
         # All that is known of an operand are the slots that it reaches.
-        spans = [side[k + OPERANDS + OPERAND_SIZE * j :][:OPERAND_SIZE].tolist() for j in range(arity)]
-        return Wide(row, params, [(s + low, Layout((high - low,), (1,))) for s, low, high, _ in spans],
-                    int(side[k + OUT]), int(side[k + COUNT]))  # fmt: skip
+        operands = [(slot + low, Layout((high - low,), (1,))) for slot, low, high, _ in spans]
     else:
-        layouts, _ = structured_views(row, params, "the pattern of")
-    slots = [int(side[k + OPERANDS + OPERAND_SIZE * j + SLOT]) for j in range(arity)]
-    return Wide(row, params, list(zip(slots, layouts, strict=True)), int(side[k + OUT]), int(side[k + COUNT]))
+        layouts, _ = views_of(row, params, "the pattern of")
+        operands = [(span[SLOT], layout) for span, layout in zip(spans, layouts, strict=True)]
+    return Wide(row, params, operands, int(side[k + OUT]), int(side[k + COUNT]))
 
 
 def places(slot: int, layout: Layout) -> np.ndarray:
     """Where the elements of a view stand, in row-major order."""
-    found = np.full(layout.shape, slot, np.int64)
-    for axis, (n, s) in enumerate(zip(layout.shape, layout.strides, strict=True)):
-        found += (np.arange(n) * s).reshape([-1 if i == axis else 1 for i in range(len(layout.shape))])
-    return found.reshape(-1)
+    return slot + layout.offsets()
 
 
 def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
     """For each place of the arena, 1 if what stands there can change with inputs, be it in jumps."""
-    active = np.zeros(len(program.values), np.uint8)
-    active[program.places_of(windows)] = 1
-    activate(program.code, program.side.copy(), active, np.zeros(len(TABLE), np.uint8), 0, len(program.code))
-    return active
+    return program.flow(program.code, program.places_of(windows), np.zeros(len(TABLE), np.uint8))[0]
 
 
 def links(

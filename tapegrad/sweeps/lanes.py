@@ -112,13 +112,30 @@ def structured_lanes(op, side, k, v, d, h, back):
             h[s] = 0.0
 
 
+def run_lanes(op, side, k, v, d, h, back):
+    if side[k + KIND] == STRUCTURED:
+        structured_lanes(op, side, k, v, d, h, back)
+        return
+    n, out, arity = side[k + COUNT], side[k + OUT], side[k + ARITY]
+    scratch = v.shape[0] - SCRATCH
+    for start in range(0, n, BLOCK):
+        m = min(BLOCK, n - start)
+        run_partials(op, side, k, start, m, v, h)
+        if not back:
+            d[out + start : out + start + m, :] = 0.0
+        for j in range(arity):
+            if side[k + OPERANDS + OPERAND_SIZE * j + ACTIVE]:
+                p = h[scratch + j * BLOCK : scratch + j * BLOCK + m]
+                exchange_lanes(side, k, j, start, m, p, out + start, back, d)
+
+
 def reverse_lanes(code, side, v, g, h):
     for i in range(code.shape[0] - 1, -1, -1):
         op, o, a, b = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
         if op in (LEAF, EXPECT):
             continue
         if op >= RUN:
-            reverse_run_lanes(np.int64(op) - RUN, side, a, v, g, h)
+            run_lanes(np.int64(op) - RUN, side, a, v, g, h, True)
             continue
         px, py = 0.0, 0.0
         if SWITCH("partials"):
@@ -129,28 +146,13 @@ def reverse_lanes(code, side, v, g, h):
         add_lanes(g, b, g, o, py)
 
 
-def reverse_run_lanes(op, side, k, v, g, h):
-    if side[k + KIND] == STRUCTURED:
-        structured_lanes(op, side, k, v, g, h, True)
-        return
-    n, out, arity = side[k + COUNT], side[k + OUT], side[k + ARITY]
-    scratch = v.shape[0] - SCRATCH
-    for start in range(0, n, BLOCK):
-        m = min(BLOCK, n - start)
-        run_partials(op, side, k, start, m, v, h)
-        for j in range(arity):
-            if side[k + OPERANDS + OPERAND_SIZE * j + ACTIVE]:
-                p = h[scratch + j * BLOCK : scratch + j * BLOCK + m]
-                exchange_lanes(side, k, j, start, m, p, out + start, True, g)
-
-
 def tangent_lanes(code, side, v, t, h):
     for i in range(code.shape[0]):
         op, o, a, b = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
         if op in (LEAF, EXPECT):
             continue
         if op >= RUN:
-            tangent_run_lanes(np.int64(op) - RUN, side, a, v, t, h)
+            run_lanes(np.int64(op) - RUN, side, a, v, t, h, False)
             continue
         px, py = 0.0, 0.0
         if SWITCH("partials"):
@@ -160,19 +162,3 @@ def tangent_lanes(code, side, v, t, h):
         t[o, :] = 0.0
         add_lanes(t, o, t, a, px)
         add_lanes(t, o, t, b, py)
-
-
-def tangent_run_lanes(op, side, k, v, t, h):
-    if side[k + KIND] == STRUCTURED:
-        structured_lanes(op, side, k, v, t, h, False)
-        return
-    n, out, arity = side[k + COUNT], side[k + OUT], side[k + ARITY]
-    scratch = v.shape[0] - SCRATCH
-    for start in range(0, n, BLOCK):
-        m = min(BLOCK, n - start)
-        run_partials(op, side, k, start, m, v, h)
-        t[out + start : out + start + m, :] = 0.0
-        for j in range(arity):
-            if side[k + OPERANDS + OPERAND_SIZE * j + ACTIVE]:
-                p = h[scratch + j * BLOCK : scratch + j * BLOCK + m]
-                exchange_lanes(side, k, j, start, m, p, out + start, False, t)

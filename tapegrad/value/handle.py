@@ -118,11 +118,7 @@ class Handle:
         return np.lib.stride_tricks.as_strided(arena[place:], layout.shape, strides)
 
     def _places(self) -> np.ndarray:
-        layout = self._layout_or_scalar()
-        offsets = np.zeros(layout.shape, np.int64)
-        for axis, (n, s) in enumerate(zip(layout.shape, layout.strides, strict=True)):
-            offsets += (np.arange(n) * s).reshape([-1 if i == axis else 1 for i in range(len(layout.shape))])
-        return (self._tape.locate(self._slot) + offsets).reshape(-1)
+        return self._tape.locate(self._slot) + self._layout_or_scalar().offsets()
 
     def _slots(self) -> Iterator[int]:
         layout = self._layout_or_scalar()
