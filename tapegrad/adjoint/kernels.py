@@ -1,24 +1,22 @@
 """The pass of `simplify` over the code, compiled."""
 
 import numpy as np
-from numba import njit
 
+from tapegrad.compiled import compiled
 from tapegrad.ops import RUN
 from tapegrad.ops.record import (
-    ACTIVE,
-    ARITY,
-    COUNT,
     DENSE,
-    HIGH,
-    KIND,
-    LENGTH,
-    LOW,
-    OPERAND_SIZE,
-    OPERANDS,
-    OUT,
-    SLOT,
-    STRUCTURED,
     UNIFORM,
+    is_structured,
+    mode_at,
+    operand_at,
+    operand_count,
+    operand_high,
+    operand_low,
+    place_operand,
+    record_length,
+    result_size,
+    tells_apart,
 )
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
@@ -27,33 +25,31 @@ NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy")
 ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY = range(len(NAMED))
 
 
-@njit(cache=True, nogil=True)
-def simplify(code, side, values, to, inputs, named, opaque):
-    n = code.shape[0]
-    constant = np.zeros(values.shape[0], np.uint8)
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    table = np.full(size, -1, np.int64)
-    for i in range(n):
+@compiled(
+    code="uint32[:, :]", side="int64[:]", values="real[:]", to="int64[:]", inputs="int64", named="int64[:]",
+    opaque="uint8[:]", constant="uint8[:]", table="int64[:]",
+)  # fmt: skip
+def simplify(code, side, values, to, inputs, named, opaque, constant, table):
+    # `constant` comes as 0, one for each slot; `table` as -1, twice as many as there are instructions, a power of two.
+    for i in range(code.shape[0]):
         op, out = code[i, 0], np.int64(code[i, 1])
         if op == LEAF:
             if i >= inputs:
                 for s in range(out, out + np.int64(code[i, 3])):
                     constant[s] = 1
         elif op < RUN:
-            code[i, 2], code[i, 3] = to[code[i, 2]], to[code[i, 3]]
+            code[i, 2], code[i, 3], code[i, 4] = to[code[i, 2]], to[code[i, 3]], to[code[i, 4]]
             if op != EXPECT:
                 _simplify_scalar(i, code, values, constant, to, named, table)
         else:
             _simplify_run(i, code, side, values, constant, to, named, opaque, table)
 
 
-@njit(cache=True, nogil=True)
 def _simplify_scalar(i, code, values, constant, to, named, table):
     op, out, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
-    if constant[a] and constant[b]:
-        code[i, 0], code[i, 2], code[i, 3] = LEAF, 0, 1
+    c = np.int64(code[i, 4])
+    if constant[a] and constant[b] and constant[c]:
+        code[i, 0], code[i, 2], code[i, 3], code[i, 4] = LEAF, 0, 1, 0
         constant[out] = 1
         return
     same = np.int64(-1)
@@ -74,49 +70,45 @@ def _simplify_scalar(i, code, values, constant, to, named, table):
         op = named[MULTIPLY]
         code[i, 0] = op
     if (op == named[ADD] or op == named[MULTIPLY]) and b < a:
+        # Sums and products that differ in the order of their operands are the same.
         a, b = b, a
-    at = _hash3(op, a, b) & (table.shape[0] - 1)
+        code[i, 2], code[i, 3], code[i, 4] = a, b, b
+        c = b
+    at = _hash4(op, a, b, c) & (table.shape[0] - 1)
     while table[at] >= 0:
         j = table[at]
         if code[j, 0] == op:
-            x, y = np.int64(code[j, 2]), np.int64(code[j, 3])
-            if (x == a and y == b) or ((op == named[ADD] or op == named[MULTIPLY]) and x == b and y == a):
+            if code[j, 2] == a and code[j, 3] == b and code[j, 4] == c:
                 to[out] = code[j, 1]
                 return
         at = (at + 1) & (table.shape[0] - 1)
     table[at] = i
 
 
-@njit(cache=True, nogil=True)
 def _is_factor(slot, values, constant):
     # A constant by which a masked product is a plain one: neither zero nor infinite.
     return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
 
 
-@njit(cache=True, nogil=True)
 def _mixed(h, x):
     h = (h ^ np.uint64(x)) * np.uint64(0x9E3779B97F4A7C15)
     return h ^ (h >> np.uint64(29))
 
 
-@njit(cache=True, nogil=True)
-def _hash3(op, a, b):
-    return np.int64(_mixed(_mixed(_mixed(np.uint64(1), op), a), b) >> np.uint64(1))
+def _hash4(op, a, b, c):
+    return np.int64(_mixed(_mixed(_mixed(_mixed(np.uint64(1), op), a), b), c) >> np.uint64(1))
 
 
-@njit(cache=True, nogil=True)
 def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
     op, out, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 1]), np.int64(code[i, 2])
-    count, arity = side[k + COUNT], side[k + ARITY]
+    count, arity = result_size(side, k), operand_count(side, k)
     all_constant = not opaque[op]
     for j in range(arity):
-        q = k + OPERANDS + OPERAND_SIZE * j
-        low, high = side[q + SLOT] + side[q + LOW], side[q + SLOT] + side[q + HIGH]
-        for s in range(low, high):
+        for s in range(operand_low(side, k, j), operand_high(side, k, j)):
             if not constant[s]:
                 all_constant = False
                 break
-        side[q + SLOT] = to[side[q + SLOT]]
+        side[place_operand(side, k, j)] = to[operand_at(side, k, j)]
     if all_constant:
         code[i, 0], code[i, 2], code[i, 3] = LEAF, 0, count
         for s in range(out, out + count):
@@ -124,7 +116,7 @@ def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
         return
     if opaque[op] or count == 0:
         return
-    same = -1 if side[k + KIND] == STRUCTURED else _same_run(op, side, k, values, constant, named)
+    same = -1 if is_structured(side, k) else _same_run(op, side, k, values, constant, named)
     if same >= 0:
         for s in range(count):
             to[out + s] = same + s
@@ -132,15 +124,14 @@ def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
     if op == named[CHAIN] and _has_factor(side, k, values, constant):
         op = named[MULTIPLY]
         code[i, 0] = op + RUN
-    length = side[k + LENGTH]
     h = np.uint64(op)
-    for d in range(length):
-        if _counts(d, arity):
+    for d in range(record_length(side, k)):
+        if tells_apart(d):
             h = _mixed(h, side[k + d])
     at = np.int64(h >> np.uint64(1)) & (table.shape[0] - 1)
     while table[at] >= 0:
         j = table[at]
-        if np.int64(code[j, 0]) == op + RUN and _equal_records(side, k, np.int64(code[j, 2]), arity):
+        if np.int64(code[j, 0]) == op + RUN and _equal_records(side, k, np.int64(code[j, 2])):
             for s in range(count):
                 to[out + s] = np.int64(code[j, 1]) + s
             return
@@ -148,35 +139,22 @@ def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
     table[at] = i
 
 
-@njit(cache=True, nogil=True)
-def _counts(d, arity):
-    # Whether number d of a record tells it from others: not where its result goes, nor whether a gradient passes.
-    if d == OUT:
-        return False
-    return not (OPERANDS <= d < OPERANDS + OPERAND_SIZE * arity and (d - OPERANDS) % OPERAND_SIZE == ACTIVE)
-
-
-@njit(cache=True, nogil=True)
-def _equal_records(side, k, j, arity):
-    if side[k + LENGTH] != side[j + LENGTH]:
+def _equal_records(side, k, j):
+    if record_length(side, k) != record_length(side, j):
         return False
     same = True
-    for d in range(side[k + LENGTH]):
-        same &= side[k + d] == side[j + d] or not _counts(d, arity)
+    for d in range(record_length(side, k)):
+        same &= side[k + d] == side[j + d] or not tells_apart(d)
     return same
 
 
-@njit(cache=True, nogil=True)
 def _has_factor(side, k, values, constant):
-    modes = k + OPERANDS + 2 * OPERAND_SIZE + 1 + side[k + OPERANDS + 2 * OPERAND_SIZE]
     for j in range(2):
-        mode = side[modes + j * (1 + side[k + OPERANDS + 2 * OPERAND_SIZE])]
-        if mode == UNIFORM and _is_factor(side[k + OPERANDS + OPERAND_SIZE * j + SLOT], values, constant):
+        if side[mode_at(side, k, j)] == UNIFORM and _is_factor(operand_at(side, k, j), values, constant):
             return True
     return False
 
 
-@njit(cache=True, nogil=True)
 def _all_equal(values, slot, count):
     same = True
     for s in range(slot + 1, slot + count):
@@ -184,28 +162,24 @@ def _all_equal(values, slot, count):
     return same
 
 
-@njit(cache=True, nogil=True)
 def _same_run(op, side, k, values, constant, named):
     """The slot from where on the operand stands that a run only repeats, or -1."""
-    arity, count = side[k + ARITY], side[k + COUNT]
-    p = k + OPERANDS + OPERAND_SIZE * arity
-    step = 1 + side[p]
-    modes = p + 1 + side[p]
-    if op == named[COPY] and side[modes] == DENSE:
-        return side[k + OPERANDS + SLOT]
+    arity, count = operand_count(side, k), result_size(side, k)
+    if op == named[COPY] and side[mode_at(side, k, 0)] == DENSE:
+        return operand_at(side, k, 0)
     if arity != 2:
         return -1
     for j in range(2):
-        q, other = k + OPERANDS + OPERAND_SIZE * j, k + OPERANDS + OPERAND_SIZE * (1 - j)
-        slot, mode = side[q + SLOT], side[modes + j * step]
-        if side[modes + (1 - j) * step] != DENSE or not constant[slot]:
+        other = 1 - j
+        slot, mode = operand_at(side, k, j), side[mode_at(side, k, j)]
+        if side[mode_at(side, k, other)] != DENSE or not constant[slot]:
             continue
         if count > 1 and mode != UNIFORM and (mode != DENSE or not _all_equal(values, slot, count)):
             continue
         if values[slot] == 1.0 and (
             op == named[MULTIPLY] or op == named[CHAIN] or (op == named[DIVIDE] and j == 1)
         ):
-            return side[other + SLOT]
+            return operand_at(side, k, other)
         if values[slot] == 0.0 and (op == named[ADD] or (op == named[SUBTRACT] and j == 1)):
-            return side[other + SLOT]
+            return operand_at(side, k, other)
     return -1

@@ -12,7 +12,7 @@ import numpy as np
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.layout import Layout, dense, dense_strides
 from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
-from tapegrad.ops.record import ACTIVE, ARITY, LENGTH, OPERAND_SIZE, OPERANDS, SLOT
+from tapegrad.ops.record import operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
 from tapegrad.value import Value, as_value, handle, view
@@ -55,7 +55,8 @@ class Region:
             if x.size:
                 place = tape.locate(x._slot)
                 self.active[place : place + x.size] = 1
-        activate(code, side, self.active, passive_rows(), 0, len(code))
+        flags = np.zeros(len(side), np.uint8)
+        activate(code, side, flags, self.active, passive_rows(), 0, len(code))
         mark = np.zeros(len(tape.values), np.uint8)
         for y in outputs:
             if y.size:
@@ -74,7 +75,7 @@ class Region:
         # Scalar instructions: the slots of their operands, and the sources of those.
         scalar = np.flatnonzero(self.code[:, 0] < RUN)
         self._scalars: list[dict[int, tuple[int, int]]] = []
-        for column in (2, 3):
+        for column in (2, 3, 4):
             slots = of(self.code[scalar, column])
             found = self._find(slots, self.active[self.code[scalar, column]] != 0)
             pairs = zip(slots.tolist(), found.tolist(), strict=True)
@@ -83,9 +84,9 @@ class Region:
         runs = self.code[self.code[:, 0] >= RUN, 2]
         self._wide: dict[int, tuple[int, int]] = {}
         if len(runs):
-            at = np.concatenate([k + OPERANDS + OPERAND_SIZE * np.arange(self.side[k + ARITY]) for k in runs.tolist()])
-            slots = of(self.side[at + SLOT])
-            found = self._find(slots, self.side[at + ACTIVE] != 0)
+            at, _ = operand_places(self.side, runs)
+            slots = of(self.side[at])
+            found = self._find(slots, flags[at] != 0)
             self._wide = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
 
     def __len__(self) -> int:
@@ -134,11 +135,12 @@ class Region:
         return Operand(handle(self.tape, slot, layout), source, offset, layout or _SCALAR)
 
     def _run(self, i: int) -> Instruction:
-        op, _, k, _ = (int(x) for x in self.code[i])
+        op, k = int(self.code[i, 0]), int(self.code[i, 2])
         row: Any = TABLE[op - RUN]
         params = parameters(self.side, k)
         layouts, shape = views_of(row, params, "a second derivative through")
-        found = [self._wide[k + OPERANDS + OPERAND_SIZE * j] for j in range(len(layouts))]
+        at, _ = operand_places(self.side, np.array([k]))
+        found = [self._wide[place] for place in at.tolist()]
         operands = [self._operand(f, layout) for f, layout in zip(found, layouts, strict=True)]
         return Instruction(row, operands, handle(self.tape, self._outs[i], dense(shape)), params)
 
@@ -156,15 +158,9 @@ def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     if not len(runs):
         return code, tape.side[:1].copy()
     first, last = int(code[runs[0], 2]), int(code[runs[-1], 2])
-    side = tape.side[first : last + int(tape.side[last + LENGTH])].copy()
+    side = tape.side[first : last + int(record_length(tape.side, last))].copy()
     code[runs, 2] -= first
     return code, side
-
-
-def parameters(side: np.ndarray, k: int) -> list[int]:
-    """What the record at k says besides its operands."""
-    start = k + OPERANDS + OPERAND_SIZE * int(side[k + ARITY])
-    return [int(x) for x in side[start : k + int(side[k + LENGTH])]]
 
 
 def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:
@@ -218,7 +214,7 @@ def times(adjoint: Any, partial: Any) -> Any:
     if values and adjoint._layout is None and partial._layout is None:
         # Scalars are most of what derivative programs of scalar code are made of.
         tape = adjoint._tape
-        return handle(tape, tape.scalar(_CHAIN.opcode, adjoint._slot, partial._slot), None)
+        return handle(tape, tape.scalar(_CHAIN.opcode, adjoint._slot, partial._slot, partial._slot), None)
     if isinstance(adjoint, int | float):
         adjoint, partial = partial, adjoint
     if isinstance(partial, int | float | np.number):

@@ -27,5 +27,9 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
     # Masked products by constants become plain ones.
     tape.needs.add(BY_NAME["multiply"].opcode)
     to = np.arange(len(tape.values))
-    kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, named, opaque)
+    constant = np.zeros(len(tape.values), np.uint8)
+    table = np.full(1 << max(4, (2 * tape.length).bit_length()), -1)
+    kernels.simplify(
+        tape.code[: tape.length], tape.side, tape.values, to, inputs, named, opaque, constant, table
+    )
     return to
