@@ -10,7 +10,7 @@ import pytest
 
 from tapegrad.sweeps import cache_folder
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
+PACKAGE = Path(__file__).resolve().parents[2] / "tapegrad"
 
 GRADIENT = """
 import tapegrad as tg
