@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import scipy.optimize
+from oracles import jax, jnp
 
 import tapegrad as tg
 from tapegrad import Value
@@ -18,12 +19,6 @@ from tapegrad.errors import (
     TapeMismatchError,
     UnsupportedError,
 )  # fmt: skip
-
-jax = pytest.importorskip("jax")
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_disable_most_optimizations", True)  # compiles faster
-jnp = jax.numpy
 
 X, V = np.array([0.3, 1.2]), np.array([1.0, 2.0])
 
