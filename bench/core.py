@@ -454,8 +454,7 @@ def starts(rounds: int) -> list[Row]:
                     skipped[found["tool"]] = found["skipped"]
                     continue
                 for state, t in times.items():
-                    # Other processes' cores are not ours to see; one is kept busy.
-                    t.setdefault(found["tool"], []).append((found[state]["process"], 1.0))
+                    t.setdefault(found["tool"], []).append((found[state]["process"], found[state]["cores"]))
         rows += [
             summary(f"{state} start to the first gradient, {kind}, whole process", "process", t, skipped=skipped)
             for state, t in times.items()

@@ -74,24 +74,25 @@ def probe(tool: str, kind: str) -> dict[str, float]:
 
 def _run(tool: str, kind: str, cache: str) -> dict[str, float] | str:
     environment = os.environ | thread_environment(1) | {"TAPEGRAD_CACHE": cache, "NUMBA_CACHE_DIR": cache}
-    start = time.perf_counter()
+    start, before = time.perf_counter(), os.times()
     done = subprocess.run(
         [sys.executable, "-m", "bench.start", tool, kind], capture_output=True, text=True, env=environment,
         cwd=Path(__file__).parents[1], check=False,
     )  # fmt: skip
-    process = time.perf_counter() - start
+    wall, after = time.perf_counter() - start, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         if "ModuleNotFoundError" in last:
             return f"skipped: {last.split(': ', 1)[1]}"
         raise RuntimeError(f"{tool}, {kind}: {last}")
-    return json.loads(done.stdout.strip().splitlines()[-1]) | {"process": process}
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"process": wall, "cores": used / wall}
 
 
 def measure(kind: str, warm_runs: int = 5, tools: Sequence[str] = TOOLS) -> list[dict[str, Any]]:
     """Each tool's cold start, then its warm ones, taken in turn; raises AssertionError if gradients differ.
 
-    "process" is the time of the whole process, from its start to its end.
+    "process" is the time of the whole process, from its start to its end, "cores" how many it kept busy.
     """
     with tempfile.TemporaryDirectory() as folder:
         cold = {tool: _run(tool, kind, f"{folder}/{tool}") for tool in tools}
