@@ -10,15 +10,27 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import functions
 from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.compiled.functions import INTERPRETED
 from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Program, Workspace
 from tapegrad.recording.certificate import Certificate, certify
+from tapegrad.recording.direct import Direct
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
 
 # Patterns of one function that are kept: of its branches, and of index arrays among its arguments.
 MAX_PATTERNS = 16
+
+
+class _Never:
+    """In place of the short way, for a program that cannot go it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __call__(self, leaves: Sequence[Any]) -> None:
+        return None
 
 
 class _Plan(NamedTuple):
@@ -48,6 +60,7 @@ class Recording:
         self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
         self._plain = plain_key(leaves) if len(leaves) == len(spec.structure.parts) else None
         self._plans: dict[int, _Plan] = {}
+        self._direct: dict[Any, tuple[Any, Any]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
@@ -105,9 +118,38 @@ class Recording:
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plan(argnums)
+        if not has_aux:
+            found = self.directly(leaves, argnums)
+            if found is not None:
+                return found
         return self._branches.replay(
             leaves, VALUES | ADJOINTS, plan.windows, self._value_and_gradient, plan, has_aux, has_aux=has_aux
         )
+
+    def directly(self, leaves: Sequence[Any], argnums: Any) -> Any:
+        """`value_and_grad` of leaves, by the short way; None where that cannot be gone."""
+        known = self._direct.get(argnums)
+        if known is None or known[0].program is not self._branches.program:
+            known = self._direct[argnums] = self._directly(argnums)
+        direct, structure = known
+        found = direct(leaves)
+        if found is None or structure is None:
+            return found
+        return found[0], pytree.unflatten(structure, found[1])
+
+    def _directly(self, argnums: Any) -> tuple[Direct | _Never, Any]:
+        plan, program = self._plan(argnums), self._branches.program
+        leaves = self.spec.leaves
+        if program.scalar is None or program.calls or INTERPRETED or not all(isinstance(x, Input) for x in leaves):
+            return _Never(program), None
+        if any(leaf.dtype != program.code.dtype for leaf in leaves) or not plan.chosen:
+            return _Never(program), None
+        parts = [self.spec.structure.parts[n] for n in plan.numbers]
+        single = not plan.several and parts[0] is pytree.LEAF
+        made = Direct(program, [leaf.scalar for leaf in leaves], plan.chosen, plan.windows, single)
+        if single:
+            return made, None
+        return made, pytree.Node(tuple, None, tuple(parts)) if plan.several else parts[0]
 
     def _value_and_gradient(
         self, program: Program, workspace: Workspace, plan: _Plan, has_aux: bool

@@ -16,7 +16,7 @@ from tapegrad.checking import Report, check_grads, check_op
 from tapegrad.checking.differences import slope
 from tapegrad.errors import CheckError, CutGradientError, IntegerInputError, OperationError, StructureError
 from tapegrad.ops import BY_NAME, BY_UFUNC, Interval, binary, structured, ternary, unary
-from tapegrad.ops.record import BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import operand_at, params_of_two, result_at
 
 X = np.array([0.4, -1.2, 2.0, 0.7])
 M = np.array([[1.0, 0.2, -0.3], [0.5, 2.0, 0.1], [-0.4, 0.3, 1.5]])
@@ -425,22 +425,22 @@ WAVES_RULES = {"pullback": waves_pullback, "pushforward": waves_pushforward}
 
 def waves(name, back=1.0, push=1.0, keep=1.0, **rules):
     def forward(side, k, v):
-        a, x, o = side[k + OPERANDS + SLOT], side[k + OPERANDS + OPERAND_SIZE + SLOT], side[k + OUT]
-        n, m = side[k + BINARY_PARAMS], side[k + BINARY_PARAMS + 1]
+        a, x, o = operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
+        n, m = side[params_of_two(k)], side[params_of_two(k) + 1]
         for i in range(n * m):
             v[o + i] = v[a + i // m] * np.sin(v[x + i])
         return True
 
     def reverse(side, k, v, g):
-        a, x, o = side[k + OPERANDS + SLOT], side[k + OPERANDS + OPERAND_SIZE + SLOT], side[k + OUT]
-        n, m = side[k + BINARY_PARAMS], side[k + BINARY_PARAMS + 1]
+        a, x, o = operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
+        n, m = side[params_of_two(k)], side[params_of_two(k) + 1]
         for i in range(n * m):
             g[a + i // m] += g[o + i] * np.sin(v[x + i])
             g[x + i] = keep * g[x + i] + back * g[o + i] * v[a + i // m] * np.cos(v[x + i])
 
     def tangent(side, k, v, t):
-        a, x, o = side[k + OPERANDS + SLOT], side[k + OPERANDS + OPERAND_SIZE + SLOT], side[k + OUT]
-        n, m = side[k + BINARY_PARAMS], side[k + BINARY_PARAMS + 1]
+        a, x, o = operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
+        n, m = side[params_of_two(k)], side[params_of_two(k) + 1]
         for i in range(n * m):
             t[o + i] = t[a + i // m] * np.sin(v[x + i]) + push * t[x + i] * v[a + i // m] * np.cos(v[x + i])
 

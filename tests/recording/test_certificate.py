@@ -65,7 +65,7 @@ def test_kinks(name):
         c = r.certificate(x)
         assert not c.differentiable and c.nearest.distance == 0.0 and operation in c.nearest.operation
         assert str(c).startswith("not differentiable") and c.nearest.operation in str(c)
-        assert 0 <= c.nearest.instruction < len(r.program.code)
+        assert 0 <= c.nearest.instruction < len(r)
     for x, distance in off:
         c = r.certificate(x)
         assert c.differentiable and str(c).startswith("differentiable")
