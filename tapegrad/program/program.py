@@ -122,7 +122,7 @@ class Program:
                 at += n
         # The inputs that are floats, by the numbers of their windows.
         self.floats = tuple(w for w, leaf in enumerate(inputs) if leaf.dtype.kind == "f")
-        only = self.outputs[0] if len(outputs) == 1 and structure is pytree.LEAF else None
+        only = self.outputs[0] if len(outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
 
     def clone(self) -> Program:

@@ -46,7 +46,7 @@ class Recording:
         self._branches = Branches(f, spec, leaves, argnums)
         self._owner = self._branches.owner
         self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
-        self._plain = plain_key(leaves) if len(leaves) == len(spec.structure.parts) else None
+        self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._plans: dict[int, _Plan] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
@@ -311,7 +311,7 @@ class Recording:
 
     def _tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Tangents of the arguments numbered, by input."""
-        nodes = self.spec.structure.parts
+        nodes = pytree.children(self.spec.structure)
         if len(tangents) != len(numbers):
             raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
         found = {}
@@ -331,7 +331,7 @@ class Recording:
         known = self._plans.get(argnums) if type(argnums) is int else None
         if known is not None:
             return known
-        nodes = self.spec.structure.parts
+        nodes = pytree.children(self.spec.structure)
         numbers = tuple(functions.checked(argument_numbers(argnums), len(nodes)))
         if check:
             self._check_floats(numbers)
@@ -340,7 +340,7 @@ class Recording:
         # As recorded, or a choice among the arguments that could be differentiated.
         everything = tuple(w for w, i in enumerate(self._inputs) if self._branches.wanted[i])
         single = None
-        if isinstance(argnums, int) and nodes[numbers[0]] is pytree.LEAF and wanted:
+        if isinstance(argnums, int) and pytree.is_leaf(nodes[numbers[0]]) and wanted:
             leaf = self._owner.index(numbers[0])
             single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
         chosen = tuple(sorted(wanted, key=lambda w: numbers.index(self._owner[self._inputs[w]])))
@@ -367,7 +367,7 @@ class Recording:
                 if owner == number:
                     g = by_window.get(self._inputs.index(i)) if i in self._inputs else None
                     leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
-            own.append(pytree.unflatten(self.spec.structure.parts[number], leaves))
+            own.append(pytree.unflatten(pytree.children(self.spec.structure)[number], leaves))
         return tuple(own) if plan.several else own[0]
 
 
