@@ -9,6 +9,6 @@ compiled functions.
 from tapegrad.sweeps import callbacks
 from tapegrad.sweeps.kernels import FORWARD, REVERSE, TANGENT
 from tapegrad.sweeps.marks import BLOCK, SCRATCH
-from tapegrad.sweeps.store import Sweeps, cache_folder, sweeps_for
+from tapegrad.sweeps.store import Sweeps, sweeps_for
 
-__all__ = ["BLOCK", "FORWARD", "REVERSE", "SCRATCH", "TANGENT", "Sweeps", "cache_folder", "callbacks", "sweeps_for"]
+__all__ = ["BLOCK", "FORWARD", "REVERSE", "SCRATCH", "TANGENT", "Sweeps", "callbacks", "sweeps_for"]

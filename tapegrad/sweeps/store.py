@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from numba import config, types
 
+from tapegrad.cache import cache_folder
 from tapegrad.ops import TABLE, Operation
 from tapegrad.sweeps import kernels
 from tapegrad.sweeps.generate import is_own, kernels_source, sweeps_source
@@ -64,27 +65,6 @@ def _entry(sweep: Any, dtype: np.dtype) -> Callable[..., int]:
     arguments = (types.uint32[:, ::1], types.int64[::1], real, real, real, types.int64, types.int64)
     with_repair(sweep, lambda: sweep.compile(arguments))
     return sweep.overloads[arguments].entry_point
-
-
-@cache
-def cache_folder() -> Path:
-    """Where generated sweeps and their machine code are kept.
-
-    `TAPEGRAD_CACHE` if it is set, else `tapegrad` in the user's cache folder; a folder of this process alone where
-    neither can be written.
-
-    >>> cache_folder().is_dir()
-    True
-    """
-    named = os.environ.get("TAPEGRAD_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapegrad"
-    folder = Path(named).expanduser() if named else base
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="tapegrad-"))
 
 
 def _digest(*parts: str) -> str:
