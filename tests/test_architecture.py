@@ -36,12 +36,10 @@ FLOORS = {
     "nn": 9,
     "optim": 9,
     "optimize": 9,
-    "data": 9,
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.data",
-    "tapegrad.sparse",
+    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.sparse",
 ]  # fmt: skip
 MAX_LINES = 400
 
