@@ -69,7 +69,7 @@ class Program:
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
-        only = code.outputs[0] if len(code.outputs) == 1 and structure is pytree.LEAF else None
+        only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
         self._seed: int | None = None
         # Those that nobody uses at the moment.

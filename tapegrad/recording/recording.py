@@ -58,7 +58,7 @@ class Recording:
         self._branches = Branches(f, spec, leaves, argnums)
         self._owner = self._branches.owner
         self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
-        self._plain = plain_key(leaves) if len(leaves) == len(spec.structure.parts) else None
+        self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._plans: dict[int, _Plan] = {}
         self._direct: dict[Any, tuple[Any, Any]] = {}
         self._gradients: dict[Any, Branches] = {}
@@ -144,12 +144,12 @@ class Recording:
             return _Never(program), None
         if any(leaf.dtype != program.code.dtype for leaf in leaves) or not plan.chosen:
             return _Never(program), None
-        parts = [self.spec.structure.parts[n] for n in plan.numbers]
-        single = not plan.several and parts[0] is pytree.LEAF
+        parts = [pytree.children(self.spec.structure)[n] for n in plan.numbers]
+        single = not plan.several and pytree.is_leaf(parts[0])
         made = Direct(program, [leaf.scalar for leaf in leaves], plan.chosen, plan.windows, single)
         if single:
             return made, None
-        return made, pytree.Node(tuple, None, tuple(parts)) if plan.several else parts[0]
+        return made, pytree.tuple_of(parts) if plan.several else parts[0]
 
     def _value_and_gradient(
         self, program: Program, workspace: Workspace, plan: _Plan, has_aux: bool
@@ -360,7 +360,7 @@ class Recording:
 
     def _tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Tangents of the arguments numbered, by input."""
-        nodes = self.spec.structure.parts
+        nodes = pytree.children(self.spec.structure)
         if len(tangents) != len(numbers):
             raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
         found = {}
@@ -380,7 +380,7 @@ class Recording:
         known = self._plans.get(argnums) if type(argnums) is int else None
         if known is not None:
             return known
-        nodes = self.spec.structure.parts
+        nodes = pytree.children(self.spec.structure)
         numbers = tuple(functions.checked(argument_numbers(argnums), len(nodes)))
         if check:
             self._check_floats(numbers)
@@ -389,7 +389,7 @@ class Recording:
         # As recorded, or a choice among the arguments that could be differentiated.
         everything = tuple(w for w, i in enumerate(self._inputs) if self._branches.wanted[i])
         single = None
-        if isinstance(argnums, int) and nodes[numbers[0]] is pytree.LEAF and wanted:
+        if isinstance(argnums, int) and pytree.is_leaf(nodes[numbers[0]]) and wanted:
             leaf = self._owner.index(numbers[0])
             single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
         chosen = tuple(sorted(wanted, key=lambda w: numbers.index(self._owner[self._inputs[w]])))
@@ -416,7 +416,7 @@ class Recording:
                 if owner == number:
                     g = by_window.get(self._inputs.index(i)) if i in self._inputs else None
                     leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
-            own.append(pytree.unflatten(self.spec.structure.parts[number], leaves))
+            own.append(pytree.unflatten(pytree.children(self.spec.structure)[number], leaves))
         return tuple(own) if plan.several else own[0]
 
 
