@@ -22,13 +22,14 @@ from tapegrad.ops.record import (
 )
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
-# The opcodes that the pass knows come as an array, in this order: numbers there, so that no cached code holds them.
-NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy")
-ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY = range(len(NAMED))
+# What the pass knows of operations comes as an array, a line for each opcode, so that no cached code holds opcodes.
+# The columns are fields of the row: its neutral numbers as a left and as a right operand, NaN for none; whether it
+# commutes, is the identity, is opaque; and the opcode of its `unmasked` operation, -1 for none.
+LEFT, RIGHT, COMMUTES, IDENTITY, OPAQUE, UNMASKED = range(6)
 
 
 @njit(cache=True, nogil=True)
-def simplify(code, side, values, to, inputs, named, opaque):
+def simplify(code, side, values, to, inputs, rows):
     n = code.shape[0]
     constant = np.zeros(values.shape[0], np.uint8)
     size = 16
@@ -44,43 +45,37 @@ def simplify(code, side, values, to, inputs, named, opaque):
         elif op < RUN:
             code[i, 2], code[i, 3] = to[code[i, 2]], to[code[i, 3]]
             if op != EXPECT:
-                _simplify_scalar(i, code, values, constant, to, named, table)
+                _simplify_scalar(i, code, values, constant, to, rows, table)
         else:
-            _simplify_run(i, code, side, values, constant, to, named, opaque, table)
+            _simplify_run(i, code, side, values, constant, to, rows, table)
 
 
 @njit(cache=True, nogil=True)
-def _simplify_scalar(i, code, values, constant, to, named, table):
+def _simplify_scalar(i, code, values, constant, to, rows, table):
     op, out, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
     if constant[a] and constant[b]:
         code[i, 0], code[i, 2], code[i, 3] = LEAF, 0, 1
         constant[out] = 1
         return
     same = np.int64(-1)
-    if (op == named[ADD] or op == named[SUBTRACT]) and constant[b] and values[b] == 0.0:
+    if rows[op, IDENTITY] or (constant[b] and values[b] == rows[op, RIGHT]):
         same = a
-    elif op == named[ADD] and constant[a] and values[a] == 0.0:
+    elif constant[a] and values[a] == rows[op, LEFT]:
         same = b
-    elif (op == named[MULTIPLY] or op == named[DIVIDE] or op == named[CHAIN]) and constant[b] and values[b] == 1.0:
-        same = a
-    elif (op == named[MULTIPLY] or op == named[CHAIN]) and constant[a] and values[a] == 1.0:
-        same = b
-    elif op == named[COPY]:
-        same = a
     if same >= 0:
         to[out] = same
         return
-    if op == named[CHAIN] and (_is_factor(a, values, constant) or _is_factor(b, values, constant)):
-        op = named[MULTIPLY]
+    if rows[op, UNMASKED] >= 0 and (_is_factor(a, values, constant) or _is_factor(b, values, constant)):
+        op = np.int64(rows[op, UNMASKED])
         code[i, 0] = op
-    if (op == named[ADD] or op == named[MULTIPLY]) and b < a:
+    if rows[op, COMMUTES] and b < a:
         a, b = b, a
     at = _hash3(op, a, b) & (table.shape[0] - 1)
     while table[at] >= 0:
         j = table[at]
         if code[j, 0] == op:
             x, y = np.int64(code[j, 2]), np.int64(code[j, 3])
-            if (x == a and y == b) or ((op == named[ADD] or op == named[MULTIPLY]) and x == b and y == a):
+            if (x == a and y == b) or (rows[op, COMMUTES] and x == b and y == a):
                 to[out] = code[j, 1]
                 return
         at = (at + 1) & (table.shape[0] - 1)
@@ -105,10 +100,10 @@ def _hash3(op, a, b):
 
 
 @njit(cache=True, nogil=True)
-def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
+def _simplify_run(i, code, side, values, constant, to, rows, table):
     op, out, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 1]), np.int64(code[i, 2])
     count, arity = side[k + COUNT], side[k + ARITY]
-    all_constant = not opaque[op]
+    all_constant = not rows[op, OPAQUE]
     for j in range(arity):
         q = k + OPERANDS + OPERAND_SIZE * j
         low, high = side[q + SLOT] + side[q + LOW], side[q + SLOT] + side[q + HIGH]
@@ -122,15 +117,15 @@ def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
         for s in range(out, out + count):
             constant[s] = 1
         return
-    if opaque[op] or count == 0:
+    if rows[op, OPAQUE] or count == 0:
         return
-    same = -1 if side[k + KIND] == STRUCTURED else _same_run(op, side, k, values, constant, named)
+    same = -1 if side[k + KIND] == STRUCTURED else _same_run(op, side, k, values, constant, rows)
     if same >= 0:
         for s in range(count):
             to[out + s] = same + s
         return
-    if op == named[CHAIN] and _has_factor(side, k, values, constant):
-        op = named[MULTIPLY]
+    if rows[op, UNMASKED] >= 0 and _has_factor(side, k, values, constant):
+        op = np.int64(rows[op, UNMASKED])
         code[i, 0] = op + RUN
     length = side[k + LENGTH]
     h = np.uint64(op)
@@ -185,13 +180,13 @@ def _all_equal(values, slot, count):
 
 
 @njit(cache=True, nogil=True)
-def _same_run(op, side, k, values, constant, named):
+def _same_run(op, side, k, values, constant, rows):
     """The slot from where on the operand stands that a run only repeats, or -1."""
     arity, count = side[k + ARITY], side[k + COUNT]
     p = k + OPERANDS + OPERAND_SIZE * arity
     step = 1 + side[p]
     modes = p + 1 + side[p]
-    if op == named[COPY] and side[modes] == DENSE:
+    if rows[op, IDENTITY] and side[modes] == DENSE:
         return side[k + OPERANDS + SLOT]
     if arity != 2:
         return -1
@@ -202,10 +197,6 @@ def _same_run(op, side, k, values, constant, named):
             continue
         if count > 1 and mode != UNIFORM and (mode != DENSE or not _all_equal(values, slot, count)):
             continue
-        if values[slot] == 1.0 and (
-            op == named[MULTIPLY] or op == named[CHAIN] or (op == named[DIVIDE] and j == 1)
-        ):
-            return side[other + SLOT]
-        if values[slot] == 0.0 and (op == named[ADD] or (op == named[SUBTRACT] and j == 1)):
+        if values[slot] == rows[op, LEFT + j]:
             return side[other + SLOT]
     return -1

@@ -8,12 +8,13 @@ What nobody reads any more is then left out by whoever keeps what the outputs ne
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from tapegrad.adjoint import kernels
-from tapegrad.ops import BY_NAME, TABLE, Structured
+from tapegrad.ops import TABLE, Elementwise, Operation
 
 
 def simplified(tape: Any, inputs: int) -> np.ndarray:
@@ -21,11 +22,25 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
 
     Returns for each place of the arena the place that stands for it now.
     """
-    named = np.array([BY_NAME[name].opcode for name in kernels.NAMED], np.int64)
-    # Not to be computed once and for all, nor taken for one another: calls of Python functions.
-    opaque = np.array([isinstance(row, Structured) and row.name == "external" for row in TABLE], np.uint8)
     # Masked products by constants become plain ones.
-    tape.needs.add(BY_NAME["multiply"].opcode)
+    tape.needs.update(row.unmasked.opcode for row in TABLE if isinstance(row, Elementwise) and row.unmasked)
     to = np.arange(len(tape.values))
-    kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, named, opaque)
+    kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, _rows(len(TABLE)))
     return to
+
+
+@functools.cache
+def _rows(count: int) -> np.ndarray:
+    """What the pass knows of each operation, in the columns that `kernels` names."""
+    return np.array([_columns(row) for row in TABLE[:count]], np.float64)
+
+
+def _columns(row: Operation) -> list[float]:
+    found = [np.nan, np.nan, 0.0, 0.0, float(row.opaque), -1.0]
+    if isinstance(row, Elementwise):
+        for column, number in zip((kernels.LEFT, kernels.RIGHT), row.neutral, strict=False):
+            found[column] = np.nan if number is None else number
+        found[kernels.COMMUTES] = row.commutes
+        found[kernels.IDENTITY] = row.arity == 1 and row.moves == 1 and not row.held
+        found[kernels.UNMASKED] = -1.0 if row.unmasked is None else row.unmasked.opcode
+    return found

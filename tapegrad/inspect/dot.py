@@ -149,7 +149,7 @@ class Graph:
             yield f"  more{i.row} -> v{i.row}"
             return
         tip = escape(statement(self.reader, i, self.shapes.get(i.row)))
-        sign = symbol(i.operation)
+        sign = symbol(i.operation) if i.title == i.operation.name else i.title
         size = "" if sign.isidentifier() else "fontsize=14, "
         yield f'  op{i.row} [label="{escape(sign)}", {_OPERATION}, {size}tooltip="{tip}"]'
         yield f"  op{i.row} -> v{i.row}"

@@ -18,6 +18,7 @@ from tapegrad.ops import (  # noqa: I001  (the order is the opcodes' order)
     external,
 )
 from tapegrad.ops.spec import (
+    ALL,
     BY_NAME,
     BY_UFUNC,
     RUN,
@@ -36,6 +37,7 @@ from tapegrad.ops.spec import (
 )
 
 __all__ = [
+    "ALL",
     "BY_NAME",
     "BY_UFUNC",
     "RUN",

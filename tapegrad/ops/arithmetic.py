@@ -2,22 +2,27 @@
 
 import numpy as np
 
-from tapegrad.ops.selection import where
+from tapegrad.ops.selection import logical_and, logical_or, where
 from tapegrad.ops.spec import POSITIVE, REALS, binary, unary
 
-add = binary("add", "z = x + y", inline=True, ufunc=np.add,
+NO_TRUTHS = "use ~ or ^, or multiply by 1.0 first"
+
+add = binary("add", "z = x + y", inline=True, inline_float32=True, ufunc=np.add,
+    neutral=(0.0, 0.0), commutes=True, on_truths=logical_or,
     value=lambda x, y: x + y,
     partials=lambda x, y, z: (1.0, 1.0))
 
-subtract = binary("subtract", "z = x - y", inline=True, ufunc=np.subtract,
+subtract = binary("subtract", "z = x - y", inline=True, inline_float32=True, ufunc=np.subtract,
+    neutral=(None, 0.0), on_truths=NO_TRUTHS,
     value=lambda x, y: x - y,
     partials=lambda x, y, z: (1.0, -1.0))
 
-multiply = binary("multiply", "z = x y", inline=True, ufunc=np.multiply,
+multiply = binary("multiply", "z = x y", inline=True, inline_float32=True, ufunc=np.multiply,
+    neutral=(1.0, 1.0), commutes=True, on_truths=logical_and,
     value=lambda x, y: x * y,
     partials=lambda x, y, z: (y, x))
 
-divide = binary("divide", "z = x / y", inline=True, ufunc=np.divide,
+divide = binary("divide", "z = x / y", inline=True, inline_float32=True, ufunc=np.divide, neutral=(None, 1.0),
     value=lambda x, y: x / y,
     partials=lambda x, y, z: (1.0 / y, -z / y),
     samples=(REALS, POSITIVE))
@@ -31,14 +36,14 @@ power = binary("power", "z = x^y", ufunc=np.power,
     convention="d/dx x^0 = 0 and d/dy 0^y = 0")
 
 # The exponent is a constant of the tape, so the base may be negative: no logarithm is ever taken.
-power_constant = binary("power_constant", "z = x^c, c constant", inline=True,
+power_constant = binary("power_constant", "z = x^c, c constant", inline=True, held=(1,),
     value=lambda x, c: x**c,
     partials=lambda x, c, z: (where(c == 0.0, 0.0, c * x ** (c - 1.0)), 0.0),
     kink=lambda x, c: np.where((c >= 0.0) & (c == np.floor(c)), np.inf, x),
     samples=(POSITIVE, REALS),
     convention="d/dx x^0 = 0")
 
-negative = unary("negative", "z = -x", inline=True, ufunc=np.negative,
+negative = unary("negative", "z = -x", inline=True, inline_float32=True, ufunc=np.negative, on_truths=NO_TRUTHS,
     value=lambda x: -x,
     partials=lambda x, z: -1.0)
 
@@ -79,7 +84,7 @@ remainder = binary("remainder", "z = x - y floor(x / y)", ufunc=np.remainder,
     kink=lambda x, y: np.minimum(np.remainder(x, y), y - np.remainder(x, y)),
     samples=(REALS, POSITIVE))
 
-square = unary("square", "z = x^2", inline=True, ufunc=np.square,
+square = unary("square", "z = x^2", inline=True, inline_float32=True, ufunc=np.square,
     value=lambda x: x * x,
     partials=lambda x, z: 2.0 * x)
 
@@ -114,14 +119,15 @@ shield = binary("shield", "z = y, and 0 where x = 0 and y is infinite or NaN", s
     partials=lambda x, y, z: (0.0, 1.0 * (z == y)))
 
 chain = binary("chain", "z = x y, and 0 where x = 0 or y = 0", inline=True, selects=True,
+    neutral=(1.0, 1.0), commutes=True, unmasked=multiply,
     value=lambda x, y: x * y if x != 0.0 and y != 0.0 else 0.0,
     partials=lambda x, y, z: (shield(x, y), shield(y, x)))
 
 # The identity. `copy` makes a dense run of a strided view; `detach` lets no gradient through.
-copy = unary("copy", "z = x", ufunc=np.positive,
+copy = unary("copy", "z = x", moves=1, ufunc=np.positive,
     value=lambda x: x,
     partials=lambda x, z: 1.0)
 
-detach = unary("detach", "z = x, held constant",
+detach = unary("detach", "z = x, held constant", moves=1, held=(0,),
     value=lambda x: x,
     partials=lambda x, z: 0.0)

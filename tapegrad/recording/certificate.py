@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.region import plain
-from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
+from tapegrad.ops import RUN, TABLE, Elementwise, passive_rows
+from tapegrad.ops.rules import plain
 from tapegrad.program import Program
 from tapegrad.sparse.links import places, wide
 from tapegrad.sweeps import callbacks
-from tapegrad.sweeps.marks import EXTERNAL
 
 
 class Kink(NamedTuple):
@@ -82,8 +81,9 @@ def certify(program: Program) -> Certificate:
 
 
 def _smooth(program: Program) -> np.ndarray:
-    jumps = passive_rows().copy()
-    jumps[_DETACH] = 0
+    # What an operation holds constant on purpose varies all the same.
+    held = np.array([bool(row.held) for row in TABLE])
+    jumps = passive_rows() & ~held
     return program.flow(program.code, program.places_of(program.floats), jumps)[0]
 
 
@@ -125,7 +125,8 @@ def _not_finite(program: Program, varies: np.ndarray) -> Iterator[Kink]:
 
 def _inside_calls(program: Program) -> Iterator[Kink]:
     # What a call knows of itself, as a checkpoint does.
-    for i in np.flatnonzero(program.code[:, 0] == EXTERNAL).tolist():
+    opaque = [row.opcode + RUN for row in TABLE if row.opaque]
+    for i in np.flatnonzero(np.isin(program.code[:, 0], opaque)).tolist():
         instruction = wide(program.side, int(program.code[i, 0]), int(program.code[i, 2]))
         certificate = callbacks.call_of(instruction.params[0]).certificate
         found = certificate([program.values[places(*x)] for x in instruction.operands])
@@ -138,7 +139,7 @@ def _kinks(program: Program, varies: np.ndarray) -> Iterator[Kink]:
     with np.errstate(all="ignore"):
         for opcode in np.unique(code[:, 0] % RUN).tolist():
             row: Any = TABLE[opcode]
-            if getattr(row, "kink", None) is None:
+            if row.kink is None:
                 continue
             scalar = np.flatnonzero(code[:, 0] == opcode)
             if len(scalar):
@@ -189,6 +190,3 @@ def _reads(program: Program, varies: np.ndarray) -> Iterator[Kink]:
         place = int(program.code[i, 2])
         if varies[place]:
             yield Kink(0.0, i, "guard", "a number that was read", 0, (float(program.values[place]),))
-
-
-_DETACH = BY_NAME["detach"].opcode

@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import IndexRangeError, InPlaceError, LabelError, OperationError
-from tapegrad.ops import BY_NAME, RUN, TABLE
-from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, SLOT
+from tapegrad.errors import InPlaceError, OperationError
+from tapegrad.layout import Layout, dense_strides
+from tapegrad.ops import RUN, TABLE
+from tapegrad.ops.record import ARITY, LENGTH, OPERAND_SIZE, OPERANDS, SLOT
 from tapegrad.sweeps.marks import LEAF
-
-_GATHER = BY_NAME["gather"].opcode
-_CROSS_ENTROPY = BY_NAME["cross_entropy"].opcode
 
 
 def operand_spans(op: int, a: int, b: int, side: np.ndarray) -> list[tuple[int, int]]:
@@ -34,24 +32,18 @@ def operand_slots(op: int, a: int, side: np.ndarray) -> list[int]:
 
 
 def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
-    """What is wrong with the labels or indices of an instruction that refused its operands."""
-    opcode, k = int(row[0]) % RUN, int(row[2])
-    if opcode not in (_CROSS_ENTROPY, _GATHER):
-        return OperationError(f"the kernel of {TABLE[opcode].name} is missing, or refused its operands")
-    (_, _), (low, high) = operand_spans(int(row[0]), k, 0, side)
-    numbers = values[low:high]
-    params = side[k + OPERANDS + 2 * OPERAND_SIZE :]
-    if opcode == _CROSS_ENTROPY:
-        bad = ~((numbers >= 0) & (numbers < params[1]) & (numbers == np.floor(numbers)))
-        i = int(np.flatnonzero(bad)[0])
-        return LabelError(
-            f"cross_entropy: label {float(numbers[i]):.16g} at position {i}; labels must be whole numbers from 0 to "
-            f"{params[1] - 1}"
-        )
-    size = params[1]
-    bad = ~((numbers >= -size) & (numbers < size) & (numbers == np.floor(numbers)))
-    i = int(np.flatnonzero(bad)[0])
-    return IndexRangeError(f"index {float(numbers[i]):.16g} at position {i} is out of range for an axis of size {size}")
+    """What is wrong with the operands of an instruction that refused them; the operation's own rule says it."""
+    op, k = int(row[0]), int(row[2])
+    operation: Any = TABLE[op % RUN]
+    error = None
+    if op >= RUN and getattr(operation, "refusal", None) is not None:
+        slots = operand_slots(op, k, side)
+        params = [int(p) for p in side[k + OPERANDS + OPERAND_SIZE * len(slots) : k + int(side[k + LENGTH])]]
+        views, _ = operation.views(params)
+        layouts = [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views]
+        numbers = [values[slot + x.offsets()].reshape(x.shape) for slot, x in zip(slots, layouts, strict=True)]
+        error = operation.refusal(params, *numbers)
+    return error or OperationError(f"the kernel of {operation.name} is missing, or refused its operands")
 
 
 def refused(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
