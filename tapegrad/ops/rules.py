@@ -158,6 +158,7 @@ def passes(row: Any) -> tuple[bool, ...]:
     """For each operand of an elementwise operation, whether its partial derivative is anything but the number 0."""
     try:
         found = checked_partials(row)
-    except NameError:
+    except (NameError, OperationError):
+        # A rule that could not be tried when it was declared. Whoever needs its derivative is told what is wrong.
         return (True,) * row.arity
     return tuple(isinstance(p, _StandIn) or p != 0.0 for p in found)
