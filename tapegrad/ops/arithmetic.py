@@ -32,6 +32,7 @@ power = binary("power", "z = x^y", ufunc=np.power,
     value=lambda x, y: x**y,
     partials=lambda x, y, z: (
         where((x == 0.0) * (y == 0.0), 0.0, y * x ** (y - 1.0)), z * np.log(where(x == 0.0, 1.0, x))),
+    kink=lambda x, y: x,
     samples=(POSITIVE, REALS),
     convention="d/dx x^0 = 0 and d/dy 0^y = 0")
 
@@ -111,9 +112,10 @@ hypot = binary("hypot", "z = sqrt(x^2 + y^2)", ufunc=np.hypot,
     kink=lambda x, y: np.hypot(x, y),
     convention="derivative 0 at the origin")
 
-# What a derivative program multiplies with: a zero adjoint or tangent is passed on as zero, whatever the partial
-# derivative is there, and so is an infinite one by a partial derivative of zero. So nothing leaks as NaN from a branch
-# that was not taken. `shield` keeps that true of its own derivatives.
+# Derivatives that are written as instructions multiply by `chain`. The product of a zero adjoint or tangent with any
+# partial derivative, even an infinite one, is zero; and so is that of an infinite adjoint with a partial derivative of
+# zero. Otherwise it would be NaN, and a branch that was not taken would spoil the derivative of the one that was. The
+# partial derivatives of `chain` go through `shield`, so that its own derivatives have the same property.
 shield = binary("shield", "z = y, and 0 where x = 0 and y is infinite or NaN", selects=True,
     value=lambda x, y: 0.0 if x == 0.0 and not abs(y) < np.inf else y,
     partials=lambda x, y, z: (0.0, 1.0 * (z == y)))
