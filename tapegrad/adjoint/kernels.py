@@ -84,7 +84,8 @@ def _simplify_scalar(i, code, values, constant, to, rows, table):
 
 @njit(cache=True, nogil=True)
 def _is_factor(slot, values, constant):
-    # A constant by which a masked product is a plain one: neither zero nor infinite.
+    # Whether a slot holds a constant that is neither zero nor infinite. With such a factor, a product that is zero
+    # wherever a factor is zero equals the plain product.
     return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
 
 

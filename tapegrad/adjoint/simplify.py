@@ -1,9 +1,10 @@
-"""Removing what a derivative program has too much of: constants computed anew, the same thing twice, factors of one.
+"""Removing what is superfluous in a derivative program: computations on constants, repetitions, factors of one.
 
-One pass over the code, first instruction to last. Each slot gets another that stands for it, mostly itself; operands
-are rewritten to those. An instruction whose operands are all constant becomes a leaf that holds its value; one that was
-met before stands for nothing but the first; `x * 1`, `x + 0`, `x / 1`, copies and the like stand for their operand.
-What nobody reads any more is then left out by whoever keeps what the outputs need. Guards are left alone.
+One pass over the code, first instruction to last. For each slot it notes the slot that holds the same number, which is
+mostly itself, and rewrites operands to that one. An instruction whose operands are all constant becomes a leaf with its
+value. Of instructions that compute the same thing, all refer to the first. `x * 1`, `x + 0`, `x / 1`, copies and the
+like refer to x: the rows of the table say which numbers are neutral. The program is then cut down to what its outputs
+depend on, which drops what nobody refers to any more. Guards stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
 
     Returns for each place of the arena the place that stands for it now.
     """
-    # Masked products by constants become plain ones.
+    # A masked product with a constant factor becomes a plain one, so the plain one may be needed too.
     tape.needs.update(row.unmasked.opcode for row in TABLE if isinstance(row, Elementwise) and row.unmasked)
     to = np.arange(len(tape.values))
     kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, _rows(len(TABLE)))

@@ -14,7 +14,7 @@ from tapegrad.ops import Elementwise
 from tapegrad.recording import Recording
 from tapegrad.tape import Tape
 
-# Columns wider than this are left ragged.
+# What is wider than this is not made the width of its column.
 _WIDEST = 64
 
 

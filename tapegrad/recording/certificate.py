@@ -71,7 +71,8 @@ class Certificate(NamedTuple):
 
 def certify(program: Program) -> Certificate:
     """The certificate of the point that a program was last swept at."""
-    # What changes smoothly. What changes in jumps only can be on no kink but where it jumps, which is found there.
+    # Where numbers change smoothly with the inputs. A number that changes in jumps only, like the result of floor, puts
+    # no operation on a kink except when it jumps, and that kink is found at the operation that jumps.
     smooth = _smooth(program)
     found = [*_kinks(program, smooth), *_inside_calls(program)]
     if not _is_finite(program):
@@ -124,7 +125,7 @@ def _not_finite(program: Program, varies: np.ndarray) -> Iterator[Kink]:
 
 
 def _inside_calls(program: Program) -> Iterator[Kink]:
-    # What a call knows of itself, as a checkpoint does.
+    # A call of Python may know its own kinks: a checkpoint does, from the recording that it keeps.
     opaque = [row.opcode + RUN for row in TABLE if row.opaque]
     for i in np.flatnonzero(np.isin(program.code[:, 0], opaque)).tolist():
         instruction = wide(program.side, int(program.code[i, 0]), int(program.code[i, 2]))
@@ -185,7 +186,7 @@ def _distance(d: float) -> float:
 
 
 def _reads(program: Program, varies: np.ndarray) -> Iterator[Kink]:
-    # A guard on a number that was computed smoothly: any change of it is another branch.
+    # A guard on a number that changes smoothly: after the slightest change of it a replay takes another branch.
     for i in program.guards.tolist():
         place = int(program.code[i, 2])
         if varies[place]:

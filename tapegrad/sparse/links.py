@@ -46,7 +46,7 @@ def places(slot: int, layout: Layout) -> np.ndarray:
 
 
 def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
-    """For each place of the arena, 1 if what stands there can change with inputs, be it in jumps."""
+    """For each place of the arena, 1 if the number there can change with the inputs, smoothly or in jumps."""
     return program.flow(program.code, program.places_of(windows), np.zeros(len(TABLE), np.uint8))[0]
 
 
@@ -78,7 +78,8 @@ def _by_axes(depends: str, shapes: list[tuple[int, ...]]) -> list[tuple[np.ndarr
     sizes = {c: n for term, shape in terms for c, n in zip(term, shape, strict=True)}
     found = []
     for i, term in enumerate(inputs.split(",")):
-        # An axis of the output that no operand has is another operand's, or stands for a whole line of this one.
+        # A letter that only the output has, as j in the running sum's "oni->oji", is an axis as long as the operand's
+        # middle one: each element along it depends on all n of the operand.
         whole = {c: shapes[0][1] for c in output if c not in sizes}
         lengths = {**sizes, **whole}
         letters = list(dict.fromkeys(output + term))
@@ -97,7 +98,7 @@ def _flat(term: str, grid: dict[str, np.ndarray], lengths: dict[str, int], lette
 
 
 def is_move(row: Any) -> bool:
-    """Whether the results of an operation are its operands' elements, one each, and nothing else."""
+    """Whether each result of an operation is an element of an operand, with a derivative of 1."""
     return bool(row.moves) and not row.held
 
 

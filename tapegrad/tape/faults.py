@@ -1,4 +1,4 @@
-"""What instructions read, what is wrong with those that refuse it, and numbers edited under a gradient's feet."""
+"""Where instructions read, why one refuses its operands, and numbers that are assigned after they were used."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check_editable(tape: Any, row: np.ndarray) -> None:
 def check_unedited(tape: Any, rows: np.ndarray) -> None:
     """Raise InPlaceError if a leaf was assigned after one of these instructions used it."""
     last = max(tape.edits.values(), default=0)
-    # After an assignment the expression is usually computed anew, so that only leaves are older.
+    # An expression is usually computed anew after an assignment. Then all that is older than the assignment are leaves.
     before = rows[: np.searchsorted(rows, last)]
     before = before[tape.code[before, 0] != LEAF]
     if not len(before):

@@ -1,4 +1,4 @@
-"""What numbers on a tape mean where they index: truth values, integers, or nothing."""
+"""Whether numbers on a tape are truth values or integers, which decides what they do as an index."""
 
 from __future__ import annotations
 
