@@ -20,16 +20,17 @@ from tapegrad.ops.record import (
 )
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
-# The opcodes that the pass knows come as an array, in this order: numbers there, so that no cached code holds them.
-NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy")
-ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY = range(len(NAMED))
+# What the pass knows of operations comes as an array, a line for each opcode, so that no cached code holds opcodes.
+# The columns are fields of the row: its neutral numbers as a left and as a right operand, NaN for none; whether it
+# commutes, is the identity, is opaque; and the opcode of its `unmasked` operation, -1 for none.
+LEFT, RIGHT, COMMUTES, IDENTITY, OPAQUE, UNMASKED = range(6)
 
 
 @compiled(
-    code="uint32[:, :]", side="int64[:]", values="real[:]", to="int64[:]", inputs="int64", named="int64[:]",
-    opaque="uint8[:]", constant="uint8[:]", table="int64[:]",
+    code="uint32[:, :]", side="int64[:]", values="real[:]", to="int64[:]", inputs="int64", rows="float64[:, :]",
+    constant="uint8[:]", table="int64[:]",
 )  # fmt: skip
-def simplify(code, side, values, to, inputs, named, opaque, constant, table):
+def simplify(code, side, values, to, inputs, rows, constant, table):
     # `constant` comes as 0, one for each slot; `table` as -1, twice as many as there are instructions, a power of two.
     for i in range(code.shape[0]):
         op, out = code[i, 0], np.int64(code[i, 1])
@@ -40,12 +41,12 @@ def simplify(code, side, values, to, inputs, named, opaque, constant, table):
         elif op < RUN:
             code[i, 2], code[i, 3], code[i, 4] = to[code[i, 2]], to[code[i, 3]], to[code[i, 4]]
             if op != EXPECT:
-                _simplify_scalar(i, code, values, constant, to, named, table)
+                _simplify_scalar(i, code, values, constant, to, rows, table)
         else:
-            _simplify_run(i, code, side, values, constant, to, named, opaque, table)
+            _simplify_run(i, code, side, values, constant, to, rows, table)
 
 
-def _simplify_scalar(i, code, values, constant, to, named, table):
+def _simplify_scalar(i, code, values, constant, to, rows, table):
     op, out, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
     c = np.int64(code[i, 4])
     if constant[a] and constant[b] and constant[c]:
@@ -53,23 +54,17 @@ def _simplify_scalar(i, code, values, constant, to, named, table):
         constant[out] = 1
         return
     same = np.int64(-1)
-    if (op == named[ADD] or op == named[SUBTRACT]) and constant[b] and values[b] == 0.0:
+    if rows[op, IDENTITY] or (constant[b] and values[b] == rows[op, RIGHT]):
         same = a
-    elif op == named[ADD] and constant[a] and values[a] == 0.0:
+    elif constant[a] and values[a] == rows[op, LEFT]:
         same = b
-    elif (op == named[MULTIPLY] or op == named[DIVIDE] or op == named[CHAIN]) and constant[b] and values[b] == 1.0:
-        same = a
-    elif (op == named[MULTIPLY] or op == named[CHAIN]) and constant[a] and values[a] == 1.0:
-        same = b
-    elif op == named[COPY]:
-        same = a
     if same >= 0:
         to[out] = same
         return
-    if op == named[CHAIN] and (_is_factor(a, values, constant) or _is_factor(b, values, constant)):
-        op = named[MULTIPLY]
+    if rows[op, UNMASKED] >= 0 and (_is_factor(a, values, constant) or _is_factor(b, values, constant)):
+        op = np.int64(rows[op, UNMASKED])
         code[i, 0] = op
-    if (op == named[ADD] or op == named[MULTIPLY]) and b < a:
+    if rows[op, COMMUTES] and b < a:
         # Sums and products that differ in the order of their operands are the same.
         a, b = b, a
         code[i, 2], code[i, 3], code[i, 4] = a, b, b
@@ -77,16 +72,16 @@ def _simplify_scalar(i, code, values, constant, to, named, table):
     at = _hash4(op, a, b, c) & (table.shape[0] - 1)
     while table[at] >= 0:
         j = table[at]
-        if code[j, 0] == op:
-            if code[j, 2] == a and code[j, 3] == b and code[j, 4] == c:
-                to[out] = code[j, 1]
-                return
+        if code[j, 0] == op and code[j, 2] == a and code[j, 3] == b and code[j, 4] == c:
+            to[out] = code[j, 1]
+            return
         at = (at + 1) & (table.shape[0] - 1)
     table[at] = i
 
 
 def _is_factor(slot, values, constant):
-    # A constant by which a masked product is a plain one: neither zero nor infinite.
+    # Whether a slot holds a constant that is neither zero nor infinite. With such a factor, a product that is zero
+    # wherever a factor is zero equals the plain product.
     return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
 
 
@@ -99,10 +94,10 @@ def _hash4(op, a, b, c):
     return np.int64(_mixed(_mixed(_mixed(_mixed(np.uint64(1), op), a), b), c) >> np.uint64(1))
 
 
-def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
+def _simplify_run(i, code, side, values, constant, to, rows, table):
     op, out, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 1]), np.int64(code[i, 2])
     count, arity = result_size(side, k), operand_count(side, k)
-    all_constant = not opaque[op]
+    all_constant = not rows[op, OPAQUE]
     for j in range(arity):
         for s in range(operand_low(side, k, j), operand_high(side, k, j)):
             if not constant[s]:
@@ -114,15 +109,15 @@ def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
         for s in range(out, out + count):
             constant[s] = 1
         return
-    if opaque[op] or count == 0:
+    if rows[op, OPAQUE] or count == 0:
         return
-    same = -1 if is_structured(side, k) else _same_run(op, side, k, values, constant, named)
+    same = -1 if is_structured(side, k) else _same_run(op, side, k, values, constant, rows)
     if same >= 0:
         for s in range(count):
             to[out + s] = same + s
         return
-    if op == named[CHAIN] and _has_factor(side, k, values, constant):
-        op = named[MULTIPLY]
+    if rows[op, UNMASKED] >= 0 and _has_factor(side, k, values, constant):
+        op = np.int64(rows[op, UNMASKED])
         code[i, 0] = op + RUN
     h = np.uint64(op)
     for d in range(record_length(side, k)):
@@ -162,10 +157,10 @@ def _all_equal(values, slot, count):
     return same
 
 
-def _same_run(op, side, k, values, constant, named):
+def _same_run(op, side, k, values, constant, rows):
     """The slot from where on the operand stands that a run only repeats, or -1."""
     arity, count = operand_count(side, k), result_size(side, k)
-    if op == named[COPY] and side[mode_at(side, k, 0)] == DENSE:
+    if rows[op, IDENTITY] and side[mode_at(side, k, 0)] == DENSE:
         return operand_at(side, k, 0)
     if arity != 2:
         return -1
@@ -176,10 +171,6 @@ def _same_run(op, side, k, values, constant, named):
             continue
         if count > 1 and mode != UNIFORM and (mode != DENSE or not _all_equal(values, slot, count)):
             continue
-        if values[slot] == 1.0 and (
-            op == named[MULTIPLY] or op == named[CHAIN] or (op == named[DIVIDE] and j == 1)
-        ):
-            return operand_at(side, k, other)
-        if values[slot] == 0.0 and (op == named[ADD] or (op == named[SUBTRACT] and j == 1)):
+        if values[slot] == rows[op, LEFT + j]:
             return operand_at(side, k, other)
     return -1

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tapegrad.errors import OperationError, UnsupportedError
+from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout, dense, dense_strides
 from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
 from tapegrad.ops.record import operand_places, parameters, record_length
+from tapegrad.ops.rules import partials_on
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
 from tapegrad.value import Value, as_value, handle, view
@@ -179,30 +178,9 @@ def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tupl
     return [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views], tuple(shape)
 
 
-@functools.cache
-def plain(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule as Python, with njit functions that it names as Python too: what is run on Values."""
-    rule = getattr(rule, "py_func", rule)
-    names = {name: g for name, g in rule.__globals__.items() if name in rule.__code__.co_names and _is_compiled(g)}
-    cells = tuple(rule.__closure__ or ())
-    if not names and not any(_is_compiled(c.cell_contents) for c in cells):
-        return rule
-    scope = {**rule.__globals__, **{name: plain(g) for name, g in names.items()}}
-    closure = tuple(types.CellType(plain(c.cell_contents)) if _is_compiled(c.cell_contents) else c for c in cells)
-    return types.FunctionType(rule.__code__, scope, rule.__name__, rule.__defaults__, closure or None)
-
-
-def _is_compiled(x: Any) -> bool:
-    return callable(x) and isinstance(getattr(x, "py_func", None), types.FunctionType)
-
-
 def partials(row: Elementwise, instruction: Instruction) -> tuple[Any, ...]:
     """The partial derivatives of an elementwise instruction, as Values or numbers."""
-    result = plain(row.partials)(*[x.value for x in instruction.operands], instruction.result)
-    found = result if isinstance(result, tuple) else (result,)
-    if len(found) != row.arity:
-        raise OperationError(f"{row.name}: its partials rule returned {len(found)} results, not {row.arity}")
-    return found
+    return partials_on(row, *[x.value for x in instruction.operands], instruction.result)
 
 
 def times(adjoint: Any, partial: Any) -> Any:

@@ -73,7 +73,7 @@ def _propagate(region: Region, i: int, adjoint: Any, parts: dict[int, list[_Part
 
 
 def _pulled(row: Structured, instruction: Any, adjoint: Value) -> Sequence[Any]:
-    if row.name == "external":
+    if row.opaque:
         return HANDLERS["external_pullback"](instruction, adjoint)
     if row.pullback is None:
         raise UnsupportedError(f"a second derivative through {row.name} needs its rule `pullback`")

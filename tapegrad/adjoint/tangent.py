@@ -65,7 +65,7 @@ def _pushed(instruction: Any, tangents: list[Any], region: Region) -> Any:
         None if t is None else shown_as(t, x.value.shape, region.tape)
         for t, x in zip(tangents, operands, strict=True)
     ]
-    if row.name == "external":
+    if row.opaque:
         return HANDLERS["external_pushforward"](instruction, shown)
     if row.pushforward is None:
         raise UnsupportedError(f"a tangent through {row.name} needs its rule `pushforward`")
