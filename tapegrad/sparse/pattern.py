@@ -16,22 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.compiled import compiled
 from tapegrad.ops import RUN
-from tapegrad.ops.record import (
-    axes,
-    is_structured,
-    mode_at,
-    operand_at,
-    operand_count,
-    result_at,
-    result_size,
-    shape_at,
-)
 from tapegrad.ops.spec import Elementwise
 from tapegrad.program import Program
+from tapegrad.sparse import loops
 from tapegrad.sparse.links import Wide, flows, is_move, links, places, varying, wide
-from tapegrad.sweeps.marks import EXPECT, LEAF
 
 
 class Sources(NamedTuple):
@@ -105,7 +94,7 @@ def propagate(program: Program, values: np.ndarray, sources: Sources, outputs: n
     table, varies, operands = flows(), varying(program, program.floats), np.zeros(3, np.int64)
     start = 0
     while start < len(code):
-        start = pool.run(_elementwise, start, lambda at: (code, side, at, *state, table, operands))
+        start = pool.run(loops.elementwise, start, lambda at: (code, side, at, *state, table, operands))
         if start < len(code):
             instruction = wide(side, int(code[start, 0]), int(code[start, 2]))
             if not instruction.row.passive:
@@ -114,7 +103,7 @@ def propagate(program: Program, values: np.ndarray, sources: Sources, outputs: n
     counts = state.size[outputs]
     indptr = np.concatenate([[0], np.cumsum(counts)])
     indices = np.empty(indptr[-1], np.int64)
-    _collect(outputs, indptr, indices, state.first, pool.sets)
+    loops.collect(outputs, indptr, indices, state.first, pool.sets)
     return Sets(indptr, indices)
 
 
@@ -158,107 +147,7 @@ def _structured(instruction: Wide, values: np.ndarray, varies: np.ndarray, state
         ins = np.concatenate([np.zeros(0, np.int64), *[pair[1] for pair in found]])
         order = np.argsort(outs, kind="stable")
         indptr, ins = np.searchsorted(outs[order], np.arange(n + 1)), ins[order]
-    pool.run(_linked, 0, lambda at: (out, at, indptr, np.ascontiguousarray(ins), *state))
+    pool.run(loops.linked, 0, lambda at: (out, at, indptr, np.ascontiguousarray(ins), *state))
     if found is None:
         state.first[out : out + n] = state.first[out]
         state.size[out : out + n] = state.size[out]
-
-
-# Compiled passes. `at` holds how much of the pool is used, a number for each union, and where to go on.
-USED, TICKET, ELEMENT = range(3)
-
-
-def _union(o, ins, n, first, count, stamp, pool, at):
-    # Give slot o the union of the sets of n slots; False where the pool may not have room for it.
-    best, total = -1, 0
-    for i in range(n):
-        s = ins[i]
-        if count[s] > 0:
-            total += count[s]
-            if best < 0 or count[s] > count[best]:
-                best = s
-    if best < 0:
-        count[o] = 0
-        return True
-    if at[USED] + total > pool.shape[0]:
-        return False
-    at[TICKET] += 1
-    used, ticket = at[USED], at[TICKET]
-    for i in range(first[best], first[best] + count[best]):
-        stamp[pool[i]] = ticket
-    end = used + count[best]
-    for j in range(n):
-        s = ins[j]
-        if count[s] > 0 and first[s] != first[best]:
-            for i in range(first[s], first[s] + count[s]):
-                if stamp[pool[i]] != ticket:
-                    stamp[pool[i]] = ticket
-                    pool[end] = pool[i]
-                    end += 1
-    if end == used + count[best]:
-        # Nothing but what one of them has: the same set.
-        first[o], count[o] = first[best], count[best]
-        return True
-    for i in range(count[best]):
-        pool[used + i] = pool[first[best] + i]
-    first[o], count[o] = used, end - used
-    at[USED] = end
-    return True
-
-
-_SETS = {"first": "int64[:]", "count": "int64[:]", "stamp": "int64[:]"}
-_ROOM = {"pool": "int32[:]", "at": "int64[:]"}
-
-
-@compiled(out="int64", start="int64", indptr="int64[:]", ins="int64[:]", **_SETS, **_ROOM)
-def _linked(out, start, indptr, ins, first, count, stamp, pool, at):
-    for i in range(start, indptr.shape[0] - 1):
-        chosen = ins[indptr[i] : indptr[i + 1]]
-        if not _union(out + i, chosen, chosen.shape[0], first, count, stamp, pool, at):
-            return -1 - i
-    return indptr.shape[0] - 1
-
-
-@compiled(code="uint32[:, :]", side="int64[:]", start="int64", **_SETS, table="uint8[:, :]", ins="int64[:]", **_ROOM)
-def _elementwise(code, side, start, first, count, stamp, table, ins, pool, at):
-    """Propagate from an instruction on, up to the next structured one, whose number is returned."""
-    for i in range(start, code.shape[0]):
-        op, o, a = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2])
-        if op == LEAF or op == EXPECT:
-            continue
-        if op < RUN:
-            n = 0
-            for j in range(3):
-                if table[op, j]:
-                    ins[n] = code[i, 2 + j]
-                    n += 1
-            if not _union(o, ins, n, first, count, stamp, pool, at):
-                return -1 - i
-            continue
-        if is_structured(side, a):
-            return i
-        arity, ndim = operand_count(side, a), axes(side, a)
-        for e in range(at[ELEMENT], result_size(side, a)):
-            n = 0
-            for j in range(arity):
-                if table[op - RUN, j]:
-                    rest, slot = e, operand_at(side, a, j)
-                    for d in range(ndim - 1, -1, -1):
-                        slot += (rest % side[shape_at(side, a) + d]) * side[mode_at(side, a, j) + 1 + d]
-                        rest //= side[shape_at(side, a) + d]
-                    ins[n] = slot
-                    n += 1
-            if not _union(result_at(side, a) + e, ins, n, first, count, stamp, pool, at):
-                at[ELEMENT] = e
-                return -1 - i
-        at[ELEMENT] = 0
-    return code.shape[0]
-
-
-@compiled(outputs="int64[:]", indptr="int64[:]", indices="int64[:]", first="int64[:]", pool="int32[:]")
-def _collect(outputs, indptr, indices, first, pool):
-    for i in range(outputs.shape[0]):
-        start, n = indptr[i], indptr[i + 1] - indptr[i]
-        for j in range(n):
-            indices[start + j] = pool[first[outputs[i]] + j]
-        indices[start : start + n].sort()
