@@ -22,9 +22,13 @@ from tapegrad.ops.record import (
 )
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
+# The columns of an instruction. What has fewer than three operands repeats the first.
+OP, RESULT, A, B, C = 0, 1, 2, 3, 2
+COLUMNS = 4
+
 # The opcodes that the pass knows come as an array, in this order: numbers there, so that no cached code holds them.
-NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy")
-ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY = range(len(NAMED))
+NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy", "negative")
+ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY, NEGATIVE = range(len(NAMED))
 
 
 @njit(cache=True, nogil=True)
@@ -42,7 +46,8 @@ def simplify(code, side, values, to, inputs, named, opaque):
                 for s in range(out, out + np.int64(code[i, 3])):
                     constant[s] = 1
         elif op < RUN:
-            code[i, 2], code[i, 3] = to[code[i, 2]], to[code[i, 3]]
+            a, b, c = to[code[i, A]], to[code[i, B]], to[code[i, C]]
+            code[i, A], code[i, B], code[i, C] = a, b, c
             if op != EXPECT:
                 _simplify_scalar(i, code, values, constant, to, named, table)
         else:
@@ -51,46 +56,67 @@ def simplify(code, side, values, to, inputs, named, opaque):
 
 @njit(cache=True, nogil=True)
 def _simplify_scalar(i, code, values, constant, to, named, table):
-    op, out, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
-    if constant[a] and constant[b]:
-        code[i, 0], code[i, 2], code[i, 3] = LEAF, 0, 1
+    op, out = np.int64(code[i, OP]), np.int64(code[i, RESULT])
+    a, b, c = np.int64(code[i, A]), np.int64(code[i, B]), np.int64(code[i, C])
+    if constant[a] and constant[b] and constant[c]:
+        code[i, OP], code[i, C] = LEAF, 0
+        code[i, A], code[i, B] = 0, 1
         constant[out] = 1
         return
-    same = np.int64(-1)
-    if (op == named[ADD] or op == named[SUBTRACT]) and constant[b] and values[b] == 0.0:
-        same = a
-    elif op == named[ADD] and constant[a] and values[a] == 0.0:
-        same = b
-    elif (op == named[MULTIPLY] or op == named[DIVIDE] or op == named[CHAIN]) and constant[b] and values[b] == 1.0:
-        same = a
-    elif (op == named[MULTIPLY] or op == named[CHAIN]) and constant[a] and values[a] == 1.0:
-        same = b
-    elif op == named[COPY]:
-        same = a
-    if same >= 0:
-        to[out] = same
+    same = repeated(op, constant[a], values[a], constant[b], values[b], named)
+    if same or op == named[COPY]:
+        to[out] = b if same == 2 else a
         return
-    if op == named[CHAIN] and (_is_factor(a, values, constant) or _is_factor(b, values, constant)):
-        op = named[MULTIPLY]
-        code[i, 0] = op
-    if (op == named[ADD] or op == named[MULTIPLY]) and b < a:
-        a, b = b, a
-    at = _hash3(op, a, b) & (table.shape[0] - 1)
-    while table[at] >= 0:
-        j = table[at]
-        if code[j, 0] == op:
-            x, y = np.int64(code[j, 2]), np.int64(code[j, 3])
-            if (x == a and y == b) or ((op == named[ADD] or op == named[MULTIPLY]) and x == b and y == a):
-                to[out] = code[j, 1]
-                return
-        at = (at + 1) & (table.shape[0] - 1)
-    table[at] = i
+    op = product(op, constant[a], values[a], constant[b], values[b], named)
+    code[i, OP] = op
+    at = find(code, table, op, a, b, c, named)
+    if table[at] >= 0:
+        to[out] = code[table[at], RESULT]
+    else:
+        table[at] = i
+
+
+# What holds of one scalar operation, whether it stands on a tape or is about to be written.
 
 
 @njit(cache=True, nogil=True)
-def _is_factor(slot, values, constant):
-    # A constant by which a masked product is a plain one: neither zero nor infinite.
-    return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
+def repeated(op, a_known, a, b_known, b, named):
+    """1 or 2 where the result is the first or second operand whatever that is, the other being known; else 0."""
+    sum_of, factor = op == named[ADD], op == named[MULTIPLY] or op == named[CHAIN]
+    if b_known and ((b == 0.0 and (sum_of or op == named[SUBTRACT])) or (b == 1.0 and (factor or op == named[DIVIDE]))):
+        return 1
+    if a_known and ((a == 0.0 and sum_of) or (a == 1.0 and factor)):
+        return 2
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def product(op, a_known, a, b_known, b, named):
+    """A masked product by a known number, neither zero nor infinite, is a plain one."""
+    if op == named[CHAIN] and (
+        (a_known and a != 0.0 and np.isfinite(a)) or (b_known and b != 0.0 and np.isfinite(b))
+    ):
+        return np.int64(named[MULTIPLY])
+    return np.int64(op)
+
+
+@njit(cache=True, nogil=True)
+def find(code, table, op, a, b, c, named):
+    """Where in the table an instruction like this one stands, or can be put. The table holds numbers of rows."""
+    either = op == named[ADD] or op == named[MULTIPLY] or op == named[CHAIN]
+    x, y = (b, a) if either and b < a else (a, b)
+    h = _mixed(_mixed(_mixed(np.uint64(1), op), x), y)
+    # Of two operands, the third repeats the first.
+    h = _mixed(h, c) if c != a else h
+    at = np.int64(h >> np.uint64(1)) & (table.shape[0] - 1)
+    while table[at] >= 0:
+        j = table[at]
+        if code[j, OP] == op:
+            x, y, z = np.int64(code[j, A]), np.int64(code[j, B]), np.int64(code[j, C])
+            if (x == a and y == b and z == c) or (either and x == b and y == a):
+                break
+        at = (at + 1) & (table.shape[0] - 1)
+    return at
 
 
 @njit(cache=True, nogil=True)
@@ -100,8 +126,9 @@ def _mixed(h, x):
 
 
 @njit(cache=True, nogil=True)
-def _hash3(op, a, b):
-    return np.int64(_mixed(_mixed(_mixed(np.uint64(1), op), a), b) >> np.uint64(1))
+def _is_factor(slot, values, constant):
+    # A constant by which a masked product is a plain one: neither zero nor infinite.
+    return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
 
 
 @njit(cache=True, nogil=True)

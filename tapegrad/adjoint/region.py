@@ -1,27 +1,33 @@
-"""The instructions between inputs and outputs on a tape, and their operands as Values."""
+"""The instructions between inputs and outputs on a tape, and where their operands come from.
+
+What can have an adjoint or a tangent is a *node*: each instruction, by its number; then each input; then each element
+of an array that a scalar instruction reads by itself.
+"""
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.errors import OperationError, UnsupportedError
-from tapegrad.layout import Layout, dense, dense_strides
-from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
+from tapegrad.adjoint.expand import Given, templates
+from tapegrad.adjoint.kernels import NAMED, A, B, C
+from tapegrad.adjoint.rules import parameters, views_of
+from tapegrad.layout import Layout, dense
+from tapegrad.ops import BY_NAME, RUN, TABLE, passive_rows
 from tapegrad.ops.record import ACTIVE, ARITY, LENGTH, OPERAND_SIZE, OPERANDS, SLOT
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
-from tapegrad.value import Value, as_value, handle, view
+from tapegrad.value import Value, handle
 
-_CHAIN, _TIMES = BY_NAME["chain"], BY_NAME["multiply"]
+# The node of what does not depend on the inputs.
+NOWHERE = -1
+SCALAR = Layout((), ())
 
 
 class Operand(NamedTuple):
-    """What an instruction reads: a view into what instruction number `source` of the region made."""
+    """What an instruction reads: a view into what the instruction or input `source` made."""
 
     value: Value
     source: int
@@ -39,7 +45,7 @@ class Instruction(NamedTuple):
 
 
 class Region:
-    """The instructions that lead from inputs to outputs. Inputs are sources too: number j is source -1 - j."""
+    """The instructions that lead from inputs to outputs."""
 
     def __init__(self, tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         self.tape = tape
@@ -48,198 +54,178 @@ class Region:
         tape.flush()
         places = [tape.locate(x._slot) for x in inputs if x.size]
         start = tape.row_of(max(places)) + 1 if places else tape.length
-        stop = tape.length
-        code, side = _copied(tape, start, stop)
-        self.active = np.zeros(len(tape.values), np.uint8)
-        for x in inputs:
-            if x.size:
-                place = tape.locate(x._slot)
-                self.active[place : place + x.size] = 1
-        activate(code, side, self.active, passive_rows(), 0, len(code))
-        mark = np.zeros(len(tape.values), np.uint8)
-        for y in outputs:
-            if y.size:
-                mark[y._places()] = 1
-        rows = np.empty(len(code), np.int64)
-        rows = rows[reach(code, side, mark, self.active, len(code), rows) :]
-        # A tape may move what it keeps while the derivative is written: from here on only slots are used, which stay.
-        self.code, self.side = code[rows].astype(np.int64), side
+        code, self.side = _between(tape, inputs, outputs, start, tape.length)
+        # A tape may move what it keeps while the derivative is written: slots stay, places are used only here.
+        self.ops, places_out = code[:, 0], code[:, 1]
+        n, count = len(code), len(inputs)
+        wide = self.ops >= RUN
+        self._records = np.where(wide, code[:, A], -1)
+        self.scalar = np.append(~wide, [x._layout is None for x in inputs])
+        self.sizes = np.append(np.where(wide, code[:, B], 1), [x.size for x in inputs]).astype(np.int64)
+        # Which node made what stands at each place, from the first input on.
+        self._low = min(places, default=tape.slots)
+        owner = np.full(tape.slots - self._low, NOWHERE, np.int32)
+        owner[places_out[~wide] - self._low] = np.flatnonzero(~wide)
+        at = iter(places)
+        first_places = np.append(places_out, [next(at) if x.size else 0 for x in inputs]).astype(np.int64)
+        for node in (*np.flatnonzero(wide).tolist(), *range(n, n + count)):
+            place = int(first_places[node]) - self._low
+            if self.sizes[node]:
+                owner[place : place + self.sizes[node]] = node
+        self._owner = owner
         of = tape.addresses.slots_of
-        starts = np.array([x._slot for x in inputs] + of(self.code[:, 1]).tolist(), np.int64)
-        self._outs = starts[len(inputs) :].tolist()
-        self._ops = self.code[:, 0].tolist()
-        self._order = np.argsort(starts, kind="stable")
-        self._starts = starts[self._order]
-        self._sizes = np.array([x.size for x in inputs] + np.where(self.code[:, 0] >= RUN, self.code[:, 3], 1).tolist())
-        # Scalar instructions: the slots of their operands, and the sources of those.
-        scalar = np.flatnonzero(self.code[:, 0] < RUN)
-        self._scalars: list[dict[int, tuple[int, int]]] = []
-        for column in (2, 3):
-            slots = of(self.code[scalar, column])
-            found = self._find(slots, self.active[self.code[scalar, column]] != 0)
-            pairs = zip(slots.tolist(), found.tolist(), strict=True)
-            self._scalars.append(dict(zip(scalar.tolist(), pairs, strict=True)))
-        # Wide instructions: the same for each operand in their records.
-        runs = self.code[self.code[:, 0] >= RUN, 2]
-        self._wide: dict[int, tuple[int, int]] = {}
-        if len(runs):
-            at = np.concatenate([k + OPERANDS + OPERAND_SIZE * np.arange(self.side[k + ARITY]) for k in runs.tolist()])
-            slots = of(self.side[at + SLOT])
-            found = self._find(slots, self.side[at + ACTIVE] != 0)
-            self._wide = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
+        self._slots = np.append(of(places_out), [x._slot for x in inputs]).astype(np.int64)
+        operands = code[:, [A, B, C]]
+        operands[wide] = 0
+        reads = self._nodes(operands)
+        reads[wide] = NOWHERE
+        self._add_elements(operands, reads, first_places)
+        self._find_operands_of_runs()
+        self.found = [self._source(y) for y in outputs]
+        del self._owner
+        self._reads, self._operands = reads, of(operands.reshape(-1)).reshape(operands.shape)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        # Templates, the slots of their constants, and which numbers on the tape are known.
+        tape = self.tape
+        kinds = np.flatnonzero(np.bincount(self.ops[self.ops < RUN], minlength=1))
+        self.templates = templates(tuple(kinds.tolist()))
+        self.by_rule = (self.ops >= RUN) | ~self.templates.has[self.ops % RUN]
+        constants = [tape.constant(x) for x in self.templates.constants]
+        # They may be old, and the pages that they were recorded on gone.
+        self.pages: list[Any] = [tape.pin(slot) for slot in constants]
+        numbers = {slot: number for number, slot in tape.constants.items()}
+        numbers |= {slot: 0.0 * sign for sign, slot in tape.zeros.items()}
+        slots = np.array(sorted(numbers), np.int64)
+        self.given = Given(
+            self.ops, self._slots, self._operands, self._reads, np.array(constants, np.int64), slots,
+            np.array([numbers[slot] for slot in slots.tolist()], np.float64), _named(), 0,
+        )  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self._ops)
+        return len(self.ops)
 
-    def _find(self, slots: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """For each slot the source that made it; NOWHERE where it is not wanted."""
-        if not len(self._starts):
-            return np.full(len(slots), NOWHERE)
-        at = self._order[np.maximum(np.searchsorted(self._starts, slots, "right") - 1, 0)]
-        n = len(self.inputs)
-        return np.where(wanted, np.where(at < n, -1 - at, at - n), NOWHERE)
+    def input(self, j: int) -> int:
+        """The node of input number j."""
+        return len(self) + j
 
-    def source(self, value: Value) -> tuple[int, int]:
-        """Which source made a Value, and where in it its first element stands."""
-        slot = np.array([value._slot])
-        at = np.searchsorted(self._starts, slot, "right") - 1
-        inside = at[0] >= 0 and value._slot < self._starts[at[0]] + self._sizes[self._order[at[0]]]
-        found = int(self._find(slot, np.array([inside]))[0])
-        return found, value._slot - self.start(found) if found != NOWHERE else 0
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """The instructions in order: a scalar stretch from one number up to another, then one that a rule is run for.
 
-    def start(self, source: int) -> int:
-        """The first slot of a source."""
-        return self.inputs[-1 - source]._slot if source < 0 else self._outs[source]
+        The last pair ends past the last instruction.
+        """
+        low = 0
+        for i in np.flatnonzero(self.by_rule).tolist():
+            yield low, i
+            low = i + 1
+        yield low, len(self)
 
-    def size(self, source: int) -> int:
-        """The number of elements of a source."""
-        return int(self._sizes[-1 - source if source < 0 else len(self.inputs) + source])
+    # Nodes
 
-    def is_scalar(self, source: int) -> bool:
-        """Whether a source is one scalar instruction, or a scalar input."""
-        return self.inputs[-1 - source]._layout is None if source < 0 else self._ops[source] < RUN
+    def _nodes(self, places: np.ndarray) -> np.ndarray:
+        """The nodes that made what stands at places."""
+        below = places < self._low
+        return np.where(below, NOWHERE, self._owner[np.where(below, 0, places - self._low)]).astype(np.int64)
+
+    def _add_elements(self, operands: np.ndarray, reads: np.ndarray, first: np.ndarray) -> None:
+        """Nodes for the elements of arrays that scalar instructions read."""
+        known = len(self.sizes)
+        single = (reads >= 0) & ~self.scalar[reads]
+        places, which = np.unique(operands[single], return_inverse=True)
+        owners = self._nodes(places)
+        reads[single] = known + which
+        self.offsets = places - first[owners]
+        # Places ascend, so the elements of one array are neighbours.
+        ids, starts, counts = np.unique(owners, return_index=True, return_counts=True)
+        spans = zip(ids.tolist(), starts.tolist(), counts.tolist(), strict=True)
+        self._elements = {owner: (known + start, known + start + n) for owner, start, n in spans}
+        self.scalar = np.append(self.scalar, np.ones(len(places), bool))
+        self.sizes = np.append(self.sizes, np.ones(len(places), np.int64))
+
+    def elements(self, node: int) -> tuple[int, int]:
+        """The nodes of the elements of an array that scalar instructions read: from one up to another."""
+        return self._elements.get(node, (0, 0))
+
+    def offset(self, element: int) -> int:
+        """Where in its array the element of a node stands."""
+        return int(self.offsets[element - len(self) - len(self.inputs)])
+
+    def _find_operands_of_runs(self) -> None:
+        self._of_runs: dict[int, tuple[int, int]] = {}
+        runs = self._records[self._records >= 0]
+        if not len(runs):
+            return
+        side = self.side
+        at = np.concatenate([k + OPERANDS + OPERAND_SIZE * np.arange(side[k + ARITY]) for k in runs.tolist()])
+        slots = self.tape.addresses.slots_of(side[at + SLOT])
+        found = np.where(side[at + ACTIVE] != 0, self._nodes(side[at + SLOT]), NOWHERE)
+        self._of_runs = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
+
+    def _source(self, value: Value) -> tuple[int, int]:
+        """Which node made a Value, and where in it its first element stands."""
+        if not value.size:
+            return NOWHERE, 0
+        place = self.tape.locate(value._slot)
+        node = int(self._nodes(np.array([place]))[0])
+        return node, 0 if node == NOWHERE else value._slot - int(self._slots[node])
+
+    # Instructions whose rules are run on Values
 
     def instruction(self, i: int) -> Instruction:
         """Instruction number i of the region."""
-        op, tape = self._ops[i], self.tape
+        op = int(self.ops[i])
         if op >= RUN:
-            return self._run(i)
+            return self._run(i, op)
         row = TABLE[op]
-        operands = [self._operand(self._scalars[j][i], None) for j in range(row.arity)]
-        return Instruction(row, operands, handle(tape, self._outs[i], None), [])
+        found = zip(self._operands[i].tolist(), self._reads[i].tolist(), strict=True)
+        operands = [Operand(handle(self.tape, slot, None), source, 0, SCALAR) for slot, source in found]
+        return Instruction(row, operands[: row.arity], handle(self.tape, int(self._slots[i]), None), [])
 
-    def _operand(self, found: tuple[int, int], layout: Layout | None) -> Operand:
-        slot, source = found
-        offset = slot - self.start(source) if source != NOWHERE else 0
-        return Operand(handle(self.tape, slot, layout), source, offset, layout or _SCALAR)
-
-    def _run(self, i: int) -> Instruction:
-        op, _, k, _ = (int(x) for x in self.code[i])
+    def _run(self, i: int, op: int) -> Instruction:
         row: Any = TABLE[op - RUN]
+        k = int(self._records[i])
         params = parameters(self.side, k)
         layouts, shape = views_of(row, params, "a second derivative through")
-        found = [self._wide[k + OPERANDS + OPERAND_SIZE * j] for j in range(len(layouts))]
-        operands = [self._operand(f, layout) for f, layout in zip(found, layouts, strict=True)]
-        return Instruction(row, operands, handle(self.tape, self._outs[i], dense(shape)), params)
+        operands = []
+        for j, layout in enumerate(layouts):
+            slot, source = self._of_runs[k + OPERANDS + OPERAND_SIZE * j]
+            offset = slot - int(self._slots[source]) if source != NOWHERE else 0
+            operands.append(Operand(handle(self.tape, slot, layout), source, offset, layout))
+        return Instruction(row, operands, handle(self.tape, int(self._slots[i]), dense(shape)), params)
 
 
-_SCALAR = Layout((), ())
-# The source of what does not depend on the inputs.
-NOWHERE = -(2**62)
+def _named() -> np.ndarray:
+    return np.array([BY_NAME[name].opcode for name in NAMED], np.int64)
+
+
+def _between(
+    tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value], start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The instructions that lead from inputs to outputs, and their records, flagged where something flows."""
+    code, side = _copied(tape, start, stop)
+    active, mark = (np.zeros(len(tape.values), np.uint8) for _ in range(2))
+    for x in inputs:
+        if x.size:
+            place = tape.locate(x._slot)
+            active[place : place + x.size] = 1
+    activate(code, side, active, passive_rows(), 0, len(code))
+    for y in outputs:
+        if y.size:
+            mark[y._places()] = 1
+    rows = np.empty(len(code), np.int64)
+    rows = rows[reach(code, side, mark, active, len(code), rows) :]
+    return code[rows].astype(np.int64), side
 
 
 def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Instructions and their records, leaves among them as constants, to be marked without touching the tape's own."""
     code = tape.code[start:stop].copy()
-    code[code[:, 0] == LEAF, 2] = 0
+    code[code[:, 0] == LEAF, A] = 0
     runs = np.flatnonzero(code[:, 0] >= RUN)
     if not len(runs):
         return code, tape.side[:1].copy()
-    first, last = int(code[runs[0], 2]), int(code[runs[-1], 2])
+    first, last = int(code[runs[0], A]), int(code[runs[-1], A])
     side = tape.side[first : last + int(tape.side[last + LENGTH])].copy()
-    code[runs, 2] -= first
+    code[runs, A] -= first
     return code, side
-
-
-def parameters(side: np.ndarray, k: int) -> list[int]:
-    """What the record at k says besides its operands."""
-    start = k + OPERANDS + OPERAND_SIZE * int(side[k + ARITY])
-    return [int(x) for x in side[start : k + int(side[k + LENGTH])]]
-
-
-def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:
-    """The operands of an instruction over many elements as layouts, and the shape of its result.
-
-    Raises UnsupportedError for a structured one without the rule.
-    """
-    if isinstance(row, Elementwise):
-        ndim = params[0]
-        shape = tuple(params[1 : 1 + ndim])
-        starts = [2 + ndim + j * (1 + ndim) for j in range(row.arity)]
-        return [Layout(shape, tuple(params[at : at + ndim])) for at in starts], shape
-    if row.views is None:
-        raise UnsupportedError(f"{what} {row.name} needs its rules `views`, `pullback` and `pushforward`")
-    views, shape = row.views(params)
-    return [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views], tuple(shape)
-
-
-@functools.cache
-def plain(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule as Python, with njit functions that it names as Python too: what is run on Values."""
-    rule = getattr(rule, "py_func", rule)
-    names = {name: g for name, g in rule.__globals__.items() if name in rule.__code__.co_names and _is_compiled(g)}
-    cells = tuple(rule.__closure__ or ())
-    if not names and not any(_is_compiled(c.cell_contents) for c in cells):
-        return rule
-    scope = {**rule.__globals__, **{name: plain(g) for name, g in names.items()}}
-    closure = tuple(types.CellType(plain(c.cell_contents)) if _is_compiled(c.cell_contents) else c for c in cells)
-    return types.FunctionType(rule.__code__, scope, rule.__name__, rule.__defaults__, closure or None)
-
-
-def _is_compiled(x: Any) -> bool:
-    return callable(x) and isinstance(getattr(x, "py_func", None), types.FunctionType)
-
-
-def partials(row: Elementwise, instruction: Instruction) -> tuple[Any, ...]:
-    """The partial derivatives of an elementwise instruction, as Values or numbers."""
-    result = plain(row.partials)(*[x.value for x in instruction.operands], instruction.result)
-    found = result if isinstance(result, tuple) else (result,)
-    if len(found) != row.arity:
-        raise OperationError(f"{row.name}: its partials rule returned {len(found)} results, not {row.arity}")
-    return found
-
-
-def times(adjoint: Any, partial: Any) -> Any:
-    """An adjoint or tangent times a partial derivative; None for nothing. A zero adjoint stays zero, whatever the
-    partial derivative is."""
-    if adjoint is None or (isinstance(partial, int | float) and partial == 0.0):
-        return None
-    values = isinstance(adjoint, Value) and isinstance(partial, Value)
-    if values and adjoint._layout is None and partial._layout is None:
-        # Scalars are most of what derivative programs of scalar code are made of.
-        tape = adjoint._tape
-        return handle(tape, tape.scalar(_CHAIN.opcode, adjoint._slot, partial._slot), None)
-    if isinstance(adjoint, int | float):
-        adjoint, partial = partial, adjoint
-    if isinstance(partial, int | float | np.number):
-        return adjoint if partial == 1.0 else -adjoint if partial == -1.0 else _once(_TIMES, adjoint, float(partial))
-    return _once(_CHAIN, adjoint, partial)
-
-
-def _once(operation: Elementwise, *args: Any) -> Any:
-    """An operation whose operands are each one number shown many times, carried out once and shown as often."""
-    shape = max((x.shape for x in args if isinstance(x, Value)), key=len)
-    if any(isinstance(x, Value) and x._layout is not None and (any(x._layout.strides) or not x.size) for x in args):
-        return operation(*args)
-    one = operation(*[view(x, x._slot, None) if isinstance(x, Value) else x for x in args])
-    return np.broadcast_to(one, shape) if shape and isinstance(one, Value) else one
-
-
-def shown_as(x: Any, shape: tuple[int, ...], tape: Tape) -> Value:
-    """A number or a Value as a Value of a shape, broadcast without a copy."""
-    value = as_value(x, tape, "a derivative")
-    if value.shape == shape:
-        return value
-    if value.size == 1 or value.ndim == len(shape):
-        return cast(Value, np.broadcast_to(value, shape))
-    return value.reshape(shape)

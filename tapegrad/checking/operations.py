@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.adjoint.region import plain
+from tapegrad.adjoint.rules import plain
 from tapegrad.checking.differences import Slope, slope
 from tapegrad.checking.report import Ledger, Report
 from tapegrad.checking.structures import check_structured

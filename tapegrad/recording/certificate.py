@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.region import plain
+from tapegrad.adjoint.rules import plain
 from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
 from tapegrad.program import Program
 from tapegrad.sparse.links import places, wide

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.region import parameters, plain, views_of
+from tapegrad.adjoint.rules import parameters, plain, views_of
 from tapegrad.layout import Layout
 from tapegrad.ops import RUN, TABLE, Elementwise, Structured
 from tapegrad.ops.record import ARITY, COUNT, OPERAND_SIZE, OPERANDS, OUT, SLOT
