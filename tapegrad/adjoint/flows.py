@@ -10,6 +10,7 @@ import numpy as np
 from tapegrad.adjoint.expand import check_count, traced
 from tapegrad.adjoint.region import Instruction, Region
 from tapegrad.adjoint.rules import plain
+from tapegrad.adjoint.simplify import named
 from tapegrad.ops import BY_NAME, Elementwise
 from tapegrad.value import Value, as_value, handle, view
 
@@ -50,8 +51,7 @@ class Flows:
     def expand(self, walk: Callable[..., Any], low: int, high: int) -> None:
         """Write the derivatives of the scalar instructions from one number up to another by compiled code."""
         region, tape = self.region, self.region.tape
-        given = region.given._replace(first=tape.top)
-        rows, numbers = walk(given, region.templates.tables, low, high, self.slots)
+        rows, numbers = walk(region.given, region.templates.tables, named(), tape.top, low, high, self.slots)
         if len(rows):
             self._pages.append(tape.extend(rows, numbers))
 

@@ -26,7 +26,7 @@ from tapegrad.sweeps.marks import EXPECT, LEAF
 OP, RESULT, A, B, C = 0, 1, 2, 3, 2
 COLUMNS = 4
 
-# The opcodes that the pass knows come as an array, in this order: numbers there, so that no cached code holds them.
+# The opcodes that the passes know come as a tuple, in this order: numbers there, so that no cached code holds them.
 NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy", "negative")
 ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY, NEGATIVE = range(len(NAMED))
 
@@ -38,7 +38,7 @@ def simplify(code, side, values, to, inputs, named, opaque):
     size = 16
     while size < 2 * n:
         size *= 2
-    table = np.full(size, -1, np.int64)
+    table = np.full(size, -1, np.int32)
     for i in range(n):
         op, out = code[i, 0], np.int64(code[i, 1])
         if op == LEAF:
@@ -69,11 +69,13 @@ def _simplify_scalar(i, code, values, constant, to, named, table):
         return
     op = product(op, constant[a], values[a], constant[b], values[b], named)
     code[i, OP] = op
-    at = find(code, table, op, a, b, c, named)
-    if table[at] >= 0:
-        to[out] = code[table[at], RESULT]
-    else:
-        table[at] = i
+    at = hashed(op, a, b, c, named) & (table.shape[0] - 1)
+    while table[at] >= 0:
+        if is_same(code, table[at], op, a, b, c, named):
+            to[out] = code[table[at], RESULT]
+            return
+        at = (at + 1) & (table.shape[0] - 1)
+    table[at] = i
 
 
 # What holds of one scalar operation, whether it stands on a tape or is about to be written.
@@ -101,22 +103,30 @@ def product(op, a_known, a, b_known, b, named):
 
 
 @njit(cache=True, nogil=True)
-def find(code, table, op, a, b, c, named):
-    """Where in the table an instruction like this one stands, or can be put. The table holds numbers of rows."""
-    either = op == named[ADD] or op == named[MULTIPLY] or op == named[CHAIN]
-    x, y = (b, a) if either and b < a else (a, b)
-    h = _mixed(_mixed(_mixed(np.uint64(1), op), x), y)
+def swaps(op, named):
+    """Whether the operands of an operation may change places."""
+    return op == named[ADD] or op == named[MULTIPLY] or op == named[CHAIN]
+
+
+@njit(cache=True, nogil=True)
+def hashed(op, a, b, c, named):
+    """A number by which instructions that compute the same are found, not negative."""
+    if b < a and swaps(op, named):
+        a, b, c = b, a, b
+    h = _mixed(_mixed(_mixed(np.uint64(1), op), a), b)
     # Of two operands, the third repeats the first.
-    h = _mixed(h, c) if c != a else h
-    at = np.int64(h >> np.uint64(1)) & (table.shape[0] - 1)
-    while table[at] >= 0:
-        j = table[at]
-        if code[j, OP] == op:
-            x, y, z = np.int64(code[j, A]), np.int64(code[j, B]), np.int64(code[j, C])
-            if (x == a and y == b and z == c) or (either and x == b and y == a):
-                break
-        at = (at + 1) & (table.shape[0] - 1)
-    return at
+    if c != a:
+        h = _mixed(h, c)
+    return np.int64(h >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def is_same(code, j, op, a, b, c, named):
+    """Whether row j computes what an instruction does."""
+    if code[j, OP] != op:
+        return False
+    x, y, z = np.int64(code[j, A]), np.int64(code[j, B]), np.int64(code[j, C])
+    return (x == a and y == b and z == c) or (x == b and y == a and swaps(op, named))
 
 
 @njit(cache=True, nogil=True)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.expand import Given, templates
-from tapegrad.adjoint.kernels import NAMED, A, B, C
+from tapegrad.adjoint.expand import Given, renumber, resolve, templates
+from tapegrad.adjoint.kernels import A, B, C
 from tapegrad.adjoint.rules import parameters, views_of
 from tapegrad.layout import Layout, dense
-from tapegrad.ops import BY_NAME, RUN, TABLE, passive_rows
+from tapegrad.ops import RUN, TABLE, passive_rows
 from tapegrad.ops.record import ACTIVE, ARITY, LENGTH, OPERAND_SIZE, OPERANDS, SLOT
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
@@ -73,34 +73,36 @@ class Region:
             if self.sizes[node]:
                 owner[place : place + self.sizes[node]] = node
         self._owner = owner
-        of = tape.addresses.slots_of
-        self._slots = np.append(of(places_out), [x._slot for x in inputs]).astype(np.int64)
-        operands = code[:, [A, B, C]]
-        operands[wide] = 0
-        reads = self._nodes(operands)
-        reads[wide] = NOWHERE
-        self._add_elements(operands, reads, first_places)
+        self._slots = np.append(_slots_of(tape, places_out), [x._slot for x in inputs]).astype(np.int64)
+        self._find_operands(code[:, [A, B, C]], first_places)
         self._find_operands_of_runs()
         self.found = [self._source(y) for y in outputs]
         del self._owner
-        self._reads, self._operands = reads, of(operands.reshape(-1)).reshape(operands.shape)
-        self._prepare()
 
-    def _prepare(self) -> None:
-        # Templates, the slots of their constants, and which numbers on the tape are known.
-        tape = self.tape
-        kinds = np.flatnonzero(np.bincount(self.ops[self.ops < RUN], minlength=1))
+    def _find_operands(self, places: np.ndarray, first: np.ndarray) -> None:
+        """Where scalar instructions read, which templates they have, and which numbers they meet are known."""
+        tape, wide = self.tape, self.ops >= RUN
+        places[wide] = 0
+        kinds = np.flatnonzero(np.bincount(self.ops[~wide], minlength=1))
         self.templates = templates(tuple(kinds.tolist()))
-        self.by_rule = (self.ops >= RUN) | ~self.templates.has[self.ops % RUN]
+        self.by_rule = wide | ~self.templates.has[self.ops % RUN]
         constants = [tape.constant(x) for x in self.templates.constants]
         # They may be old, and the pages that they were recorded on gone.
         self.pages: list[Any] = [tape.pin(slot) for slot in constants]
-        numbers = {slot: number for number, slot in tape.constants.items()}
-        numbers |= {slot: 0.0 * sign for sign, slot in tape.zeros.items()}
-        slots = np.array(sorted(numbers), np.int64)
+        known = {slot: number for number, slot in tape.constants.items()}
+        known |= {slot: 0.0 * sign for sign, slot in tape.zeros.items()}
+        slots = np.array(sorted(known), np.int64)
+        operands, reads = _slots_of(tape, places), np.empty(places.shape, np.int64)
+        operands = operands.copy() if operands is places else operands
+        met = resolve(operands, places, self._low, self._owner, slots, reads)
+        met[np.searchsorted(slots, constants)] = True
+        to, slots = np.cumsum(met) - 1, slots[met]
+        renumber(operands, to)
+        reads[wide] = NOWHERE
+        self._add_elements(places, reads, first)
         self.given = Given(
-            self.ops, self._slots, self._operands, self._reads, np.array(constants, np.int64), slots,
-            np.array([numbers[slot] for slot in slots.tolist()], np.float64), _named(), 0,
+            self.ops, self._slots, operands, reads, np.searchsorted(slots, constants), slots,
+            np.array([known[slot] for slot in slots.tolist()], np.float64),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -128,11 +130,11 @@ class Region:
         below = places < self._low
         return np.where(below, NOWHERE, self._owner[np.where(below, 0, places - self._low)]).astype(np.int64)
 
-    def _add_elements(self, operands: np.ndarray, reads: np.ndarray, first: np.ndarray) -> None:
+    def _add_elements(self, at: np.ndarray, reads: np.ndarray, first: np.ndarray) -> None:
         """Nodes for the elements of arrays that scalar instructions read."""
         known = len(self.sizes)
         single = (reads >= 0) & ~self.scalar[reads]
-        places, which = np.unique(operands[single], return_inverse=True)
+        places, which = np.unique(at[single], return_inverse=True)
         owners = self._nodes(places)
         reads[single] = known + which
         self.offsets = places - first[owners]
@@ -158,7 +160,7 @@ class Region:
             return
         side = self.side
         at = np.concatenate([k + OPERANDS + OPERAND_SIZE * np.arange(side[k + ARITY]) for k in runs.tolist()])
-        slots = self.tape.addresses.slots_of(side[at + SLOT])
+        slots = _slots_of(self.tape, side[at + SLOT])
         found = np.where(side[at + ACTIVE] != 0, self._nodes(side[at + SLOT]), NOWHERE)
         self._of_runs = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
 
@@ -178,8 +180,10 @@ class Region:
         if op >= RUN:
             return self._run(i, op)
         row = TABLE[op]
-        found = zip(self._operands[i].tolist(), self._reads[i].tolist(), strict=True)
-        operands = [Operand(handle(self.tape, slot, None), source, 0, SCALAR) for slot, source in found]
+        operands = []
+        for reference, source in zip(self.given.operands[i].tolist(), self.given.reads[i].tolist(), strict=True):
+            slot = ~reference if reference < 0 else int(self.given.slots[reference])
+            operands.append(Operand(handle(self.tape, slot, None), source, 0, SCALAR))
         return Instruction(row, operands[: row.arity], handle(self.tape, int(self._slots[i]), None), [])
 
     def _run(self, i: int, op: int) -> Instruction:
@@ -195,8 +199,12 @@ class Region:
         return Instruction(row, operands, handle(self.tape, int(self._slots[i]), dense(shape)), params)
 
 
-def _named() -> np.ndarray:
-    return np.array([BY_NAME[name].opcode for name in NAMED], np.int64)
+def _slots_of(tape: Tape, places: np.ndarray) -> np.ndarray:
+    """The slots that stand at places: they themselves on a tape that was never tidied."""
+    addresses = tape.addresses
+    if len(addresses.first) == 1 and addresses.first == addresses.places:
+        return places
+    return addresses.slots_of(places.reshape(-1)).reshape(places.shape)
 
 
 def _between(

@@ -8,6 +8,7 @@ What nobody reads any more is then left out by whoever keeps what the outputs ne
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,21 @@ from tapegrad.adjoint import kernels
 from tapegrad.ops import BY_NAME, TABLE, Structured
 
 
+@functools.cache
+def named() -> tuple[int, ...]:
+    """The opcodes that compiled code is told, in the order of `kernels.NAMED`."""
+    return tuple(BY_NAME[name].opcode for name in kernels.NAMED)
+
+
 def simplified(tape: Any, inputs: int) -> np.ndarray:
     """Simplify a tape that has been evaluated, its first `inputs` instructions being its inputs.
 
     Returns for each place of the arena the place that stands for it now.
     """
-    named = np.array([BY_NAME[name].opcode for name in kernels.NAMED], np.int64)
     # Not to be computed once and for all, nor taken for one another: calls of Python functions.
     opaque = np.array([isinstance(row, Structured) and row.name == "external" for row in TABLE], np.uint8)
     # Masked products by constants become plain ones.
     tape.needs.add(BY_NAME["multiply"].opcode)
     to = np.arange(len(tape.values))
-    kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, named, opaque)
+    kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, named(), opaque)
     return to

@@ -1,9 +1,11 @@
 """Derivatives of scalar instructions, written by compiled code: templates put together with adjoints or tangents.
 
-What is written are rows as a tape has them, their operands being slots. Before them in the same array stand the rows
-that are differentiated, so that both are found by the same table: what was computed before is not computed again. An
-adjoint is known by its slot; -1 stands for none. Numbers that are known (constants of the tape, and what comes of
-computing with them) are folded on the way.
+What stands at a slot is named by a *reference*: ~slot, which is negative, for what was on the tape before, else the
+number of a row. Rows are gathered in one array: known numbers first, then the instructions that are differentiated, then
+what is written. What has known operands is folded on the way, and what was computed before is not computed again: a
+small table remembers what was met lately, by which most of it is found and which stays in the processor's cache (with
+a table of everything the walk took three times as long); `simplify` finds the rest. Between calls adjoints and tangents
+are known by their slots; -1 stands for none.
 """
 
 from typing import NamedTuple
@@ -24,120 +26,134 @@ from tapegrad.adjoint.kernels import (
     A,
     B,
     C,
-    find,
+    hashed,
+    is_same,
     product,
     repeated,
 )
 from tapegrad.sweeps.marks import LEAF
 
+_NONE = -(2**62)  # refers to nothing
+# Entries of the table, and how far ahead of the walk the instructions that are differentiated are entered.
+_TABLE, _AHEAD = 1 << 14, 1 << 12
+
 
 class Given(NamedTuple):
-    """What is known before: scalar instructions, where their operands come from, and numbers."""
+    """The instructions of a region, and the known numbers that they and their templates name."""
 
     ops: np.ndarray
     outs: np.ndarray  # slots
-    operands: np.ndarray  # slots, three an instruction
-    reads: np.ndarray  # what made each operand, -1 where no derivative passes
-    constants: np.ndarray  # the slots of the templates' constants
+    operands: np.ndarray  # references, three an instruction
+    reads: np.ndarray  # the node that made each operand, -1 where no derivative passes
+    constants: np.ndarray  # references to the templates' constants
     slots: np.ndarray  # slots of known numbers, ascending
     numbers: np.ndarray
-    named: np.ndarray
-    first: int  # the slot of the first instruction that is written
-
-
-class Written(NamedTuple):
-    """Instructions, those that are differentiated first, a table to find them by, and which results are known."""
-
-    rows: np.ndarray
-    table: np.ndarray
-    known: np.ndarray
-    numbers: np.ndarray
-    bits: np.ndarray  # of the numbers
-    own: int  # how many are differentiated
 
 
 @njit(cache=True, nogil=True)
-def _room(rows, own):
-    """Nothing written yet, with room for so many rows."""
+def resolve(operands, places, low, owner, slots, reads):
+    """Put references in place of the slots of operands, and find the nodes that made what stands at their places.
+
+    `owner` has the nodes from place `low` on, `slots` those of known numbers, ascending. Returns which of them are met.
+    """
+    met = np.zeros(slots.shape[0], np.bool_)
+    last = slots[-1] if slots.shape[0] else np.int64(-1)
+    for i in range(operands.shape[0]):
+        for j in range(operands.shape[1]):
+            place = places[i, j]
+            reads[i, j] = owner[place - low] if place >= low else -1
+            operands[i, j] = _reference(operands[i, j], slots, last)
+            if operands[i, j] >= 0:
+                met[operands[i, j]] = True
+    return met
+
+
+@njit(cache=True, nogil=True)
+def renumber(operands, to):
+    """Put other numbers in place of references to known numbers."""
+    for i in range(operands.shape[0]):
+        for j in range(operands.shape[1]):
+            if operands[i, j] >= 0:
+                operands[i, j] = to[operands[i, j]]
+
+
+@njit(cache=True, nogil=True)
+def _reference(slot, slots, last):
+    if slot > last:
+        return ~slot
+    low, high = 0, slots.shape[0] - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if slots[middle] < slot:
+            low = middle + 1
+        else:
+            high = middle
+    return np.int64(low) if slots[low] == slot else ~slot
+
+
+# Writing rows. `numbers` has what is known of each, NaN where nothing is.
+
+
+@njit(cache=True, nogil=True)
+def _start(given, low, high, named):
+    """Rows of what is known and of what is differentiated, with room for more, and how many they are."""
+    known, n = given.slots.shape[0], given.slots.shape[0] + high - low
+    room = 64 + n + 3 * (high - low)
+    rows, numbers = np.empty((room, COLUMNS), np.int64), np.full(room, np.nan)
     size = 64
-    while size < 2 * rows:
+    while size < 2 * room and size < _TABLE:
         size *= 2
-    numbers = np.zeros(rows)
-    return Written(
-        np.zeros((rows, COLUMNS), np.int64), np.full(size, -1, np.int32), np.zeros(rows, np.uint8), numbers,
-        numbers.view(np.int64), own,
-    )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
-def _start(given, low, high):
-    own = high - low
-    written = _room(64 + 4 * own, own)
-    rows = written.rows
+    table = np.full(size, -1, np.int32)
+    numbers[:known] = given.numbers
+    bits = numbers.view(np.int64)
+    for r in range(known):
+        rows[r, OP], rows[r, RESULT] = LEAF, r
+        rows[r, A] = rows[r, B] = rows[r, C] = bits[r]
+        _enter(rows, table, r, named)
     for i in range(low, high):
-        r = i - low
-        rows[r, OP], rows[r, RESULT] = given.ops[i], given.outs[i]
-        rows[r, A], rows[r, B], rows[r, C] = given.operands[i, 0], given.operands[i, 1], given.operands[i, 2]
-        _enter(given, written, r)
-    return written
+        r = known + i - low
+        rows[r, OP], rows[r, RESULT], rows[r, C] = given.ops[i], ~given.outs[i], given.operands[i, 2]
+        rows[r, A], rows[r, B] = given.operands[i, 0], given.operands[i, 1]
+    return rows, table, numbers, n
 
 
 @njit(cache=True, nogil=True)
-def _enter(given, written, r):
-    rows = written.rows
-    at = find(rows, written.table, rows[r, OP], rows[r, A], rows[r, B], rows[r, C], given.named)
-    if written.table[at] < 0:
-        written.table[at] = r
+def _enter(rows, table, r, named):
+    h = hashed(rows[r, OP], rows[r, A], rows[r, B], rows[r, C], named)
+    table[h & (table.shape[0] - 1)] = r
 
 
 @njit(cache=True, nogil=True)
-def _grown(given, written, n, more):
+def _grown(rows, numbers, n, more):
     """The same with room for more rows."""
-    if n + more <= written.rows.shape[0]:
-        return written
-    new = _room(2 * (n + more), written.own)
-    new.rows[:n], new.known[:n], new.numbers[:n] = written.rows[:n], written.known[:n], written.numbers[:n]
-    for r in range(n):
-        _enter(given, new, r)
-    return new
+    new_rows, new_numbers = np.empty((2 * (n + more), COLUMNS), np.int64), np.full(2 * (n + more), np.nan)
+    new_rows[:n], new_numbers[:n] = rows[:n], numbers[:n]
+    return new_rows, new_numbers
 
 
 @njit(cache=True, nogil=True)
-def _number(given, written, slot):
-    """Whether the number at a slot is known, and what it is."""
-    if slot >= given.first:
-        r = slot - given.first + written.own
-        return written.known[r] != 0, written.numbers[r]
-    if given.slots.shape[0] == 0 or slot > given.slots[-1]:
-        return False, 0.0
-    at = np.searchsorted(given.slots, slot)
-    return given.slots[at] == slot, given.numbers[at]
+def _append(rows, table, n, op, a, b, c, named):
+    """A reference to an instruction, which is written unless it was before, and how many rows there are then."""
+    at = hashed(op, a, b, c, named) & (table.shape[0] - 1)
+    if table[at] >= 0 and is_same(rows, table[at], op, a, b, c, named):
+        return rows[table[at], RESULT], n
+    rows[n, OP], rows[n, RESULT], rows[n, C] = op, n, c
+    rows[n, A], rows[n, B] = a, b
+    table[at] = n
+    return np.int64(n), n + 1
 
 
 @njit(cache=True, nogil=True)
-def _append(given, written, n, op, a, b, c):
-    """The slot of an instruction, which is written unless it was before, and how many rows there are then."""
-    at = find(written.rows, written.table, op, a, b, c, given.named)
-    if written.table[at] >= 0:
-        return written.rows[written.table[at], RESULT], n
-    rows = written.rows
-    slot = given.first + n - written.own
-    rows[n, OP], rows[n, RESULT], rows[n, A], rows[n, B], rows[n, C] = op, slot, a, b, c
-    written.table[at] = n
-    return slot, n + 1
-
-
-@njit(cache=True, nogil=True)
-def _constant(given, written, n, number):
-    """The slot of a number that came of computing with known ones."""
-    written.numbers[n] = number
-    # In place of operands stand the number's bits, to find it by. `finished` puts right what a leaf has there.
-    bits = written.bits[n]
-    written.known[n] = 1
-    slot, after = _append(given, written, n, LEAF, bits, bits, bits)
-    if after == n:
-        written.known[n] = 0
-    return slot, after
+def _constant(rows, table, numbers, n, number, named):
+    """A reference to a number that came of computing with known ones."""
+    numbers[n] = number
+    # In place of operands stand the number's bits, to find it by. `_finished` puts right what a leaf has there.
+    bits = numbers.view(np.int64)[n]
+    numbers[n] = np.nan
+    found, after = _append(rows, table, n, LEAF, bits, bits, bits, named)
+    if after > n:
+        numbers[n] = number
+    return found, after
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -159,145 +175,176 @@ def _computed(op, a, b, named):
 
 
 @njit(cache=True, nogil=True)
-def _negated(given, written, slot):
-    """The slot whose number this one is the negative of, among what was written; -1 if it is not known to be one."""
-    if slot >= given.first:
-        r = slot - given.first + written.own
-        if written.rows[r, OP] == given.named[NEGATIVE]:
-            return written.rows[r, A]
-    return np.int64(-1)
-
-
-@njit(cache=True, nogil=True)
-def _write(given, written, n, op, a, b, c):
-    """The slot of what an operation makes of three slots, written in the shortest way that is known."""
-    named = given.named
-    a_known, x = _number(given, written, a)
-    b_known, y = _number(given, written, b)
-    if a_known and b_known:
+def _write(rows, table, numbers, n, op, a, b, c, named):
+    """A reference to what an operation makes of three operands, written in the shortest way that is known."""
+    x = numbers[a] if a >= 0 else np.nan
+    y = numbers[b] if b >= 0 else np.nan
+    x_known, y_known = not np.isnan(x), not np.isnan(y)
+    if x_known and y_known:
         number = _computed(op, x, y, named)
         if np.isfinite(number):
-            return _constant(given, written, n, number)
-    same = repeated(op, a_known, x, b_known, y, named)
-    if same:
-        return (a if same == 1 else b), n
-    op = product(op, a_known, x, b_known, y, named)
-    if op == named[MULTIPLY] and ((a_known and x == -1.0) or (b_known and y == -1.0)):
-        op, a = named[NEGATIVE], b if a_known and x == -1.0 else a
-        b = c = a
+            return _constant(rows, table, numbers, n, number, named)
+    if x_known or y_known:
+        same = repeated(op, x_known, x, y_known, y, named)
+        if same:
+            return (a if same == 1 else b), n
+        op = product(op, x_known, x, y_known, y, named)
+        if op == named[MULTIPLY] and (x == -1.0 or y == -1.0):
+            op, a = named[NEGATIVE], b if x == -1.0 else a
+            b = c = a
+    # Numbers whose negatives were written: -(-x) = x and x + (-y) = x - y.
     if op == named[NEGATIVE]:
-        before = _negated(given, written, a)
-        if before >= 0:
-            return before, n
+        if a >= 0 and rows[a, OP] == op:
+            return rows[a, A], n
     elif op == named[ADD]:
-        before = _negated(given, written, b)
-        if before >= 0:
-            op, b = named[SUBTRACT], before
-        else:
-            before = _negated(given, written, a)
-            if before >= 0:
-                op, a, b = named[SUBTRACT], b, before
-                c = a
-    return _append(given, written, n, op, a, b, c)
+        if b >= 0 and rows[b, OP] == named[NEGATIVE]:
+            op, b = named[SUBTRACT], rows[b, A]
+        elif a >= 0 and rows[a, OP] == named[NEGATIVE]:
+            op, a, b = named[SUBTRACT], b, rows[a, A]
+            c = a
+    return _append(rows, table, n, op, a, b, c, named)
 
 
 @njit(cache=True, nogil=True)
-def _product(given, written, n, flow, partial):
-    """The slot of an adjoint or tangent times a partial derivative; -1 where that is zero."""
-    known, number = _number(given, written, flow)
-    if known and number == 0.0:
-        return np.int64(-1), n
-    known, number = _number(given, written, partial)
-    if known and number == 0.0:
-        return np.int64(-1), n
-    return _write(given, written, n, given.named[CHAIN], flow, partial, flow)
+def _product(rows, table, numbers, n, flow, partial, named):
+    """A reference to an adjoint or tangent times a partial derivative; to nothing where that is zero."""
+    if (flow >= 0 and numbers[flow] == 0.0) or (partial >= 0 and numbers[partial] == 0.0):
+        return np.int64(_NONE), n
+    return _write(rows, table, numbers, n, named[CHAIN], flow, partial, flow, named)
 
 
 @njit(cache=True, nogil=True)
-def _stands_for(given, made, i, reference):
-    """The slot that a template's reference stands for at instruction i; see `symbols`."""
+def _sum(rows, table, numbers, n, a, b, named):
+    """A reference to the sum of two, either of which may be missing."""
+    if a == _NONE or b == _NONE:
+        return max(a, b), n
+    return _write(rows, table, numbers, n, named[ADD], a, b, a, named)
+
+
+# Walking instructions
+
+
+@njit(cache=True, nogil=True)
+def _stands_for(constants, operands, out, made, reference):
+    """What a reference of a template stands for at one instruction; see `symbols`."""
     if reference < 0:
-        return given.constants[-1 - reference]
+        return constants[-1 - reference]
     if reference < 3:
-        return given.operands[i, reference]
-    return given.outs[i] if reference == 3 else made[reference - 4]
+        return operands[reference]
+    return ~out if reference == 3 else made[reference - 4]
 
 
 @njit(cache=True, nogil=True)
-def _partial(given, tables, written, n, made, i, j):
-    """The slot of the derivative of instruction i by its operand j. `made` has the slots of the template's steps."""
-    op = given.ops[i]
+def _partial(rows, table, numbers, n, named, tables, constants, op, operands, out, made, j):
+    """The derivative of an instruction by its operand j. `made` has the steps of its template that were written."""
     for d in range(tables.needs[op, j], tables.needs[op, j + 1]):
         m = tables.needed[d]
-        if made[m] < 0:
-            step = tables.steps[tables.first[op] + m]
-            a = _stands_for(given, made, i, step[1])
-            b = _stands_for(given, made, i, step[2])
-            c = _stands_for(given, made, i, step[3])
-            made[m], n = _write(given, written, n, step[0], a, b, c)
-    return _stands_for(given, made, i, tables.partials[op, j]), n
+        if made[m] == _NONE:
+            s = tables.first[op] + m
+            a = _stands_for(constants, operands, out, made, tables.steps[s, 1])
+            b = _stands_for(constants, operands, out, made, tables.steps[s, 2])
+            c = _stands_for(constants, operands, out, made, tables.steps[s, 3])
+            made[m], n = _write(rows, table, numbers, n, tables.steps[s, 0], a, b, c, named)
+    return _stands_for(constants, operands, out, made, tables.partials[op, j]), n
 
 
 @njit(cache=True, nogil=True)
-def _sum(given, written, n, a, b):
-    """The slot of the sum of two, either of which may be missing."""
-    if a < 0 or b < 0:
-        return max(a, b), n
-    return _write(given, written, n, given.named[ADD], a, b, a)
+def _of_slot(slot, first, start, slots, last):
+    """A reference to what flows at a node, given by its slot."""
+    if slot < 0:
+        return np.int64(_NONE)
+    return slot - first + start if slot >= first else _reference(slot, slots, last)
 
 
 @njit(cache=True, nogil=True)
-def pull(given, tables, low, high, adjoints):
-    """Write the adjoints of all that instructions low up to high read, last instruction first."""
-    written = _start(given, low, high)
-    n = written.own
+def _to_slot(reference, first, start, slots):
+    if reference < 0:
+        return ~reference if reference != _NONE else np.int64(-1)
+    return slots[reference] if reference < slots.shape[0] else reference - start + first
+
+
+@njit(cache=True, nogil=True)
+def pull(given, tables, named, first, low, high, adjoints):
+    """Write the adjoints of all that instructions low up to high read, last instruction first.
+
+    Returns the rows of what is written, its results being the slots from `first` on, and the numbers of its leaves.
+    """
+    rows, table, numbers, start = _start(given, low, high, named)
+    n, slots, last = start, given.slots, given.slots[-1] if given.slots.shape[0] else np.int64(-1)
     made = np.empty(1 + tables.count.max(), np.int64)
+    shift = start - high  # of rows of instructions against their numbers
+    for i in range(high - 1, max(low, high - _AHEAD) - 1, -1):
+        _enter(rows, table, shift + i, named)
     for i in range(high - 1, low - 1, -1):
+        if i - _AHEAD >= low:
+            _enter(rows, table, shift + i - _AHEAD, named)
         if adjoints[i] < 0:
             continue
         op = given.ops[i]
-        written = _grown(given, written, n, tables.rows[op])
-        made[: tables.count[op]] = -1
+        if n + tables.rows[op] > rows.shape[0]:
+            rows, numbers = _grown(rows, numbers, n, tables.rows[op])
+        made[: tables.count[op]] = _NONE
+        flow = _of_slot(adjoints[i], first, start, slots, last)
         for j in range(tables.arity[op]):
             source = given.reads[i, j]
-            if source >= 0:
-                partial, n = _partial(given, tables, written, n, made, i, j)
-                contribution, n = _product(given, written, n, adjoints[i], partial)
-                adjoints[source], n = _sum(given, written, n, adjoints[source], contribution)
-    return finished(written, n)
+            if source < 0:
+                continue
+            x, n = _partial(
+                rows, table, numbers, n, named, tables, given.constants, op, given.operands[i], given.outs[i], made, j
+            )
+            x, n = _product(rows, table, numbers, n, flow, x, named)
+            before = _of_slot(adjoints[source], first, start, slots, last)
+            x, n = _sum(rows, table, numbers, n, before, x, named)
+            adjoints[source] = _to_slot(x, first, start, slots)
+    return _finished(rows, numbers, start, n, first, slots)
 
 
 @njit(cache=True, nogil=True)
-def push(given, tables, low, high, tangents):
-    """Write the tangents of what instructions low up to high make, first to last."""
-    written = _start(given, low, high)
-    n = written.own
+def push(given, tables, named, first, low, high, tangents):
+    """Write the tangents of what instructions low up to high make, first to last. Returns what `pull` does."""
+    rows, table, numbers, start = _start(given, low, high, named)
+    n, slots, last = start, given.slots, given.slots[-1] if given.slots.shape[0] else np.int64(-1)
     made = np.empty(1 + tables.count.max(), np.int64)
+    shift = start - high  # of rows of instructions against their numbers
+    for i in range(low, min(high, low + _AHEAD)):
+        _enter(rows, table, shift + i, named)
     for i in range(low, high):
+        if i + _AHEAD < high:
+            _enter(rows, table, shift + i + _AHEAD, named)
         op = given.ops[i]
-        written = _grown(given, written, n, tables.rows[op])
-        made[: tables.count[op]] = -1
-        total = np.int64(-1)
+        if n + tables.rows[op] > rows.shape[0]:
+            rows, numbers = _grown(rows, numbers, n, tables.rows[op])
+        made[: tables.count[op]] = _NONE
+        total = np.int64(_NONE)
         for j in range(tables.arity[op]):
             source = given.reads[i, j]
-            if source >= 0 and tangents[source] >= 0:
-                partial, n = _partial(given, tables, written, n, made, i, j)
-                contribution, n = _product(given, written, n, tangents[source], partial)
-                total, n = _sum(given, written, n, total, contribution)
-        tangents[i] = total
-    return finished(written, n)
+            if source < 0 or tangents[source] < 0:
+                continue
+            x, n = _partial(
+                rows, table, numbers, n, named, tables, given.constants, op, given.operands[i], given.outs[i], made, j
+            )
+            flow = _of_slot(tangents[source], first, start, slots, last)
+            x, n = _product(rows, table, numbers, n, flow, x, named)
+            total, n = _sum(rows, table, numbers, n, total, x, named)
+        tangents[i] = _to_slot(total, first, start, slots)
+    return _finished(rows, numbers, start, n, first, slots)
 
 
 @njit(cache=True, nogil=True)
-def finished(written, n):
-    """The rows that were written, and the numbers of the leaves among them."""
-    rows = written.rows[written.own : n]
-    numbers = np.empty(np.count_nonzero(written.known[written.own : n]))
-    k = 0
-    for r in range(rows.shape[0]):
-        if rows[r, OP] == LEAF:
-            rows[r, C] = 0
-            rows[r, A], rows[r, B] = 0, 1
-            numbers[k] = written.numbers[written.own + r]
-            k += 1
-    return rows, numbers
+def _finished(rows, numbers, start, n, first, slots):
+    """The rows that were written, with slots in place of references, and the numbers of the leaves among them."""
+    written = rows[start:n]
+    found = np.empty(n - start)
+    leaves = 0
+    for r in range(n - start):
+        written[r, RESULT] = first + r
+        if written[r, OP] == LEAF:
+            written[r, C] = 0
+            written[r, A], written[r, B] = 0, 1
+            found[leaves] = numbers[start + r]
+            leaves += 1
+        else:
+            a, b, c = written[r, A], written[r, B], written[r, C]
+            written[r, C] = _to_slot(c, first, start, slots)
+            written[r, A], written[r, B] = _to_slot(a, first, start, slots), _to_slot(b, first, start, slots)
+    return written, found[:leaves]
