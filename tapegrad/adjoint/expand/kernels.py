@@ -103,7 +103,7 @@ def _start(given, low, high, named):
     size = 64
     while size < 2 * room and size < _TABLE:
         size *= 2
-    table = np.full(size, -1, np.int32)
+    table = np.full(size, -1, np.int64)
     numbers[:known] = given.numbers
     bits = numbers.view(np.int64)
     for r in range(known):
@@ -120,7 +120,7 @@ def _start(given, low, high, named):
 @njit(cache=True, nogil=True)
 def _enter(rows, table, r, named):
     h = hashed(rows[r, OP], rows[r, A], rows[r, B], rows[r, C], named)
-    table[h & (table.shape[0] - 1)] = r
+    table[h & (table.shape[0] - 1)] = (h >> 32 << 32) | r
 
 
 @njit(cache=True, nogil=True)
@@ -134,12 +134,14 @@ def _grown(rows, numbers, n, more):
 @njit(cache=True, nogil=True)
 def _append(rows, table, n, op, a, b, c, named):
     """A reference to an instruction, which is written unless it was before, and how many rows there are then."""
-    at = hashed(op, a, b, c, named) & (table.shape[0] - 1)
-    if table[at] >= 0 and is_same(rows, table[at], op, a, b, c, named):
-        return rows[table[at], RESULT], n
+    h = hashed(op, a, b, c, named)
+    at = h & (table.shape[0] - 1)
+    # Half of an entry is of the hash: most rows that are another need not be looked at to tell.
+    if table[at] >> 32 == h >> 32 and is_same(rows, table[at] & 0xFFFFFFFF, op, a, b, c, named):
+        return rows[table[at] & 0xFFFFFFFF, RESULT], n
     rows[n, OP], rows[n, RESULT], rows[n, C] = op, n, c
     rows[n, A], rows[n, B] = a, b
-    table[at] = n
+    table[at] = (h >> 32 << 32) | n
     return np.int64(n), n + 1
 
 
@@ -225,27 +227,29 @@ def _sum(rows, table, numbers, n, a, b, named):
 
 
 @njit(cache=True, nogil=True)
-def _stands_for(constants, operands, out, made, reference):
-    """What a reference of a template stands for at one instruction; see `symbols`."""
+def _stands_for(constants, operands, i, out, made, reference):
+    """What a reference of a template stands for at instruction i; see `symbols`."""
     if reference < 0:
         return constants[-1 - reference]
     if reference < 3:
-        return operands[reference]
+        return operands[i, reference]
     return ~out if reference == 3 else made[reference - 4]
 
 
 @njit(cache=True, nogil=True)
-def _partial(rows, table, numbers, n, named, tables, constants, op, operands, out, made, j):
-    """The derivative of an instruction by its operand j. `made` has the steps of its template that were written."""
-    for d in range(tables.needs[op, j], tables.needs[op, j + 1]):
-        m = tables.needed[d]
+def _partial(rows, table, numbers, n, named, steps, low, high, constants, operands, i, out, made):
+    """The derivative of instruction i by an operand: steps low up to high of the templates, the last one says which.
+
+    `made` has the steps that were written for the operands before.
+    """
+    for s in range(low, high - 1):
+        m = steps[s, 0]
         if made[m] == _NONE:
-            s = tables.first[op] + m
-            a = _stands_for(constants, operands, out, made, tables.steps[s, 1])
-            b = _stands_for(constants, operands, out, made, tables.steps[s, 2])
-            c = _stands_for(constants, operands, out, made, tables.steps[s, 3])
-            made[m], n = _write(rows, table, numbers, n, tables.steps[s, 0], a, b, c, named)
-    return _stands_for(constants, operands, out, made, tables.partials[op, j]), n
+            a = _stands_for(constants, operands, i, out, made, steps[s, 2])
+            b = _stands_for(constants, operands, i, out, made, steps[s, 3])
+            c = _stands_for(constants, operands, i, out, made, steps[s, 4])
+            made[m], n = _write(rows, table, numbers, n, steps[s, 1], a, b, c, named)
+    return _stands_for(constants, operands, i, out, made, steps[high - 1, 2]), n
 
 
 @njit(cache=True, nogil=True)
@@ -271,7 +275,10 @@ def pull(given, tables, named, first, low, high, adjoints):
     """
     rows, table, numbers, start = _start(given, low, high, named)
     n, slots, last = start, given.slots, given.slots[-1] if given.slots.shape[0] else np.int64(-1)
-    made = np.empty(1 + tables.count.max(), np.int64)
+    # By names of their own: compiled code counts references to arrays each time it takes one out of a tuple.
+    ops, outs, operands, reads, constants = given.ops, given.outs, given.operands, given.reads, given.constants
+    arity, room, count, first_step, steps = tables.arity, tables.room, tables.count, tables.first, tables.steps
+    made = np.empty(1 + count.max(), np.int64)
     shift = start - high  # of rows of instructions against their numbers
     for i in range(high - 1, max(low, high - _AHEAD) - 1, -1):
         _enter(rows, table, shift + i, named)
@@ -280,18 +287,19 @@ def pull(given, tables, named, first, low, high, adjoints):
             _enter(rows, table, shift + i - _AHEAD, named)
         if adjoints[i] < 0:
             continue
-        op = given.ops[i]
-        if n + tables.rows[op] > rows.shape[0]:
-            rows, numbers = _grown(rows, numbers, n, tables.rows[op])
-        made[: tables.count[op]] = _NONE
+        op = ops[i]
+        if n + room[op] > rows.shape[0]:
+            rows, numbers = _grown(rows, numbers, n, room[op])
+        made[: count[op]] = _NONE
         flow = _of_slot(adjoints[i], first, start, slots, last)
-        for j in range(tables.arity[op]):
-            source = given.reads[i, j]
+        for j in range(arity[op]):
+            source = reads[i, j]
             if source < 0:
                 continue
             x, n = _partial(
-                rows, table, numbers, n, named, tables, given.constants, op, given.operands[i], given.outs[i], made, j
-            )
+                rows, table, numbers, n, named, steps, first_step[op, j], first_step[op, j + 1], constants, operands,
+                i, outs[i], made,
+            )  # fmt: skip
             x, n = _product(rows, table, numbers, n, flow, x, named)
             before = _of_slot(adjoints[source], first, start, slots, last)
             x, n = _sum(rows, table, numbers, n, before, x, named)
@@ -304,25 +312,29 @@ def push(given, tables, named, first, low, high, tangents):
     """Write the tangents of what instructions low up to high make, first to last. Returns what `pull` does."""
     rows, table, numbers, start = _start(given, low, high, named)
     n, slots, last = start, given.slots, given.slots[-1] if given.slots.shape[0] else np.int64(-1)
-    made = np.empty(1 + tables.count.max(), np.int64)
+    # By names of their own: compiled code counts references to arrays each time it takes one out of a tuple.
+    ops, outs, operands, reads, constants = given.ops, given.outs, given.operands, given.reads, given.constants
+    arity, room, count, first_step, steps = tables.arity, tables.room, tables.count, tables.first, tables.steps
+    made = np.empty(1 + count.max(), np.int64)
     shift = start - high  # of rows of instructions against their numbers
     for i in range(low, min(high, low + _AHEAD)):
         _enter(rows, table, shift + i, named)
     for i in range(low, high):
         if i + _AHEAD < high:
             _enter(rows, table, shift + i + _AHEAD, named)
-        op = given.ops[i]
-        if n + tables.rows[op] > rows.shape[0]:
-            rows, numbers = _grown(rows, numbers, n, tables.rows[op])
-        made[: tables.count[op]] = _NONE
+        op = ops[i]
+        if n + room[op] > rows.shape[0]:
+            rows, numbers = _grown(rows, numbers, n, room[op])
+        made[: count[op]] = _NONE
         total = np.int64(_NONE)
-        for j in range(tables.arity[op]):
-            source = given.reads[i, j]
+        for j in range(arity[op]):
+            source = reads[i, j]
             if source < 0 or tangents[source] < 0:
                 continue
             x, n = _partial(
-                rows, table, numbers, n, named, tables, given.constants, op, given.operands[i], given.outs[i], made, j
-            )
+                rows, table, numbers, n, named, steps, first_step[op, j], first_step[op, j + 1], constants, operands,
+                i, outs[i], made,
+            )  # fmt: skip
             flow = _of_slot(tangents[source], first, start, slots, last)
             x, n = _product(rows, table, numbers, n, flow, x, named)
             total, n = _sum(rows, table, numbers, n, total, x, named)

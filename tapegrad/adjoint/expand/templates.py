@@ -16,16 +16,18 @@ MAX_ARITY = 2
 
 
 class Tables(NamedTuple):
-    """Templates side by side; all but the last two have an entry for each opcode."""
+    """Templates side by side. All but the last have an entry for each opcode.
+
+    What a partial derivative takes are the steps from `first[opcode, operand]` up to `first[opcode, operand + 1]`. A
+    step is its number in the template, an opcode and three references; the last is none: it says what stands for the
+    partial, by the first of its references.
+    """
 
     arity: np.ndarray
-    first: np.ndarray  # its first step, in `steps`
     count: np.ndarray  # how many steps it has
-    partials: np.ndarray  # (opcodes, operands): what stands for each partial
-    needs: np.ndarray  # (opcodes, operands + 1): `needed` from here up to the next says which steps a partial takes
-    rows: np.ndarray  # at most so many instructions are written for one
-    steps: np.ndarray  # opcode and references, see `symbols`
-    needed: np.ndarray
+    room: np.ndarray  # at most so many instructions are written for one
+    first: np.ndarray
+    steps: np.ndarray
 
 
 class Templates(NamedTuple):
@@ -40,10 +42,9 @@ class Templates(NamedTuple):
 def templates(opcodes: tuple[int, ...]) -> Templates:
     """The templates of operations. Raises OperationError for rules that cannot be written as instructions."""
     n = len(TABLE)
-    arity, first, count, rows = (np.zeros(n, np.int64) for _ in range(4))
-    partials, needs = np.zeros((n, 3), np.int64), np.zeros((n, 4), np.int64)
+    arity, count, room = (np.zeros(n, np.int64) for _ in range(3))
+    first = np.zeros((n, 4), np.int64)
     steps: list[tuple[int, ...]] = []
-    needed: list[int] = []
     constants: dict[bytes, tuple[int, float]] = {}
     has = np.zeros(n, bool)
     for opcode in opcodes:
@@ -53,22 +54,20 @@ def templates(opcodes: tuple[int, ...]) -> Templates:
             continue
         has[opcode] = True
         # The same number has one place among all constants. Zero has two signs that compare equal.
-        own = [constants.setdefault(np.float64(x).tobytes(), (len(constants), x))[0] for x in template.constants]
-        reference = lambda r, own=own: -1 - own[-1 - r] if r < 0 else r
-        arity[opcode], first[opcode], count[opcode] = row.arity, len(steps), len(template.steps)
-        # A product and a sum for each operand, and as many constants that come of folding.
-        rows[opcode] = 2 * len(template.steps) + 4 * row.arity
-        for step in template.steps:
-            operands = [reference(r) for r in step.operands]
-            steps.append((step.opcode, *operands, *operands[:1] * (3 - len(operands))))
+        at = [constants.setdefault(np.float64(x).tobytes(), (len(constants), x))[0] for x in template.constants]
+        reference = lambda r, at=at: -1 - at[-1 - r] if r < 0 else r
+        arity[opcode], count[opcode] = row.arity, len(template.steps)
+        # For each operand a product and a sum, each of which may be a constant.
+        room[opcode] = len(template.steps) + 2 * row.arity
         for j, r in enumerate(template.partials):
-            partials[opcode, j] = reference(r)
-            needs[opcode, j] = len(needed)
-            needed += _steps_for(template, r)
-            needs[opcode, j + 1] = len(needed)
-    table = np.array(steps, np.int64).reshape(-1, 4)
-    tables = Tables(arity, first, count, partials, needs, rows, table, np.array(needed, np.int64))
-    return Templates(tables, tuple(x for _, x in constants.values()), has)
+            first[opcode, j] = len(steps)
+            for m in _steps_for(template, r):
+                own = [reference(x) for x in template.steps[m].operands]
+                steps.append((m, template.steps[m].opcode, *own, *own[:1] * (3 - len(own))))
+            steps.append((-1, 0, *[reference(r)] * 3))
+            first[opcode, j + 1] = len(steps)
+    table = np.array(steps, np.int64).reshape(-1, 5)
+    return Templates(Tables(arity, count, room, first, table), tuple(x for _, x in constants.values()), has)
 
 
 def _steps_for(template: Template, reference: int) -> list[int]:
