@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _CHAIN, _TIMES = BY_NAME["chain"], BY_NAME["multiply"]
 
 
 class Flows:
-    """For each node of a region the slot of its adjoint or tangent, -1 for none. Nodes that are arrays have none here."""
+    """For each node of a region the slot of its adjoint or tangent, -1 for none. Arrays have none here."""
 
     def __init__(self, region: Region) -> None:
         self.region = region
@@ -90,5 +90,5 @@ def shown_as(x: Any, shape: Sequence[int], region: Region) -> Value:
     if value.shape == tuple(shape):
         return value
     if value.size == 1 or value.ndim == len(shape):
-        return np.broadcast_to(value, shape)
-    return value.reshape(shape)
+        return cast(Value, np.broadcast_to(value, shape))
+    return cast(Value, value.reshape(shape))

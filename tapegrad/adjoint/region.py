@@ -85,7 +85,7 @@ class Region:
         places[wide] = 0
         kinds = np.flatnonzero(np.bincount(self.ops[~wide], minlength=1))
         self.templates = templates(tuple(kinds.tolist()))
-        self.by_rule = wide | ~self.templates.has[self.ops % RUN]
+        self.by_rule = wide | ~self.templates.has[np.where(wide, 0, self.ops)]
         constants = [tape.constant(x) for x in self.templates.constants]
         # They may be old, and the pages that they were recorded on gone.
         self.pages: list[Any] = [tape.pin(slot) for slot in constants]

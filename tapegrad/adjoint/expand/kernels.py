@@ -1,11 +1,11 @@
 """Derivatives of scalar instructions, written by compiled code: templates put together with adjoints or tangents.
 
 What stands at a slot is named by a *reference*: ~slot, which is negative, for what was on the tape before, else the
-number of a row. Rows are gathered in one array: known numbers first, then the instructions that are differentiated, then
-what is written. What has known operands is folded on the way, and what was computed before is not computed again: a
-small table remembers what was met lately, by which most of it is found and which stays in the processor's cache (with
-a table of everything the walk took three times as long); `simplify` finds the rest. Between calls adjoints and tangents
-are known by their slots; -1 stands for none.
+number of a row. Rows are gathered in one array: known numbers first, then the instructions that are differentiated,
+then what is written. What has known operands is folded on the way, and what was computed before is not computed
+again: a small table remembers what was met lately, by which most of it is found and which stays in the processor's
+cache (with a table of everything the walk took three times as long); `simplify` finds the rest. Between calls
+adjoints and tangents are known by their slots; -1 stands for none.
 """
 
 from typing import NamedTuple
@@ -277,8 +277,8 @@ def pull(given, tables, named, first, low, high, adjoints):
     n, slots, last = start, given.slots, given.slots[-1] if given.slots.shape[0] else np.int64(-1)
     # By names of their own: compiled code counts references to arrays each time it takes one out of a tuple.
     ops, outs, operands, reads, constants = given.ops, given.outs, given.operands, given.reads, given.constants
-    arity, room, count, first_step, steps = tables.arity, tables.room, tables.count, tables.first, tables.steps
-    made = np.empty(1 + count.max(), np.int64)
+    arity, room, length, first_step, steps = tables.arity, tables.room, tables.length, tables.first, tables.steps
+    made = np.empty(1 + length.max(), np.int64)
     shift = start - high  # of rows of instructions against their numbers
     for i in range(high - 1, max(low, high - _AHEAD) - 1, -1):
         _enter(rows, table, shift + i, named)
@@ -290,7 +290,7 @@ def pull(given, tables, named, first, low, high, adjoints):
         op = ops[i]
         if n + room[op] > rows.shape[0]:
             rows, numbers = _grown(rows, numbers, n, room[op])
-        made[: count[op]] = _NONE
+        made[: length[op]] = _NONE
         flow = _of_slot(adjoints[i], first, start, slots, last)
         for j in range(arity[op]):
             source = reads[i, j]
@@ -314,8 +314,8 @@ def push(given, tables, named, first, low, high, tangents):
     n, slots, last = start, given.slots, given.slots[-1] if given.slots.shape[0] else np.int64(-1)
     # By names of their own: compiled code counts references to arrays each time it takes one out of a tuple.
     ops, outs, operands, reads, constants = given.ops, given.outs, given.operands, given.reads, given.constants
-    arity, room, count, first_step, steps = tables.arity, tables.room, tables.count, tables.first, tables.steps
-    made = np.empty(1 + count.max(), np.int64)
+    arity, room, length, first_step, steps = tables.arity, tables.room, tables.length, tables.first, tables.steps
+    made = np.empty(1 + length.max(), np.int64)
     shift = start - high  # of rows of instructions against their numbers
     for i in range(low, min(high, low + _AHEAD)):
         _enter(rows, table, shift + i, named)
@@ -325,7 +325,7 @@ def push(given, tables, named, first, low, high, tangents):
         op = ops[i]
         if n + room[op] > rows.shape[0]:
             rows, numbers = _grown(rows, numbers, n, room[op])
-        made[: count[op]] = _NONE
+        made[: length[op]] = _NONE
         total = np.int64(_NONE)
         for j in range(arity[op]):
             source = reads[i, j]

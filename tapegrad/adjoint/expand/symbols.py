@@ -33,7 +33,7 @@ class Template(NamedTuple):
     partials: list[int]
 
 
-class Untraceable(Exception):  # noqa: N818  (no error: the rule is run on Values instead)
+class Untraceable(Exception):
     """A rule does something that only Values can do."""
 
 
@@ -155,7 +155,7 @@ class Symbol:
 
     def __bool__(self) -> bool:
         raise self._trace.error(
-            "has an `if` (or `and`, `or`, `not`, `while`, a chained comparison, `min` or `max`) on a Value: a derivative "
+            "has an `if` on a Value (or `and`, `or`, `not`, `while`, `a < b < c`, `min` or `max`): a derivative "
             "program has no branches; write where(condition, x, y), np.minimum or np.maximum"
         )
 

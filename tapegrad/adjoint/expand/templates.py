@@ -24,7 +24,7 @@ class Tables(NamedTuple):
     """
 
     arity: np.ndarray
-    count: np.ndarray  # how many steps it has
+    length: np.ndarray  # how many steps it has
     room: np.ndarray  # at most so many instructions are written for one
     first: np.ndarray
     steps: np.ndarray
@@ -42,7 +42,7 @@ class Templates(NamedTuple):
 def templates(opcodes: tuple[int, ...]) -> Templates:
     """The templates of operations. Raises OperationError for rules that cannot be written as instructions."""
     n = len(TABLE)
-    arity, count, room = (np.zeros(n, np.int64) for _ in range(3))
+    arity, length, room = (np.zeros(n, np.int64) for _ in range(3))
     first = np.zeros((n, 4), np.int64)
     steps: list[tuple[int, ...]] = []
     constants: dict[bytes, tuple[int, float]] = {}
@@ -56,7 +56,7 @@ def templates(opcodes: tuple[int, ...]) -> Templates:
         # The same number has one place among all constants. Zero has two signs that compare equal.
         at = [constants.setdefault(np.float64(x).tobytes(), (len(constants), x))[0] for x in template.constants]
         reference = lambda r, at=at: -1 - at[-1 - r] if r < 0 else r
-        arity[opcode], count[opcode] = row.arity, len(template.steps)
+        arity[opcode], length[opcode] = row.arity, len(template.steps)
         # For each operand a product and a sum, each of which may be a constant.
         room[opcode] = len(template.steps) + 2 * row.arity
         for j, r in enumerate(template.partials):
@@ -67,7 +67,7 @@ def templates(opcodes: tuple[int, ...]) -> Templates:
             steps.append((-1, 0, *[reference(r)] * 3))
             first[opcode, j + 1] = len(steps)
     table = np.array(steps, np.int64).reshape(-1, 5)
-    return Templates(Tables(arity, count, room, first, table), tuple(x for _, x in constants.values()), has)
+    return Templates(Tables(arity, length, room, first, table), tuple(x for _, x in constants.values()), has)
 
 
 def _steps_for(template: Template, reference: int) -> list[int]:
