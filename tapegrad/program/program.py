@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions, simplified
+from tapegrad.adjoint import matching, simplified
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError, StructureError
 from tapegrad.ops import RUN, passive_rows
@@ -151,7 +151,7 @@ class Program:
 
     def check_numbers(self) -> None:
         """Raise StructureError unless the function returned numbers, and some."""
-        functions.check_numbers([o.constant if o.places is None else 0.0 for o in self.outputs])
+        matching.check_numbers([o.constant if o.places is None else 0.0 for o in self.outputs])
 
     def read(self, output: Output) -> Any:
         """The number or array of an output, after a sweep."""
@@ -172,7 +172,7 @@ class Program:
 
     def scalar_output(self, has_aux: bool) -> int:
         """Where the number stands whose gradient is wanted. Raises NonScalarError, StructureError without one."""
-        functions.check_one_result(self.structure, has_aux)
+        matching.check_one_result(self.structure, has_aux)
         output = self.outputs[0]
         if output.places is None:
             if isinstance(output.constant, int | float | np.number) or (
