@@ -40,10 +40,20 @@ def run(module: str, threads: int, rounds: int) -> list[dict]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def core(rounds: int) -> str:
+    """The tables of `bench.core`, from a process of its own that has one thread."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.core", "--rounds", str(rounds)],
+        stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent, env=os.environ | machine.thread_environment(1),
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
-    parser.add_argument("--modules", nargs="*", default=[*MODULES, "start", "memory"], help="leave out the others")
+    modules = [*MODULES, "core", "start", "memory"]
+    parser.add_argument("--modules", nargs="*", default=modules, help="leave out the others")
     parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
     options = parser.parse_args()
     parts = [
@@ -52,7 +62,9 @@ def main() -> None:
         f"faster.\n\n{machine.description()}"
     ]
     for module in options.modules:
-        if module == "start":
+        if module == "core":
+            parts.append(f"## What instructions, sweeps and recording cost\n\n{core(options.rounds)}")
+        elif module == "start":
             parts.append(f"## Cold and warm start\n\n{start.table()}")
         elif module == "memory":
             parts.append(f"## Memory of a training loop on scalar Values\n\n{memory.table()}")

@@ -113,37 +113,69 @@ def measure(comparison: Comparison, rounds: int = 7) -> dict[str, Any]:
 
     Each round times every contestant for about `round_time`, in an order that changes from round to round.
     """
-    ready, skipped = set_up(comparison)
-    if comparison.checked:
-        check(comparison, ready)
-    inputs, calls = {}, {}
-    for tool, r in ready.items():
-        inputs[tool] = [r.prepare(x) for x in comparison.inputs[1:]]
-        once = min(_time(r.run, inputs[tool], 1)[0] for _ in range(2))
-        calls[tool] = max(1, min(20_000, int(comparison.round_time / once)))
-        _time(r.run, inputs[tool], calls[tool] // 4 + 1)
-    times: dict[str, list[float]] = {tool: [] for tool in ready}
-    busy: dict[str, list[float]] = {tool: [] for tool in ready}
-    order = list(ready)
+    return measure_together([comparison], rounds)[0]
+
+
+def measure_together(comparisons: Sequence[Comparison], rounds: int = 7) -> list[dict[str, Any]]:
+    """Run comparisons whose times are to be set against each other: all their contestants take turns; a row of each."""
+    contestants: dict[tuple[int, str], Ready] = {}
+    skipped, inputs, calls = [], {}, {}
+    for number, comparison in enumerate(comparisons):
+        ready, missing = set_up(comparison)
+        skipped.append(missing)
+        if comparison.checked:
+            check(comparison, ready)
+        for tool, r in ready.items():
+            at = number, tool
+            contestants[at] = r
+            inputs[at] = [r.prepare(x) for x in comparison.inputs[1:]]
+            once = min(_time(r.run, inputs[at], 1)[0] for _ in range(2))
+            calls[at] = max(1, min(20_000, int(comparison.round_time / once)))
+            _time(r.run, inputs[at], calls[at] // 4 + 1)
+    timings: dict[tuple[int, str], list[tuple[float, float]]] = {at: [] for at in contestants}
+    order = list(contestants)
     gc.collect()
     for _ in range(rounds):
-        for tool in order:
-            seconds, cores = _time(ready[tool].run, inputs[tool], calls[tool])
-            times[tool].append(seconds)
-            busy[tool].append(cores)
+        for at in order:
+            timings[at].append(_time(contestants[at].run, inputs[at], calls[at]))
         order = order[1:] + order[:1]
-    medians = {tool: statistics.median(t) / comparison.per for tool, t in times.items()}
-    tools = {
-        tool: {
+    rows = []
+    for number, comparison in enumerate(comparisons):
+        own = {tool: t for (n, tool), t in timings.items() if n == number}
+        phases = {tool: contestants[number, tool].phases for tool in own}
+        rows.append(summary(comparison.name, comparison.unit, own, comparison.per, phases, skipped[number]))
+    return rows
+
+
+def summary(
+    name: str,
+    unit: str,
+    timings: dict[str, list[tuple[float, float]]],
+    per: int = 1,
+    phases: dict[str, dict[str, float]] | None = None,
+    skipped: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """A table row as plain data, from each contestant's (seconds, cores kept busy) of every round."""
+    medians = {tool: statistics.median(seconds for seconds, _ in t) / per for tool, t in timings.items()}
+    tools = {}
+    for tool, t in timings.items():
+        times = [seconds / per for seconds, _ in t]
+        tools[tool] = {
             "median": medians[tool],
-            "spread": (max(t) - min(t)) / statistics.median(t),
+            "spread": (max(times) - min(times)) / medians[tool],
             "ratio": medians[OURS] / medians[tool] if OURS in medians else None,
-            "cores": statistics.median(busy[tool]),
-            "phases": ready[tool].phases,
+            "cores": statistics.median(cores for _, cores in t),
+            "phases": (phases or {}).get(tool, {}),
         }
-        for tool, t in times.items()
-    }
-    return {"name": comparison.name, "unit": comparison.unit, "tools": tools, "skipped": skipped}
+    return {"name": name, "unit": unit, "tools": tools, "skipped": skipped or {}}
+
+
+def timed(run: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
+    """One call: (seconds, cores kept busy), and what it returned."""
+    cpu, start = time.process_time(), time.perf_counter()
+    result = run()
+    wall = time.perf_counter() - start
+    return (wall, (time.process_time() - cpu) / wall), result
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,30 +74,36 @@ def probe(tool: str, kind: str) -> dict[str, float]:
 
 def _run(tool: str, kind: str, cache: str) -> dict[str, float] | str:
     environment = os.environ | thread_environment(1) | {"TAPEGRAD_CACHE": cache, "NUMBA_CACHE_DIR": cache}
+    start, before = time.perf_counter(), os.times()
     done = subprocess.run(
         [sys.executable, "-m", "bench.start", tool, kind], capture_output=True, text=True, env=environment,
         cwd=Path(__file__).parents[1], check=False,
     )  # fmt: skip
+    wall, after = time.perf_counter() - start, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         if "ModuleNotFoundError" in last:
             return f"skipped: {last.split(': ', 1)[1]}"
         raise RuntimeError(f"{tool}, {kind}: {last}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"process": wall, "cores": used / wall}
 
 
-def measure(kind: str, warm_runs: int = 5) -> list[dict[str, Any]]:
-    """Each tool's cold start, then its warm ones, taken in turn; raises AssertionError if gradients differ."""
+def measure(kind: str, warm_runs: int = 5, tools: Sequence[str] = TOOLS) -> list[dict[str, Any]]:
+    """Each tool's cold start, then its warm ones, taken in turn; raises AssertionError if gradients differ.
+
+    "process" is the time of the whole process, from its start to its end, "cores" how many it kept busy.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        cold = {tool: _run(tool, kind, f"{folder}/{tool}") for tool in TOOLS}
-        installed = [tool for tool in TOOLS if isinstance(cold[tool], dict)]
+        cold = {tool: _run(tool, kind, f"{folder}/{tool}") for tool in tools}
+        installed = [tool for tool in tools if isinstance(cold[tool], dict)]
         warm: dict[str, list[Any]] = {tool: [] for tool in installed}
         for _ in range(warm_runs):
             for tool in installed:
                 warm[tool].append(_run(tool, kind, f"{folder}/{tool}"))
     norms = {tool: cold[tool]["norm"] for tool in installed}
     assert max(norms.values()) - min(norms.values()) <= 1e-5 * max(norms.values()), f"gradients differ: {norms}"
-    rows = [{"tool": tool, "skipped": cold[tool]} for tool in TOOLS if tool not in installed]
+    rows = [{"tool": tool, "skipped": cold[tool]} for tool in tools if tool not in installed]
     for tool in installed:
         middle = {part: statistics.median(run[part] for run in warm[tool]) for part in cold[tool]}
         rows.append({"tool": tool, "cold": cold[tool], "warm": middle})

@@ -12,13 +12,14 @@ import itertools
 
 import pytest
 
-from bench import memory, start
+from bench import core, memory, start
 from bench.compare import check, set_up
 from bench.run import MODULES
 
 pytest.importorskip("pytest_benchmark", reason="pip install pytest-benchmark")
 
 COMPARISONS = [make() for module in MODULES for make in importlib.import_module(f"bench.{module}").COMPARISONS]
+COMPARISONS += [comparison for make in core.OWN.values() for comparison in make()]
 CONTESTANTS = [(comparison, tool) for comparison in COMPARISONS for tool in comparison.tools]
 
 

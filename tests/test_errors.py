@@ -279,16 +279,17 @@ def subjects():
 
 
 def attempt(call, *args):
+    """A call may raise one of FINE; a Value that it returns must have numbers of its shape, and gradients."""
     try:
         result = call(*args)
-        if isinstance(result, Value):
-            assert np.shape(result.data) == result.shape
-            if result.size:
-                result.backward(np.ones(result.shape))
-        elif inspect.isgenerator(result) or hasattr(result, "__next__"):
+        if inspect.isgenerator(result) or hasattr(result, "__next__"):
             list(itertools.islice(result, 10))
     except FINE:
-        pass
+        return
+    if isinstance(result, Value) and result.size < 2**20:  # a view can show one number as gigabytes
+        assert np.shape(result.data) == result.shape
+        if result.size:
+            result.backward(np.ones(result.shape))
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if isinstance(row, Elementwise)], ids=lambda row: row.name)

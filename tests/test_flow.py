@@ -4,15 +4,12 @@ import functools
 
 import numpy as np
 import pytest
+from oracles import jax, jnp
 
 import tapegrad as tg
 from tapegrad.errors import NonScalarError, ShapeError, StructureError
 
-jax = pytest.importorskip("jax")
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_disable_most_optimizations", True)  # compiles faster
-jnp, lax = jax.numpy, jax.lax
+lax = jax.lax
 
 
 def alike(found, expected, rtol=1e-10):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.adjoint.expand import check_count, traced
+from tapegrad.adjoint.expand import check_count, traced, written
 from tapegrad.adjoint.region import Instruction, Region
 from tapegrad.adjoint.rules import plain
-from tapegrad.adjoint.simplify import named
 from tapegrad.ops import BY_NAME, Elementwise
 from tapegrad.value import Value, as_value, handle, view
 
@@ -48,10 +47,10 @@ class Flows:
             found._page = self.region.tape.pin(found._slot)
         return found
 
-    def expand(self, walk: Callable[..., Any], low: int, high: int) -> None:
+    def expand(self, low: int, high: int, *, back: bool) -> None:
         """Write the derivatives of the scalar instructions from one number up to another by compiled code."""
         region, tape = self.region, self.region.tape
-        rows, numbers = walk(region.given, region.templates.tables, named(), tape.top, low, high, self.slots)
+        rows, numbers = written(region.given, region.templates.tables, self.slots, low, high, tape.top, back)
         if len(rows):
             self._pages.append(tape.extend(rows, numbers))
 

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.expand import Given, renumber, resolve, templates
-from tapegrad.adjoint.kernels import A, B, C
-from tapegrad.adjoint.rules import parameters, views_of
+from tapegrad.adjoint.expand import Given, resolve, templates
+from tapegrad.adjoint.rules import views_of
 from tapegrad.layout import Layout, dense
 from tapegrad.ops import RUN, TABLE, passive_rows
-from tapegrad.ops.record import ACTIVE, ARITY, LENGTH, OPERAND_SIZE, OPERANDS, SLOT
+from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
 from tapegrad.value import Value, handle
@@ -54,9 +53,9 @@ class Region:
         tape.flush()
         places = [tape.locate(x._slot) for x in inputs if x.size]
         start = tape.row_of(max(places)) + 1 if places else tape.length
-        code, self.side = _between(tape, inputs, outputs, start, tape.length)
+        code, self.side, self._flags = _between(tape, inputs, outputs, start, tape.length)
         # A tape may move what it keeps while the derivative is written: slots stay, places are used only here.
-        self.ops, places_out = code[:, 0], code[:, 1]
+        self.ops, places_out = code[:, OPCODE].copy(), code[:, OUT]
         n, count = len(code), len(inputs)
         wide = self.ops >= RUN
         self._records = np.where(wide, code[:, A], -1)
@@ -74,7 +73,7 @@ class Region:
                 owner[place : place + self.sizes[node]] = node
         self._owner = owner
         self._slots = np.append(_slots_of(tape, places_out), [x._slot for x in inputs]).astype(np.int64)
-        self._find_operands(code[:, [A, B, C]], first_places)
+        self._find_operands(np.ascontiguousarray(code[:, A : C + 1]), first_places)
         self._find_operands_of_runs()
         self.found = [self._source(y) for y in outputs]
         del self._owner
@@ -94,10 +93,12 @@ class Region:
         slots = np.array(sorted(known), np.int64)
         operands, reads = _slots_of(tape, places), np.empty(places.shape, np.int64)
         operands = operands.copy() if operands is places else operands
-        met = resolve(operands, places, self._low, self._owner, slots, reads)
-        met[np.searchsorted(slots, constants)] = True
-        to, slots = np.cumsum(met) - 1, slots[met]
-        renumber(operands, to)
+        met = np.zeros(len(slots), np.uint8)
+        resolve(operands, places, self._low, self._owner, slots, reads, met)
+        met[np.searchsorted(slots, constants)] = 1
+        # The numbers that this region meets are known by where they stand among those.
+        is_known, to, slots = operands >= 0, np.cumsum(met) - 1, slots[met != 0]
+        operands[is_known] = to[operands[is_known]]
         reads[wide] = NOWHERE
         self._add_elements(places, reads, first)
         self.given = Given(
@@ -158,10 +159,9 @@ class Region:
         runs = self._records[self._records >= 0]
         if not len(runs):
             return
-        side = self.side
-        at = np.concatenate([k + OPERANDS + OPERAND_SIZE * np.arange(side[k + ARITY]) for k in runs.tolist()])
-        slots = _slots_of(self.tape, side[at + SLOT])
-        found = np.where(side[at + ACTIVE] != 0, self._nodes(side[at + SLOT]), NOWHERE)
+        at, _ = operand_places(self.side, runs)
+        slots = _slots_of(self.tape, self.side[at])
+        found = np.where(self._flags[at] != 0, self._nodes(self.side[at]), NOWHERE)
         self._of_runs = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
 
     def _source(self, value: Value) -> tuple[int, int]:
@@ -192,8 +192,9 @@ class Region:
         params = parameters(self.side, k)
         layouts, shape = views_of(row, params, "a second derivative through")
         operands = []
-        for j, layout in enumerate(layouts):
-            slot, source = self._of_runs[k + OPERANDS + OPERAND_SIZE * j]
+        at, _ = operand_places(self.side, np.array([k]))
+        for place, layout in zip(at.tolist(), layouts, strict=True):
+            slot, source = self._of_runs[place]
             offset = slot - int(self._slots[source]) if source != NOWHERE else 0
             operands.append(Operand(handle(self.tape, slot, layout), source, offset, layout))
         return Instruction(row, operands, handle(self.tape, int(self._slots[i]), dense(shape)), params)
@@ -209,31 +210,32 @@ def _slots_of(tape: Tape, places: np.ndarray) -> np.ndarray:
 
 def _between(
     tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value], start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The instructions that lead from inputs to outputs, and their records, flagged where something flows."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The instructions that lead from inputs to outputs, their records, and flags for operands that something reaches."""
     code, side = _copied(tape, start, stop)
     active, mark = (np.zeros(len(tape.values), np.uint8) for _ in range(2))
     for x in inputs:
         if x.size:
             place = tape.locate(x._slot)
             active[place : place + x.size] = 1
-    activate(code, side, active, passive_rows(), 0, len(code))
+    flags = np.zeros(len(side), np.uint8)
+    activate(code, side, flags, active, passive_rows(), 0, len(code))
     for y in outputs:
         if y.size:
             mark[y._places()] = 1
     rows = np.empty(len(code), np.int64)
     rows = rows[reach(code, side, mark, active, len(code), rows) :]
-    return code[rows].astype(np.int64), side
+    return code[rows].astype(np.int64), side, flags
 
 
 def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Instructions and their records, leaves among them as constants, to be marked without touching the tape's own."""
     code = tape.code[start:stop].copy()
-    code[code[:, 0] == LEAF, A] = 0
-    runs = np.flatnonzero(code[:, 0] >= RUN)
+    code[code[:, OPCODE] == LEAF, A] = 0
+    runs = np.flatnonzero(code[:, OPCODE] >= RUN)
     if not len(runs):
         return code, tape.side[:1].copy()
     first, last = int(code[runs[0], A]), int(code[runs[-1], A])
-    side = tape.side[first : last + int(tape.side[last + LENGTH])].copy()
+    side = tape.side[first : last + int(record_length(tape.side, last))].copy()
     code[runs, A] -= first
     return code, side

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.expand import pull
 from tapegrad.adjoint.flows import Flows, partials, shown_as, times
 from tapegrad.adjoint.region import NOWHERE, SCALAR, Instruction, Region
 from tapegrad.errors import UnsupportedError
@@ -46,7 +45,7 @@ def pull_back(inputs: Sequence[Value], outputs: Sequence[Value], seeds: Sequence
         if high < len(region):
             _propagate(adjoints, high)
         if (adjoints.slots[low:high] >= 0).any():
-            adjoints.expand(pull, low, high)
+            adjoints.expand(low, high, back=True)
     results: list[Value | None] = []
     for j, x in enumerate(inputs):
         node = region.input(j)

@@ -7,18 +7,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout, dense_strides
 from tapegrad.ops import Elementwise
-from tapegrad.ops.record import ARITY, LENGTH, OPERAND_SIZE, OPERANDS
-
-
-def parameters(side: np.ndarray, k: int) -> list[int]:
-    """What the record at k says besides its operands."""
-    start = k + OPERANDS + OPERAND_SIZE * int(side[k + ARITY])
-    return [int(x) for x in side[start : k + int(side[k + LENGTH])]]
 
 
 def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:

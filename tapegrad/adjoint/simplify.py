@@ -18,9 +18,9 @@ from tapegrad.ops import BY_NAME, TABLE, Structured
 
 
 @functools.cache
-def named() -> tuple[int, ...]:
+def named() -> np.ndarray:
     """The opcodes that compiled code is told, in the order of `kernels.NAMED`."""
-    return tuple(BY_NAME[name].opcode for name in kernels.NAMED)
+    return np.array([BY_NAME[name].opcode for name in kernels.NAMED], np.int64)
 
 
 def simplified(tape: Any, inputs: int) -> np.ndarray:
@@ -33,5 +33,9 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
     # Masked products by constants become plain ones.
     tape.needs.add(BY_NAME["multiply"].opcode)
     to = np.arange(len(tape.values))
-    kernels.simplify(tape.code[: tape.length], tape.side, tape.values, to, inputs, named(), opaque)
+    constant = np.zeros(len(tape.values), np.uint8)
+    table = np.full(1 << max(4, (2 * tape.length).bit_length()), -1, np.int32)
+    kernels.simplify(
+        tape.code[: tape.length], tape.side, tape.values, to, inputs, named(), opaque, constant, table
+    )
     return to

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tapegrad.adjoint.expand import push
 from tapegrad.adjoint.flows import Flows, partials, shown_as, times
 from tapegrad.adjoint.region import NOWHERE, Instruction, Region
 from tapegrad.errors import UnsupportedError
@@ -28,7 +27,7 @@ def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequ
         known.set(region.input(j), t)
     for low, high in region.stretches():
         if low < high:
-            known.expand(push, low, high)
+            known.expand(low, high, back=False)
         if high < len(region):
             _propagate(known, high)
     results: list[Value | None] = []

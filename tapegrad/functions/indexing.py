@@ -97,6 +97,8 @@ def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     axis = normalize_axis(axis, x.ndim, "take")
     if not isinstance(indices, Value):
         n, given = x.shape[axis], np.asarray(indices)
+        if given.dtype.kind not in "iub" and given.size:
+            raise IntegerInputError(f"take: indices must be integers, not {given.dtype}")
         if given.size and not (-n <= given.min() and given.max() < n):
             raise IndexError(f"take: an index is out of range for axis {axis} of size {n}")
         indices = _whole_numbers(x._tape, given)
@@ -126,13 +128,20 @@ def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Value:
 
 
 @implements(np.roll)
-def roll(x: Any, shift: int, axis: Any = None) -> Value:
-    """Rolled along an axis; flattened for it where none is given."""
+def roll(x: Any, shift: Any, axis: Any = None) -> Value:
+    """Rolled along an axis or several, each by a shift of its own; flattened for it where none is given."""
+    if np.asarray(shift).dtype.kind not in "iub" or np.ndim(shift) > 1:
+        raise IntegerInputError(f"roll: a shift must be an integer, or a sequence of integers, not {shift!r}")
     if axis is None:
         return roll(x.reshape(-1), shift, 0).reshape(x.shape)
-    axis = normalize_axis(axis, x.ndim, "roll")
-    n = x.shape[axis]
-    return take(x, (np.arange(n) - shift) % n, axis) if n else x
+    try:
+        pairs = [(int(by), along) for by, along in np.broadcast(shift, axis)]
+    except ValueError:
+        raise ShapeError(f"roll: {np.size(shift)} shifts do not go with {np.size(axis)} axes") from None
+    for by, along in pairs:
+        n = x.shape[normalize_axis(along, x.ndim, "roll")]
+        x = take(x, (np.arange(n) - by) % n, along) if n else x
+    return x
 
 
 @implements(np.repeat)

@@ -83,7 +83,10 @@ def squeeze(x: Any, axis: Any = None) -> Value:
 def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Value:
     """Shown as a larger shape; nothing is copied."""
     x = to_value(x, "broadcast_to")
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = tuple(shape) if np.iterable(shape) else (shape,)
+    if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in shape):
+        raise ShapeError(f"broadcast_to: a shape is made of integers that are not negative, not {shape}")
+    shape = tuple(int(n) for n in shape)
     if broadcast_shapes([x.shape, shape], "broadcast_to") != shape:
         raise ShapeError(f"broadcast_to: shape {x.shape} cannot be shown as {shape}")
     if math.prod(shape) >= 2**48:

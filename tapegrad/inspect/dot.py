@@ -10,7 +10,7 @@ import numpy as np
 from tapegrad.errors import GraphError
 from tapegrad.inspect.algebra import symbol
 from tapegrad.inspect.listing import statement
-from tapegrad.inspect.reading import Instruction, Operand, Reader, Shape
+from tapegrad.inspect.reading import Instruction, Operand, Reader, Shape, tape_shown
 from tapegrad.inspect.text import fixed, number, rows
 from tapegrad.sweeps.analysis import reach
 from tapegrad.value import Value
@@ -95,7 +95,7 @@ class Graph:
             raise GraphError(f"a Value of shape {value.shape} has no elements, and so no graph to draw")
         tape = value.tape
         tape.evaluate()
-        self.reader = reader = Reader(tape)
+        self.reader = reader = Reader(tape_shown(tape))
         self.value = value
         self.direction = direction
         found = rows_of(value, reader, depth)
@@ -187,9 +187,9 @@ class Graph:
         return f'  {name} [label="{text}", {_RECORD}, fillcolor="{fill}"]'
 
     def _contents(self, i: Instruction) -> Numbers:
-        tape, end = self.reader.tape, i.out + i.count
-        grads = tape.grads[i.out : end] if len(tape.grads) >= end else np.zeros(i.count)
-        return tape.values[i.out : end], grads if self._active[i.out : end].any() else None
+        shown, end = self.reader.shown, i.out + i.count
+        grads = shown.grads[i.out : end] if len(shown.grads) >= end else np.zeros(i.count)
+        return shown.values[i.out : end], grads if shown.active[i.out : end].any() else None
 
     def _view(self) -> Iterator[str]:
         grad = self.value.grad
@@ -197,14 +197,8 @@ class Graph:
         yield self._box("view", self.seen_as.slot, numbers, self.value.shape, _RESULT_FILL)
         yield f'  {self._out(self.root.row)} -> view [label="{escape(self.part)}"]'
 
-    @property
-    def _active(self) -> np.ndarray:
-        # Asking one value brings the whole tape's flags up to date.
-        self.reader.tape.wants_grad(self.value._slot)
-        return self.reader.tape.active
-
     def _constant(self, leaf: Instruction) -> str:
-        numbers = self.reader.tape.values[leaf.out : leaf.out + leaf.count]
+        numbers = self.reader.shown.values[leaf.out : leaf.out + leaf.count]
         whole = len(numbers) == 1 or bool(np.all(numbers == np.rint(numbers)))
         return _numbers(numbers, self.shapes.get(leaf.row), number if whole else fixed)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tapegrad.inspect.algebra import algebra, call
-from tapegrad.inspect.reading import Instruction, Reader, Shape
+from tapegrad.inspect.reading import Instruction, Reader, Shape, program_shown, tape_shown
 from tapegrad.inspect.recorded import argument_names, returned
 from tapegrad.inspect.text import brief, shape_text, spelled
 from tapegrad.ops import Elementwise
@@ -42,25 +42,23 @@ def listing(tape: Tape | Recording, start: int = 0, stop: int | None = None, lim
     returns v3
     """
     recording = tape if isinstance(tape, Recording) else None
-    if isinstance(tape, Recording):
-        tape = tape.tape
     names = argument_names(recording) if recording else {}
-    reader = Reader(tape, names)
+    shown = program_shown(tape.program) if isinstance(tape, Recording) else tape_shown(tape)
+    reader = Reader(shown, names)
     length = len(reader.code)
     if length == 0:
-        return f"an empty tape, {tape.dtype}"
+        return f"an empty tape, {shown.dtype}"
     rows = range(length)[start:stop]
     kept = len(rows) if limit is None else max(limit, 1)
     head, tail = rows, rows[:0]
     if len(rows) > kept:
         head, tail = rows[: (kept + 1) // 2], rows[len(rows) - kept // 2 :]
-    grads = recording.program.adjoints if recording else tape.grads
-    lines = list(_table(reader, [*head, *tail], grads, names))
+    lines = list(_table(reader, [*head, *tail], shown.grads, names))
     left_out = len(rows) - len(head) - len(tail)
     if left_out:
         note = f"...  {_count(left_out, 'instruction')} left out; listing(tape, start, stop, limit) shows more"
         lines.insert(len(head), note)
-    lines.insert(0, f"tape of {_count(length, 'instruction')}, {_count(tape.slots, 'slot')}, {tape.dtype}")
+    lines.insert(0, f"tape of {_count(length, 'instruction')}, {_count(shown.slots, 'slot')}, {shown.dtype}")
     if recording:
         lines.append(returned(reader, recording))
     return "\n".join(lines)
@@ -128,13 +126,13 @@ def _said(i: Instruction) -> str:
 
 
 def _value(reader: Reader, i: Instruction) -> str:
-    if i.is_guard or not (i.is_leaf or i.row < reader.tape.evaluated):
+    if i.is_guard or not (i.is_leaf or i.row < reader.shown.evaluated):
         return ""
-    return _numbers(reader.tape.values, i)
+    return _numbers(reader.shown.values, i)
 
 
 def _grad(reader: Reader, i: Instruction, grads: np.ndarray) -> str:
-    active = reader.tape.active
+    active = reader.shown.active
     end = i.out + i.count
     if i.is_guard or end > min(len(grads), len(active)) or not active[i.out : end].any():
         return ""

@@ -9,15 +9,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tapegrad.inspect.places import part
 from tapegrad.inspect.text import as_word, number
 from tapegrad.layout import dense_strides
-from tapegrad.ops import RUN, TABLE, Operation
-from tapegrad.ops.record import ARITY, ELEMENTWISE, HIGH, KIND, LENGTH, LOW, OPERAND_SIZE, OPERANDS, SLOT
+from tapegrad.ops import RUN, TABLE, Operation, passive_rows
+from tapegrad.ops.record import is_structured, operand_spans, parameters
+from tapegrad.program import Program
 from tapegrad.tape import EXPECT, LEAF, Tape
 
 Shape = tuple[int, ...]
@@ -105,33 +105,69 @@ def _without_ones(shape: Shape) -> Shape | None:
     return kept if len(kept) > 1 else None
 
 
-class Reader:
-    """A tape seen as instructions.
+@dataclass(frozen=True)
+class Shown:
+    """What is there to read, of a tape or of a recorded program.
 
-    Args:
-        tape: what to read.
-        names: names of places in the arena, which win over the tape's labels.
-
-    Raises ThreadError where another thread's tape has instructions that it has not written down yet.
+    Attributes:
+        rows, side: the instructions; see `ops.record`.
+        values, grads: numbers and gradients by place; `grads` may be shorter.
+        active: which places a gradient can flow to.
+        labels: names by place and size.
+        slots: numbers in the arena.
+        evaluated: how many instructions have been computed.
     """
 
-    def __init__(self, tape: Tape, names: Mapping[int, str] | None = None) -> None:
-        tape.flush()
-        self.tape = tape
-        self.code = tape.code[: tape.length]
+    rows: np.ndarray
+    side: np.ndarray
+    values: np.ndarray
+    grads: np.ndarray
+    active: np.ndarray
+    labels: dict[tuple[int, int], str]
+    slots: int
+    evaluated: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.values.dtype
+
+
+def tape_shown(tape: Tape) -> Shown:
+    """A tape as it stands. Raises ThreadError where another thread has instructions that are not written down yet."""
+    tape.flush()
+    tape.activate()
+    places = tape.addresses
+    labels = {(places.place(slot), n): label for (slot, n), label in tape.labels.items() if places.holds(slot)}
+    rows = tape.code[: tape.length]
+    return Shown(rows, tape.side, tape.values, tape.grads, tape.active, labels, tape.slots, tape.evaluated)
+
+
+def program_shown(program: Program) -> Shown:
+    """A program, with the numbers of a replay that is over."""
+    code, workspace = program.code, program.latest()
+    active = program.flow(code.steps, program.places_of(code.wanted), passive_rows())[0]
+    return Shown(
+        code.rows, code.side, workspace.values, workspace.adjoints, active, code.labels, code.slots, len(code.rows)
+    )
+
+
+class Reader:
+    """A tape or program seen as instructions.
+
+    Args:
+        shown: what to read.
+        names: names of places in the arena, which win over labels.
+    """
+
+    def __init__(self, shown: Shown, names: Mapping[int, str] | None = None) -> None:
+        self.shown = shown
+        self.code = shown.rows
         self._outs = self.code[:, 1].astype(np.int64)
         # An array and its first element begin at the same place: there the label of the whole wins.
-        by_size = sorted(tape.labels.items(), key=lambda item: item[0][1])
-        self.labels: dict[int, str] = self._by_place({slot: label for (slot, _), label in by_size})
+        by_size = sorted(shown.labels.items(), key=lambda item: item[0][1])
+        self.labels: dict[int, str] = {place: label for (place, _), label in by_size if label}
         self.labels.update(names or {})
-        # Shapes of arrays of other than one axis, by slot, where the tape keeps them.
-        shapes: Mapping[int, Shape] | None = getattr(tape, "shapes", None)
-        self._keeps_shapes = shapes is not None
-        self._shapes: dict[int, Shape] = self._by_place(shapes or {})
         self._twice = {label for label, n in Counter(self.labels.values()).items() if n > 1}
-
-    def _by_place(self, by_slot: Mapping[int, Any]) -> dict[int, Any]:
-        return {self.tape.locate(slot): x for slot, x in by_slot.items() if x and self.tape.addresses.holds(slot)}
 
     def row_of(self, place: int) -> int:
         """The instruction that writes a place of the arena."""
@@ -139,39 +175,36 @@ class Reader:
 
     def instruction(self, row: int) -> Instruction:
         """One row, taken apart."""
-        op, out, a, b = (int(x) for x in self.code[row])
+        op, out, a, b, c = (int(x) for x in self.code[row])
         operation = TABLE[op % RUN]
         if op == LEAF:
             return Instruction(row, operation, out, b, (), (), self._shape(out, b, None), a == 1)
         if op < RUN:
-            places = (a, b)[: operation.arity]
+            places = (a, b, c)[: operation.arity]
             return Instruction(row, operation, out, 1, tuple(Operand(p, (), ()) for p in places), (), ())
         return self._run(row, operation, out, a, b)
 
     def _run(self, row: int, operation: Operation, out: int, k: int, count: int) -> Instruction:
-        side = [int(x) for x in self.tape.side[k : k + int(self.tape.side[k + LENGTH])]]
-        starts = [OPERANDS + OPERAND_SIZE * j for j in range(side[ARITY])]
-        params = tuple(side[OPERANDS + OPERAND_SIZE * side[ARITY] :])
+        side = self.shown.side
+        spans, params = operand_spans(side, k), tuple(parameters(side, k))
         shape: Shape | None = None
         # As far as nothing more is known, an operand is the stretch of the arena that it touches.
-        operands = [Operand(side[q + SLOT] + side[q + LOW], (side[q + HIGH] - side[q + LOW],), (1,)) for q in starts]
-        if side[KIND] == ELEMENTWISE:
+        operands = [Operand(low, (high - low,), (1,)) for _, low, high in spans]
+        if not is_structured(side, k):
             ndim = params[0]
             axes = params[1 : 1 + ndim]
-            for j, q in enumerate(starts):
+            for j, (slot, _, _) in enumerate(spans):
                 at = 2 + ndim + j * (1 + ndim)
-                operands[j] = Operand(side[q + SLOT], axes, params[at : at + ndim])
+                operands[j] = Operand(slot, axes, params[at : at + ndim])
             shape = _without_ones(axes)
         elif operation.name in _SAID:
             layouts, result = _SAID[operation.name](params)
-            operands = [Operand(side[q + SLOT], *layout) for q, layout in zip(starts, layouts, strict=True)]
+            operands = [Operand(slot, *layout) for (slot, _, _), layout in zip(spans, layouts, strict=True)]
             shape = _without_ones(result)
         shape = self._shape(out, count, shape)
         return Instruction(row, operation, out, count, tuple(operands), params, shape)
 
     def _shape(self, out: int, count: int, said: Shape | None) -> Shape | None:
-        if self._keeps_shapes:
-            return self._shapes.get(out, () if count == 1 else (count,))
         return () if count == 1 else said
 
     # Names
@@ -196,12 +229,12 @@ class Reader:
             return "[]"
         owner = self.instruction(self.row_of(operand.slot))
         if owner.count == 1:
-            return number(self.tape.values[owner.out]) if self.is_constant(owner) else self.name(owner.out)
+            return number(self.shown.values[owner.out]) if self.is_constant(owner) else self.name(owner.out)
         if owner.out in self.labels:
             return self.name(owner.out, owner.count) + self.part(operand, owner)
         if all(n == 1 or stride == 0 for n, stride in operand.axes):
             return self.name(operand.slot)
-        return "v" + part((self.tape.slots,), operand.slot, operand.axes, bounds=True)
+        return "v" + part((self.shown.slots,), operand.slot, operand.axes, bounds=True)
 
     def part(self, operand: Operand, owner: Instruction) -> str:
         """What to write behind the name of an operand's array: which part of it, nothing for the whole."""

@@ -54,7 +54,7 @@ def _paths(node: Any, path: str, paths: list[str]) -> None:
 def returned(reader: Reader, recording: Recording) -> str:
     """The listing's last line: what a recording returns."""
     names = []
-    for output in recording.program.outputs:
+    for output in recording.program.code.outputs:
         if output.places is None:
             constant = isinstance(output.constant, int | float)
             names.append(number(output.constant) if constant else type(output.constant).__name__)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tapegrad.arguments import spec_of
+from tapegrad.compiled import Frame
 from tapegrad.errors import GuardError, NonScalarError
 from tapegrad.nn import kernels
-from tapegrad.nn.kernels import Plan, Rule, address_of
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.program import Branches
-from tapegrad.sweeps import sweeps_for
+from tapegrad.sweeps import ADJOINTS, VALUES
 from tapegrad.tape import EXPECT, operand_error
 from tapegrad.value import contiguous
 
-_EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
+
+class Rule(NamedTuple):
+    """How parameters are updated, one update for each rate; without an optimiser they are not."""
+
+    optimizer: Optimizer | None
+    rates: np.ndarray
+    limits: np.ndarray
 
 
 class Step:
@@ -51,66 +57,80 @@ class Step:
 
     def _prepare(self) -> None:
         program = self._branches.program
-        value = program.outputs[0].places
+        code = program.code
+        value = code.outputs[0].places
         if value is None:
             raise NonScalarError("the loss does not depend on the parameters or the data")
-        loss = int(value[0])
         program.prepare()
-        n_params, n_x = self._sizes
-        nothing = _EMPTY[program.values.dtype]
-        # Kept alive here: the plan holds but its address.
-        self._sweep = sweeps_for(program.values.dtype).module.sweep
-        answers = program.outputs[1] if self._scored else None
         self.program = program
-        arrays = program.code, program.side, program.values, program.adjoints, nothing
-        self.plan = Plan(
-            address_of(self._sweep, *arrays, loss, kernels.GRADIENT), *arrays,
-            n_params, self.batch, n_params, n_params + n_x, loss,
-            int(answers.places[0]) if answers and answers.places is not None else 0,
-            answers.shape[1] if answers and answers.places is not None else 0,
-        )  # fmt: skip
+        self._workspace = program.take()
+        self._loss = int(value[0])
+        answers = code.outputs[1] if self._scored else None
+        scored = answers is not None and answers.places is not None
+        self.classes = answers.shape[1] if answers is not None and scored else 0
+        logits = int(answers.places[0]) if answers is not None and answers.places is not None else 0
+        n_params, n_x = self._sizes
+        self._plan = np.array([n_params, self.batch, n_params, n_params + n_x, self._loss, logits, self.classes, 0])
 
     @property
     def parameters(self) -> np.ndarray:
         """The parameters as this step's arena has them: a window."""
-        return self.plan.values[: self.plan.n_params]
+        return self._workspace.values[: self._sizes[0]]
 
-    def run(self, rule: Rule, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, learn: bool, sums: np.ndarray) -> int:
+    def run(self, rule: Rule, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray) -> int:
         """Run the batches of `order`; see `kernels.train`. Returns how many were done, for an exception that follows.
 
         A batch for which the model or loss takes another branch than recorded has the step recorded anew. Raises
         LabelError, IndexRangeError, GuardError.
         """
-        start, stuck = 0, -1
+        optimizer = rule.optimizer
+        counts, stuck = np.array([0, optimizer.steps if optimizer else 0]), -1
         while True:
-            done, failed = kernels.train(self.plan, rule, xs, ys, order, start, learn, sums)
+            failed = self._train(rule, counts, xs, ys, order, sums)
+            done = int(counts[kernels.START])
             if failed < 0:
-                return int(done)
-            row = self.plan.code[failed]
+                return done
+            row = self.program.steps[failed]
             if row[0] != EXPECT:
-                raise _stopped(operand_error(row, self.plan.side, self.plan.values), done)
+                raise _stopped(operand_error(row, self.program.code.side, self._workspace.values), done)
             if done == stuck:
                 error = GuardError("the step took another branch when it was recorded again at the same batch")
                 raise _stopped(error, done)
-            start = stuck = done
+            stuck = done
             rows = order[done * self.batch : (done + 1) * self.batch]
-            x = xs[rows].reshape(self.program.feeds[1][0].shape)
+            x = xs[rows].reshape(self.program.shapes[1])
             y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
             leaves = [self.parameters.copy(), x, y]
             self._branches.program = self._branches.record(leaves)
             self._prepare()
 
+    def _train(
+        self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
+    ) -> int:
+        program, workspace, optimizer = self.program, self._workspace, rule.optimizer
+        real = program.code.dtype
+        tasks = VALUES if optimizer is None else VALUES | ADJOINTS
+        sweep = program.frame(workspace, tasks, self._loss, None)
+        self._plan[kernels.LEARN] = optimizer is not None
+        values, adjoints = workspace.values, workspace.adjoints
+        if optimizer is None:
+            # Never called.
+            update, kernel = sweep, program.sweeps.sweep
+        else:
+            n = self._sizes[0]
+            kernel = type(optimizer).kernel
+            state = optimizer.state(n, real)
+            update = kernel.frame(values[:n], adjoints[:n], state, optimizer.constants(), 0.0, 1)
+        return kernels.train(
+            program.sweeps.sweep.call_address(sweep, real), _words(sweep), kernel.call_address(update, real),
+            _words(update), values, adjoints, self._plan, counts, rule.rates, rule.limits, xs, ys, order, sums,
+        )  # fmt: skip
+
+
+def _words(frame: Frame) -> np.ndarray:
+    return np.frombuffer(frame.words, np.int64)
+
 
 def _stopped(error: Exception, done: int) -> Exception:
     error.batches_done = int(done)  # type: ignore[attr-defined]
     return error
-
-
-def rule_for(optimizer: Optimizer | None, p: np.ndarray, rates: np.ndarray, clips: tuple[float, float]) -> Rule:
-    """How `optimizer` updates parameters like p, one update for each rate; for None, a rule that is never followed."""
-    if optimizer is None:
-        return Rule(0, np.zeros((0, 0), p.dtype), np.zeros(0), rates, 0, *clips)
-    state = optimizer.state(p.size, p.dtype)
-    hyper = optimizer.constants()
-    update = address_of(type(optimizer).kernel, p, p, state, hyper, 0.0, 1)
-    return Rule(update, state, hyper, rates, optimizer.steps, *clips)

@@ -11,7 +11,7 @@ from tapegrad.arguments import spec_of
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.nn.losses import LOSSES, check_labels
 from tapegrad.nn.module import Module, structure_version
-from tapegrad.nn.steps import Step, rule_for
+from tapegrad.nn.steps import Rule, Step
 from tapegrad.nn.threads import blas_threads
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.recording import Recording
@@ -170,7 +170,7 @@ class Training:
             raise ShapeError(f"drop_last leaves none of {len(x)} samples: the batch size is {batch}")
         steps = [self._step(x, y, min(batch, len(part)), integers) for part in parts]
         if self._labels:
-            check_labels(y, steps[0].plan.classes)
+            check_labels(y, steps[0].classes)
         xs, ys = x.reshape(len(x), -1), y.reshape(len(y), -1)
         sums = np.zeros(2)
         p = np.array(self.model.flat.data)
@@ -193,10 +193,11 @@ class Training:
         rates = np.zeros(count)
         if optimizer:
             rates[:] = [optimizer.rate(optimizer.steps + i) for i in range(count)]
-        rule = rule_for(optimizer, p, rates, self._clips)
+        rule = Rule(optimizer, rates, np.array(self._clips))
         step.parameters[:] = p
+        done = 0
         try:
-            done = step.run(rule, xs, ys, order, optimizer is not None, sums)
+            done = step.run(rule, xs, ys, order, sums)
         except Exception as error:
             done = getattr(error, "batches_done", 0)
             raise

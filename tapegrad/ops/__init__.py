@@ -4,18 +4,19 @@ Read `spec` for the shape of a row, then `arithmetic` for what rows look like. I
 the order of the imports is the order of the opcodes.
 """
 
-from tapegrad.ops import (  # noqa: I001  (the order is the opcodes' order)
-    control,
-    selection,
-    arithmetic,
-    transcendental,
+from tapegrad.ops import (
     activation,
-    reduction,
-    linalg,
+    arithmetic,
+    control,
+    external,
     indexing,
+    linalg,
     loss,
     ordering,
-    external,
+    record,
+    reduction,
+    selection,
+    transcendental,
 )
 from tapegrad.ops.spec import (
     BY_NAME,
@@ -56,6 +57,7 @@ __all__ = [
     "loss",
     "ordering",
     "passive_rows",
+    "record",
     "reduction",
     "selection",
     "structured",

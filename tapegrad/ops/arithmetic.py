@@ -118,7 +118,7 @@ chain = binary("chain", "z = x y, and 0 where x = 0 or y = 0", inline=True, sele
     partials=lambda x, y, z: (shield(x, y), shield(y, x)))
 
 # The identity. `copy` makes a dense run of a strided view; `detach` lets no gradient through.
-copy = unary("copy", "z = x", ufunc=np.positive,
+copy = unary("copy", "z = x", inline=True, ufunc=np.positive,
     value=lambda x: x,
     partials=lambda x, z: 1.0)
 

@@ -5,15 +5,15 @@ But for `assemble`, all operands are dense.
 
 import numpy as np
 
-from tapegrad.ops.record import ARITY, BINARY_PARAMS, COUNT, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import operand_at, operand_count, params_at, params_of_two, result_at, result_size
 from tapegrad.ops.spec import structured
 
 
 def gather_layout(side, k):
     # x is (outer, size, inner), the indices are n numbers on the tape, the output is (outer, n, inner).
-    p = k + BINARY_PARAMS
-    x, index = side[k + OPERANDS + SLOT], side[k + OPERANDS + OPERAND_SIZE + SLOT]
-    return x, index, side[k + OUT], side[p], side[p + 1], side[p + 2], side[p + 3]
+    p = params_of_two(k)
+    x, index = operand_at(side, k, 0), operand_at(side, k, 1)
+    return x, index, result_at(side, k), side[p], side[p + 1], side[p + 2], side[p + 3]
 
 
 def position(v, slot, size):
@@ -79,16 +79,16 @@ def gather_tangent(side, k, v, t):
 
 def joined(side, k, j):
     # Operand j is (outer, row); its rows are copied into rows of length `total` of the output.
-    arity = side[k + ARITY]
-    p = k + OPERANDS + OPERAND_SIZE * arity
-    return side[k + OPERANDS + OPERAND_SIZE * j + SLOT], side[p + 2 + j]
+    arity = operand_count(side, k)
+    p = params_at(side, k)
+    return operand_at(side, k, j), side[p + 2 + j]
 
 
 def concatenate_forward(side, k, v):
-    arity = side[k + ARITY]
-    p = k + OPERANDS + OPERAND_SIZE * arity
+    arity = operand_count(side, k)
+    p = params_at(side, k)
     outer, total = side[p], side[p + 1]
-    start = side[k + OUT]
+    start = result_at(side, k)
     for j in range(arity):
         x, row = joined(side, k, j)
         for i in range(outer):
@@ -99,10 +99,10 @@ def concatenate_forward(side, k, v):
 
 
 def concatenate_reverse(side, k, v, g):
-    arity = side[k + ARITY]
-    p = k + OPERANDS + OPERAND_SIZE * arity
+    arity = operand_count(side, k)
+    p = params_at(side, k)
     outer, total = side[p], side[p + 1]
-    start = side[k + OUT]
+    start = result_at(side, k)
     for j in range(arity):
         x, row = joined(side, k, j)
         for i in range(outer):
@@ -118,7 +118,7 @@ def concatenate_tangent(side, k, v, t):
 def scatter_zeroed(side, k, v, d):
     # x is (outer, n, inner), the indices are n numbers on the tape, the output is (outer, size, inner).
     x, _, out, _, _, _, _ = gather_layout(side, k)
-    for i in range(out, out + side[k + COUNT]):
+    for i in range(out, out + result_size(side, k)):
         d[i] = 0.0
     spread(side, k, v, d, out, x)
 
@@ -144,12 +144,12 @@ def scatter_tangent(side, k, v, t):
 
 
 def assemble_forward(side, k, v):
-    arity, out = side[k + ARITY], side[k + OUT]
-    for i in range(out, out + side[k + COUNT]):
+    arity, out = operand_count(side, k), result_at(side, k)
+    for i in range(out, out + result_size(side, k)):
         v[i] = 0.0
-    p = k + OPERANDS + OPERAND_SIZE * arity + 1
+    p = params_at(side, k) + 1
     for j in range(arity):
-        x, ndim = side[k + OPERANDS + OPERAND_SIZE * j + SLOT], side[p]
+        x, ndim = operand_at(side, k, j), side[p]
         inner, step, to_step = side[p + 1 + ndim], side[p + 1 + 2 * ndim], side[p + 1 + 3 * ndim]
         for row in range(outer_size(side, p)):
             a, o = corner(side, p, row, x, out + side[p + 1])
@@ -184,10 +184,10 @@ def corner(side, p, row, a, o):
 
 
 def assemble_reverse(side, k, v, g):
-    arity, out = side[k + ARITY], side[k + OUT]
-    p = k + OPERANDS + OPERAND_SIZE * arity + 1
+    arity, out = operand_count(side, k), result_at(side, k)
+    p = params_at(side, k) + 1
     for j in range(arity):
-        x, ndim = side[k + OPERANDS + OPERAND_SIZE * j + SLOT], side[p]
+        x, ndim = operand_at(side, k, j), side[p]
         inner, step, to_step = side[p + 1 + ndim], side[p + 1 + 2 * ndim], side[p + 1 + 3 * ndim]
         for row in range(outer_size(side, p)):
             a, o = corner(side, p, row, x, out + side[p + 1])

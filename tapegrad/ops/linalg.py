@@ -7,7 +7,7 @@ transposed, and its leading dimension. The output is dense (batch, M, N).
 import numpy as np
 
 from tapegrad.ops.blas import gemm
-from tapegrad.ops.record import ACTIVE, BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import operand_at, params_of_two, result_at, wants_flag
 from tapegrad.ops.spec import structured
 
 # BLAS thinks in columns: a row-major matrix is its transpose there, so in C = X Y the operands swap. What stands
@@ -15,15 +15,15 @@ from tapegrad.ops.spec import structured
 
 
 def matmul_layout(side, k):
-    p = k + BINARY_PARAMS
+    p = params_of_two(k)
     return side[p], side[p + 1], side[p + 2], side[p + 3]
 
 
 def matmul_operands(side, k):
     # For each: first slot, batch stride, whether it is stored transposed, leading dimension.
-    x, y, p = k + OPERANDS, k + OPERANDS + OPERAND_SIZE, k + BINARY_PARAMS + 4
-    return (side[x + SLOT], side[p], side[p + 1] != 0, side[p + 2],
-            side[y + SLOT], side[p + 3], side[p + 4] != 0, side[p + 5])
+    p = params_of_two(k) + 4
+    return (operand_at(side, k, 0), side[p], side[p + 1] != 0, side[p + 2],
+            operand_at(side, k, 1), side[p + 3], side[p + 4] != 0, side[p + 5])
 
 
 def fill_zero(v, start, n):
@@ -34,7 +34,7 @@ def fill_zero(v, start, n):
 def matmul_forward(side, k, v):
     batch, m, n_inner, n = matmul_layout(side, k)
     x, sx, tx, ldx, y, sy, ty, ldy = matmul_operands(side, k)
-    out = side[k + OUT]
+    out = result_at(side, k)
     if n_inner == 0:
         fill_zero(v, out, batch * m * n)
     elif m * n > 0:
@@ -43,38 +43,38 @@ def matmul_forward(side, k, v):
     return True
 
 
-def matmul_reverse(side, k, v, g):
+def matmul_reverse(side, k, flags, v, g):
     batch, m, n_inner, n = matmul_layout(side, k)
     x, sx, tx, ldx, y, sy, ty, ldy = matmul_operands(side, k)
     if m * n * n_inner == 0:
         return
     for i in range(batch):
-        o, xi, yi = side[k + OUT] + i * m * n, x + i * sx, y + i * sy
+        o, xi, yi = result_at(side, k) + i * m * n, x + i * sx, y + i * sy
         # X' += Z' Y^T and Y' += X^T Z', in place, each stored as its operand is.
-        if side[k + OPERANDS + ACTIVE]:
+        if flags[wants_flag(k, 0)]:
             if tx:
                 gemm(True, ty, m, n_inner, n, g, o, n, v, yi, ldy, 1.0, g, xi, ldx)
             else:
                 gemm(not ty, False, n_inner, m, n, v, yi, ldy, g, o, n, 1.0, g, xi, ldx)
-        if side[k + OPERANDS + OPERAND_SIZE + ACTIVE]:
+        if flags[wants_flag(k, 1)]:
             if ty:
                 gemm(tx, True, n_inner, n, m, v, xi, ldx, g, o, n, 1.0, g, yi, ldy)
             else:
                 gemm(False, not tx, n, n_inner, m, g, o, n, v, xi, ldx, 1.0, g, yi, ldy)
 
 
-def matmul_tangent(side, k, v, t):
+def matmul_tangent(side, k, flags, v, t):
     batch, m, n_inner, n = matmul_layout(side, k)
     x, sx, tx, ldx, y, sy, ty, ldy = matmul_operands(side, k)
-    out = side[k + OUT]
+    out = result_at(side, k)
     fill_zero(t, out, batch * m * n)
     if m * n * n_inner == 0:
         return
     for i in range(batch):
         o, xi, yi = out + i * m * n, x + i * sx, y + i * sy
-        if side[k + OPERANDS + ACTIVE]:
+        if flags[wants_flag(k, 0)]:
             gemm(ty, tx, n, m, n_inner, v, yi, ldy, t, xi, ldx, 1.0, t, o, n)
-        if side[k + OPERANDS + OPERAND_SIZE + ACTIVE]:
+        if flags[wants_flag(k, 1)]:
             gemm(ty, tx, n, m, n_inner, t, yi, ldy, v, xi, ldx, 1.0, t, o, n)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tapegrad.ops.arithmetic import chain
-from tapegrad.ops.record import BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import operand_at, params_of_two, result_at
 from tapegrad.ops.reduction import logsumexp
 from tapegrad.ops.selection import where
 from tapegrad.ops.spec import structured
@@ -11,8 +11,8 @@ from tapegrad.ops.spec import structured
 
 def cross_entropy_layout(side, k):
     # Logits are dense (n, classes); labels are n whole numbers on the tape; the output is n losses.
-    p = k + BINARY_PARAMS
-    return side[k + OPERANDS + SLOT], side[k + OPERANDS + OPERAND_SIZE + SLOT], side[k + OUT], side[p], side[p + 1]
+    p = params_of_two(k)
+    return operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k), side[p], side[p + 1]
 
 
 def is_label(label, classes):

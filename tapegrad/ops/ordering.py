@@ -5,14 +5,14 @@ Operands, outputs and parameters are those of the reductions.
 
 import numpy as np
 
-from tapegrad.ops.record import COUNT, OUT, UNARY_PARAMS
+from tapegrad.ops.record import params_of_one, result_at, result_size
 from tapegrad.ops.reduction import extent, gap, layout, line, line_views, views
 from tapegrad.ops.spec import structured
 
 
 def argmax_forward(side, k, v):
     lines, n, step = extent(side, k)
-    sign = side[k + UNARY_PARAMS + 6]
+    sign = side[params_of_one(k) + 6]
     for i in range(lines):
         a, o = line(side, k, i)
         best = 0
@@ -34,7 +34,7 @@ def argsort_forward(side, k, v):
         for j in range(n):
             keys[j] = v[a + j * step]
         order = np.argsort(keys, kind="mergesort")
-        o = side[k + OUT] + (i // inner) * n * inner + i % inner
+        o = result_at(side, k) + (i // inner) * n * inner + i % inner
         for j in range(n):
             v[o + j * inner] = order[j]
     return True
@@ -45,7 +45,7 @@ def no_reverse(side, k, v, g):
 
 
 def no_tangent(side, k, v, t):
-    for i in range(side[k + OUT], side[k + OUT] + side[k + COUNT]):
+    for i in range(result_at(side, k), result_at(side, k) + result_size(side, k)):
         t[i] = 0.0
 
 

@@ -1,29 +1,195 @@
-"""How an instruction over many elements is laid out in the side array.
+"""How an instruction over many elements is laid out in the side array; only this module knows.
 
-A scalar instruction is four numbers: opcode, out, a, b. An instruction over many elements has RUN added to its
-opcode; `a` is then the position k of its record in the side array, and `b` the number of its output elements:
+A scalar instruction is five numbers: opcode, out, a, b, c. An instruction over many elements has RUN added to its
+opcode; `a` is then the position k of its record in the side array, and `b` the number of its output elements. A record
+says whether the instruction is elementwise or structured, where its result stands and how many elements it has, for
+each operand its first slot and the slots that it touches, and then what the operation needs besides: its parameters.
 
-    side[k + KIND]     ELEMENTWISE or STRUCTURED; in a group of elementwise runs that go block by block together,
-                       FIRST, INSIDE or LAST (see `sweeps.analysis.group`)
-    side[k + LENGTH]   numbers in this record
-    side[k + OUT]      first output slot; outputs are always dense
-    side[k + COUNT]    output elements
-    side[k + ARITY]    operands, and for operand j, at q = k + OPERANDS + OPERAND_SIZE * j:
-    side[q + SLOT]       slot of its element [0, 0, ...]
-    side[q + LOW]        it touches slots SLOT + LOW up to,
-    side[q + HIGH]       but not including, SLOT + HIGH
-    side[q + ACTIVE]     1 if a gradient must reach it
-    side[...]          what the operation needs besides: counts, strides, flags
+The functions here read a record, in Python or in compiled code, where each is put in place of its calls. What is found
+out about a recorded program afterwards, which operands a gradient must reach and which instructions go block by block
+together, stands in a second array of the same length as the side array, the flags.
 """
 
-KIND, LENGTH, OUT, COUNT, ARITY, OPERANDS = range(6)
-ELEMENTWISE, STRUCTURED, FIRST, INSIDE, LAST = range(5)
-SLOT, LOW, HIGH, ACTIVE = range(4)
-OPERAND_SIZE = 4
+from __future__ import annotations
 
-# Where the parameters of an operation of one or two operands start.
-UNARY_PARAMS = OPERANDS + OPERAND_SIZE
-BINARY_PARAMS = OPERANDS + 2 * OPERAND_SIZE
+from collections.abc import Sequence
 
-# An elementwise run has for each operand a mode and its strides, after ndim and the shape.
+import numpy as np
+
+from tapegrad.compiled import inlined
+
+# The columns of an instruction.
+OPCODE, OUT, A, B, C = range(5)
+COLUMNS = 5
+
+_KIND, _LENGTH, _OUT, _COUNT, _ARITY, _OPERANDS = range(6)
+_SLOT, _LOW, _HIGH = range(3)
+_SIZE = 3
+
+ELEMENTWISE, STRUCTURED = range(2)
+# What the flags say of a record: it is on its own, or in a group of elementwise runs that go block by block together.
+ALONE, FIRST, INSIDE, LAST = range(4)
+# How an operand of an elementwise run stands in the arena: one element after the other, one element for all, strided.
 DENSE, UNIFORM, STRIDED = range(3)
+
+# Reading one record, at position k.
+
+
+@inlined
+def is_structured(side, k):
+    return side[k + _KIND] == STRUCTURED
+
+
+@inlined
+def record_length(side, k):
+    return side[k + _LENGTH]
+
+
+@inlined
+def result_at(side, k):
+    # The first slot of the result, whose elements always stand in order.
+    return side[k + _OUT]
+
+
+@inlined
+def result_size(side, k):
+    return side[k + _COUNT]
+
+
+@inlined
+def operand_count(side, k):
+    return side[k + _ARITY]
+
+
+@inlined
+def operand_at(side, k, j):
+    # The slot of the element [0, 0, ...] of operand j.
+    return side[k + _OPERANDS + _SIZE * j + _SLOT]
+
+
+@inlined
+def operand_low(side, k, j):
+    # The first slot that operand j touches.
+    return side[k + _OPERANDS + _SIZE * j + _SLOT] + side[k + _OPERANDS + _SIZE * j + _LOW]
+
+
+@inlined
+def operand_high(side, k, j):
+    # Past the last slot that operand j touches.
+    return side[k + _OPERANDS + _SIZE * j + _SLOT] + side[k + _OPERANDS + _SIZE * j + _HIGH]
+
+
+@inlined
+def params_at(side, k):
+    # Where the parameters begin.
+    return k + _OPERANDS + _SIZE * side[k + _ARITY]
+
+
+@inlined
+def params_of_one(k):
+    # Where the parameters of an operation of one operand begin; below, of two.
+    return k + _OPERANDS + _SIZE
+
+
+@inlined
+def params_of_two(k):
+    return k + _OPERANDS + 2 * _SIZE
+
+
+# The parameters of an elementwise run: the number of axes, the shape, and for each operand a mode and its strides.
+
+
+@inlined
+def axes(side, k):
+    return side[k + _OPERANDS + _SIZE * side[k + _ARITY]]
+
+
+@inlined
+def shape_at(side, k):
+    # Where the shape begins.
+    return k + _OPERANDS + _SIZE * side[k + _ARITY] + 1
+
+
+@inlined
+def mode_at(side, k, j):
+    # Where operand j's mode stands; its strides follow.
+    return (k + _OPERANDS + _SIZE * side[k + _ARITY] + 1 + side[k + _OPERANDS + _SIZE * side[k + _ARITY]]
+            + j * (1 + side[k + _OPERANDS + _SIZE * side[k + _ARITY]]))
+
+
+# Flags.
+
+
+@inlined
+def group_flag(k):
+    # Where the flags have ALONE, FIRST, INSIDE or LAST.
+    return k
+
+
+@inlined
+def wants_flag(k, j):
+    # Where the flags have whether a gradient must reach operand j.
+    return k + _OPERANDS + _SIZE * j
+
+
+# Writing.
+
+
+@inlined
+def place_operand(side, k, j):
+    # Where the slot of operand j stands, to be written anew.
+    return k + _OPERANDS + _SIZE * j + _SLOT
+
+
+@inlined
+def place_result(k):
+    return k + _OUT
+
+
+@inlined
+def tells_apart(d):
+    # Whether number d of a record tells it from another of the same operation: all but where its result goes does.
+    return d != _OUT
+
+
+def record(
+    kind: int, slot: int, n: int, operands: Sequence[tuple[int, int, int]], params: Sequence[int]
+) -> list[int]:
+    """A record, as numbers: operands are (slot, low, high), the slots touched counted from the first element's."""
+    numbers = [kind, _OPERANDS + _SIZE * len(operands) + len(params), slot, n, len(operands)]
+    for operand in operands:
+        numbers += operand
+    numbers += params
+    return numbers
+
+
+# Many records at once, at positions `starts`.
+
+
+def operand_places(side: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the slots of all operands stand in the side array, and for each the number of its record."""
+    arity = side[starts + _ARITY]
+    number = np.repeat(np.arange(len(starts)), arity)
+    first = np.cumsum(arity) - arity
+    return starts[number] + _OPERANDS + _SIZE * (np.arange(len(number)) - first[number]) + _SLOT, number
+
+
+def is_empty(side: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Which operands, given where their slots stand in the side array, have no elements."""
+    return side[places - _SLOT + _LOW] == side[places - _SLOT + _HIGH]
+
+
+def place_results(side: np.ndarray, starts: np.ndarray, slots: np.ndarray) -> None:
+    """Say where results stand."""
+    side[starts + _OUT] = slots
+
+
+def parameters(side: np.ndarray, k: int) -> list[int]:
+    """What the record at k says besides its operands."""
+    return [int(x) for x in side[params_at(side, k) : k + record_length(side, k)]]
+
+
+def operand_spans(side: np.ndarray, k: int) -> list[tuple[int, int, int]]:
+    """For each operand its first element's slot, the first slot that it touches, and past the last."""
+    count = range(int(operand_count(side, k)))
+    return [(int(operand_at(side, k, j)), int(operand_low(side, k, j)), int(operand_high(side, k, j))) for j in count]

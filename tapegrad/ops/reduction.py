@@ -7,13 +7,13 @@ running sum (outer, n, inner). Parameters in the record: outer, n, inner, their 
 import numpy as np
 
 from tapegrad.ops.arithmetic import chain
-from tapegrad.ops.record import OPERANDS, OUT, SLOT, UNARY_PARAMS
+from tapegrad.ops.record import operand_at, params_of_one, result_at
 from tapegrad.ops.selection import where
 from tapegrad.ops.spec import structured
 
 
 def layout(side, k):
-    p = k + UNARY_PARAMS
+    p = params_of_one(k)
     return side[p], side[p + 1], side[p + 2], side[p + 3], side[p + 4], side[p + 5]
 
 
@@ -32,7 +32,7 @@ def row_sum(v, a, n, s):
 
 def sum_forward(side, k, v):
     outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    x, out = operand_at(side, k, 0), result_at(side, k)
     for i in range(outer):
         a, o = x + i * so, out + i * inner
         if n == 0 or inner > 1:
@@ -48,7 +48,7 @@ def sum_forward(side, k, v):
 
 def sum_reverse(side, k, v, g):
     outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    x, out = operand_at(side, k, 0), result_at(side, k)
     for i in range(outer):
         for j in range(n):
             for m in range(inner):
@@ -70,7 +70,7 @@ def extent(side, k):
 def line(side, k, i):
     # Where line i begins, and where its result stands.
     _, _, inner, so, _, si = layout(side, k)
-    return side[k + OPERANDS + SLOT] + (i // inner) * so + (i % inner) * si, side[k + OUT] + i
+    return operand_at(side, k, 0) + (i // inner) * so + (i % inner) * si, result_at(side, k) + i
 
 
 def prod_forward(side, k, v):
@@ -115,7 +115,7 @@ def prod_tangent(side, k, v, t):
 
 def max_forward(side, k, v):
     lines, n, step = extent(side, k)
-    sign = side[k + UNARY_PARAMS + 6]
+    sign = side[params_of_one(k) + 6]
     for i in range(lines):
         a, o = line(side, k, i)
         best = v[a]
@@ -231,7 +231,7 @@ def norm_tangent(side, k, v, t):
 
 def cumsum_forward(side, k, v):
     outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    x, out = operand_at(side, k, 0), result_at(side, k)
     for i in range(outer):
         for m in range(inner):
             for j in range(n):
@@ -244,7 +244,7 @@ def cumsum_forward(side, k, v):
 
 def cumsum_reverse(side, k, v, g):
     outer, n, inner, so, sn, si = layout(side, k)
-    x, out = side[k + OPERANDS + SLOT], side[k + OUT]
+    x, out = operand_at(side, k, 0), result_at(side, k)
     for i in range(outer):
         for m in range(inner):
             total = 0.0

@@ -84,6 +84,9 @@ class Elementwise(Operation):
             raise OperationError(f"{self.name} takes {self.arity} arguments, {len(args)} were given")
         return super().__call__(*args)
 
+    def __rules__(self) -> tuple[Callable[..., Any], ...]:
+        return self.value, self.partials
+
     def compute(self, *args: Any) -> Any:
         """The value on plain numbers or arrays."""
         if self.ufunc is not None:
@@ -99,7 +102,9 @@ class Structured(Operation):
 
     Each kernel reads the instruction's record in the side array at position k. `forward(side, k, v)` returns True
     when its operands are in order (labels and indices within range), `reverse(side, k, v, g)` accumulates into the
-    adjoints of its active operands, `tangent(side, k, v, t)` writes the tangent of its output.
+    adjoints of its operands, `tangent(side, k, v, t)` writes the tangent of its output. Where it pays to leave out
+    operands that no gradient must reach, these two take the flags too, `reverse(side, k, flags, v, g)`: operand j is
+    wanted where flags[wants_flag(k, j)] is not 0.
 
     The other rules are ordinary Python, called when a derivative is written as instructions or a pattern is asked for.
     `views(p)`, p being the record's parameters, says how it sees its operands: ((shape, strides), ...) and the shape of
@@ -149,13 +154,14 @@ def _add(operation: Operation) -> Any:
     return operation
 
 
-def _check_rule(name: str, what: str, rule: Callable[..., Any], count: int) -> None:
+def _check_rule(name: str, what: str, rule: Callable[..., Any], *counts: int) -> None:
     rule = getattr(rule, "py_func", rule)
     if not callable(rule):
         raise OperationError(f"{name}: the {what} rule must be a function, not {type(rule).__name__}")
     found = len(inspect.signature(rule).parameters)
-    if found != count:
-        raise OperationError(f"{name}: the {what} rule must take {count} arguments, it takes {found}")
+    if found not in counts:
+        wanted = " or ".join(map(str, counts))
+        raise OperationError(f"{name}: the {what} rule must take {wanted} arguments, it takes {found}")
 
 
 def _elementwise(
@@ -284,8 +290,8 @@ def structured(
     Raises OperationError for a taken name, an unknown rule, or a kernel with the wrong number of arguments.
     """
     _check_rule(name, "forward", forward, 3)
-    _check_rule(name, "reverse", reverse, 4)
-    _check_rule(name, "tangent", tangent, 4)
+    _check_rule(name, "reverse", reverse, 4, 5)
+    _check_rule(name, "tangent", tangent, 4, 5)
     unknown = rules.keys() - {"views", "pullback", "pushforward", "depends", "params", "kink"}
     if unknown:
         raise OperationError(f"{name}: there is no rule named {', '.join(sorted(unknown))}")

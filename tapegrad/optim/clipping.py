@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, ShapeError
-from tapegrad.optim import kernels
 from tapegrad.value import Value
 
 
@@ -62,9 +61,11 @@ def clip_by_norm(target: Any, limit: float) -> float:
     """
     _check_limit(limit)
     values, vectors = _gradients(target)
-    norm = float(np.sqrt(sum(kernels.global_norm(g) ** 2 for g in vectors)))
-    for g in vectors:
-        kernels.scale_to_norm(g, norm, float(limit))
+    # In float64 whatever the dtype: squares of float32 gradients underflow below 1e-23.
+    norm = float(np.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in vectors)))
+    if limit < norm < np.inf:
+        for g in vectors:
+            g *= g.dtype.type(limit / norm)
     _assign(values, vectors)
     return norm
 
@@ -80,7 +81,7 @@ def clip_by_value(target: Any, limit: float) -> None:
     _check_limit(limit)
     values, vectors = _gradients(target)
     for g in vectors:
-        kernels.clip_values(g, float(limit))
+        np.clip(g, -limit, limit, out=g)
     _assign(values, vectors)
 
 

@@ -13,10 +13,15 @@ Constants are rounded to the dtype of p first: a float64 in the loop would halve
 import math
 
 import numpy as np
-from numba import njit
+
+from tapegrad.compiled import compiled
+
+_UPDATE = {
+    "p": "real[:]", "g": "real[:]", "state": "real[:, :]", "hyper": "float64[:]", "rate": "float64", "step": "int64",
+}  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(**_UPDATE)
 def sgd_update(p, g, state, hyper, rate, step):
     real = p.dtype.type
     lr, mu, decay = real(rate), real(hyper[0]), real(hyper[1])
@@ -32,7 +37,7 @@ def sgd_update(p, g, state, hyper, rate, step):
         p[i] -= lr * (d + mu * b[i] if nesterov else b[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(**_UPDATE)
 def adam_update(p, g, state, hyper, rate, step):
     # The corrections for the bias of the moments are the same for all parameters: two numbers outside the loop.
     real = p.dtype.type
@@ -50,7 +55,9 @@ def adam_update(p, g, state, hyper, rate, step):
         p[i] = keep * p[i] - scale * m[i] / (np.sqrt(s[i]) * root + eps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+# What a compiled step does to the gradient before the update; `clipping` does the same by NumPy.
+
+
 def global_norm(g):
     # In float64 whatever the dtype: squares of float32 gradients underflow below 1e-23.
     total = 0.0
@@ -59,7 +66,6 @@ def global_norm(g):
     return math.sqrt(total)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def scale_to_norm(g, norm, limit):
     # A norm that is NaN or infinite is left alone: scaling would turn it into zeros or NaN without a word.
     if norm > limit and norm < np.inf:
@@ -68,7 +74,6 @@ def scale_to_norm(g, norm, limit):
             g[i] *= factor
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def clip_values(g, limit):
     low, high = g.dtype.type(-limit), g.dtype.type(limit)
     for i in range(g.shape[0]):

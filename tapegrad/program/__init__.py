@@ -1,10 +1,12 @@
-"""Functions as tapes: one `Program` for each path that a function took, and the `Branches` that are chosen between.
+"""Recorded programs.
 
-A program is a tape with its inputs first, to be replayed at other inputs; its guards tell when the function would have
-taken another path. `Branches` keeps the programs of one function and finds, or records, the one that fits.
+`Code` is what a program is, `build` makes it from a tape, a `Workspace` is what one replay needs for itself, and a
+`Program` is replayed; `Branches` has a program for each path that a function took.
 """
 
-from tapegrad.program.branches import MAX_BRANCHES, Branches
-from tapegrad.program.program import Output, Part, Program
+from tapegrad.program.branches import Branches
+from tapegrad.program.code import Code, Output
+from tapegrad.program.program import Part, Program
+from tapegrad.program.workspace import Workspace
 
-__all__ = ["MAX_BRANCHES", "Branches", "Output", "Part", "Program"]
+__all__ = ["Branches", "Code", "Output", "Part", "Program", "Workspace"]

@@ -8,7 +8,6 @@ none the function is recorded there. The signatures form a tree: each step down 
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +18,10 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.arguments import Input, Spec, dtype_of, owners
 from tapegrad.errors import GuardError, RecordingWarning
+from tapegrad.ops.record import OPCODE, A
+from tapegrad.program.build import code_of, digests
 from tapegrad.program.program import Program
-from tapegrad.sweeps import callbacks
+from tapegrad.sweeps import ADJOINTS, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
 from tapegrad.value import as_value
 from tapegrad.value import leaf as put_leaf
@@ -66,32 +67,37 @@ class Branches:
             result = self.f(*pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
-            return Program(tape, outputs, structure, self.spec)
+            tape.evaluate()
+            inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
+            prefixes = digests(tape, inputs)
+            return Program(code_of(tape, inputs, outputs), structure, self.spec, prefixes, tape.calls)
 
-    def replay(self, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None, read: Any, *how: Any) -> Any:
-        """Sweep the program that fits, and read its results before anybody else sweeps it.
+    def replay(
+        self, leaves: Sequence[Any], tasks: int, windows: tuple[int, ...] | None, read: Any, *how: Any,
+        has_aux: bool = False,
+    ) -> Any:  # fmt: skip
+        """Sweep the program that fits, and return read(program, workspace, *how).
 
-        Bit 0 of `steps`: compute values; bit 1: the gradient of the scalar result; bit 2: the result is (number, aux).
+        Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux).
         """
-        # The function is not called under a lock: it may wait for another recording, whose function waits for this one.
         program, tried = self.program, []
         while True:
-            if program.holder == threading.get_ident():
-                # A function that this very replay calls has come back to it.
-                program = program.clone()
-            with program.lock:
-                program.holder = threading.get_ident()
-                try:
-                    failed = self._sweep(program, leaves, steps, windows)
-                    if failed < 0:
-                        return read(program, *how)
-                finally:
-                    program.holder = 0
-                row = program.code[failed]
-                if row[0] != EXPECT:
-                    raise callbacks.raised() or operand_error(row, program.side, program.values)
+            workspace = program.take()
+            try:
+                workspace.fill(leaves)
+                seed = program.seed(has_aux) if tasks & ADJOINTS else -1
+                failed = program.sweep(workspace, tasks, seed, windows)
+                if failed < 0:
+                    if program.calls:
+                        callbacks.check()
+                    return read(program, workspace, *how)
+                row = program.steps[failed]
+                if row[OPCODE] != EXPECT:
+                    raise callbacks.raised() or operand_error(row, program.code.side, workspace.values)
                 guard = int(np.searchsorted(program.guards, failed))
-                found = program.values[row[2] : row[2] + 1].tobytes()
+                found = workspace.values[row[A] : row[A] + 1].tobytes()
+            finally:
+                program.give(workspace)
             size = len(found)
             beginning = program.signature[: size * guard] + found
             tried.append(program)
@@ -132,18 +138,6 @@ class Branches:
         if message not in self._warned:
             self._warned.add(message)
             warnings.warn(message, RecordingWarning, stacklevel=_outside())
-
-    def _sweep(self, program: Program, leaves: Sequence[Any], steps: int, windows: tuple[int, ...] | None) -> int:
-        """One compiled call. Returns the instruction that failed, or -1."""
-        program.fill(leaves)
-        if steps & 2 and program.seed is None:
-            program.prepare()
-            program.seed = program.scalar_output(steps & 4 != 0)
-        arguments = program.arguments if windows is None else program.arguments_for(windows)
-        failed = int(program.sweep(*arguments, program.seed if steps & 2 else -1, steps))
-        if failed < 0 and program.tape.calls:
-            callbacks.check()
-        return failed
 
 
 def _outside() -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tapegrad.adjoint.rules import plain
 from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
-from tapegrad.program import Program
+from tapegrad.program import Program, Workspace
 from tapegrad.sparse.links import places, wide
 from tapegrad.sweeps import callbacks
 from tapegrad.sweeps.marks import EXTERNAL
@@ -70,13 +70,14 @@ class Certificate(NamedTuple):
         return "not differentiable: " + "; ".join(on)
 
 
-def certify(program: Program) -> Certificate:
-    """The certificate of the point that a program was last swept at."""
+def certify(program: Program, workspace: Workspace) -> Certificate:
+    """The certificate of the point that a program was swept at."""
+    v = workspace.values
     # What changes smoothly. What changes in jumps only can be on no kink but where it jumps, which is found there.
     smooth = _smooth(program)
-    found = [*_kinks(program, smooth), *_inside_calls(program)]
-    if not _is_finite(program):
-        found += _not_finite(program, smooth)
+    found = [*_kinks(program, v, smooth), *_inside_calls(program, v)]
+    if not _is_finite(program, v):
+        found += _not_finite(program, v, smooth)
     kinks = sorted((k for k in found if k.distance < np.inf), key=lambda kink: (kink.distance, kink.instruction))
     return Certificate(all(kink.distance > 0.0 for kink in kinks), tuple(kinks))
 
@@ -84,28 +85,29 @@ def certify(program: Program) -> Certificate:
 def _smooth(program: Program) -> np.ndarray:
     jumps = passive_rows().copy()
     jumps[_DETACH] = 0
-    return program.flow(program.code, program.places_of(program.floats), jumps)[0]
+    return program.flow(program.code.steps, program.places_of(program.floats), jumps)[0]
 
 
-def _is_finite(program: Program) -> bool:
+def _is_finite(program: Program, v: np.ndarray) -> bool:
     """Whether results, and the gradient of a sum of them with random weights, are finite numbers."""
     weights = np.random.default_rng(0)
-    known = [o for o in program.outputs if o.places is not None]
-    seeds = [None if o.places is None else weights.uniform(1.0, 2.0, len(o.places)) for o in program.outputs]
-    grads = program.pull(program.values, seeds, program.floats)
-    return all(np.isfinite(program.values[o.places]).all() for o in known) and all(np.isfinite(g).all() for g in grads)
+    outputs = program.code.outputs
+    known = [o for o in outputs if o.places is not None]
+    seeds = [None if o.places is None else weights.uniform(1.0, 2.0, len(o.places)) for o in outputs]
+    grads = program.pull(v, seeds, program.floats)
+    return all(np.isfinite(v[o.places]).all() for o in known) and all(np.isfinite(g).all() for g in grads)
 
 
-def _not_finite(program: Program, varies: np.ndarray) -> Iterator[Kink]:
+def _not_finite(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink]:
     """The elementwise instructions whose results or partial derivatives are not finite."""
-    v, some = program.values, False
+    some, code = False, program.code
     with np.errstate(all="ignore"):
-        for i, (op, out, a, b) in enumerate(program.code.astype(np.int64).tolist()):
+        for i, (op, out, a, b, c) in enumerate(code.steps.astype(np.int64).tolist()):
             row: Any = TABLE[op % RUN]
             if not isinstance(row, Elementwise):
                 continue
-            instruction = wide(program.side, op, a) if op >= RUN else None
-            at = [np.array([a]), np.array([b])][: row.arity]
+            instruction = wide(code.side, op, a) if op >= RUN else None
+            at = [np.array([place]) for place in (a, b, c)][: row.arity]
             if instruction:
                 at = [places(*x) for x in instruction.operands]
             if not any(varies[p].any() for p in at):
@@ -120,21 +122,22 @@ def _not_finite(program: Program, varies: np.ndarray) -> Iterator[Kink]:
                 e, some = int(np.argmax(bad)), True
                 yield Kink(0.0, i, row.name, row.formula, e, tuple(float(x[e]) for x in numbers))
     if not some:
-        yield Kink(0.0, len(program.code), "result", "a result or derivative that is not finite", 0, ())
+        yield Kink(0.0, len(code.steps), "result", "a result or derivative that is not finite", 0, ())
 
 
-def _inside_calls(program: Program) -> Iterator[Kink]:
+def _inside_calls(program: Program, v: np.ndarray) -> Iterator[Kink]:
     # What a call knows of itself, as a checkpoint does.
-    for i in np.flatnonzero(program.code[:, 0] == EXTERNAL).tolist():
-        instruction = wide(program.side, int(program.code[i, 0]), int(program.code[i, 2]))
+    steps = program.code.steps
+    for i in np.flatnonzero(steps[:, 0] == EXTERNAL).tolist():
+        instruction = wide(program.code.side, int(steps[i, 0]), int(steps[i, 2]))
         certificate = callbacks.call_of(instruction.params[0]).certificate
-        found = certificate([program.values[places(*x)] for x in instruction.operands])
+        found = certificate([v[places(*x)] for x in instruction.operands])
         for kink in found.kinks if found else ():
             yield kink._replace(instruction=i)
 
 
-def _kinks(program: Program, varies: np.ndarray) -> Iterator[Kink]:
-    code, side, v = program.code, program.side, program.values
+def _kinks(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink]:
+    code, side = program.code.steps, program.code.side
     with np.errstate(all="ignore"):
         for opcode in np.unique(code[:, 0] % RUN).tolist():
             row: Any = TABLE[opcode]
@@ -142,9 +145,9 @@ def _kinks(program: Program, varies: np.ndarray) -> Iterator[Kink]:
                 continue
             scalar = np.flatnonzero(code[:, 0] == opcode)
             if len(scalar):
-                a, b = code[scalar, 2], code[scalar, 3]
-                own = (varies[a] | varies[b]) != 0
-                scalar, operands = scalar[own], [v[a[own]], v[b[own]]][: row.arity]
+                at = code[scalar, 2:].T
+                own = varies[at].any(axis=0)
+                scalar, operands = scalar[own], list(v[at[: row.arity, own]])
                 distances = np.broadcast_to(row.kink(*operands), scalar.shape)
                 for i, d, *xs in zip(scalar.tolist(), distances.tolist(), *(x.tolist() for x in operands), strict=True):
                     yield Kink(_distance(d), i, row.name, row.formula, 0, tuple(xs))
@@ -152,7 +155,7 @@ def _kinks(program: Program, varies: np.ndarray) -> Iterator[Kink]:
                 found = _kink_of_run(row, i, int(code[i, 0]), side, int(code[i, 2]), v, varies)
                 if found is not None:
                     yield found
-        yield from _reads(program, varies)
+        yield from _reads(program, v, varies)
 
 
 def _kink_of_run(row: Any, i: int, op: int, side: np.ndarray, k: int, v: np.ndarray, varies: np.ndarray) -> Kink | None:
@@ -183,12 +186,12 @@ def _distance(d: float) -> float:
     return abs(d) if d == d else 0.0
 
 
-def _reads(program: Program, varies: np.ndarray) -> Iterator[Kink]:
+def _reads(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink]:
     # A guard on a number that was computed smoothly: any change of it is another branch.
-    for i in program.guards.tolist():
-        place = int(program.code[i, 2])
+    for i in program.code.guards.tolist():
+        place = int(program.code.steps[i, 2])
         if varies[place]:
-            yield Kink(0.0, i, "guard", "a number that was read", 0, (float(program.values[place]),))
+            yield Kink(0.0, i, "guard", "a number that was read", 0, (float(v[place]),))
 
 
 _DETACH = BY_NAME["detach"].opcode

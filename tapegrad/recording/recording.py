@@ -11,11 +11,11 @@ from tapegrad import pytree
 from tapegrad.adjoint import evaluation, functions, matching
 from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
-from tapegrad.program import Branches, Program
+from tapegrad.program import Branches, Code, Program, Workspace
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
-from tapegrad.tape import Tape
+from tapegrad.sweeps import ADJOINTS, VALUES
 
 # Patterns of one function that are kept: of its branches, and of index arrays among its arguments.
 MAX_PATTERNS = 16
@@ -37,7 +37,7 @@ class Recording:
     Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the
     functions of `tapegrad`. Where the function branched on a number, a replay that would branch otherwise goes on with
     the recording of that branch, and makes it if there is none, so results are always those of the function itself.
-    Calls from several threads take turns. Called with Values it is the function.
+    Several threads may call it at the same time. Called with Values it is the function.
     """
 
     def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
@@ -52,10 +52,10 @@ class Recording:
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
     def __repr__(self) -> str:
-        return f"<Recording of {self._branches.name}: {len(self.program.code)} instructions, {self._branches.dtype}>"
+        return f"<Recording of {self._branches.name}: {len(self)} instructions, {self._branches.dtype}>"
 
     def __len__(self) -> int:
-        return len(self.program.code)
+        return len(self.program.code.steps)
 
     @property
     def program(self) -> Program:
@@ -63,9 +63,9 @@ class Recording:
         return self._branches.program
 
     @property
-    def tape(self) -> Tape:
-        """The tape of the branch replayed last; `print(recording.tape)` lists it."""
-        return self.program.tape
+    def code(self) -> Code:
+        """The instructions of the branch replayed last, as plain arrays."""
+        return self.program.code
 
     def check(self, args: Sequence[Any]) -> Sequence[Any]:
         """The leaves of arguments. Raises ShapeError if they are not what was recorded."""
@@ -84,7 +84,7 @@ class Recording:
         """
         if evaluation.on_tape(args):
             return self.f(*args)
-        return self._branches.replay(self.check(args), 1, None, Program.result)
+        return self._branches.replay(self.check(args), VALUES, None, Program.result)
 
     # First derivatives
 
@@ -106,24 +106,26 @@ class Recording:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plan(argnums)
         return self._branches.replay(
-            leaves, 7 if has_aux else 3, plan.windows, self._value_and_gradient, plan, has_aux
+            leaves, VALUES | ADJOINTS, plan.windows, self._value_and_gradient, plan, has_aux, has_aux=has_aux
         )
 
-    def _value_and_gradient(self, program: Program, plan: _Plan, has_aux: bool) -> tuple[Any, Any]:
+    def _value_and_gradient(
+        self, program: Program, workspace: Workspace, plan: _Plan, has_aux: bool
+    ) -> tuple[Any, Any]:
         if program.scalar is not None and not has_aux:
-            value: Any = float(program.values[program.scalar])
+            value: Any = float(workspace.values[program.scalar])
         else:
-            value = program.result()
+            value = program.result(workspace)
         if plan.single is not None:
-            return value, program.gradients[plan.single].copy()
-        return value, self._shaped(plan, dict(enumerate(program.gradients)))
+            return value, workspace.gradients[plan.single].copy()
+        return value, self._shaped(plan, dict(enumerate(workspace.gradients)))
 
     def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
         if evaluation.on_tape(primals):
             return functions.vjp(self.f, primals)
         result, program, values = self._kept(self._branches, self.check(primals))
-        shapes = [o.shape for o in program.outputs]
+        shapes = [o.shape for o in program.code.outputs]
         plan = self._plan(tuple(range(len(primals))), check=False)
 
         def pullback(cotangent: Any) -> tuple[Any, ...]:
@@ -141,7 +143,7 @@ class Recording:
             return functions.jvp(self.f, primals, tangents)
         along = self._tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
-            self.check(tuple(primals)), 1, None, lambda p: (p.result(), _pushed(p, p.values, along))
+            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _pushed(p, w.values, along))
         )
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -182,21 +184,21 @@ class Recording:
         if evaluation.on_tape(args):
             return functions.jacobian(self.f, args, argnums, back)
         plan = self._plan(argnums)
-        return self._branches.replay(self.check(args), 1, None, self._dense, plan, back)
+        return self._branches.replay(self.check(args), VALUES, None, self._dense, plan, back)
 
-    def _dense(self, program: Program, plan: _Plan, back: bool | None) -> Any:
+    def _dense(self, program: Program, workspace: Workspace, plan: _Plan, back: bool | None) -> Any:
         program.check_numbers()
-        known = [o.places for o in program.outputs if o.places is not None]
+        known = [o.places for o in program.code.outputs if o.places is not None]
         places = np.concatenate([np.zeros(0, np.int64), *known])
         if back is None:
             back = len(places) <= len(program.places_of(plan.chosen))
-        matrix = program.jacobian(places, plan.chosen, back)
+        matrix = program.jacobian(workspace, places, plan.chosen, back)
         shown, row = [], 0
-        for output in program.outputs:
+        for output in program.code.outputs:
             blocks, column = {}, 0
             for window in plan.chosen:
-                n = program.spans[window][1]
-                shape = output.shape + program.gradients[window].shape
+                n = program.code.spans[window][1]
+                shape = output.shape + program.shapes[window]
                 if output.places is None:
                     blocks[window] = np.zeros(shape, matrix.dtype)
                 else:
@@ -217,7 +219,7 @@ class Recording:
         if evaluation.on_tape(args):
             return functions.jacobian(functions.gradient_of(self.f, argnums), args, argnums, False)
         plan = self._plan(argnums)
-        return self._gradient(args, argnums).replay(self.check(args), 1, None, self._dense, plan, False)
+        return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._dense, plan, False)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
@@ -227,7 +229,7 @@ class Recording:
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
-        return branches.replay(self.check(tuple(primals)), 1, None, lambda p: _pushed(p, p.values, along))
+        return branches.replay(self.check(tuple(primals)), VALUES, None, lambda p, w: _pushed(p, w.values, along))
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
@@ -262,8 +264,11 @@ class Recording:
             raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
         branches = self._gradient(args, argnums) if hessian else self._branches
         if args:
-            branches.replay(self.check(args), 1, None, lambda p: None)
-        return self._compress(branches.program, argnums, symmetric=hessian).sparsity
+            return branches.replay(self.check(args), VALUES, None, self._sparsity, argnums, hessian)
+        return self._sparsity(branches.program, branches.program.latest(), argnums, hessian)
+
+    def _sparsity(self, program: Program, workspace: Workspace, argnums: Any, hessian: bool) -> Sparsity:
+        return self._compress(program, workspace, argnums, symmetric=hessian).sparsity
 
     def _sparse(
         self, branches: Branches | None, args: Sequence[Any], argnums: int | Sequence[int], symmetric: bool
@@ -271,22 +276,24 @@ class Recording:
         if branches is None:
             raise UnsupportedError("a sparse matrix is no Value: inside a recorded function, ask for a dense one")
 
-        def read(program: Program) -> Any:
+        def read(program: Program, workspace: Workspace) -> Any:
             program.check_numbers()
-            return self._compress(program, argnums, symmetric).evaluate()
+            return self._compress(program, workspace, argnums, symmetric).evaluate(workspace)
 
-        return branches.replay(self.check(args), 1, None, read)
+        return branches.replay(self.check(args), VALUES, None, read)
 
-    def _compress(self, program: Program, argnums: int | Sequence[int], symmetric: bool) -> CompressedJacobian:
+    def _compress(
+        self, program: Program, workspace: Workspace, argnums: int | Sequence[int], symmetric: bool
+    ) -> CompressedJacobian:
         # Integers among the inputs may be indices, which the pattern depends on.
         whole = [w for w in range(len(self._inputs)) if w not in program.floats]
-        indices = program.values[program.places_of(whole)].tobytes()
+        indices = workspace.values[program.places_of(whole)].tobytes()
         key = (id(program), _hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:
             while len(self._compressed) >= MAX_PATTERNS:
                 del self._compressed[next(iter(self._compressed))]
-            known = self._compressed[key] = program, analyse(program, self._plan(argnums).chosen, symmetric)
+            known = self._compressed[key] = program, analyse(program, workspace, self._plan(argnums).chosen, symmetric)
         return known[1]
 
     # What is known about it
@@ -297,17 +304,17 @@ class Recording:
 
     def certificate(self, *args: Any) -> Certificate:
         """Whether the function is differentiable at given arguments as it was recorded, or how far the next kink is."""
-        return self._branches.replay(self.check(args), 1, None, certify)
+        return self._branches.replay(self.check(args), VALUES, None, certify)
 
     # Arguments
 
     def _kept(self, branches: Branches, leaves: Sequence[Any]) -> tuple[Any, Program, np.ndarray]:
         """A replay whose numbers stay, whatever is replayed later."""
-        def read(program: Program) -> tuple[Any, Program, np.ndarray]:
+        def read(program: Program, workspace: Workspace) -> tuple[Any, Program, np.ndarray]:
             program.check_numbers()
-            return program.result(), program, program.values.copy()
+            return program.result(workspace), program, workspace.values.copy()
 
-        return branches.replay(leaves, 1, None, read)
+        return branches.replay(leaves, VALUES, None, read)
 
     def _tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Tangents of the arguments numbered, by input."""
@@ -380,6 +387,6 @@ def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) 
     found = program.push(values, along)
     shown = [
         np.zeros(o.shape, values.dtype)[()] if t is None else float(t) if not o.shape else t
-        for t, o in zip(found, program.outputs, strict=True)
+        for t, o in zip(found, program.code.outputs, strict=True)
     ]
     return pytree.unflatten(program.structure, shown)

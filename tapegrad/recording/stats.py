@@ -40,7 +40,7 @@ class Stats:
         elements: results computed in one replay.
         guards: comparisons that hold a replay to its branch.
         slots: numbers in the arena: inputs, constants and results.
-        bytes: code, side array and both arenas.
+        bytes: its arrays, and the arenas of one replay.
         branches: recordings kept, one for each branch.
         recorded: how often the function was called to record it.
         captured: arrays that the function took from around it. They stay as they were when it was recorded; pass them
@@ -73,17 +73,15 @@ class Stats:
 
 def stats_of(branches: Branches) -> Stats:
     """The statistics of a function's recordings."""
-    program = branches.program
-    names = Counter(TABLE[op].name for op in (program.code[:, 0] % RUN).tolist())
-    counts = np.where(program.code[:, 0] >= RUN, program.code[:, 3], 1)
-    arrays = (program.code, program.side, program.values, program.adjoints)
+    code = branches.program.code
+    names = Counter(TABLE[op].name for op in (code.steps[:, 0] % RUN).tolist())
     return Stats(
-        instructions=len(program.code),
+        instructions=len(code.steps),
         operations=dict(names.most_common()),
-        elements=int(counts.sum()),
-        guards=len(program.guards),
-        slots=program.tape.slots,
-        bytes=sum(a.nbytes for a in arrays),
+        elements=int(code.counts.sum()),
+        guards=len(code.guards),
+        slots=code.slots,
+        bytes=code.nbytes + branches.program.latest().nbytes,
         branches=len(branches.programs),
         recorded=branches.recorded,
         captured=tuple(_captured(branches)),
@@ -91,15 +89,14 @@ def stats_of(branches: Branches) -> Stats:
 
 
 def _captured(branches: Branches) -> list[Captured]:
-    program = branches.program
-    tape = program.tape
-    code = tape.code[: tape.length]
-    inputs = len(program.spans)
+    code = branches.program.code
+    leaves = code.rows[code.inputs :]
     names = _around(branches.f)
-    found = []
-    for out, n in code[inputs:][code[inputs:, 0] == LEAF][:, [1, 3]].tolist():
+    found, at = [], 0
+    for n in leaves[leaves[:, 0] == LEAF, 3].tolist():
+        numbers = code.constants[at : at + n]
+        at += n
         if n > 1:
-            numbers = tape.values[out : out + n]
             known = [(name, x.shape) for name, x in names if x.size == n and np.array_equal(x.reshape(-1), numbers)]
             found.append(Captured(*(known[0] if known else ("", (n,)))))
     return found

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-from numba import njit
 
+from tapegrad.compiled import compiled
 from tapegrad.errors import OperationError, ShapeError
+from tapegrad.sparse.matrices import csr_array
 
 __all__ = [
     "color_columns", "color_rows", "color_symmetric", "recover_columns", "recover_rows", "recover_symmetric",
@@ -183,7 +183,7 @@ def transpose(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, np
     """
     indptr, indices = _pattern(indptr, indices, n_columns)
     shape = len(indptr) - 1, n_columns
-    given = scipy.sparse.csr_array((np.arange(len(indices)), indices, indptr), shape).tocsc()
+    given = csr_array(np.arange(len(indices)), indices, indptr, shape).tocsc()
     return given.indptr.astype(np.int64), given.indices.astype(np.int64), given.data
 
 
@@ -255,22 +255,29 @@ def _best_order(greedy: Any, keys: Any, bound: int) -> tuple[np.ndarray, int]:
     return best, count
 
 
-@njit(cache=True, nogil=True)
-def _alone(indptr: Any, lanes: Any) -> Any:
-    # Whether each entry is the only one of its row in its lane.
-    last = np.full(lanes.max() + 1 if lanes.shape[0] else 0, -1, np.int64)
-    alone = np.ones(lanes.shape[0], np.bool_)
+def _alone(indptr: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+    """Whether each entry is the only one of its row in its lane."""
+    lanes = np.ascontiguousarray(lanes, np.int64)
+    alone = np.ones(len(lanes), np.uint8)
+    _find_alone(indptr, lanes, np.full(lanes.max(initial=-1) + 1, -1), alone)
+    return alone != 0
+
+
+@compiled(indptr="int64[:]", lanes="int64[:]", last="int64[:]", alone="uint8[:]")
+def _find_alone(indptr, lanes, last, alone):
     for i in range(indptr.shape[0] - 1):
         for e in range(indptr[i], indptr[i + 1]):
             before = last[lanes[e]]
             if before >= indptr[i]:
-                alone[before] = alone[e] = False
+                alone[before] = alone[e] = 0
             last[lanes[e]] = e
-    return alone
 
 
-@njit(cache=True, nogil=True)
-def _greedy_columns(indptr: Any, indices: Any, starts: Any, rows: Any, order: Any, limit: Any, colors: Any) -> Any:
+@compiled(
+    indptr="int64[:]", indices="int64[:]", starts="int64[:]", rows="int64[:]", order="int64[:]", limit="int64",
+    colors="int32[:]",
+)  # fmt: skip
+def _greedy_columns(indptr, indices, starts, rows, order, limit, colors):
     # Returns the number of colours; stops when they are `limit`. `colors` comes as -1.
     #
     # Sets of colours are bits, 64 to a word. A long row keeps its set, which is no more words than it has entries:
@@ -317,16 +324,15 @@ def _greedy_columns(indptr: Any, indices: Any, starts: Any, rows: Any, order: An
     return count
 
 
-@njit(cache=True, nogil=True)
-def _slot(around: Any, start: Any, stop: Any, color: Any) -> Any:
+def _slot(around, start, stop, color):
     for s in range(start, stop):
         if around[s] == color:
             return s
     return -1
 
 
-@njit(cache=True, nogil=True)
-def _greedy_star(indptr: Any, indices: Any, order: Any, limit: Any, colors: Any) -> Any:
+@compiled(indptr="int64[:]", indices="int64[:]", order="int64[:]", limit="int64", colors="int32[:]")
+def _greedy_star(indptr, indices, order, limit, colors):
     # Returns the number of colours; stops when they are `limit`. `colors` comes as -1. The pattern is symmetric.
     #
     # A vertex keeps one slot for each colour among its neighbours, from indptr[vertex]: the colour in `around`, and in

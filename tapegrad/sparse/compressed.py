@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 
 from tapegrad.errors import ExtraMissingError
-from tapegrad.program import Part, Program
+from tapegrad.program import Part, Program, Workspace
 from tapegrad.sparse.coloring import (
     color_columns,
     color_rows,
@@ -18,6 +17,7 @@ from tapegrad.sparse.coloring import (
     recover_symmetric,
     rows_of_entries,
 )
+from tapegrad.sparse.matrices import csr_array
 from tapegrad.sparse.pattern import Sets, Sources, propagate, sources_of
 
 # Numbers that the lanes of one pass may take up.
@@ -98,24 +98,24 @@ class CompressedJacobian:
         self.sparsity = sparsity
         self._lanes = lanes
         # Where each entry stands in all lanes, one after the other.
-        n = len(program.values)
+        n = program.code.slots + 1
         wide = lanes.reads * n + lanes.places, lanes.places * lanes.total + lanes.reads
         self._flat = wide[0] if program.wide else wide[1]
         # Where each number read goes among the entries; None where they are the entries, in order.
         self._to = to
 
-    def evaluate(self) -> Any:
-        """The matrix, as a `scipy.sparse.csr_array`."""
+    def evaluate(self, workspace: Workspace) -> Any:
+        """The matrix, as a `scipy.sparse.csr_array`, at the point that the workspace was swept at."""
         pattern, lanes, program = self.sparsity.pattern, self._lanes, self.program
-        data = np.empty(len(lanes.reads), program.values.dtype)
-        step = max(1, _AT_ONCE // len(program.values))
+        data = np.empty(len(lanes.reads), program.code.dtype)
+        step = max(1, _AT_ONCE // len(workspace.values))
         for first in range(0, lanes.total, step):
             count = min(step, lanes.total - first)
             whole = count == lanes.total
             seeded = slice(None) if whole else (lanes.lane >= first) & (lanes.lane < first + count)
             parts = lanes.parts if whole or not program.wide else lanes.parts[first : first + count]
             d = program.lanes(
-                lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, parts
+                workspace, lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, parts
             )
             if whole:
                 (d.T if program.wide else d).reshape(-1).take(self._flat, out=data)
@@ -124,31 +124,38 @@ class CompressedJacobian:
                 data[own] = d[lanes.places[own], lanes.reads[own] - first]
         if self._to is not None:
             data = np.bincount(self._to, data, pattern.nnz).astype(data.dtype)
-        return scipy.sparse.csr_array((data, pattern.indices.copy(), pattern.indptr.copy()), shape=pattern.shape)
+        return csr_array(data, pattern.indices.copy(), pattern.indptr.copy(), pattern.shape)
 
 
 def _matrix(sets: Sets, columns: int) -> Any:
     shape = (len(sets.indptr) - 1, columns)
     whole = np.int32 if max(len(sets.indices), *shape) < 2**31 else np.int64
     ones = np.ones(len(sets.indices), bool)
-    return scipy.sparse.csr_array((ones, sets.indices.astype(whole), sets.indptr.astype(whole)), shape=shape)
+    return csr_array(ones, sets.indices.astype(whole), sets.indptr.astype(whole), shape)
 
 
-def analyse(program: Program, windows: tuple[int, ...], symmetric: bool) -> CompressedJacobian:
-    """The pattern of a program's Jacobian with respect to inputs, coloured; of a gradient's, as that of a Hessian."""
-    known = [np.full(int(np.prod(o.shape)), -1) if o.places is None else o.places for o in program.outputs]
+def analyse(
+    program: Program, workspace: Workspace, windows: tuple[int, ...], symmetric: bool
+) -> CompressedJacobian:
+    """The pattern of a program's Jacobian with respect to inputs, coloured; of a gradient's, as that of a Hessian.
+
+    Indices among the numbers of the workspace are taken as they are.
+    """
+    values = workspace.values
+    results = program.code.outputs
+    known = [np.full(int(np.prod(o.shape)), -1) if o.places is None else o.places for o in results]
     outputs = np.concatenate([np.zeros(0, np.int64), *known])
     inputs = program.places_of(windows)
     real = outputs >= 0
-    plain = sources_of(program, windows, follow=False)
-    found = _with_gaps(propagate(program, plain, outputs[real]), real)
+    plain = sources_of(program, values, windows, follow=False)
+    found = _with_gaps(propagate(program, values, plain, outputs[real]), real)
     pattern = _by_columns(found, plain, len(inputs))
-    outputs = np.where(real, outputs, len(program.values) - 1)
+    outputs = np.where(real, outputs, program.code.slots)
     if symmetric:
         return _symmetric(program, windows, pattern, inputs, outputs)
     forward = color_columns(pattern.indptr, pattern.indices, len(inputs))
-    copies = sources_of(program, windows, follow=True)
-    sets = _with_gaps(propagate(program, copies, outputs[real]), real)
+    copies = sources_of(program, values, windows, follow=True)
+    sets = _with_gaps(propagate(program, values, copies, outputs[real]), real)
     reverse = color_rows(sets.indptr, sets.indices, len(copies.places))
     if reverse[1] * _REVERSE_COST < forward[1]:
         return _reverse(program, windows, pattern, sets, copies, outputs, *reverse)
@@ -210,7 +217,7 @@ def _symmetric(
     colors, count = color_symmetric(pattern.indptr, pattern.indices, len(inputs))
     rows, lane = recover_symmetric(pattern.indptr, pattern.indices, colors)
     used = colors >= 0
-    every = Sources(inputs, inputs, np.arange(len(program.code)))
+    every = Sources(inputs, inputs, np.arange(len(program.code.steps)))
     parts = _parts(program, every, inputs[used], colors[used], count, back=False)
     lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows], lane, parts)
     return CompressedJacobian(program, windows, Sparsity(pattern, "symmetric", colors, count), lanes, None)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.rules import parameters, plain, views_of
+from tapegrad.adjoint.rules import plain, views_of
 from tapegrad.layout import Layout
 from tapegrad.ops import RUN, TABLE, Elementwise, Structured
-from tapegrad.ops.record import ARITY, COUNT, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import operand_spans, parameters, result_at, result_size
 from tapegrad.program import Program
 from tapegrad.tape import Tape, recording_on
 from tapegrad.value import Value
@@ -31,14 +31,14 @@ def wide(side: np.ndarray, op: int, k: int) -> Wide:
     """The instruction whose record stands at k."""
     row: Any = TABLE[op % RUN]
     params = parameters(side, k)
-    spans = [side[k + OPERANDS + OPERAND_SIZE * j :][:OPERAND_SIZE].tolist() for j in range(int(side[k + ARITY]))]
+    spans = operand_spans(side, k)
     if isinstance(row, Structured) and row.views is None:
         # All that is known of an operand are the slots that it reaches.
-        operands = [(slot + low, Layout((high - low,), (1,))) for slot, low, high, _ in spans]
+        operands = [(low, Layout((high - low,), (1,))) for _, low, high in spans]
     else:
         layouts, _ = views_of(row, params, "the pattern of")
-        operands = [(span[SLOT], layout) for span, layout in zip(spans, layouts, strict=True)]
-    return Wide(row, params, operands, int(side[k + OUT]), int(side[k + COUNT]))
+        operands = [(span[0], layout) for span, layout in zip(spans, layouts, strict=True)]
+    return Wide(row, params, operands, int(result_at(side, k)), int(result_size(side, k)))
 
 
 def places(slot: int, layout: Layout) -> np.ndarray:
@@ -48,7 +48,7 @@ def places(slot: int, layout: Layout) -> np.ndarray:
 
 def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
     """For each place of the arena, 1 if what stands there can change with inputs, be it in jumps."""
-    return program.flow(program.code, program.places_of(windows), np.zeros(len(TABLE), np.uint8))[0]
+    return program.flow(program.code.steps, program.places_of(windows), np.zeros(len(TABLE), np.uint8))[0]
 
 
 def links(

@@ -15,10 +15,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from tapegrad.compiled import compiled
 from tapegrad.ops import RUN
-from tapegrad.ops.record import ARITY, COUNT, KIND, OPERAND_SIZE, OPERANDS, OUT, SLOT, STRUCTURED
+from tapegrad.ops.record import (
+    axes,
+    is_structured,
+    mode_at,
+    operand_at,
+    operand_count,
+    result_at,
+    result_size,
+    shape_at,
+)
 from tapegrad.ops.spec import Elementwise
 from tapegrad.program import Program
 from tapegrad.sparse.links import Wide, flows, is_move, links, places, varying, wide
@@ -41,21 +50,21 @@ class Sets(NamedTuple):
     indices: np.ndarray
 
 
-def sources_of(program: Program, windows: tuple[int, ...], follow: bool) -> Sources:
+def sources_of(program: Program, values: np.ndarray, windows: tuple[int, ...], follow: bool) -> Sources:
     """The inputs; with `follow`, the copies made of them too, and the code without the copying."""
     inputs = program.places_of(windows)
-    column = np.full(len(program.values), -1, np.int64)
+    column = np.full(len(values), -1, np.int64)
     column[inputs] = np.arange(len(inputs))
-    code = program.code
+    code = program.code.steps
     kept = np.ones(len(code), bool)
     if follow:
-        computed = np.zeros(len(program.values), bool)
+        computed = np.zeros(len(values), bool)
         computed[_results(code)] = True
         varies = varying(program, program.floats)
         for i in np.flatnonzero(code[:, 0] >= RUN):
-            instruction = wide(program.side, int(code[i, 0]), int(code[i, 2]))
+            instruction = wide(program.code.side, int(code[i, 0]), int(code[i, 2]))
             if is_move(instruction.row):
-                origin = _origins(instruction, program.values, varies)
+                origin = _origins(instruction, values, varies)
                 # A copy of a copy, or of a constant; not of something computed.
                 if origin is not None and np.all((column[origin] >= 0) | ~computed[origin]):
                     out = slice(instruction.out, instruction.out + instruction.size)
@@ -85,26 +94,27 @@ def _origins(instruction: Wide, values: np.ndarray, varies: np.ndarray) -> np.nd
     return origin
 
 
-def propagate(program: Program, sources: Sources, outputs: np.ndarray) -> Sets:
+def propagate(program: Program, values: np.ndarray, sources: Sources, outputs: np.ndarray) -> Sets:
     """The sources that each of some places of the arena depends on."""
     n = len(sources.places)
-    state = _State(
-        np.zeros(len(program.values), np.int64), np.zeros(len(program.values), np.int64), np.zeros(n + 1, np.int64)
-    )
+    state = _State(np.zeros(len(values), np.int64), np.zeros(len(values), np.int64), np.zeros(n + 1, np.int64))
     state.first[sources.places] = np.arange(n)
     state.size[sources.places] = 1
-    pool, used, ticket = np.concatenate([np.arange(n, dtype=np.int32), np.zeros(1024, np.int32)]), n, 0
-    code, side = program.code[sources.rows], program.side
-    table, varies = flows(), varying(program, program.floats)
+    pool = _Pool(np.concatenate([np.arange(n, dtype=np.int32), np.zeros(1024, np.int32)]), np.array([n, 0, 0]))
+    code, side = program.code.steps[sources.rows], program.code.side
+    table, varies, operands = flows(), varying(program, program.floats), np.zeros(3, np.int64)
     start = 0
     while start < len(code):
-        start, pool, used, ticket = _elementwise(code, side, start, *state, pool, used, ticket, table)
+        start = pool.run(_elementwise, start, lambda at: (code, side, at, *state, table, operands))
         if start < len(code):
             instruction = wide(side, int(code[start, 0]), int(code[start, 2]))
             if not instruction.row.passive:
-                pool, used, ticket = _structured(instruction, program.values, varies, state, pool, used, ticket)
+                _structured(instruction, values, varies, state, pool)
             start += 1
-    indptr, indices = _collect(outputs, *state[:2], pool)
+    counts = state.size[outputs]
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    indices = np.empty(indptr[-1], np.int64)
+    _collect(outputs, indptr, indices, state.first, pool.sets)
     return Sets(indptr, indices)
 
 
@@ -115,53 +125,70 @@ class _State(NamedTuple):
     stamp: np.ndarray
 
 
-def _structured(
-    instruction: Wide, values: np.ndarray, varies: np.ndarray, state: _State, pool: np.ndarray, used: int, ticket: int
-) -> tuple[np.ndarray, int, int]:
+class _Pool:
+    """Where sets are kept, one after the other; grown when compiled code says that it does not suffice."""
+
+    def __init__(self, sets: np.ndarray, counters: np.ndarray) -> None:
+        self.sets = sets
+        # How much of it is used, a number for each union, and the element of an instruction to go on with.
+        self.counters = counters
+
+    def run(self, function: Any, start: int, arguments: Any) -> int:
+        """Run a pass from an instruction on, again with more room from where it stopped, until it is through.
+
+        It returns the number of the instruction that it has come to, or -1 - that number where there was no room.
+        """
+        while True:
+            at = function(*arguments(start), self.sets, self.counters)
+            if at >= 0:
+                return at
+            start = -1 - at
+            self.sets = np.concatenate([self.sets, np.zeros(len(self.sets), np.int32)])
+
+
+def _structured(instruction: Wide, values: np.ndarray, varies: np.ndarray, state: _State, pool: _Pool) -> None:
     found = links(instruction, values, varies)
     out, n = instruction.out, instruction.size
     if found is None:
         # Everything depends on everything: one set, shared.
         ins = np.concatenate([places(*x) for x in instruction.operands])
         indptr = np.array([0, len(ins)])
-        pool, used, ticket = _linked(out, indptr, ins, *state, pool, used, ticket)
+    else:
+        outs = np.concatenate([np.zeros(0, np.int64), *[pair[0] for pair in found]])
+        ins = np.concatenate([np.zeros(0, np.int64), *[pair[1] for pair in found]])
+        order = np.argsort(outs, kind="stable")
+        indptr, ins = np.searchsorted(outs[order], np.arange(n + 1)), ins[order]
+    pool.run(_linked, 0, lambda at: (out, at, indptr, np.ascontiguousarray(ins), *state))
+    if found is None:
         state.first[out : out + n] = state.first[out]
         state.size[out : out + n] = state.size[out]
-        return pool, used, ticket
-    outs = np.concatenate([np.zeros(0, np.int64), *[pair[0] for pair in found]])
-    ins = np.concatenate([np.zeros(0, np.int64), *[pair[1] for pair in found]])
-    order = np.argsort(outs, kind="stable")
-    indptr = np.searchsorted(outs[order], np.arange(n + 1))
-    return _linked(out, indptr, ins[order], *state, pool, used, ticket)
 
 
-@njit(cache=True, nogil=True)
-def _grown(pool: Any, needed: Any) -> Any:
-    if needed <= len(pool):
-        return pool
-    larger = np.empty(2 * needed, pool.dtype)
-    larger[: len(pool)] = pool
-    return larger
+# Compiled passes. `at` holds how much of the pool is used, a number for each union, and where to go on.
+USED, TICKET, ELEMENT = range(3)
 
 
-@njit(cache=True, nogil=True)
-def _union(o: Any, ins: Any, first: Any, count: Any, stamp: Any, pool: Any, used: Any, ticket: Any) -> Any:
-    """Give slot o the union of the sets of some slots."""
+def _union(o, ins, n, first, count, stamp, pool, at):
+    # Give slot o the union of the sets of n slots; False where the pool may not have room for it.
     best, total = -1, 0
-    for s in ins:
+    for i in range(n):
+        s = ins[i]
         if count[s] > 0:
             total += count[s]
             if best < 0 or count[s] > count[best]:
                 best = s
     if best < 0:
         count[o] = 0
-        return pool, used, ticket
-    ticket += 1
+        return True
+    if at[USED] + total > pool.shape[0]:
+        return False
+    at[TICKET] += 1
+    used, ticket = at[USED], at[TICKET]
     for i in range(first[best], first[best] + count[best]):
         stamp[pool[i]] = ticket
-    pool = _grown(pool, used + total)
     end = used + count[best]
-    for s in ins:
+    for j in range(n):
+        s = ins[j]
         if count[s] > 0 and first[s] != first[best]:
             for i in range(first[s], first[s] + count[s]):
                 if stamp[pool[i]] != ticket:
@@ -171,65 +198,67 @@ def _union(o: Any, ins: Any, first: Any, count: Any, stamp: Any, pool: Any, used
     if end == used + count[best]:
         # Nothing but what one of them has: the same set.
         first[o], count[o] = first[best], count[best]
-        return pool, used, ticket
-    pool[used : used + count[best]] = pool[first[best] : first[best] + count[best]]
+        return True
+    for i in range(count[best]):
+        pool[used + i] = pool[first[best] + i]
     first[o], count[o] = used, end - used
-    return pool, end, ticket
+    at[USED] = end
+    return True
 
 
-@njit(cache=True, nogil=True)
-def _linked(
-    out: Any, indptr: Any, ins: Any, first: Any, count: Any, stamp: Any, pool: Any, used: Any, ticket: Any
-) -> Any:
-    for i in range(len(indptr) - 1):
+_SETS = {"first": "int64[:]", "count": "int64[:]", "stamp": "int64[:]"}
+_ROOM = {"pool": "int32[:]", "at": "int64[:]"}
+
+
+@compiled(out="int64", start="int64", indptr="int64[:]", ins="int64[:]", **_SETS, **_ROOM)
+def _linked(out, start, indptr, ins, first, count, stamp, pool, at):
+    for i in range(start, indptr.shape[0] - 1):
         chosen = ins[indptr[i] : indptr[i + 1]]
-        pool, used, ticket = _union(out + i, chosen, first, count, stamp, pool, used, ticket)
-    return pool, used, ticket
+        if not _union(out + i, chosen, chosen.shape[0], first, count, stamp, pool, at):
+            return -1 - i
+    return indptr.shape[0] - 1
 
 
-@njit(cache=True, nogil=True)
-def _elementwise(
-    code: Any, side: Any, start: Any, first: Any, count: Any, stamp: Any, pool: Any, used: Any, ticket: Any, table: Any
-) -> Any:
+@compiled(code="uint32[:, :]", side="int64[:]", start="int64", **_SETS, table="uint8[:, :]", ins="int64[:]", **_ROOM)
+def _elementwise(code, side, start, first, count, stamp, table, ins, pool, at):
     """Propagate from an instruction on, up to the next structured one, whose number is returned."""
-    ins = np.zeros(3, np.int64)
-    for i in range(start, len(code)):
-        op, o, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
-        if op in (LEAF, EXPECT):
+    for i in range(start, code.shape[0]):
+        op, o, a = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2])
+        if op == LEAF or op == EXPECT:
             continue
         if op < RUN:
             n = 0
-            for j in range(2):
+            for j in range(3):
                 if table[op, j]:
-                    ins[n] = a if j == 0 else b
+                    ins[n] = code[i, 2 + j]
                     n += 1
-            pool, used, ticket = _union(o, ins[:n], first, count, stamp, pool, used, ticket)
+            if not _union(o, ins, n, first, count, stamp, pool, at):
+                return -1 - i
             continue
-        if side[a + KIND] == STRUCTURED:
-            return i, pool, used, ticket
-        arity, p = side[a + ARITY], a + OPERANDS + OPERAND_SIZE * side[a + ARITY]
-        ndim = side[p]
-        for e in range(side[a + COUNT]):
+        if is_structured(side, a):
+            return i
+        arity, ndim = operand_count(side, a), axes(side, a)
+        for e in range(at[ELEMENT], result_size(side, a)):
             n = 0
             for j in range(arity):
                 if table[op - RUN, j]:
-                    rest, slot = e, side[a + OPERANDS + OPERAND_SIZE * j + SLOT]
+                    rest, slot = e, operand_at(side, a, j)
                     for d in range(ndim - 1, -1, -1):
-                        slot += (rest % side[p + 1 + d]) * side[p + 2 + ndim + j * (1 + ndim) + d]
-                        rest //= side[p + 1 + d]
+                        slot += (rest % side[shape_at(side, a) + d]) * side[mode_at(side, a, j) + 1 + d]
+                        rest //= side[shape_at(side, a) + d]
                     ins[n] = slot
                     n += 1
-            pool, used, ticket = _union(side[a + OUT] + e, ins[:n], first, count, stamp, pool, used, ticket)
-    return len(code), pool, used, ticket
+            if not _union(result_at(side, a) + e, ins, n, first, count, stamp, pool, at):
+                at[ELEMENT] = e
+                return -1 - i
+        at[ELEMENT] = 0
+    return code.shape[0]
 
 
-@njit(cache=True, nogil=True)
-def _collect(outputs: Any, first: Any, count: Any, pool: Any) -> Any:
-    indptr = np.zeros(len(outputs) + 1, np.int64)
-    for i in range(len(outputs)):
-        indptr[i + 1] = indptr[i] + count[outputs[i]]
-    indices = np.empty(indptr[-1], np.int64)
-    for i in range(len(outputs)):
-        s = outputs[i]
-        indices[indptr[i] : indptr[i + 1]] = np.sort(pool[first[s] : first[s] + count[s]])
-    return indptr, indices
+@compiled(outputs="int64[:]", indptr="int64[:]", indices="int64[:]", first="int64[:]", pool="int32[:]")
+def _collect(outputs, indptr, indices, first, pool):
+    for i in range(outputs.shape[0]):
+        start, n = indptr[i], indptr[i + 1] - indptr[i]
+        for j in range(n):
+            indices[start + j] = pool[first[outputs[i]] + j]
+        indices[start : start + n].sort()

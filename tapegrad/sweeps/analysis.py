@@ -1,26 +1,26 @@
 """What depends on what: passes over the code that compute no values."""
 
 import numpy as np
-from numba import njit
 
+from tapegrad.compiled import compiled
 from tapegrad.ops import RUN
 from tapegrad.ops.record import (
-    ACTIVE,
-    ARITY,
-    COUNT,
+    ALONE,
     DENSE,
-    ELEMENTWISE,
     FIRST,
-    HIGH,
     INSIDE,
-    KIND,
     LAST,
-    LOW,
-    OPERAND_SIZE,
-    OPERANDS,
-    OUT,
-    SLOT,
-    STRUCTURED,
+    group_flag,
+    is_structured,
+    mode_at,
+    operand_at,
+    operand_count,
+    operand_high,
+    operand_low,
+    place_operand,
+    result_at,
+    result_size,
+    wants_flag,
 )
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF
 
@@ -28,25 +28,27 @@ from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF
 GROUP = 32
 
 
-@njit(cache=True, nogil=True)
-def activate(code, side, active, passive, start, stop):
+@compiled(
+    code="uint32[:, :]", side="int64[:]", flags="uint8[:]", active="uint8[:]", passive="uint8[:]", start="int64",
+    stop="int64",
+)  # fmt: skip
+def activate(code, side, flags, active, passive, start, stop):
     """Mark the slots that a gradient can flow through, from the leaves that want one, and flag operands likewise."""
     for i in range(start, stop):
-        op, o, a, b = code[i, 0], code[i, 1], code[i, 2], code[i, 3]
+        op, o, a, b, c = code[i, 0], code[i, 1], code[i, 2], code[i, 3], code[i, 4]
         if op == LEAF:
             for j in range(o, o + b):
                 active[j] = a
         elif op < RUN:
-            active[o] = (active[a] | active[b]) & ~passive[op] & 1
+            active[o] = (active[a] | active[b] | active[c]) & ~passive[op] & 1
         else:
             k = np.int64(a)
             flows = 0
-            for j in range(side[k + ARITY]):
-                q = k + OPERANDS + OPERAND_SIZE * j
-                side[q + ACTIVE] = 0
-                for s in range(side[q + SLOT] + side[q + LOW], side[q + SLOT] + side[q + HIGH]):
+            for j in range(operand_count(side, k)):
+                flags[wants_flag(k, j)] = 0
+                for s in range(operand_low(side, k, j), operand_high(side, k, j)):
                     if active[s]:
-                        side[q + ACTIVE] = flows = 1
+                        flags[wants_flag(k, j)] = flows = 1
                         break
             if passive[op - RUN]:
                 flows = 0
@@ -54,7 +56,9 @@ def activate(code, side, active, passive, start, stop):
                 active[j] = flows
 
 
-@njit(cache=True, nogil=True)
+@compiled(
+    code="uint32[:, :]", side="int64[:]", mark="uint8[:]", active="uint8[:]", stop="int64", rows="int64[:]"
+)
 def reach(code, side, mark, active, stop, rows):
     """The instructions below `stop` that the marked slots depend on, marking as it goes.
 
@@ -64,7 +68,7 @@ def reach(code, side, mark, active, stop, rows):
     first = rows.shape[0]
     derivatives = active.shape[0] > 0
     for i in range(stop - 1, -1, -1):
-        op, o, a, b = code[i, 0], code[i, 1], code[i, 2], code[i, 3]
+        op, o, a, b, c = code[i, 0], code[i, 1], code[i, 2], code[i, 3], code[i, 4]
         n = b if op == LEAF or op >= RUN else np.uint32(1)
         wanted = op == EXPECT and not derivatives
         if not wanted:
@@ -81,16 +85,16 @@ def reach(code, side, mark, active, stop, rows):
         if op < RUN:
             mark[a] = 1
             mark[b] = 1
+            mark[c] = 1
         else:
             k = np.int64(a)
-            for j in range(side[k + ARITY]):
-                q = k + OPERANDS + OPERAND_SIZE * j
-                for s in range(side[q + SLOT] + side[q + LOW], side[q + SLOT] + side[q + HIGH]):
+            for j in range(operand_count(side, k)):
+                for s in range(operand_low(side, k, j), operand_high(side, k, j)):
                     mark[s] = 1
     return first
 
 
-@njit(cache=True, nogil=True)
+@compiled(code="uint32[:, :]", side="int64[:]", to="int64[:]")
 def relocate(code, side, to):
     """Rewrite the operand slots of every instruction: slot s becomes to[s]. `out` has been rewritten already."""
     for i in range(code.shape[0]):
@@ -100,15 +104,15 @@ def relocate(code, side, to):
         if op < RUN:
             code[i, 2] = to[code[i, 2]]
             code[i, 3] = to[code[i, 3]]
+            code[i, 4] = to[code[i, 4]]
         else:
             k = np.int64(code[i, 2])
-            for j in range(side[k + ARITY]):
-                q = k + OPERANDS + OPERAND_SIZE * j + SLOT
-                side[q] = to[side[q]]
+            for j in range(operand_count(side, k)):
+                side[place_operand(side, k, j)] = to[operand_at(side, k, j)]
 
 
-@njit(cache=True, nogil=True)
-def group(code, side):
+@compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]")
+def group(code, side, flags):
     """Find elementwise runs that follow each other and can go a block at a time together.
 
     They have as many elements, and what one reads of another's results is the same block of it. A block of all of them
@@ -120,27 +124,24 @@ def group(code, side):
         while end < n_code and end - i < GROUP and _may_join(code, side, i, end):
             end += 1
         for r in range(i, max(end, i + 1)):
-            if code[r, 0] >= RUN and side[np.int64(code[r, 2]) + KIND] != STRUCTURED:
-                kind = ELEMENTWISE if end - i < 2 else FIRST if r == i else LAST if r == end - 1 else INSIDE
-                side[np.int64(code[r, 2]) + KIND] = kind
+            if code[r, 0] >= RUN:
+                kind = ALONE if end - i < 2 else FIRST if r == i else LAST if r == end - 1 else INSIDE
+                flags[group_flag(np.int64(code[r, 2]))] = kind
         i = max(end, i + 1)
 
 
-@njit(cache=True, nogil=True)
 def _may_join(code, side, first, r):
     if code[r, 0] < RUN:
         return False
     k, k0 = np.int64(code[r, 2]), np.int64(code[first, 2])
-    n = side[k + COUNT]
-    if side[k + KIND] == STRUCTURED or n <= BLOCK or (r > first and n != side[k0 + COUNT]):
+    n = result_size(side, k)
+    if is_structured(side, k) or n <= BLOCK or (r > first and n != result_size(side, k0)):
         return False
-    p = k + OPERANDS + OPERAND_SIZE * side[k + ARITY]
-    ndim = side[p]
-    for j in range(side[k + ARITY]):
-        q = k + OPERANDS + OPERAND_SIZE * j
-        low, high = side[q + SLOT] + side[q + LOW], side[q + SLOT] + side[q + HIGH]
+    for j in range(operand_count(side, k)):
+        low, high = operand_low(side, k, j), operand_high(side, k, j)
         for other in range(first, r):
-            out = side[np.int64(code[other, 2]) + OUT]
-            if low < out + n and high > out and (side[p + 1 + ndim + j * (1 + ndim)] != DENSE or side[q + SLOT] != out):
+            out = result_at(side, np.int64(code[other, 2]))
+            same = side[mode_at(side, k, j)] == DENSE and operand_at(side, k, j) == out
+            if low < out + n and high > out and not same:
                 return False
     return True

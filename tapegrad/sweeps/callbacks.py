@@ -7,7 +7,7 @@ the sweep asks for it by `raised` or `check`.
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import itertools
 import threading
 import weakref
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tapegrad.ops.external import external
-from tapegrad.ops.record import ACTIVE, ARITY, COUNT, HIGH, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import operand_spans, params_at, result_at, result_size, wants_flag
 from tapegrad.sweeps.kernels import FORWARD, REVERSE, install
 
 
@@ -70,15 +70,13 @@ def check() -> None:
         raise error
 
 
-def _carry_out(kind: int, side: np.ndarray, k: int, v: np.ndarray, d: np.ndarray) -> bool:
+def _carry_out(kind: int, side: np.ndarray, k: int, flags: np.ndarray, v: np.ndarray, d: np.ndarray) -> bool:
     spans = []
-    for j in range(int(side[k + ARITY])):
-        q = k + OPERANDS + OPERAND_SIZE * j
-        start = int(side[q + SLOT])
-        spans.append((slice(start, start + int(side[q + HIGH])), bool(side[q + ACTIVE])))
-    out = slice(int(side[k + OUT]), int(side[k + OUT] + side[k + COUNT]))
+    for j, (slot, _, high) in enumerate(operand_spans(side, k)):
+        spans.append((slice(slot, high), bool(flags[wants_flag(k, j)])))
+    out = slice(int(result_at(side, k)), int(result_at(side, k) + result_size(side, k)))
     try:
-        call = _calls[int(side[k + OPERANDS + OPERAND_SIZE * len(spans)])]
+        call = _calls[int(side[params_at(side, k)])]
         operands = [v[at].copy() for at, _ in spans]
         if kind == FORWARD:
             v[out] = call.forward(operands)
@@ -98,17 +96,6 @@ def _carry_out(kind: int, side: np.ndarray, k: int, v: np.ndarray, d: np.ndarray
     return True
 
 
-def _kernel(kind: int, dtype: np.dtype) -> Any:
-    def function(side: Any, n_side: int, k: int, v: Any, d: Any, n: int) -> bool:
-        arrays = [x if isinstance(x, np.ndarray) else np.ctypeslib.as_array(x, (m,))
-                  for x, m in ((side, n_side), (v, n), (d, n))]
-        return _carry_out(kind, arrays[0], k, arrays[1], arrays[2])
-
-    real = ctypes.POINTER(ctypes.c_double if dtype == np.float64 else ctypes.c_float)
-    whole = ctypes.c_ssize_t
-    return function, ctypes.CFUNCTYPE(ctypes.c_uint8, ctypes.POINTER(ctypes.c_int64), whole, whole, real, real, whole)
-
-
 for _dtype in (np.dtype(np.float64), np.dtype(np.float32)):
     for _kind in range(3):
-        install(_dtype, external.opcode, _kind, *_kernel(_kind, _dtype))
+        install(_dtype, external.opcode, _kind, functools.partial(_carry_out, _kind))

@@ -6,21 +6,21 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import COUNT, INSIDE, KIND, LAST, OUT, STRUCTURED
-from tapegrad.sweeps.kernels import call_run, call_structured
+from tapegrad.ops.record import COLUMNS, INSIDE, LAST, A, group_flag, is_structured, result_at, result_size
+from tapegrad.sweeps.kernels import at, call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, EXTERNAL, LEAF, SWITCH
 from tapegrad.sweeps.operands import block, group_end
 
 
-def forward(code, side, v, start, stop):
+def forward(code, side, flags, v, scratch):
     # The first guard that no longer holds, or instruction whose operands are out of range; -1 when all is well.
     # Kept as a flag, because leaving the loop costs more than finishing it (measured: 6.3 ns an operation against 2.7).
     failed = -1
     # Unsigned indices into one row of numbers: no wraparound to check, no stride to multiply by (a quarter faster).
-    flat, one, two, three = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3)
-    for i in range(start, stop):
-        j = np.uint64(4 * i)
-        op, o, a, b = flat[j], flat[j + one], flat[j + two], flat[j + three]
+    flat, one, two, three, four = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    for i in range(code.shape[0]):
+        j = np.uint64(COLUMNS * i)
+        op, o, a, b, c = flat[j], flat[j + one], flat[j + two], flat[j + three], flat[j + four]
         if SWITCH("forward"):
             pass
         elif op == EXPECT:
@@ -28,9 +28,9 @@ def forward(code, side, v, start, stop):
                 failed = i
         elif op >= RUN:
             # Past a guard that failed numbers do not matter, and Python functions are not called with them.
-            if (failed < 0 or op != EXTERNAL) and not forward_run(code, i, side, v) and failed < 0:
+            if (failed < 0 or op != EXTERNAL) and not forward_run(flat, i, side, flags, v, scratch) and failed < 0:
                 failed = i
-        elif op != LEAF and not forward_one(op, o, a, b, v) and failed < 0:
+        elif op != LEAF and not forward_one(op, o, a, b, c, v) and failed < 0:
             failed = i
     return failed
 
@@ -40,34 +40,34 @@ def same(x, y):
     return (x == y and (x != 0.0 or 1.0 / x == 1.0 / y)) or (x != x and y != y)
 
 
-def forward_one(op, o, a, b, v):
+def forward_one(op, o, a, b, c, v):
     # A scalar operation that has no branch of its own is a run of one.
-    a, b, o = np.int64(a), np.int64(b), np.int64(o)
-    return call_run(3 * np.int64(op), 1, v, o, a, b, b, v, o, a, b, b)
+    x, y, w, z = at(v, np.int64(a)), at(v, np.int64(b)), at(v, np.int64(c)), at(v, np.int64(o))
+    return call_run(3 * np.int64(op), 1, z, x, y, w, z, x, y, w)
 
 
-def forward_run(code, i, side, v):
-    op, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 2])
-    kind, n = side[k + KIND], side[k + COUNT]
-    if kind == STRUCTURED:
-        return call_structured(3 * op, side, k, v, v)
+def forward_run(flat, i, side, flags, v, scratch):
+    op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
+    if is_structured(side, k):
+        return call_structured(3 * op, side, k, flags, v, v)
     # An elementwise run goes a block at a time. Operands that are not dense are first copied to scratch, so that one
     # contiguous loop an operation serves every layout. A group goes a block at a time as a whole.
-    if kind in (INSIDE, LAST):
+    if flags[group_flag(k)] in (INSIDE, LAST):
         return True
-    end = group_end(code, side, i)
+    n, end = result_size(side, k), group_end(flat, flags, i)
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
         for r in range(i, end):
-            if not forward_block(np.int64(code[r, 0]) - RUN, side, np.int64(code[r, 2]), v, start, m):
+            op, k = np.int64(flat[COLUMNS * r]) - RUN, np.int64(flat[COLUMNS * r + A])
+            if not forward_block(op, side, k, v, scratch, start, m):
                 return False
     return True
 
 
-def forward_block(op, side, k, v, start, m):
+def forward_block(op, side, k, v, scratch, start, m):
     operand = k - k  # not a literal 0: Numba would compile `block` once for each literal
-    z = side[k + OUT] + start
-    x = block(side, k, operand, v, start, m)
-    y = block(side, k, operand + 1, v, start, m)
-    w = block(side, k, operand + 2, v, start, m)
-    return call_run(3 * op, m, v, z, x, y, w, v, z, x, y, w)
+    z = at(v, result_at(side, k) + start)
+    x = block(side, k, operand, v, scratch, start, m)
+    y = block(side, k, operand + 1, v, scratch, start, m)
+    w = block(side, k, operand + 2, v, scratch, start, m)
+    return call_run(3 * op, m, z, x, y, w, z, x, y, w)

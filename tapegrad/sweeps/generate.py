@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,64 +12,90 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.ops import RUN, TABLE, Elementwise, Operation, Structured, is_inlined, record
-from tapegrad.sweeps import marks
-from tapegrad.sweeps.source import Module
+from tapegrad.compiled.source import Module, function_tree
+from tapegrad.ops import TABLE, Elementwise, Operation, Structured, is_inlined
+from tapegrad.sweeps.forward import forward
+from tapegrad.sweeps.kernels import as_array
+from tapegrad.sweeps.marks import SWITCH
+from tapegrad.sweeps.reverse import reverse
 
-ENTRIES = ("sweep", "tangent", "reverse_lanes", "tangent_lanes")
-_TEMPLATES = ("operands", "forward", "reverse", "tangent", "entry", "lanes")
 _OPERANDS = "xyw"
 _CALL = re.compile(r"\w\(")
-# Pasted into the entry point: called, LLVM would optimise them once alone and once more inside it.
-_PASTED = ("forward", "reverse")
+# Pasted where they are called: LLVM would optimise them once alone and once more where it inlines them.
+_PASTED = (forward, reverse)
 
 
 def is_own(row: Operation) -> bool:
     """Whether an operation's rules stand in this package, where they name nothing outside it."""
     here = Path(__file__).parents[1] / "ops"
+    return all(Path(getattr(rule, "py_func", rule).__code__.co_filename).parent == here for rule in rules_of(row))
+
+
+def rules_of(row: Operation) -> list[Callable[..., Any]]:
+    """The functions that an operation's machine code is made from."""
     kinds = ("value", "partials", "forward", "reverse", "tangent")
-    rules = [rule for rule in (getattr(row, kind, None) for kind in kinds) if rule is not None]
-    return all(Path(getattr(rule, "py_func", rule).__code__.co_filename).parent == here for rule in rules)
-
-
-def sweeps_source(dtype: np.dtype) -> str:
-    """The text of the module that sweeps tapes of `dtype`, with the kernels of this package's operations."""
-    module = Module(dtype)
-    constants = {name: n for m in (record, marks) for name, n in vars(m).items() if isinstance(n, int)} | {"RUN": RUN}
-    fill = _Fill(module, constants)
-    bodies: dict[str, ast.FunctionDef] = {}
-    for name in _TEMPLATES:
-        for tree in ast.parse((Path(__file__).parent / f"{name}.py").read_text()).body:
-            if isinstance(tree, ast.FunctionDef) and tree.name in _PASTED:
-                bodies[tree.name] = fill.visit(tree)
-            elif isinstance(tree, ast.FunctionDef):
-                module.add(_Paste(bodies).visit(fill.visit(tree)))
-    module.imports.add("from tapegrad.sweeps.kernels import as_array, call_run, call_structured")
-    for row in TABLE:
-        if is_own(row):
-            _add_kernels(module, row)
-    return module.text(ENTRIES)
+    return [rule for rule in (getattr(row, kind, None) for kind in kinds) if rule is not None]
 
 
 def kernels_source(dtype: np.dtype, row: Operation) -> str:
-    """The text of a module with the kernels of one operation, declared outside this package."""
-    module = Module(dtype)
-    module.imports.add("from tapegrad.sweeps.kernels import as_array")
+    """The text of a module with the kernels of one operation."""
+    module = SweepModule(dtype)
     _add_kernels(module, row)
-    return module.text(ENTRIES)
+    return module.text()
 
 
-class _Fill(ast.NodeTransformer):
-    """Puts numbers in place of a template's constants, and the table's branches in place of its switch."""
+class SweepModule(Module):
+    """A module of sweeps or kernels: knows operations by name, and fills in the switch."""
 
-    def __init__(self, module: Module, constants: dict[str, int]) -> None:
-        self.module, self.constants = module, constants
+    def known(self, found: Any) -> ast.expr | None:
+        """An operation that a rule names is the function that computes it."""
+        return ast.Name(self.value(found), ast.Load()) if isinstance(found, Elementwise) else None
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Constant(self.constants[node.id]) if node.id in self.constants else node
+    def rule(self, function: Callable[..., Any], arguments: list[str]) -> list[str]:
+        """The expressions that a lambda rule returns, with its parameters replaced by `arguments` (source text)."""
+        function = getattr(function, "py_func", function)
+        tree = copy.deepcopy(function_tree(function))
+        if isinstance(tree, ast.FunctionDef):
+            call = f"{self.function(function)}({', '.join(arguments)})"
+            count = len(arguments) - 1
+            return [f"{call}[{i}]" for i in range(count)] if count > 1 else [call]
+        expressions = [ast.parse(a, mode="eval").body for a in arguments]
+        body = self.expression(function, expressions, is_rule=True)
+        return [ast.unparse(e) for e in (body.elts if isinstance(body, ast.Tuple) else [body])]
 
-    def visit_Constant(self, node: ast.Constant) -> ast.expr:
-        return ast.parse(f"T({node.value!r})", mode="eval").body if type(node.value) is float else node
+    def value(self, row: Elementwise) -> str:
+        """A function of the module that computes an operation, for rules that name it."""
+        if row not in self.names:
+            self.names[row] = name = f"value_{row.name}"
+            arguments = [f"x{i}" for i in range(row.arity)]
+            (text,) = self.rule_value(row, arguments)
+            self.add(ast.parse(f"def {name}({', '.join(arguments)}):\n    return {text}").body[0])  # type: ignore[arg-type]
+        return self.names[row]
+
+    def rule_value(self, row: Elementwise, arguments: list[str]) -> list[str]:
+        """The expression of an operation's value."""
+        rule = getattr(row.value, "py_func", row.value)
+        if rule.__name__ == "<lambda>":
+            return self.rule(rule, arguments)
+        return [f"{self.function(rule)}({', '.join(arguments)})"]
+
+    def resolved(self, tree: Any, function: Callable[..., Any], is_rule: bool = False) -> Any:
+        """As in any module; besides, the switch is filled in, and sweeps stand in place of their calls."""
+        if not is_rule and SWITCH in inspect.getclosurevars(function).globals.values():
+            tree = _Switch(self).visit(tree)
+        tree = super().resolved(tree, function, is_rule)
+        called = {f.__name__: f for f in _PASTED if f in inspect.getclosurevars(function).globals.values()}
+        if called and not is_rule and isinstance(tree, ast.FunctionDef):
+            bodies = {name: self.resolved(copy.deepcopy(function_tree(f)), f) for name, f in called.items()}
+            tree = _Paste({self.names[f]: bodies[name] for name, f in called.items()}).visit(tree)
+        return tree
+
+
+class _Switch(ast.NodeTransformer):
+    """Puts the table's branches in place of a loop's switch."""
+
+    def __init__(self, module: SweepModule) -> None:
+        self.module = module
 
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
         self.generic_visit(node)
@@ -118,19 +146,24 @@ class _Paste(ast.NodeTransformer):
         return self.paste(node, node.value, None)
 
 
-def _add_kernels(module: Module, row: Operation) -> None:
+def _add_kernels(module: SweepModule, row: Operation) -> None:
     """One function for each sweep, to be compiled when a tape needs it; see `kernels`."""
     if isinstance(row, Elementwise):
         for kind, emit in _RUN.items():
             lines = ["for j in range(n):", *(f"    {line}" for line in emit(module, row))]
             module.add_kernel(f"{kind}_{row.name}", "n, z, x, y, w, dz, dx, dy, dw", lines)
     elif isinstance(row, Structured):
+        module.function(as_array)
         for kind in _RUN:
-            call = f"{module.function(getattr(row, kind))}(as_array(side, (n_side,)), k, as_array(v, (n,))"
-            lines = [f"{call}, as_array(d, (n,)))", "return True"]
-            if kind == "forward":
-                lines = [f"return {call})"]
-            module.add_kernel(f"{kind}_{row.name}", "side, n_side, k, v, d, n", lines)
+            rule = getattr(row, kind)
+            count = len(inspect.signature(getattr(rule, "py_func", rule)).parameters)
+            given = ["as_array(side, (n_side,))", "k", "as_array(flags, (n_side,))", "as_array(v, (n,))"]
+            given += ["as_array(d, (n,))"] if kind != "forward" else []
+            if count < len(given):
+                del given[2]
+            call = f"{module.function(rule)}({', '.join(given)})"
+            lines = [f"return 1 if {call} else 0"] if kind == "forward" else [call, "return 1"]
+            module.add_kernel(f"{kind}_{row.name}", "side, n_side, k, flags, v, d, n", lines)
 
 
 def _is_zero(partial: str) -> bool:
@@ -147,34 +180,34 @@ def _times(row: Elementwise, partial: str, factor: str) -> str:
     return f"{factor} * ({partial})"
 
 
-# In a scalar branch the slots of out and operands stand in o, a and b.
-_SLOTS = ("a", "b")
+# In a scalar branch the slots of out and operands stand in o, a, b and c.
+_SLOTS = ("a", "b", "c")
 
 
-def _partials(module: Module, row: Elementwise, operands: Iterable[str], result: str) -> list[str]:
+def _partials(module: SweepModule, row: Elementwise, operands: Iterable[str], result: str) -> list[str]:
     return module.rule(row.partials, [*operands, result])
 
 
-def _scalar_forward(module: Module, row: Elementwise) -> list[str]:
+def _scalar_forward(module: SweepModule, row: Elementwise) -> list[str]:
     (value,) = module.rule_value(row, [f"v[{s}]" for s in _SLOTS[: row.arity]])
     return [f"v[o] = {value}"]
 
 
-def _scalar_partials(module: Module, row: Elementwise) -> list[tuple[str, str]]:
+def _scalar_partials(module: SweepModule, row: Elementwise) -> list[tuple[str, str]]:
     partials = _partials(module, row, [f"v[{s}]" for s in _SLOTS[: row.arity]], "v[o]")
     return [(s, p) for s, p in zip(_SLOTS, partials, strict=False) if not _is_zero(p)]
 
 
-def _scalar_reverse(module: Module, row: Elementwise) -> list[str]:
+def _scalar_reverse(module: SweepModule, row: Elementwise) -> list[str]:
     return [f"g[{s}] += {_times(row, p, 'gz')}" for s, p in _scalar_partials(module, row)] or ["pass"]
 
 
-def _scalar_both_partials(module: Module, row: Elementwise) -> list[str]:
-    names = {"a": "px", "b": "py"}
+def _scalar_both_partials(module: SweepModule, row: Elementwise) -> list[str]:
+    names = {"a": "px", "b": "py", "c": "pw"}
     return [f"{names[s]} = {p if p != '1.0' else 'T(1.0)'}" for s, p in _scalar_partials(module, row)] or ["pass"]
 
 
-def _scalar_tangent(module: Module, row: Elementwise) -> list[str]:
+def _scalar_tangent(module: SweepModule, row: Elementwise) -> list[str]:
     terms = [f"({_times(row, p, f't[{s}]')} if t[{s}] != T(0.0) else T(0.0))" for s, p in _scalar_partials(module, row)]
     return [f"t[o] = {' + '.join(terms) or 'T(0.0)'}"]
 
@@ -187,7 +220,7 @@ def _loads(row: Elementwise, adjoint: bool) -> list[str]:
     return [f"{n}j = {n}[j]" for n in (*_OPERANDS[: row.arity], *("z" if adjoint else ""))]
 
 
-def _block_partials(module: Module, row: Elementwise) -> list[tuple[str, str]]:
+def _block_partials(module: SweepModule, row: Elementwise) -> list[tuple[str, str]]:
     partials = _partials(module, row, [f"{n}j" for n in _OPERANDS[: row.arity]], "zj")
     return [(n, p) for n, p in zip(_OPERANDS, partials, strict=False) if not _is_zero(p)]
 
@@ -202,12 +235,12 @@ def _masked(product: str, factor: str, partial: str) -> list[str]:
     return [f"c = {product}", f"c = c if {factor} != T(0.0) else T(0.0)"]
 
 
-def _run_forward(module: Module, row: Elementwise) -> list[str]:
+def _run_forward(module: SweepModule, row: Elementwise) -> list[str]:
     (value,) = module.rule_value(row, [f"{n}[j]" for n in _OPERANDS[: row.arity]])
     return [f"z[j] = {value}"]
 
 
-def _run_reverse(module: Module, row: Elementwise) -> list[str]:
+def _run_reverse(module: SweepModule, row: Elementwise) -> list[str]:
     lines, stores = [*_loads(row, True), "dj = dz[j]"], []
     for n, partial in _block_partials(module, row):
         lines += [*_masked(_times(row, partial, "dj"), "dj", partial), f"c{n} = c"]
@@ -215,14 +248,14 @@ def _run_reverse(module: Module, row: Elementwise) -> list[str]:
     return [*lines, *stores]
 
 
-def _run_tangent(module: Module, row: Elementwise) -> list[str]:
+def _run_tangent(module: SweepModule, row: Elementwise) -> list[str]:
     lines = [*_loads(row, True), "tj = T(0.0)"]
     for n, partial in _block_partials(module, row):
         lines += [f"d{n}j = d{n}[j]", *_masked(_times(row, partial, f"d{n}j"), f"d{n}j", partial), "tj += c"]
     return [*lines, "dz[j] = tj"]
 
 
-_Emit = Callable[[Module, Elementwise], list[str]]
+_Emit = Callable[[SweepModule, Elementwise], list[str]]
 _SCALAR: dict[str, _Emit] = {
     "forward": _scalar_forward,
     "reverse": _scalar_reverse,

@@ -1,52 +1,52 @@
 """Several directions in one pass: the reverse and tangent sweeps over k lanes.
 
 Adjoints and tangents are rows of k numbers, one a slot, so that the partial derivatives of an instruction are computed
-once and the loop over lanes is contiguous. `h` is an arena of one lane, zero but for its scratch space, on which the
-kernels of structured operations work, lane by lane; a block of ones stands behind it. As in the other sweeps a zero is
-passed on to nobody.
+once and the loop over lanes is contiguous. `h` is an arena of one lane, all zero, on which the kernels of structured
+operations work, lane by lane; `ones` is a block of ones. As in the other sweeps a zero is passed on to nobody.
 
-Read as source: `generate` puts lines that set px and py, the partials of an inlined operation, in place of the SWITCH.
+Read as source: `generate` puts lines that set px, py and pw, the partials of an inlined operation, in place of the
+SWITCH.
 """
 
 import numpy as np
 
 from tapegrad.ops import RUN
 from tapegrad.ops.record import (
-    ACTIVE,
-    ARITY,
-    COUNT,
     DENSE,
-    HIGH,
-    KIND,
-    LOW,
-    OPERAND_SIZE,
-    OPERANDS,
-    OUT,
-    SLOT,
-    STRUCTURED,
+    is_structured,
+    mode_at,
+    operand_at,
+    operand_count,
+    operand_high,
+    operand_low,
+    result_at,
+    result_size,
+    wants_flag,
 )
-from tapegrad.sweeps.kernels import call_run, call_structured
-from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SCRATCH, SWITCH
-from tapegrad.sweeps.operands import block, stretch, strides_of
+from tapegrad.sweeps.kernels import at, call_run, call_structured
+from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
+from tapegrad.sweeps.operands import block, stretch
 
 
-def one_partials(op, o, a, b, v, h):
+def one_partials(op, o, a, b, c, v, scratch, ones):
     # Of a scalar operation without a branch of its own: its reverse kernel, started from an adjoint of one.
-    scratch, ones = v.shape[0] - SCRATCH, v.shape[0]
-    h[scratch] = h[scratch + BLOCK] = 0.0
-    call_run(3 * np.int64(op) + 1, 1, v, o, a, b, b, h, ones, scratch, scratch + BLOCK, scratch + BLOCK)
-    return h[scratch], h[scratch + BLOCK]
+    scratch[0] = scratch[1] = scratch[2] = 0.0
+    to = at(scratch, o - o)
+    call_run(3 * np.int64(op) + 1, 1, at(v, o), at(v, a), at(v, b), at(v, c), at(ones, o - o),
+             to, at(scratch, o - o + 1), at(scratch, o - o + 2))
+    return scratch[0], scratch[1], scratch[2]
 
 
-def run_partials(op, side, k, start, m, v, h):
-    # The partials of one block of an elementwise run, in the scratch space of h, one block an operand.
-    out, operand = side[k + OUT], k - k  # not a literal 0: Numba would compile `block` once for each literal
-    scratch, ones = v.shape[0] - SCRATCH, v.shape[0]
-    x = block(side, k, operand, v, start, m)
-    y = block(side, k, operand + 1, v, start, m)
-    w = block(side, k, operand + 2, v, start, m)
-    h[scratch : scratch + 3 * BLOCK] = 0.0
-    call_run(3 * op + 1, m, v, out + start, x, y, w, h, ones, scratch, scratch + BLOCK, scratch + 2 * BLOCK)
+def run_partials(op, side, k, start, m, v, scratch, ones):
+    # The partials of one block of an elementwise run, in the second half of scratch, one block an operand.
+    out, operand = result_at(side, k), k - k  # not a literal 0: Numba would compile `block` once for each literal
+    x = block(side, k, operand, v, scratch, start, m)
+    y = block(side, k, operand + 1, v, scratch, start, m)
+    w = block(side, k, operand + 2, v, scratch, start, m)
+    scratch[3 * BLOCK :] = 0.0
+    to = 3 * BLOCK + operand
+    call_run(3 * op + 1, m, at(v, out + start), x, y, w, at(ones, operand),
+             at(scratch, to), at(scratch, to + BLOCK), at(scratch, to + 2 * BLOCK))
 
 
 def add_lanes(to, a, of, o, p):
@@ -60,7 +60,7 @@ def add_lanes(to, a, of, o, p):
 
 def exchange_lanes(side, k, j, start, m, p, o, back, d):
     # For a block of operand j of a run: pass the adjoints of the results, from o on, back to it, or its tangents on.
-    x, q = side[k + OPERANDS + OPERAND_SIZE * j + SLOT], strides_of(side, k, j)
+    x, q = operand_at(side, k, j), mode_at(side, k, j)
     done = 0
     while done < m:
         if side[q] == DENSE:
@@ -84,26 +84,22 @@ def copy_lane(d, lane, h, low, high):
     return found
 
 
-def structured_lanes(op, side, k, v, d, h, back):
-    out, n, arity = side[k + OUT], side[k + COUNT], side[k + ARITY]
+def structured_lanes(op, side, k, flags, v, d, h, back):
+    out, n, arity = result_at(side, k), result_size(side, k), operand_count(side, k)
     for lane in range(d.shape[1]):
         found = False
         if back:
             found = copy_lane(d, lane, h, out, out + n)
         else:
             for j in range(arity):
-                q = k + OPERANDS + OPERAND_SIZE * j
-                x = side[q + SLOT]
-                found |= copy_lane(d, lane, h, x + side[q + LOW], x + side[q + HIGH])
+                found |= copy_lane(d, lane, h, operand_low(side, k, j), operand_high(side, k, j))
         if found:
-            call_structured(3 * op + (1 if back else 2), side, k, v, h)
+            call_structured(3 * op + (1 if back else 2), side, k, flags, v, h)
         if not back:
             for s in range(out, out + n):
                 d[s, lane] = h[s] if found else 0.0
         for j in range(arity):
-            q = k + OPERANDS + OPERAND_SIZE * j
-            x = side[q + SLOT]
-            for s in range(x + side[q + LOW], x + side[q + HIGH]):
+            for s in range(operand_low(side, k, j), operand_high(side, k, j)):
                 if back and found:
                     d[s, lane] += h[s]
                 # Zero at once: another operand may be another view of the same slots.
@@ -112,53 +108,56 @@ def structured_lanes(op, side, k, v, d, h, back):
             h[s] = 0.0
 
 
-def run_lanes(op, side, k, v, d, h, back):
-    if side[k + KIND] == STRUCTURED:
-        structured_lanes(op, side, k, v, d, h, back)
+def run_lanes(op, side, k, flags, v, d, h, scratch, ones, back):
+    if is_structured(side, k):
+        structured_lanes(op, side, k, flags, v, d, h, back)
         return
-    n, out, arity = side[k + COUNT], side[k + OUT], side[k + ARITY]
-    scratch = v.shape[0] - SCRATCH
+    n, out, arity = result_size(side, k), result_at(side, k), operand_count(side, k)
     for start in range(0, n, BLOCK):
         m = min(BLOCK, n - start)
-        run_partials(op, side, k, start, m, v, h)
+        run_partials(op, side, k, start, m, v, scratch, ones)
         if not back:
             d[out + start : out + start + m, :] = 0.0
         for j in range(arity):
-            if side[k + OPERANDS + OPERAND_SIZE * j + ACTIVE]:
-                p = h[scratch + j * BLOCK : scratch + j * BLOCK + m]
+            if flags[wants_flag(k, j)]:
+                p = scratch[(3 + j) * BLOCK : (3 + j) * BLOCK + m]
                 exchange_lanes(side, k, j, start, m, p, out + start, back, d)
 
 
-def reverse_lanes(code, side, v, g, h):
+def reverse_lanes(code, side, flags, v, g, h, scratch, ones):
     for i in range(code.shape[0] - 1, -1, -1):
-        op, o, a, b = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
+        op, o, a = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2])
+        b, c = np.int64(code[i, 3]), np.int64(code[i, 4])
         if op in (LEAF, EXPECT):
             continue
         if op >= RUN:
-            run_lanes(np.int64(op) - RUN, side, a, v, g, h, True)
+            run_lanes(np.int64(op) - RUN, side, a, flags, v, g, h, scratch, ones, True)
             continue
-        px, py = 0.0, 0.0
+        px, py, pw = 0.0, 0.0, 0.0
         if SWITCH("partials"):
             pass
         else:
-            px, py = one_partials(op, o, a, b, v, h)
+            px, py, pw = one_partials(op, o, a, b, c, v, scratch, ones)
         add_lanes(g, a, g, o, px)
         add_lanes(g, b, g, o, py)
+        add_lanes(g, c, g, o, pw)
 
 
-def tangent_lanes(code, side, v, t, h):
+def tangent_lanes(code, side, flags, v, t, h, scratch, ones):
     for i in range(code.shape[0]):
-        op, o, a, b = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
+        op, o, a = code[i, 0], np.int64(code[i, 1]), np.int64(code[i, 2])
+        b, c = np.int64(code[i, 3]), np.int64(code[i, 4])
         if op in (LEAF, EXPECT):
             continue
         if op >= RUN:
-            run_lanes(np.int64(op) - RUN, side, a, v, t, h, False)
+            run_lanes(np.int64(op) - RUN, side, a, flags, v, t, h, scratch, ones, False)
             continue
-        px, py = 0.0, 0.0
+        px, py, pw = 0.0, 0.0, 0.0
         if SWITCH("partials"):
             pass
         else:
-            px, py = one_partials(op, o, a, b, v, h)
+            px, py, pw = one_partials(op, o, a, b, c, v, scratch, ones)
         t[o, :] = 0.0
         add_lanes(t, o, t, a, px)
         add_lanes(t, o, t, b, py)
+        add_lanes(t, o, t, c, pw)

@@ -6,8 +6,8 @@ from tapegrad.ops.external import external
 # Elements of a block in an elementwise run: what a block costs besides its elements must not show, and three blocks of
 # operands and one of results should stay in the first-level cache.
 BLOCK = 1024
-# Every arena ends in scratch space for one block an operand.
-SCRATCH = 3 * BLOCK
+# Scratch space of a sweep: one block for each operand, and one for the adjoints of each.
+SCRATCH = 6 * BLOCK
 
 LEAF = control.leaf.opcode
 EXPECT = control.expect.opcode

@@ -1,73 +1,82 @@
 """Operands of an elementwise run, a block at a time. Read as source, like the sweeps that call them.
 
-The last SCRATCH elements of every arena are scratch space: three blocks, one an operand.
+`scratch` has room for six blocks: one for each operand, and one for the adjoints of each.
 """
 
 import numpy as np
 
-from tapegrad.ops.record import ACTIVE, ARITY, DENSE, FIRST, KIND, LAST, OPERAND_SIZE, OPERANDS, SLOT, UNIFORM
-from tapegrad.sweeps.marks import BLOCK, SCRATCH
+from tapegrad.ops.record import (
+    COLUMNS,
+    DENSE,
+    FIRST,
+    LAST,
+    UNIFORM,
+    A,
+    axes,
+    group_flag,
+    mode_at,
+    operand_at,
+    operand_count,
+    shape_at,
+    wants_flag,
+)
+from tapegrad.sweeps.kernels import at
+from tapegrad.sweeps.marks import BLOCK
 
 
-def group_end(code, side, i):
+def group_end(flat, flags, i):
     # Past the last instruction of the group that begins with instruction i; an instruction of its own is a group of
     # one.
-    if side[np.int64(code[i, 2]) + KIND] == FIRST:
-        while side[np.int64(code[i, 2]) + KIND] != LAST:
+    if flags[group_flag(np.int64(flat[COLUMNS * i + A]))] == FIRST:
+        while flags[group_flag(np.int64(flat[COLUMNS * i + A]))] != LAST:
             i += 1
     return i + 1
 
 
-def group_start(code, side, i):
+def group_start(flat, flags, i):
     # The first instruction of the group that ends with instruction i.
-    if side[np.int64(code[i, 2]) + KIND] == LAST:
-        while side[np.int64(code[i, 2]) + KIND] != FIRST:
+    if flags[group_flag(np.int64(flat[COLUMNS * i + A]))] == LAST:
+        while flags[group_flag(np.int64(flat[COLUMNS * i + A]))] != FIRST:
             i -= 1
     return i
 
 
-def strides_of(side, k, j):
-    # Where operand j's mode stands; its strides follow.
-    p = k + OPERANDS + OPERAND_SIZE * side[k + ARITY]
-    ndim = side[p]
-    return p + 1 + ndim + j * (1 + ndim)
-
-
-def block(side, k, j, v, start, m):
+def block(side, k, j, v, scratch, start, m):
     # Where elements start to start + m of operand j stand one after the other: in the arena where the operand is dense,
     # else in a copy in scratch. An operand that is not there stands anywhere.
-    if j >= side[k + ARITY]:
-        return k - k
-    x = side[k + OPERANDS + OPERAND_SIZE * j + SLOT]
-    p = strides_of(side, k, j)
+    if j >= operand_count(side, k):
+        return at(v, k - k)
+    x, p = operand_at(side, k, j), mode_at(side, k, j)
     if side[p] == DENSE:
-        return x + start
-    scratch = v.shape[0] - SCRATCH + j * BLOCK
+        return at(v, x + start)
+    copy_block(side, k, p, x, v, scratch, j * BLOCK, start, m)
+    return at(scratch, j * BLOCK)
+
+
+def copy_block(side, k, p, x, v, scratch, to, start, m):
+    # Copy elements of an operand that is not dense.
     if side[p] == UNIFORM:
         same = v[x]
-        for i in range(scratch, scratch + m):
-            v[i] = same
-    else:
-        done = 0
-        while done < m:
-            a, s, count = stretch(side, k, p, x, start + done, m - done)
-            to = v[scratch + done : scratch + done + count]
-            if s == 1:
-                row = v[a : a + count]
-                for i in range(count):
-                    to[i] = row[i]
-            else:
-                for i in range(count):
-                    to[i] = v[a + i * s]
-            done += count
-    return scratch
+        for i in range(to, to + m):
+            scratch[i] = same
+        return
+    done = 0
+    while done < m:
+        a, s, count = stretch(side, k, p, x, start + done, m - done)
+        if s == 1:
+            row, of = v[a : a + count], scratch[to + done : to + done + count]
+            for i in range(count):
+                of[i] = row[i]
+        else:
+            for i in range(count):
+                scratch[to + done + i] = v[a + i * s]
+        done += count
 
 
 def stretch(side, k, p, x, position, most):
     # The element at `position` in row-major order, the stride to the next, and how many follow in the same row.
     # (Rows are read through windows, whose indices Numba knows not to wrap around: only so are the loops vectorised.)
-    q = k + OPERANDS + OPERAND_SIZE * side[k + ARITY]
-    ndim = side[q]
+    q, ndim = shape_at(side, k) - 1, axes(side, k)
     row = side[q + ndim]
     column = position % row
     position //= row
@@ -78,30 +87,27 @@ def stretch(side, k, p, x, position, most):
     return a, side[p + ndim], min(most, row - column)
 
 
-def adjoint_block(side, k, j, g, start, m):
+def adjoint_block(side, k, j, flags, g, scratch, start, m):
     # Where a kernel accumulates the adjoints of elements start to start + m of operand j: where they stand, if the
     # operand is dense, else from zero in scratch, from which `accumulate` adds them up.
-    scratch = g.shape[0] - SCRATCH + j * BLOCK
-    if j < side[k + ARITY]:
-        q = k + OPERANDS + OPERAND_SIZE * j
-        if side[q + ACTIVE]:
-            if side[strides_of(side, k, j)] == DENSE:
-                return side[q + SLOT] + start
-            for i in range(scratch, scratch + m):
-                g[i] = 0.0
-    return scratch
+    to = (3 + j) * BLOCK
+    if j < operand_count(side, k) and flags[wants_flag(k, j)]:
+        if side[mode_at(side, k, j)] == DENSE:
+            return at(g, operand_at(side, k, j) + start)
+        for i in range(to, to + m):
+            scratch[i] = 0.0
+    return at(scratch, to)
 
 
-def accumulate(side, k, j, g, start, m):
+def accumulate(side, k, j, flags, g, scratch, start, m):
     # Add what a kernel has left in scratch to the adjoints of elements start to start + m of operand j.
-    if j >= side[k + ARITY]:
+    if j >= operand_count(side, k):
         return
-    q = k + OPERANDS + OPERAND_SIZE * j
-    p = strides_of(side, k, j)
-    if side[q + ACTIVE] == 0 or side[p] == DENSE:
+    p = mode_at(side, k, j)
+    if flags[wants_flag(k, j)] == 0 or side[p] == DENSE:
         return
-    x, scratch = side[q + SLOT], g.shape[0] - SCRATCH + j * BLOCK
-    c = g[scratch : scratch + m]
+    x, to = operand_at(side, k, j), (3 + j) * BLOCK
+    c = scratch[to : to + m]
     if side[p] == UNIFORM:
         # Four sums, because one would wait for each addition.
         t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0

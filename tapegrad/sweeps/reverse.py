@@ -10,58 +10,58 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import COUNT, FIRST, INSIDE, KIND, OUT, STRUCTURED
-from tapegrad.sweeps.kernels import call_run, call_structured
+from tapegrad.ops.record import COLUMNS, FIRST, INSIDE, A, group_flag, is_structured, result_at, result_size
+from tapegrad.sweeps.kernels import at, call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, LEAF, SWITCH
 from tapegrad.sweeps.operands import accumulate, adjoint_block, block, group_start
 
 
-def reverse(code, side, v, g, start, stop):
+def reverse(code, side, flags, v, g, scratch):
     # Unsigned indices into one row of numbers: no wraparound to check, no stride to multiply by (a quarter faster).
-    flat, one, two, three = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3)
-    for i in range(stop - 1, start - 1, -1):
-        j = np.uint64(4 * i)
-        op, o, a, b = flat[j], flat[j + one], flat[j + two], flat[j + three]
+    flat, one, two, three, four = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    for i in range(code.shape[0] - 1, -1, -1):
+        j = np.uint64(COLUMNS * i)
+        op, o, a, b, c = flat[j], flat[j + one], flat[j + two], flat[j + three], flat[j + four]
         gz = g[o]
         if gz == 0.0 and op < RUN:
             continue
         if SWITCH("reverse"):
             pass
         elif op >= RUN:
-            reverse_run(code, i, side, v, g)
+            reverse_run(flat, i, side, flags, v, g, scratch)
         elif op != LEAF:
-            reverse_one(op, o, a, b, v, g)
+            reverse_one(op, o, a, b, c, v, g)
 
 
-def reverse_one(op, o, a, b, v, g):
+def reverse_one(op, o, a, b, c, v, g):
     # A scalar operation that has no branch of its own is a run of one.
-    a, b, o = np.int64(a), np.int64(b), np.int64(o)
-    call_run(3 * np.int64(op) + 1, 1, v, o, a, b, b, g, o, a, b, b)
+    x, y, w, z = np.int64(a), np.int64(b), np.int64(c), np.int64(o)
+    call_run(3 * np.int64(op) + 1, 1, at(v, z), at(v, x), at(v, y), at(v, w), at(g, z), at(g, x), at(g, y), at(g, w))
 
 
-def reverse_run(code, i, side, v, g):
-    op, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 2])
-    kind, n = side[k + KIND], side[k + COUNT]
-    if kind == STRUCTURED:
-        call_structured(3 * op + 1, side, k, v, g)
-    elif kind != FIRST and kind != INSIDE:
-        first = group_start(code, side, i)
+def reverse_run(flat, i, side, flags, v, g, scratch):
+    op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
+    if is_structured(side, k):
+        call_structured(3 * op + 1, side, k, flags, v, g)
+    elif flags[group_flag(k)] != FIRST and flags[group_flag(k)] != INSIDE:
+        n, first = result_size(side, k), group_start(flat, flags, i)
         for start in range(0, n, BLOCK):
             m = min(BLOCK, n - start)
             for r in range(i, first - 1, -1):
-                reverse_block(np.int64(code[r, 0]) - RUN, side, np.int64(code[r, 2]), v, g, start, m)
+                op, k = np.int64(flat[COLUMNS * r]) - RUN, np.int64(flat[COLUMNS * r + A])
+                reverse_block(op, side, k, flags, v, g, scratch, start, m)
 
 
-def reverse_block(op, side, k, v, g, start, m):
+def reverse_block(op, side, k, flags, v, g, scratch, start, m):
     operand = k - k  # not a literal 0: Numba would compile `block` once for each literal
-    z = side[k + OUT] + start
-    x = block(side, k, operand, v, start, m)
-    y = block(side, k, operand + 1, v, start, m)
-    w = block(side, k, operand + 2, v, start, m)
-    gx = adjoint_block(side, k, operand, g, start, m)
-    gy = adjoint_block(side, k, operand + 1, g, start, m)
-    gw = adjoint_block(side, k, operand + 2, g, start, m)
-    call_run(3 * op + 1, m, v, z, x, y, w, g, z, gx, gy, gw)
-    accumulate(side, k, operand, g, start, m)
-    accumulate(side, k, operand + 1, g, start, m)
-    accumulate(side, k, operand + 2, g, start, m)
+    z = result_at(side, k) + start
+    x = block(side, k, operand, v, scratch, start, m)
+    y = block(side, k, operand + 1, v, scratch, start, m)
+    w = block(side, k, operand + 2, v, scratch, start, m)
+    gx = adjoint_block(side, k, operand, flags, g, scratch, start, m)
+    gy = adjoint_block(side, k, operand + 1, flags, g, scratch, start, m)
+    gw = adjoint_block(side, k, operand + 2, flags, g, scratch, start, m)
+    call_run(3 * op + 1, m, at(v, z), x, y, w, at(g, z), gx, gy, gw)
+    accumulate(side, k, operand, flags, g, scratch, start, m)
+    accumulate(side, k, operand + 1, flags, g, scratch, start, m)
+    accumulate(side, k, operand + 2, flags, g, scratch, start, m)

@@ -8,48 +8,51 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import COUNT, INSIDE, KIND, LAST, OUT, STRUCTURED
-from tapegrad.sweeps.kernels import call_run, call_structured
+from tapegrad.ops.record import COLUMNS, INSIDE, LAST, A, group_flag, is_structured, result_at, result_size
+from tapegrad.sweeps.kernels import at, call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
 from tapegrad.sweeps.operands import block, group_end
 
 
-def tangent(code, side, v, t, start, stop):
+def tangent(code, side, flags, v, t, scratch):
     # Unsigned indices into one row of numbers: no wraparound to check, no stride to multiply by (a quarter faster).
-    flat, one, two, three = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3)
-    for i in range(start, stop):
-        j = np.uint64(4 * i)
-        op, o, a, b = flat[j], flat[j + one], flat[j + two], flat[j + three]
+    flat, one, two, three, four = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    for i in range(code.shape[0]):
+        j = np.uint64(COLUMNS * i)
+        op, o, a, b, c = flat[j], flat[j + one], flat[j + two], flat[j + three], flat[j + four]
         if SWITCH("tangent"):
             pass
         elif op >= RUN:
-            tangent_run(code, i, side, v, t)
+            tangent_run(flat, i, side, flags, v, t, scratch)
         elif op != LEAF and op != EXPECT:
             # A scalar operation that has no branch of its own is a run of one.
-            x, y, z = np.int64(a), np.int64(b), np.int64(o)
-            call_run(3 * np.int64(op) + 2, 1, v, z, x, y, y, t, z, x, y, y)
+            x, y, w, z = np.int64(a), np.int64(b), np.int64(c), np.int64(o)
+            of, to = 3 * np.int64(op) + 2, at(t, z)
+            call_run(of, 1, at(v, z), at(v, x), at(v, y), at(v, w), to, at(t, x), at(t, y), at(t, w))
 
 
-def tangent_run(code, i, side, v, t):
-    op, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 2])
-    kind, n = side[k + KIND], side[k + COUNT]
-    if kind == STRUCTURED:
-        call_structured(3 * op + 2, side, k, v, t)
-    elif kind != INSIDE and kind != LAST:
-        end = group_end(code, side, i)
+def tangent_run(flat, i, side, flags, v, t, scratch):
+    op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
+    if is_structured(side, k):
+        call_structured(3 * op + 2, side, k, flags, v, t)
+    elif flags[group_flag(k)] != INSIDE and flags[group_flag(k)] != LAST:
+        n, end = result_size(side, k), group_end(flat, flags, i)
+        # The second half of scratch is for tangents.
+        half = scratch[3 * BLOCK :]
         for start in range(0, n, BLOCK):
             m = min(BLOCK, n - start)
             for r in range(i, end):
-                tangent_block(np.int64(code[r, 0]) - RUN, side, np.int64(code[r, 2]), v, t, start, m)
+                op, k = np.int64(flat[COLUMNS * r]) - RUN, np.int64(flat[COLUMNS * r + A])
+                tangent_block(op, side, k, v, t, scratch, half, start, m)
 
 
-def tangent_block(op, side, k, v, t, start, m):
+def tangent_block(op, side, k, v, t, scratch, half, start, m):
     operand = k - k  # not a literal 0: Numba would compile `block` once for each literal
-    z = side[k + OUT] + start
-    x = block(side, k, operand, v, start, m)
-    y = block(side, k, operand + 1, v, start, m)
-    w = block(side, k, operand + 2, v, start, m)
-    tx = block(side, k, operand, t, start, m)
-    ty = block(side, k, operand + 1, t, start, m)
-    tw = block(side, k, operand + 2, t, start, m)
-    call_run(3 * op + 2, m, v, z, x, y, w, t, z, tx, ty, tw)
+    z = result_at(side, k) + start
+    x = block(side, k, operand, v, scratch, start, m)
+    y = block(side, k, operand + 1, v, scratch, start, m)
+    w = block(side, k, operand + 2, v, scratch, start, m)
+    tx = block(side, k, operand, t, half, start, m)
+    ty = block(side, k, operand + 1, t, half, start, m)
+    tw = block(side, k, operand + 2, t, half, start, m)
+    call_run(3 * op + 2, m, at(v, z), x, y, w, at(t, z), tx, ty, tw)

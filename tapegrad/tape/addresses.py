@@ -11,7 +11,7 @@ from bisect import bisect_right
 import numpy as np
 
 from tapegrad.errors import StaleValueError
-from tapegrad.ops.record import ARITY, HIGH, LOW, OPERAND_SIZE, OPERANDS, OUT, SLOT
+from tapegrad.ops.record import is_empty, operand_places, place_results
 
 _OPEN = 1 << 62
 GONE = "this value is no longer on the tape: the tape was rewound past it, or what it was recorded with was lost"
@@ -70,11 +70,8 @@ class Addresses:
 
 def place_records(addresses: Addresses, records: np.ndarray, starts: np.ndarray, outs: np.ndarray) -> np.ndarray:
     """Put places for slots in records; returns which have an operand that is no longer on the tape."""
-    records[starts + OUT] = outs
-    arity = records[starts + ARITY]
-    spans = zip(starts + OPERANDS + SLOT, arity, strict=True)
-    index = np.concatenate([first + OPERAND_SIZE * np.arange(m) for first, m in spans])
+    place_results(records, starts, outs)
+    index, number = operand_places(records, starts)
     # An operand without elements stands nowhere, so it is nowhere to be missed.
-    empty = records[index + LOW - SLOT] == records[index + HIGH - SLOT]
-    records[index] = np.where(empty, 0, addresses.places_of(records[index]))
-    return np.bincount(np.repeat(np.arange(len(starts)), arity), records[index] < 0, len(starts)) > 0
+    records[index] = np.where(is_empty(records, index), 0, addresses.places_of(records[index]))
+    return np.bincount(number, records[index] < 0, len(starts)) > 0

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import LENGTH, OUT
-from tapegrad.sweeps import SCRATCH
+from tapegrad.ops.record import place_result, record_length
 from tapegrad.sweeps.analysis import reach, relocate
 from tapegrad.sweeps.marks import LEAF
 
@@ -69,7 +68,7 @@ def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
     for name in ("values", "grads", "adjoints", "active"):
         old = getattr(tape, name)
         if len(old):
-            new = np.zeros(max(64, 2 * slots) + SCRATCH, old.dtype)
+            new = np.zeros(max(64, 2 * slots), old.dtype)
             # Those that grow on demand may not reach as far as the values yet.
             known = source[source < len(old)]
             new[: len(known)] = old[known]
@@ -98,13 +97,15 @@ def forget_names(tape: Any) -> None:
 
 
 def _keep_records(tape: Any, code: np.ndarray, outs: np.ndarray) -> None:
-    pieces, at = [], 0
+    pieces, flags, at = [], [], 0
     for i in np.flatnonzero(code[:, 0] >= RUN):
         k = int(code[i, 2])
-        record = tape.side[k : k + int(tape.side[k + LENGTH])].copy()
-        record[OUT] = outs[i]
+        record = tape.side[k : k + int(record_length(tape.side, k))].copy()
+        record[place_result(0)] = outs[i]
         code[i, 2] = at
         pieces.append(record)
+        flags.append(tape.flags[k : k + len(record)])
         at += len(record)
     tape.side = grown(np.concatenate(pieces) if pieces else np.zeros(0, np.int64), max(64, 2 * at))
+    tape.flags = grown(np.concatenate(flags) if flags else np.zeros(0, np.uint8), len(tape.side))
     tape.side_length = at

@@ -7,30 +7,26 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import IndexRangeError, InPlaceError, LabelError, OperationError
-from tapegrad.ops import BY_NAME, RUN, TABLE
-from tapegrad.ops.record import ARITY, OPERAND_SIZE, OPERANDS, SLOT
+from tapegrad.ops import BY_NAME, RUN, TABLE, record
+from tapegrad.ops.record import params_at
 from tapegrad.sweeps.marks import LEAF
 
 _GATHER = BY_NAME["gather"].opcode
 _CROSS_ENTROPY = BY_NAME["cross_entropy"].opcode
 
 
-def operand_spans(op: int, a: int, b: int, side: np.ndarray) -> list[tuple[int, int]]:
+def operand_spans(row: np.ndarray, side: np.ndarray) -> list[tuple[int, int]]:
     """The places in the arena that an instruction reads, as (first, past the last)."""
-    if op < RUN:
-        return [(a, a + 1), (b, b + 1)]
-    spans = []
-    for j in range(int(side[a + ARITY])):
-        slot, low, high, _ = (int(x) for x in side[a + OPERANDS + OPERAND_SIZE * j :][:OPERAND_SIZE])
-        spans.append((slot + low, slot + high))
-    return spans
+    if row[0] < RUN:
+        return [(int(x), int(x) + 1) for x in row[2:]]
+    return [(low, high) for _, low, high in record.operand_spans(side, int(row[2]))]
 
 
-def operand_slots(op: int, a: int, side: np.ndarray) -> list[int]:
-    """The places of the first elements of a wide instruction's operands; of a scalar one, its first operand's."""
-    if op < RUN:
-        return [a]
-    return [int(side[a + OPERANDS + SLOT + OPERAND_SIZE * j]) for j in range(int(side[a + ARITY]))]
+def operand_slots(row: np.ndarray, side: np.ndarray) -> list[int]:
+    """The places of the first elements of an instruction's operands."""
+    if row[0] < RUN:
+        return [int(x) for x in row[2:]]
+    return [slot for slot, _, _ in record.operand_spans(side, int(row[2]))]
 
 
 def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
@@ -38,9 +34,9 @@ def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exce
     opcode, k = int(row[0]) % RUN, int(row[2])
     if opcode not in (_CROSS_ENTROPY, _GATHER):
         return OperationError(f"the kernel of {TABLE[opcode].name} is missing, or refused its operands")
-    (_, _), (low, high) = operand_spans(int(row[0]), k, 0, side)
+    (_, _), (low, high) = operand_spans(row, side)
     numbers = values[low:high]
-    params = side[k + OPERANDS + 2 * OPERAND_SIZE :]
+    params = side[params_at(side, k) :]
     if opcode == _CROSS_ENTROPY:
         bad = ~((numbers >= 0) & (numbers < params[1]) & (numbers == np.floor(numbers)))
         i = int(np.flatnonzero(bad)[0])
@@ -80,7 +76,7 @@ def check_unedited(tape: Any, rows: np.ndarray) -> None:
     before = before[tape.code[before, 0] != LEAF]
     if not len(before):
         return
-    spans = [(int(i), span) for i in before for span in operand_spans(*_operands(tape, i), tape.side)]
+    spans = [(int(i), span) for i in before for span in operand_spans(tape.code[i], tape.side)]
     at, low, high = (np.array(x) for x in zip(*((i, x, y) for i, (x, y) in spans), strict=True))
     for (slot, size), position in tape.edits.items():
         place = tape.locate(slot)
@@ -92,8 +88,3 @@ def check_unedited(tape: Any, rows: np.ndarray) -> None:
                 f"`data` of {'leaf ' + repr(label) if label else 'a leaf'} was assigned after {TABLE[op % RUN].name} "
                 "used it: the gradient would mix old and new numbers. Compute the expression again after the assignment"
             )
-
-
-def _operands(tape: Any, row: int) -> tuple[int, int, int]:
-    op, _, a, b = (int(x) for x in tape.code[row])
-    return op, a, b

@@ -18,7 +18,8 @@ _MOVES = {_GATHER, BY_NAME["copy"].opcode, BY_NAME["detach"].opcode, BY_NAME["co
 
 def kind_at(tape: Any, place: int) -> str:
     """What stands at a place of the arena: "b" truth values, "i" integers, "" neither."""
-    op, out, a, _ = (int(x) for x in tape.code[tape.row_of(place)])
+    row = tape.code[tape.row_of(place)]
+    op, out = int(row[0]), int(row[1])
     if op == LEAF:
         return str(tape.kinds.get(int(tape.addresses.slots_of(np.array([out]))[0]), ""))
     if op % RUN in _FLAGS:
@@ -26,6 +27,6 @@ def kind_at(tape: Any, place: int) -> str:
     if op % RUN not in _MOVES:
         return ""
     # The same numbers elsewhere are of the same kind. The second operand of a gather is where to look.
-    sources = operand_slots(op, a, tape.side)[: 1 if op % RUN == _GATHER else None]
+    sources = operand_slots(row, tape.side)[: 1 if op % RUN == _GATHER else None]
     kinds = {kind_at(tape, source) for source in sources}
     return kinds.pop() if len(kinds) == 1 else ""

@@ -24,8 +24,8 @@ import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
 from tapegrad.ops import RUN, has_kernel, passive_rows
-from tapegrad.ops.record import OPERAND_SIZE, OPERANDS
-from tapegrad.sweeps import FORWARD, REVERSE, SCRATCH, callbacks, sweeps_for
+from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A, record
+from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import GONE, Addresses, place_records
@@ -41,7 +41,6 @@ FLUSH_AT = 1 << 14
 COLLECT_AT = 1 << 14
 # Instructions that are better appended to the buffer than to the arrays.
 _FEW = 256
-_EMPTY = {np.dtype(t): np.zeros(0, t) for t in (np.float64, np.float32)}
 
 _out = itemgetter(1)
 
@@ -69,8 +68,8 @@ class Tape:
     __slots__ = (
         "__weakref__", "active", "activated", "_buffer", "_collect_at", "_data", "edits", "flushed",
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
-        "dtype", "evaluated", "finished", "grads", "kinds", "labels", "length", "limit", "owner", "page", "push",
-        "recording", "side", "side_length", "slots", "top", "values", "calls", "derived", "arrays",
+        "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page", "push",
+        "recording", "scratch", "side", "side_length", "slots", "top", "values", "calls", "derived", "arrays",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -80,7 +79,7 @@ class Tape:
         self.owner = get_ident()
         self.recording = recording
         self.finished = False
-        # What is recorded but not yet flushed: four numbers an instruction, its slots being those that never move.
+        # What is recorded but not yet flushed: five numbers an instruction, its slots being those that never move.
         # One `extend` is the fastest append (80 ns, against 260 for three columns), and no thread can break it in two.
         self._buffer: list[int] = []
         self.push = self._buffer.extend
@@ -94,9 +93,11 @@ class Tape:
         self.addresses = Addresses()
         # The first slot that is still in the buffer only.
         self.flushed = 0
-        self.code = np.zeros((64, 4), np.uint32)
+        self.code = np.zeros((64, COLUMNS), np.uint32)
         self.side = np.zeros(64, np.int64)
-        self.values = np.zeros(64 + SCRATCH, self.dtype)
+        self.flags = np.zeros(64, np.uint8)
+        self.values = np.zeros(64, self.dtype)
+        self.scratch = scratch(self.dtype)
         self.adjoints = np.zeros(0, self.dtype)
         self.grads = np.zeros(0, self.dtype)
         self.active = np.zeros(0, np.uint8)
@@ -146,7 +147,7 @@ class Tape:
         if len(self._buffer) > FLUSH_AT:
             self.flush()
         used = self.slots + self.top - self.flushed
-        if self.length + len(self._buffer) // 4 > self._collect_at or used + n > self._collect_at:
+        if self.length + len(self._buffer) // COLUMNS > self._collect_at or used + n > self._collect_at:
             self.collect()
             used = self.slots
         if used + n > MAX_SLOTS:
@@ -179,7 +180,7 @@ class Tape:
                 self.turn_page(n)
             data = np.array(data, self.dtype)
         slot = self.allocate(n)
-        self.push((LEAF, slot, 1 if wants_grad else 0, n))
+        self.push((LEAF, slot, 1 if wants_grad else 0, n, 0))
         self._data.append((slot, data))
         return slot
 
@@ -198,21 +199,21 @@ class Tape:
         self.pages.insert(-1, (slot, slot + 1, weakref.ref(page)))
         return page
 
-    def scalar(self, opcode: int, a: int, b: int) -> int:
-        """Append a scalar instruction; returns its slot. Operators do the same in place, for speed."""
+    def scalar(self, opcode: int, a: int, b: int, c: int) -> int:
+        """Append a scalar instruction; returns its slot. Operators do the same in place, for speed.
+
+        Where it has fewer than three operands, one of them stands in for those that are missing.
+        """
         slot = self.allocate(1)
-        self.push((opcode, slot, a, b))
+        self.push((opcode, slot, a, b, c))
         return slot
 
     def run(self, opcode: int, kind: int, n: int, operands: list[tuple[int, int, int]], params: list[int]) -> int:
         """Append an instruction over n output elements; operands are (slot, low, high). See `ops.record`."""
         slot = self.allocate(n)
         k = self.side_length + len(self._records)
-        record = [kind, OPERANDS + OPERAND_SIZE * len(operands) + len(params), slot, n, len(operands)]
-        for operand in operands:
-            record += (*operand, 0)
-        self._records += record + params
-        self.push((opcode + RUN, slot, k, n))
+        self._records += record(kind, slot, n, operands, params)
+        self.push((opcode + RUN, slot, k, n, 0))
         return slot
 
     def extend(self, rows: np.ndarray, numbers: np.ndarray) -> Page:
@@ -221,24 +222,24 @@ class Tape:
         Rows are as `push` takes them: operands are slots, and results are the slots from `top` on, in order. `numbers`
         are those of the leaves. Returns the page that keeps all of them on the tape.
         """
-        n, leaves = len(rows), rows[:, 0] == LEAF
+        n, leaves = len(rows), rows[:, OPCODE] == LEAF
         if n < _FEW:
             self.allocate(n)
             self.push(rows.reshape(-1).tolist())
-            self._data += zip(rows[leaves, 1].tolist(), numbers.tolist(), strict=True)
+            self._data += zip(rows[leaves, OUT].tolist(), numbers.tolist(), strict=True)
             return self.page
         self.flush()
         self.allocate(n)
-        operands = rows[:, 2:].copy()
+        operands = rows[:, A:].copy()
         operands[~leaves] = self.addresses.places_of(operands[~leaves])
         if (operands < 0).any():
             self._forget_buffers()
             raise StaleValueError(GONE)
         self._reserve(n, 0, n)
         new = self.code[self.length : self.length + n]
-        new[:, 0], new[:, 1], new[:, 2:] = rows[:, 0], np.arange(self.slots, self.slots + n), operands
+        new[:, OPCODE], new[:, OUT], new[:, A:] = rows[:, OPCODE], np.arange(self.slots, self.slots + n), operands
         self.values[self.slots : self.slots + n][leaves] = numbers
-        ops = rows[:, 0]
+        ops = rows[:, OPCODE]
         self.needs_new |= set(np.unique(ops[has_kernel(ops, self.dtype)]).tolist()) - self.needs
         self.length += n
         self.slots += n
@@ -250,7 +251,7 @@ class Tape:
         if not self._buffer:
             return
         self._check_owner()
-        ops, outs, a, b = np.array(array("q", self._buffer)).reshape(-1, 4).T.copy()
+        ops, outs, a, b, c = np.array(array("q", self._buffer)).reshape(-1, COLUMNS).T.copy()
         n_new = len(ops)
         leaf, run = ops == LEAF, ops >= RUN
         counts = np.where(leaf | run, b, 1)
@@ -262,15 +263,16 @@ class Tape:
         scalar = ~(leaf | run)
         a[scalar] = self.addresses.places_of(a[scalar])
         b[scalar] = self.addresses.places_of(b[scalar])
+        c[scalar] = self.addresses.places_of(c[scalar])
         records = np.array(self._records, np.int64)
-        gone = scalar & ((a < 0) | (b < 0))
+        gone = scalar & ((a < 0) | (b < 0) | (c < 0))
         if len(records):
             gone[run] = place_records(
                 self.addresses, records, a[run] - self.side_length, self.slots + (ends - counts)[run]
             )
         if gone.any():
             # Nothing can be computed there. They stay as leaves of NaN, so that all else goes on.
-            ops[gone], a[gone], b[gone] = LEAF, 0, counts[gone]
+            ops[gone], a[gone], b[gone], c[gone] = LEAF, 0, counts[gone], 0
             starts = (self.flushed + ends - counts)[gone].tolist()
             self._data += [(slot, np.full(n, np.nan)) for slot, n in zip(starts, counts[gone].tolist(), strict=True)]
         try:
@@ -280,7 +282,7 @@ class Tape:
             self._forget_buffers()
             raise
         new = self.code[self.length : self.length + n_new]
-        new[:, 0], new[:, 1], new[:, 2], new[:, 3] = ops, self.slots + ends - counts, a, b
+        new[:, 0], new[:, 1], new[:, 2], new[:, 3], new[:, 4] = ops, self.slots + ends - counts, a, b, c
         self.side[self.side_length : self.side_length + len(records)] = records
         base = self.slots - self.flushed
         for slot, data in self._data:
@@ -314,8 +316,9 @@ class Tape:
             self.code = grown(self.code, 2 * (self.length + instructions))
         if self.side_length + numbers > len(self.side):
             self.side = grown(self.side, 2 * (self.side_length + numbers))
-        if self.slots + slots + SCRATCH > len(self.values):
-            self.values = grown(self.values, 2 * (self.slots + slots) + SCRATCH)
+            self.flags = grown(self.flags, len(self.side))
+        if self.slots + slots > len(self.values):
+            self.values = grown(self.values, 2 * (self.slots + slots))
 
     def locate(self, slot: int) -> int:
         """Where a slot stands in the arena. Raises StaleValueError if it is no longer on the tape."""
@@ -338,17 +341,22 @@ class Tape:
         self.needs |= self.needs_new
         self.needs_new = set()
         code = self.code[self.evaluated : self.length]
-        failed = sweeps.sweep(code, self.side, self.values, self.values, _EMPTY[self.dtype], -1, 1)
+        failed = self._sweep(code, self.values, VALUES)
         if failed >= 0 and code[failed, 0] != EXPECT:
             # What follows is computed from its NaN when somebody looks.
             self.evaluated += failed + 1
             raise callbacks.raised() or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
 
+    def _sweep(self, code: np.ndarray, d: np.ndarray, tasks: int) -> int:
+        sweeps = sweeps_for(self.dtype)
+        return sweeps.run(sweeps.frame(code, self.side, self.flags, self.values, d, self.scratch, -1, tasks))
+
     def activate(self) -> None:
+        """Find out which slots a gradient can flow to."""
         if len(self.active) < len(self.values):
             self.active = grown(self.active, len(self.values))
-        activate(self.code, self.side, self.active, passive_rows(), self.activated, self.length)
+        activate(self.code, self.side, self.flags, self.active, passive_rows(), self.activated, self.length)
         self.activated = self.length
 
     def wants_grad(self, slot: int) -> bool:
@@ -388,7 +396,7 @@ class Tape:
         self.adjoints[:top] = 0.0
         np.add.at(self.adjoints, slots, seed)
         code = self.code[:stop] if len(rows) == stop else self.code[rows]
-        sweeps.sweep(code, self.side, self.values, self.adjoints, _EMPTY[self.dtype], -1, 2)
+        self._sweep(code, self.adjoints, ADJOINTS)
         callbacks.check()
         self.grads[:top] += self.adjoints[:top]
 
@@ -429,4 +437,4 @@ class Tape:
         self._open_page()
 
     def __len__(self) -> int:
-        return self.length + len(self._buffer) // 4
+        return self.length + len(self._buffer) // COLUMNS

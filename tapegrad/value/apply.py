@@ -97,19 +97,16 @@ def apply(operation: Elementwise, args: Sequence[Any]) -> Value:
         raise OperationError(f"{operation.name} takes {operation.arity} operands, {len(args)} were given")
     if len(args) == 1 and isinstance(args[0], Handle) and args[0]._layout is None:
         tape = args[0]._tape
-        return handle(tape, tape.scalar(operation.opcode, args[0]._slot, args[0]._slot), None)
+        return handle(tape, tape.scalar(operation.opcode, args[0]._slot, args[0]._slot, args[0]._slot), None)
     tape = tape_of(args)
     values = [as_value(x, tape, operation.name) for x in args]
     layouts = [v._layout for v in values]
     if all(layout.__class__ is FlagLayout for layout in layouts):
         operation = _logic(operation)
     if all(layout is None for layout in layouts):
-        if operation.arity < 3:
-            slot = tape.scalar(operation.opcode, values[0]._slot, values[-1]._slot)
-            return handle(tape, slot, None)
-        shape: tuple[int, ...] = ()
-    else:
-        shape = broadcast_shapes([v.shape for v in values], operation.name)
+        a, b, c = values[0]._slot, values[min(1, len(values) - 1)]._slot, values[-1]._slot
+        return handle(tape, tape.scalar(operation.opcode, a, b, c), None)
+    shape = broadcast_shapes([v.shape for v in values], operation.name)
     slot = _record_run(tape, operation.opcode, shape, values)
     layout = dense(shape) if shape else None
     return handle(tape, slot, flags(layout) if operation.name in TRUTHS else layout)

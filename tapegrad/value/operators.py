@@ -51,9 +51,9 @@ def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[Any, An
         slot = tape.top
         push = tape.push
         if reflected:
-            push((opcode, slot, b, self._slot))
+            push((opcode, slot, b, self._slot, b))
         else:
-            push((opcode, slot, self._slot, b))
+            push((opcode, slot, self._slot, b, b))
         tape.top = slot + 1
         value: Value = _new(own)  # type: ignore[assignment]
         value._tape = tape
@@ -81,7 +81,7 @@ def _unary_method(name: str) -> Callable[[Any], Value]:
         operand = self._slot
         slot = tape.top
         push = tape.push
-        push((opcode, slot, operand, operand))
+        push((opcode, slot, operand, operand, operand))
         tape.top = slot + 1
         value: Value = _new(self.__class__)  # type: ignore[assignment]
         value._tape = tape

@@ -174,7 +174,7 @@ class Value(Operators, Views, Protocol):
         if self._tape.recording and not self._tape.finished:
             for slot in self._slots():
                 expected = self._tape.constant(float(self._tape.values[self._tape.locate(slot)]))
-                self._tape.scalar(EXPECT, slot, expected)
+                self._tape.scalar(EXPECT, slot, expected, expected)
             self._tape.flush()
 
     def __bool__(self) -> bool:

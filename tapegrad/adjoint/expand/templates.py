@@ -12,7 +12,7 @@ from tapegrad.ops import TABLE, Elementwise
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
 # Operands that a scalar instruction can have, and with them the steps of a template.
-MAX_ARITY = 2
+MAX_ARITY = 3
 
 
 class Tables(NamedTuple):
@@ -63,7 +63,7 @@ def templates(opcodes: tuple[int, ...]) -> Templates:
             first[opcode, j] = len(steps)
             for m in _steps_for(template, r):
                 own = [reference(x) for x in template.steps[m].operands]
-                steps.append((m, template.steps[m].opcode, *own, *own[:1] * (3 - len(own))))
+                steps.append((m, template.steps[m].opcode, *own, *own[-1:] * (3 - len(own))))
             steps.append((-1, 0, *[reference(r)] * 3))
             first[opcode, j + 1] = len(steps)
     table = np.array(steps, np.int64).reshape(-1, 5)

@@ -44,12 +44,15 @@ def norm(x, axis=None, keepdims=False):
     return np.sqrt(np.sum(x * x, axis, keepdims=keepdims))
 
 
+# Of equal elements, which an empty set of axes and a broadcast view have, these have no derivative.
+KINKED = ("max", "min", "ptp", "std")
+
+
 @dtypes
-@pytest.mark.parametrize("axis", AXES, ids=str)
-@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("name", "axis"), [(n, axis) for n in REDUCTIONS for axis in AXES if not (axis == () and n in KINKED)], ids=str
+)
 def test_reductions_over_axes(name, axis, dtype, rng):
-    if axis == () and name in ("max", "min", "ptp", "std"):
-        pytest.skip("no element varies within an empty set of axes")
     f = REDUCTIONS[name]
     x = separated(rng, (3, 4, 2))
     check(lambda x: f(x, axis=axis), x, rng=rng, dtype=dtype)
@@ -59,8 +62,11 @@ def test_reductions_over_axes(name, axis, dtype, rng):
         np.testing.assert_allclose(by_method(axis=axis).data, f(x, axis=axis), rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", [*REDUCTIONS, "logsumexp", "norm", "cumsum"])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [(n, layout) for n in [*REDUCTIONS, "logsumexp", "norm", "cumsum"] for layout in LAYOUTS
+     if not (layout == "broadcast" and n in KINKED)],
+)  # fmt: skip
 def test_reductions_of_views(name, layout, rng):
     view = LAYOUTS[layout]
     x = separated(rng, (3, 4, 4))
@@ -69,8 +75,6 @@ def test_reductions_of_views(name, layout, rng):
         "norm": (np.linalg.norm, norm),
         "cumsum": (np.cumsum, np.cumsum),
     }.get(name) or (REDUCTIONS[name],) * 2
-    if layout == "broadcast" and name in ("max", "min", "ptp", "std"):
-        pytest.skip("ties")
     for axis in (0, -1) if name == "cumsum" else (0, 1, 2, (0, 2)):
         if layout == "one row" and axis == 0 and name == "std":
             continue  # not differentiable where nothing deviates

@@ -5,6 +5,7 @@ import pytest
 from checks import check
 
 import tapegrad as tg
+from tapegrad.errors import IntegerInputError, ShapeError
 
 MASK = np.array([[True, False, True, False], [False, False, True, True], [True, True, True, False]])
 INDICES = {
@@ -138,7 +139,7 @@ def test_tile_roll_diff_flip_split(rng):
     x = rng.normal(size=(3, 4))
     for reps in (2, (2,), (2, 3), (2, 1, 2), (1, 1)):
         check(lambda x, reps=reps: np.tile(x, reps), x)
-    for shift, axis in ((1, None), (-2, 0), (5, 1)):
+    for shift, axis in ((1, None), (-2, 0), (5, 1), ((1, -1), (0, 1)), (2, (0, -1)), ((1, 2), 1), ((1, 2), None)):
         check(lambda x, s=shift, a=axis: np.roll(x, s, a), x)
     for n, axis in ((1, -1), (2, 0), (1, 0)):
         check(lambda x, n=n, a=axis: np.diff(x, n, a), x)
@@ -150,6 +151,23 @@ def test_tile_roll_diff_flip_split(rng):
     with pytest.raises(ValueError):
         np.split(tg.Value(x), 3, axis=1)
     assert [p.shape for p in np.array_split(tg.Value(x), 3, axis=1)] == [(3, 2), (3, 1), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda x: np.roll(x, 1.5), IntegerInputError, r"a shift must be an integer.*not 1\.5"),
+        (lambda x: np.roll(x, [[1, 2]], 0), IntegerInputError, "a sequence of integers"),
+        (lambda x: np.roll(x, (1, 2), (0, 1, 0)), ShapeError, "2 shifts do not go with 3 axes"),
+        (lambda x: np.roll(x, 1, 2), ShapeError, "roll"),
+        (lambda x: np.take(x, [0.5], 0), IntegerInputError, "take: indices must be integers, not float64"),
+        (lambda x: np.broadcast_to(x[0, 0], -1), ShapeError, r"not negative, not \(-1,\)"),
+        (lambda x: np.broadcast_to(x[0, 0], (2, True)), ShapeError, r"integers.*not \(2, True\)"),
+    ],
+)
+def test_what_must_be_whole_numbers_is_refused_where_it_is_given(call, error, text):
+    with pytest.raises(error, match=text):
+        call(tg.Value(np.ones((3, 4))))
 
 
 def test_diagonals_and_triangles(rng):

@@ -22,7 +22,7 @@ from tapegrad.inspect.text import fixed, rows, spelled
 from tapegrad.ops import BY_NAME, TABLE, Elementwise
 from tapegrad.tape import Tape, recording_on
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="the Graphviz program dot is not installed")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tapegrad.sweeps import cache_folder
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
+PACKAGE = Path(__file__).resolve().parents[2] / "tapegrad"
 
 GRADIENT = """
 import tapegrad as tg
@@ -63,9 +63,15 @@ def run(*args, **kwargs):
 
 @pytest.fixture
 def package(tmp_path):
-    """A copy of the package that a test may edit."""
-    shutil.copytree(PACKAGE, tmp_path / "tapegrad", ignore=shutil.ignore_patterns("__pycache__"))
+    """A copy of the package that a test may edit, with what is compiled beside its files."""
+    shutil.copytree(PACKAGE, tmp_path / "tapegrad")
     return tmp_path
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A copy of the cache that a test may damage; a cache holds for every copy of the same files."""
+    return shutil.copytree(cache_folder(), tmp_path / "cache", ignore=shutil.ignore_patterns("*.tmp"))
 
 
 def edit(path, old, new):
@@ -79,8 +85,7 @@ def files(folder):
 
 
 @pytest.mark.slow
-def test_an_edited_rule_is_noticed(package, tmp_path):
-    cache = tmp_path / "cache"
+def test_an_edited_rule_is_noticed(package, cache):
     assert run(GRADIENT, cache, package) == "5.0 3.0 [5.0, 5.0]"
     made = files(cache)
     assert any(path.suffix == ".nbc" for path in made)
@@ -107,6 +112,7 @@ def test_two_processes_may_fill_an_empty_cache_at_once_and_damage_to_it_is_repai
     cache = tmp_path / "new" / "cache"
     both = [start(GRADIENT, cache) for _ in range(2)]
     assert [finish(p) for p in both] == ["5.0 3.0 [5.0, 5.0]"] * 2
+    assert any(path.suffix == ".nbc" for path in cache.rglob("*"))
     for path in cache.rglob("*.nb?"):
         path.write_bytes(b"")
     assert run(GRADIENT, cache) == "5.0 3.0 [5.0, 5.0]"
@@ -116,5 +122,6 @@ def test_two_processes_may_fill_an_empty_cache_at_once_and_damage_to_it_is_repai
 def test_a_cache_folder_that_cannot_be_written(tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")
-    assert run(GRADIENT, file / "cache") == "5.0 3.0 [5.0, 5.0]"
+    # Nothing is compiled, which would take long and is the same in any folder.
+    assert run(GRADIENT, file / "cache", NUMBA_DISABLE_JIT="1") == "5.0 3.0 [5.0, 5.0]"
     assert file.read_text() == "in the way"

@@ -15,7 +15,7 @@ import tapegrad as tg
 from tapegrad.checking import Report, check_grads, check_op
 from tapegrad.checking.differences import slope
 from tapegrad.errors import CheckError, CutGradientError, IntegerInputError, OperationError, StructureError
-from tapegrad.ops import BY_NAME, BY_UFUNC, TABLE, Elementwise, Interval, Structured, binary, structured, ternary, unary
+from tapegrad.ops import BY_NAME, BY_UFUNC, Interval, binary, structured, ternary, unary
 from tapegrad.ops.record import BINARY_PARAMS, OPERAND_SIZE, OPERANDS, OUT, SLOT
 
 X = np.array([0.4, -1.2, 2.0, 0.7])
@@ -282,55 +282,6 @@ def test_an_order_without_rules_says_which():
     assert caught.value.__notes__ == ["while checking derivatives of order 2"]
 
 
-# check_op: the table
-
-# Operands that are held constant on purpose.
-CONSTANT = {"power_constant": (1,), "detach": (0,)}
-LINES = [2, 4, 3, 12, 3, 1, 1]
-A, B = np.random.default_rng(1).normal(size=(2, 2, 3, 4))
-EXAMPLES = {
-    "sum": ((Y,), LINES),
-    "prod": ((Y,), LINES),
-    "max": ((Y,), LINES),
-    "logsumexp": ((Y,), LINES),
-    "norm": ((Y,), LINES),
-    "cumsum": ((Y,), LINES),
-    "matmul": ((A, np.swapaxes(B, 1, 2)), [2, 3, 4, 3, 12, 0, 4, 12, 0, 3]),
-    "gather": ((Y, np.array([3, 0, 0, -1, 2])), [2, 4, 3, 5]),
-    "scatter": ((Y, np.array([3, 0, 0, -1])), [2, 6, 3, 4]),
-    "concatenate": ((A[0, :2], B[0, :2, :2]), [2, 6, 4, 2]),
-    "assemble": ((A[0, :2, :3], B[0, 0]), [9, 2, 1, 2, 3, 3, 1, 4, 1, 1, 0, 4, 1, 2]),
-    "cross_entropy": ((A[0], np.array([0, 3, 1])), [3, 4]),
-    "argmax": ((Y,), LINES),
-    "argsort": ((Y,), LINES),
-}
-STRUCTURED = [row.name for row in TABLE if isinstance(row, Structured)]
-# A call of a Python function: it is put on the tape by `tg.external` and its like, which `check_grads` checks.
-UNCALLED = {"external"}
-
-
-@pytest.mark.parametrize("row", [row for row in TABLE if isinstance(row, Elementwise)], ids=lambda row: row.name)
-def test_elementwise_rows(row):
-    report = check_op(row, constant=CONSTANT.get(row.name, ()))
-    assert report.checks > 50 and report.worst < 1e-6 and not report.skipped
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_structured_rows(name):
-    examples, params = EXAMPLES[name]
-    report = check_op(BY_NAME[name], *examples, params=params)
-    assert report.worst < 1e-6 and not report.skipped
-
-
-def test_minima_and_transposed_matrices():
-    check_op(BY_NAME["max"], Y, params=[*LINES[:6], -1])
-    check_op(BY_NAME["matmul"], np.swapaxes(A, 1, 2), B, params=[2, 3, 4, 3, 12, 1, 3, 12, 1, 4])
-
-
-def test_every_structured_row_has_examples():
-    assert set(STRUCTURED) - UNCALLED == set(EXAMPLES)
-
-
 # check_op: elementwise operations of a user's
 
 
@@ -468,6 +419,10 @@ def waves_pushforward(p, z, operands, tangents):
     return sum(terms if tx is None else [*terms, a[:, None] * np.cos(x) * tx])
 
 
+# Rules of the operation that is right but for one of them: they are changed here, as its kernels take long to compile.
+WAVES_RULES = {"pullback": waves_pullback, "pushforward": waves_pushforward}
+
+
 def waves(name, back=1.0, push=1.0, keep=1.0, **rules):
     def forward(side, k, v):
         a, x, o = side[k + OPERANDS + SLOT], side[k + OPERANDS + OPERAND_SIZE + SLOT], side[k + OUT]
@@ -493,8 +448,8 @@ def waves(name, back=1.0, push=1.0, keep=1.0, **rules):
         "views": lambda p: ([((p[0],), None), ((p[0], p[1]), None)], (p[0], p[1])),
         "params": lambda a, x, twice=False: x,
         "depends": "n,nm->nm",
-        "pullback": waves_pullback,
-        "pushforward": waves_pushforward,
+        "pullback": lambda *args: WAVES_RULES["pullback"](*args),
+        "pushforward": lambda *args: WAVES_RULES["pushforward"](*args),
         **rules,
     }
     return structured(name, "z", arity=2, forward=forward, reverse=reverse, tangent=tangent, **rules)
@@ -543,9 +498,24 @@ def declared(name):
     return waves(f"check_{name}", **WAVES[name][0])
 
 
+@pytest.fixture
+def waves_of(monkeypatch):
+    """The operation of WAVES with a name; until the test is over."""
+
+    def of(name):
+        changes = WAVES[name][0]
+        if not changes or changes.keys() - WAVES_RULES.keys():
+            return declared(name)
+        for rule, function in changes.items():
+            monkeypatch.setitem(WAVES_RULES, rule, function)
+        return declared("right")
+
+    return of
+
+
 @pytest.mark.parametrize("name", WAVES)
-def test_rules_of_structured_operations(name):
-    operation, message = declared(name), WAVES[name][1]
+def test_rules_of_structured_operations(name, waves_of):
+    operation, message = waves_of(name), WAVES[name][1]
     examples = np.array([0.5, 2.0]), np.array([[0.3, 0.4, 1.0], [2.0, -1.0, 0.2]])
     if message is None:
         report = check_op(operation, *examples, twice=True)
@@ -554,14 +524,14 @@ def test_rules_of_structured_operations(name):
             ["second derivatives in reverse", "second derivatives forward", "sparsity"] if name == "bare" else []
         )
         return
-    with pytest.raises(CheckError, match=f"^check_{name}: {message}"):
+    with pytest.raises(CheckError, match=f"^{operation.name}: {message}"):
         check_op(operation, *examples)
 
 
-def test_wrong_operations_show_in_functions():
+def test_wrong_operations_show_in_functions(waves_of):
     args = np.array([0.5, 2.0]), np.array([[0.3, 0.4, 1.0], [2.0, -1.0, 0.2]])
     check_grads(lambda a, x: declared("right")(a, x), args)
     with pytest.raises(CheckError, match=r"order 2 \(fwd of rev\): in argument 1, element"):
-        check_grads(lambda a, x: declared("second_pullback")(a, x), args)
+        check_grads(waves_of("second_pullback"), args)
     with pytest.raises(CheckError, match=r"order 1 \(rev\): in argument 1, element"):
         check_grads(lambda a, x: declared("reverse")(a, x), args)

@@ -11,14 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.special
+from oracles import jax, jit, jnp
 
 import tapegrad as tg
-
-jax = pytest.importorskip("jax")
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_disable_most_optimizations", True)  # compiles faster
-jnp = jax.numpy
 
 SPECIAL = ("logsumexp", "softmax", "log_softmax", "sigmoid", "softplus", "gelu", "erf", "relu", "leaky_relu")
 
@@ -305,17 +300,6 @@ def functions(name, xp=RECORDED):
     return (lambda x: f(xp, x)), (lambda x: xp.sum(f(xp, x) * w))
 
 
-@functools.cache
-def fast():
-    """Options that halve the time to compile, if this version of XLA has them."""
-    options = {"xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda: 0.0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:
-        return None
-    return options
-
-
 def higher(f):
     """x -> (y, all) becomes x -> (y', (*all, y')), so that one pass gives all derivatives."""
 
@@ -331,7 +315,7 @@ def expected(name):
     """By JAX, at the two other points: derivatives of the function, and `scalar` etc. of its weighted sum."""
     f, w = functions(name, TRACED)[0], weights(name)[0]
     third = higher(higher(higher(lambda x: (f(x), ()))))
-    compiled = jax.jit(lambda x: (f(x), *third(x)[1]), compiler_options=fast())
+    compiled = jit(lambda x: (f(x), *third(x)[1]))
     results = []
     for x in points(name)[1:]:
         tensors = [np.asarray(d) for d in compiled(x)]

@@ -1,7 +1,7 @@
-"""Reading rules and kernels as source, and gathering them with all they name into one self-contained module.
+"""Reading functions as source, and gathering them with all they name into one self-contained module.
 
-Numba compiles a sweep fastest when the rules stand in it as text (measured on 40 operations, forward and reverse:
-1.7 s, against 4.4 s as calls), and it can only cache on disk what stands in a file. So rules are read, not called.
+Numba compiles a loop fastest when what it calls stands in it as text (measured on 40 operations, forward and reverse:
+1.7 s, against 4.4 s as calls). So functions are read, not called.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import functools
 import inspect
 import linecache
 import math
+import os
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
-from numba import config
-from numba.extending import intrinsic
 
 from tapegrad.errors import OperationError
-from tapegrad.ops.spec import Elementwise
 
 # The same function on numbers under another name, which Numba compiles in a fraction of the time. (Uncompiled, `math`
 # raises where NumPy returns NaN or infinity.)
@@ -31,7 +29,10 @@ _SAME = ("cos", "cosh", "exp", "expm1", "hypot", "log", "log10", "log1p", "sin",
 _ARC = ("cos", "cosh", "sin", "sinh", "tan", "tan2", "tanh")
 _IN_MATH = {name: name for name in _SAME} | {f"arc{name}": f"a{name}" for name in _ARC}
 
-_Intrinsic = type(intrinsic(lambda typingctx: None))
+
+def interpreted() -> bool:
+    """Whether nothing is to be compiled, by Numba's own switch."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
 @functools.cache
@@ -81,8 +82,8 @@ def function_tree(function: Callable[..., Any]) -> ast.Lambda | ast.FunctionDef:
 class Module:
     """Functions, gathered with all that they name, as the text of one module of one dtype."""
 
-    def __init__(self, dtype: np.dtype) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: Any = np.float64) -> None:
+        self.dtype = np.dtype(dtype)
         self.names: dict[Any, str] = {}
         self.definitions: list[ast.FunctionDef] = []
         self.imports: set[str] = set()
@@ -93,6 +94,12 @@ class Module:
         function = getattr(function, "py_func", function)
         if function in self.names:
             return self.names[function]
+        home = getattr(function, "__compiled_in__", None)
+        if home is not None:
+            home = function.__module__ if interpreted() else home
+            self.names[function] = function.__name__
+            self.imports.add(f"from {home} import {function.__name__}")
+            return function.__name__
         base = function.__name__ if function.__name__ != "<lambda>" else "rule"
         name = base
         while name in self.names.values():
@@ -102,10 +109,11 @@ class Module:
         if isinstance(tree, ast.Lambda):
             tree = ast.FunctionDef(name, tree.args, [ast.Return(tree.body)], [], lineno=0)
         tree.name, tree.decorator_list, tree.returns = name, [], None
-        self.add(self._resolve(tree, function, is_rule=False))
+        self.add(self.resolved(tree, function))
         return name
 
     def add(self, tree: ast.FunctionDef) -> None:
+        """Take in a function whose names are resolved already."""
         for argument in tree.args.args:
             argument.annotation = None
         if ast.get_docstring(tree) is not None:
@@ -117,60 +125,86 @@ class Module:
         text = "\n".join(f"    {line}" for line in lines)
         self.kernels += ast.parse(f"def {name}({arguments}):\n{text}").body
 
-    def rule(self, function: Callable[..., Any], arguments: list[str]) -> list[str]:
-        """The expressions that a lambda rule returns, with its parameters replaced by `arguments` (source text)."""
-        function = getattr(function, "py_func", function)
+    def resolved(self, tree: Any, function: Callable[..., Any], is_rule: bool = False) -> Any:
+        """The tree of a function, with the names that it takes from around it replaced by names of this module."""
+        local = {a.arg for a in tree.args.args}
+        local |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        return _Resolve(self, function, names_around(function), local, is_rule).visit(tree)
+
+    def expression(self, function: Callable[..., Any], arguments: list[ast.expr], is_rule: bool = False) -> Any:
+        """What a function of one expression returns, with its parameters replaced by expressions."""
         tree = copy.deepcopy(function_tree(function))
         parameters = [a.arg for a in tree.args.args]
         if isinstance(tree, ast.FunctionDef):
-            call = f"{self.function(function)}({', '.join(arguments)})"
-            count = len(arguments) - 1
-            return [f"{call}[{i}]" for i in range(count)] if count > 1 else [call]
-        body = self._resolve(tree, function, is_rule=True).body
-        replace = {p: ast.parse(a, mode="eval").body for p, a in zip(parameters, arguments, strict=True)}
-        body = _Replace(replace).visit(body)
-        return [ast.unparse(e) for e in (body.elts if isinstance(body, ast.Tuple) else [body])]
+            tree.decorator_list, tree.returns = [], None
+        body = self.resolved(tree, function, is_rule).body
+        result = body if isinstance(tree, ast.Lambda) else body[-1].value
+        return Replace(dict(zip(parameters, arguments, strict=True))).visit(result)
 
-    def value(self, row: Elementwise) -> str:
-        """A function of the module that computes an operation, for rules that name it."""
-        if row not in self.names:
-            self.names[row] = name = f"value_{row.name}"
-            arguments = [f"x{i}" for i in range(row.arity)]
-            (text,) = self.rule_value(row, arguments)
-            self.add(ast.parse(f"def {name}({', '.join(arguments)}):\n    return {text}").body[0])  # type: ignore[arg-type]
-        return self.names[row]
+    def known(self, found: Any) -> ast.expr | None:
+        """What stands in the module for an object that a function names, if it is none that any module knows."""
+        return None
 
-    def rule_value(self, row: Elementwise, arguments: list[str]) -> list[str]:
-        rule = getattr(row.value, "py_func", row.value)
-        if rule.__name__ == "<lambda>":
-            return self.rule(rule, arguments)
-        return [f"{self.function(rule)}({', '.join(arguments)})"]
-
-    def _resolve(self, tree: Any, function: Callable[..., Any], is_rule: bool) -> Any:
-        scope = inspect.getclosurevars(function)
-        known = {**scope.builtins, **scope.globals, **scope.nonlocals}
-        local = {a.arg for a in tree.args.args}
-        local |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        return _Resolve(self, function, known, local, is_rule).visit(tree)
-
-    def text(self, entries: tuple[str, ...]) -> str:
-        """The module's source. Functions named in `entries` are cached on disk."""
-        options = 'nogil=True, error_model="numpy"'
-        kind = self.dtype.name
+    def text(self) -> str:
+        """The module's source."""
         parts = [
-            f'"""Sweeps for {kind}, generated from the operation table. Do not edit: edit the rules."""',
-            "import math\n\nimport numpy as np\nfrom numba import njit",
+            '"""Generated by tapegrad to be compiled. Do not edit: edit what it is made from."""',
+            "import math\n\nimport numpy as np\nfrom numba import carray, njit",
             *sorted(self.imports),
-            f"T = np.{kind}",
+            f"T = np.{self.dtype.name}",
         ]
         for tree in self.definitions:
-            cache = ", cache=True" if tree.name in entries else ""
-            parts.append(f"@njit({options}{cache})\n{ast.unparse(tree)}")
+            parts.append(f'@njit(nogil=True, error_model="numpy")\n{ast.unparse(tree)}')
         parts += [ast.unparse(tree) for tree in self.kernels]
         return "\n\n\n".join(parts) + "\n"
 
 
-class _Replace(ast.NodeTransformer):
+def names_around(function: Callable[..., Any]) -> dict[str, Any]:
+    """What the names in a function mean that are not its own."""
+    scope = inspect.getclosurevars(function)
+    return {**scope.builtins, **scope.globals, **scope.nonlocals}
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def fingerprint(functions: Any) -> str:
+    """A text that changes when the functions, or what they name, would compile to other code. Reads no file."""
+    seen: set[int] = set()
+    parts: list[str] = []
+
+    def visit(found: Any) -> None:
+        found = getattr(found, "function", found) if hasattr(found, "__frame__") else getattr(found, "py_func", found)
+        if isinstance(found, types.FunctionType):
+            if id(found) in seen:
+                return
+            seen.add(id(found))
+            for code in _codes(found.__code__):
+                plain = [c for c in code.co_consts if not isinstance(c, types.CodeType)]
+                parts.append(f"{code.co_name} {code.co_code.hex()} {plain!r} {code.co_names} {code.co_varnames}")
+            around = names_around(found)
+            for name in sorted(around):
+                parts.append(name)
+                visit(around[name])
+        elif isinstance(found, bool | int | float | np.number | str):
+            parts.append(repr(found))
+        elif getattr(found, "__rules__", None) is not None and id(found) not in seen:
+            seen.add(id(found))
+            for rule in found.__rules__():
+                visit(rule)
+
+    for function in functions:
+        visit(function)
+    return "\n".join(parts)
+
+
+class Replace(ast.NodeTransformer):
+    """Puts expressions in the place of names."""
+
     def __init__(self, names: dict[str, ast.expr]) -> None:
         self.names = names
 
@@ -187,6 +221,8 @@ class _Resolve(ast.NodeTransformer):
     def constant(self, value: float) -> ast.expr:
         # In float32 an untyped constant would lift the arithmetic around it to float64.
         text = repr(float(value)) if self.module.dtype == np.float64 else f"T({float(value)!r})"
+        if not math.isfinite(value):
+            text = f"T(np.{'nan' if value != value else 'inf' if value > 0 else '-inf'})".replace("np.-", "-np.")
         return ast.parse(text, mode="eval").body
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
@@ -196,13 +232,25 @@ class _Resolve(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         tree = self.generic_visit(node)
-        if ast.unparse(node.value) == "np" and node.attr in _IN_MATH and not config.DISABLE_JIT:
+        if ast.unparse(node.value) == "np" and node.attr in _IN_MATH and not interpreted():
             return ast.parse(f"math.{_IN_MATH[node.attr]}", mode="eval").body
         return cast(ast.expr, tree)
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if isinstance(node.func, ast.Name) and node.func.id == "T":
+            return node  # A constant that has its type already.
+        if isinstance(node.func, ast.Name) and node.func.id not in self.local:
+            known = self.known.get(node.func.id)
+            if getattr(known, "__inlined__", False):
+                found: ast.expr = self.module.expression(known, [self.visit(a) for a in node.args])
+                return found
+        return cast(ast.expr, self.generic_visit(node))
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if not isinstance(node.ctx, ast.Load) or node.id in self.local:
             return node
+        if node.id not in self.known and (node.id in ("np", "math") or node.id in self.module.names.values()):
+            return node  # A name of the module already.
         known = self.known.get(node.id, getattr(builtins, node.id, None))
         if isinstance(known, types.BuiltinFunctionType | type) or known in (np, math):
             return ast.Name(known.__name__.replace("numpy", "np"), ast.Load())
@@ -210,12 +258,10 @@ class _Resolve(ast.NodeTransformer):
             return ast.Constant(int(known))
         if isinstance(known, float | np.floating):
             return self.constant(float(known))
-        if isinstance(known, Elementwise):
-            return ast.Name(self.module.value(known), ast.Load())
-        if isinstance(known, _Intrinsic):
-            name = known._name
-            self.module.imports.add(f"from {known._defn.__module__} import {name}")
-            return ast.Name(name, ast.Load())
+        known = getattr(known, "function", known) if hasattr(known, "__frame__") else known
+        found = self.module.known(known)
+        if found is not None:
+            return found
         if callable(known) and isinstance(getattr(known, "py_func", known), types.FunctionType):
             return ast.Name(self.module.function(known), ast.Load())
         raise OperationError(
@@ -223,4 +269,3 @@ class _Resolve(ast.NodeTransformer):
             f"{self.function.__code__.co_firstlineno} names {node.id!r}, which is {type(known).__name__}: a rule may "
             "name numbers, functions, other elementwise operations, `np` and `math`"
         )
-

@@ -1,0 +1,79 @@
+"""Having Numba compile the text of a module: the only place that needs Numba."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tapegrad.compiled import store
+from tapegrad.compiled.store import ObjectCode
+
+# Numba compiles one function at a time anyway.
+_lock = threading.RLock()
+_spaces: dict[str, dict[str, Any]] = {}
+_announced = False
+
+
+def announce() -> None:
+    """Say once, where somebody sits at a terminal, why the first call takes so long."""
+    global _announced
+    if not _announced and sys.stderr is not None and sys.stderr.isatty():
+        print(
+            f"tapegrad: compiling for this machine, some seconds, once; kept in {store.cache_folder()}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+    _announced = True
+
+
+def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
+    """What a generated module defines. It is written beside the object code, for people to look at."""
+    known = _spaces.get(name)
+    if known is None:
+        source = text()
+        path = store.cache_folder() / f"{name}.py"
+        try:
+            store.write(path, source.encode())
+        except OSError:
+            pass  # Only to look at.
+        known = _spaces[name] = {"__name__": f"tapegrad_{name}"}
+        exec(compile(source, str(path), "exec"), known)
+    return known
+
+
+def build(name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any]) -> ObjectCode:
+    """Compile one function of a generated module; `signature` makes its type of Numba's module of types.
+
+    Raises what Numba raises, and no half-made code is kept.
+    """
+    with _lock:
+        announce()
+        import numba
+        from numba import types
+
+        started = time.perf_counter()
+        python = namespace(name, text)[function]
+        options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        made = numba.njit(signature(types), **options)(getattr(python, "py_func", python))
+        (overload,) = made.overloads.values()
+        module = overload.library._final_module
+        declared = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+        declared += [g.name for g in module.global_variables if g.is_declaration]
+        code = overload.library._get_compiled_object()
+        SECONDS[f"{name}.{function}"] = time.perf_counter() - started
+        return ObjectCode(overload.fndesc.llvm_func_name, tuple(declared), code)
+
+
+# How long each function took to compile in this process.
+SECONDS: dict[str, float] = {}
+
+
+def load_numba() -> None:
+    """Have Numba's own functions found by name: code that allocates memory calls them."""
+    with _lock:
+        from numba.core.registry import cpu_target
+        from numba.core.runtime import rtsys
+
+        rtsys.initialize(cpu_target.target_context)

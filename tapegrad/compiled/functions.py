@@ -1,0 +1,247 @@
+"""`compiled`: a function of arrays and whole numbers that runs as machine code, and the frames it is called with."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import struct
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tapegrad.compiled import build, machine, store
+from tapegrad.compiled.frames import float_bits, stand_in
+from tapegrad.compiled.source import Module, fingerprint, function_tree, interpreted
+
+__all__ = ["Compiled", "Frame", "Kind", "compiled", "interpreted", "load"]
+
+_DTYPES = {name: np.dtype(name) for name in ("float64", "float32", "int64", "int32", "uint32", "uint8")}
+# Numba's convention: where to put the result, where to put an error, and the arguments.
+_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+INTERPRETED = interpreted()
+
+
+class Kind:
+    """What a parameter is: an array of some dtype and number of axes, or a number.
+
+    Written `int64[:, :]`, `int64` or `float64`; `real` stands for float64 or float32, the same for all parameters.
+    """
+
+    def __init__(self, text: str) -> None:
+        name, _, axes = text.partition("[")
+        self.text, self.name = text, name
+        self.ndim = axes.count(":")
+        if name != "real" and name not in _DTYPES:
+            raise TypeError(f"a parameter of compiled code is an array or a number, not {text!r}")
+
+    def dtype(self, real: np.dtype) -> np.dtype:
+        """Its dtype, where real numbers are of the dtype given."""
+        return real if self.name == "real" else _DTYPES[self.name]
+
+    def words(self) -> int:
+        """How many words of a frame it takes: an address and the lengths of all axes, or one number."""
+        return 1 + self.ndim
+
+    def read(self, at: int, real: np.dtype) -> str:
+        """The text that reads it from the words of a frame."""
+        if not self.ndim:
+            return f"float_of_bits(w[{at}])" if self.name == "float64" else f"w[{at}]"
+        lengths = ", ".join(f"w[{at + 1 + i}]" for i in range(self.ndim))
+        return f"carray(pointer_{self.dtype(real).name}(w[{at}]), ({lengths},))"
+
+
+def load(name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any]) -> int:
+    """The address of a function of a generated module: from the disk, or compiled now and kept.
+
+    `name` tells the function and all that it was made from apart from any other. What is damaged, or refers to names
+    that cannot be found, is compiled anew.
+    """
+    made = store.find(name)
+    if made is not None and machine.missing(made.needs):
+        build.load_numba()
+        if machine.missing(made.needs):
+            made = None
+    if made is None:
+        made = build.build(name, text, function, signature)
+        try:
+            store.save(name, made)
+        except OSError:
+            pass  # It is compiled again next time.
+    return machine.load(made.code, made.symbol)
+
+
+class Frame:
+    """The arguments of one function, laid out in memory, so that it can be called again and again at no further cost.
+
+    The arrays must stay where they are: what they hold may change, and `words` may be set.
+    """
+
+    __slots__ = ("_arguments", "arrays", "words")
+
+    def __init__(self, words: array[int], arrays: Any) -> None:
+        self.words = words
+        # Kept alive, for compiled code knows nothing but addresses.
+        self.arrays = arrays
+        address = words.buffer_info()[0]
+        self._arguments = tuple(map(ctypes.c_void_p, (address, address + 8, address + 16)))
+
+
+class Compiled:
+    """A function that is compiled when it is first called, once for each dtype of its real numbers.
+
+    `frame(*args)` lays arguments out, `run(frame)` calls; calling it does both. It returns one whole number, or nothing.
+    """
+
+    __frame__ = True
+
+    def __init__(self, function: Callable[..., Any], kinds: list[Kind], module: Any = None) -> None:
+        self.function = function
+        self.kinds = kinds
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+        # Two words come first, for what is returned.
+        self._size = 2 + sum(kind.words() for kind in kinds)
+        self._calls: dict[np.dtype, Any] = {}
+        self._addresses: dict[np.dtype, int] = {}
+        self._module = module
+
+    def call_address(self, frame: Frame, real: np.dtype) -> int:
+        """What `frames.call_frame` calls it by, with this frame."""
+        if INTERPRETED:
+            return stand_in(id(frame), lambda: self._interpret(frame))
+        return self.address(real)
+
+    def prepare(self, real: np.dtype) -> Any:
+        """Have it ready for a dtype; returns what calls it."""
+        call = self._calls.get(real)
+        if call is None:
+            call = self._calls[real] = _CALL(self.address(real))
+        return call
+
+    def address(self, real: np.dtype) -> int:
+        """Where the machine code stands, a function of (address of the result, of an error, of the words)."""
+        known = self._addresses.get(real)
+        if known is None:
+            known = self._addresses[real] = self._load(real)
+        return known
+
+    def _load(self, real: np.dtype) -> int:
+        lines = [kind.text for kind in self.kinds]
+        if self._module is None:
+            name = store.digest(fingerprint([self.function]), *lines, real.name)
+        else:
+            name = self._module.name(self, real)
+        return load(
+            f"{self.__name__}_{real.name}_{name}", lambda: self.text(real), "entry",
+            lambda types: types.int64(types.CPointer(types.int64)),
+        )  # fmt: skip
+
+    def text(self, real: np.dtype) -> str:
+        """The module that holds it."""
+        module = self._module.gather(real) if self._module is not None else Module(real)
+        called = module.function(self.function)
+        arguments, at = [], 0
+        for kind in self.kinds:
+            arguments.append(kind.read(at, real))
+            at += kind.words()
+        names = {f"pointer_{kind.dtype(real).name}" for kind in self.kinds if kind.ndim} | {"float_of_bits"}
+        module.imports.add(f"from tapegrad.compiled.pointers import {', '.join(sorted(names))}")
+        call = f"{called}({', '.join(arguments)})"
+        module.add_kernel("entry", "w", [f"return {call}"] if _returns(self.function) else [call, "return 0"])
+        return module.text()
+
+    def frame(self, *args: Any) -> Frame:
+        """Lay arguments out. Raises TypeError for an array of another dtype, or one that is not contiguous."""
+        words, real = [0, 0], None
+        for kind, x in zip(self.kinds, args, strict=True):
+            if kind.ndim:
+                wanted = kind.dtype(real or x.dtype)
+                if kind.name == "real":
+                    real = wanted
+                if x.dtype != wanted or x.ndim != kind.ndim or not x.flags.c_contiguous:
+                    raise TypeError(
+                        f"{self.__name__} takes a contiguous array {kind.text}, not {x.dtype} of shape {x.shape}"
+                    )
+                words.append(x.__array_interface__["data"][0])
+                words += x.shape
+            elif kind.name == "float64":
+                words.append(float_bits(x))
+            else:
+                words.append(int(x))
+        return Frame(array("q", words), args)
+
+    def run(self, frame: Frame, real: np.dtype) -> int:
+        """Call it with a frame's arguments."""
+        if INTERPRETED:
+            return self._interpret(frame)
+        call = self._calls.get(real) or self.prepare(real)
+        if call(*frame._arguments):
+            raise RuntimeError(f"{self.__name__} failed in compiled code")
+        return frame.words[0]
+
+    def _interpret(self, frame: Frame) -> int:
+        arguments, at = [], 2
+        for kind, x in zip(self.kinds, frame.arrays, strict=True):
+            number = frame.words[at]
+            if kind.ndim:
+                arguments.append(x)
+            else:
+                arguments.append(float_of_bits(number) if kind.name == "float64" else number)
+            at += kind.words()
+        frame.words[0] = int(self._python(arguments)(*arguments) or 0)
+        return frame.words[0]
+
+    def _python(self, arguments: list[Any]) -> Any:
+        """The function as it runs where nothing is compiled: as it stands, or as its module has it."""
+        if self._module is None:
+            return self.function
+        real = self.real(arguments)
+        if real not in self._calls:
+            space: dict[str, Any] = {}
+            exec(self.text(real), space)
+            self._calls[real] = space[self.__name__]
+        return self._calls[real]
+
+    def __call__(self, *args: Any) -> int:
+        return self.run(self.frame(*args), self.real(args))
+
+    def real(self, args: Any) -> np.dtype:
+        """The dtype of the real numbers among arguments; float64 where there are none."""
+        for kind, x in zip(self.kinds, args, strict=True):
+            if kind.name == "real":
+                return np.dtype(x.dtype)
+        return _DTYPES["float64"]
+
+
+def _returns(function: Callable[..., Any]) -> bool:
+    """Whether a function returns something."""
+    found = ast.walk(function_tree(function))
+    return any(isinstance(node, ast.Return) and node.value is not None for node in found)
+
+
+def float_of_bits(bits: int) -> float:
+    """The float64 whose bits are those of a whole number."""
+    return float(struct.unpack("d", struct.pack("q", bits))[0])
+
+
+def compiled(**parameters: str) -> Callable[[Callable[..., Any]], Compiled]:
+    """Decorator: have a function run as machine code.
+
+    Each parameter is said to be an array (`int64[:]`, `real[:, :]`) or a number (`int64`, `float64`). The function is
+    read as source, with all that it names; it returns a whole number or nothing.
+
+    >>> import numpy as np
+    >>> @compiled(x="real[:]", n="int64")
+    ... def first(x, n):
+    ...     x[:n] = 1.0
+    >>> first.kinds[0].text
+    'real[:]'
+    """
+
+    def decorate(function: Callable[..., Any]) -> Compiled:
+        return Compiled(function, [Kind(text) for text in parameters.values()])
+
+    return decorate

@@ -1,0 +1,55 @@
+"""Object code in memory: loaded by llvmlite, found by name, called through its address."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+
+# Engines own the memory that code stands in, and code may be called as long as the process lives.
+_engines: list[Any] = []
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+def _nothing_to_free(_: int) -> None:
+    # Numba ends every function that made an array from an address by giving up memory that is not there.
+    pass
+
+
+@functools.cache
+def _target() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    if llvm.address_of_symbol("NRT_MemInfo_call_dtor") is None:
+        llvm.add_symbol("NRT_MemInfo_call_dtor", ctypes.cast(_nothing_to_free, ctypes.c_void_p).value)
+    return llvm.Target.from_default_triple().create_target_machine(jit=True, codemodel="jitdefault")
+
+
+@functools.cache
+def processor() -> str:
+    """Name and features of the processor that code is compiled for."""
+    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+
+
+def add_symbol(name: str, address: int) -> None:
+    """Let code that is loaded from now on find an address by name."""
+    llvm.add_symbol(name, address)
+
+
+def missing(names: Sequence[str]) -> list[str]:
+    """Which of the names that object code refers to cannot be found in this process."""
+    _target()
+    return [name for name in names if llvm.address_of_symbol(name) is None]
+
+
+def load(code: bytes, name: str) -> int:
+    """The address of a function in object code, all of whose names can be found (LLVM would end the process else)."""
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    address = int(engine.get_function_address(name))
+    _engines.append(engine)
+    return address

@@ -1,0 +1,59 @@
+"""What compiled code does with addresses. Imported only to compile."""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+
+def _cast_to(element):
+    @intrinsic
+    def cast(typingctx, address):
+        def generate(context, builder, signature, args):
+            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(element)(types.int64), generate
+
+    return cast
+
+
+pointer_float64 = _cast_to(types.float64)
+pointer_float32 = _cast_to(types.float32)
+pointer_int64 = _cast_to(types.int64)
+pointer_int32 = _cast_to(types.int32)
+pointer_uint32 = _cast_to(types.uint32)
+pointer_uint8 = _cast_to(types.uint8)
+
+
+@intrinsic
+def float_of_bits(typingctx, bits):
+    """The float64 whose bits are those of an integer."""
+
+    def generate(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
+
+
+@intrinsic
+def float_bits(typingctx, x):
+    """The integer whose bits are those of a float64."""
+
+    def generate(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
+@intrinsic
+def call_frame(typingctx, address, words):
+    """Call an entry point, as `functions.Compiled.run` does."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[1])(context, builder, args[1]).data
+        i64 = ir.IntType(64)
+        kind = ir.FunctionType(ir.IntType(32), [data.type] * 3)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        builder.call(function, [data, *(builder.gep(data, [ir.Constant(i64, n)]) for n in (1, 2))])
+        return builder.load(data)
+
+    return types.int64(types.int64, words), generate

@@ -1,0 +1,96 @@
+"""What a recorded program is: plain arrays that nothing changes any more, shared by all who replay it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad.ops import RUN, TABLE
+from tapegrad.ops.record import OPCODE, OUT, A, B
+from tapegrad.tape import EXPECT, LEAF
+
+
+class Output(NamedTuple):
+    """A result: where it stands in the arena, or something that does not depend on the inputs."""
+
+    places: np.ndarray | None
+    shape: tuple[int, ...]
+    constant: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """A program: instructions over an arena of numbers.
+
+    Attributes:
+        dtype: float64 or float32.
+        rows: (instructions, 5), uint32. Leaves are among them: those of the inputs first, then constants.
+        side: int64, the records of instructions over many elements; see `ops.record`.
+        constants: the numbers of the leaves that are no inputs, one after the other.
+        inputs: how many leaves are inputs. They stand in the arena from slot 0 on.
+        slots: numbers in the arena.
+        outputs: what the program returns.
+        labels: names of places in the arena, with how many numbers each names.
+        operations: the names of the operations that `rows` has, by opcode.
+    """
+
+    dtype: np.dtype
+    rows: np.ndarray
+    side: np.ndarray
+    constants: np.ndarray
+    inputs: int
+    slots: int
+    outputs: tuple[Output, ...]
+    labels: dict[tuple[int, int], str]
+
+    def __post_init__(self) -> None:
+        for own in (self.rows, self.side, self.constants):
+            own.flags.writeable = False
+
+    @cached_property
+    def operations(self) -> dict[int, str]:
+        """The names of the operations, by opcode."""
+        return {op: TABLE[op].name for op in np.unique(self.rows[:, OPCODE] % RUN).tolist()}
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """The instructions that compute something."""
+        return np.ascontiguousarray(self.rows[self.rows[:, OPCODE] != LEAF])
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """For each input where it stands, and how many numbers it has."""
+        return [(int(row[OUT]), int(row[B])) for row in self.rows[: self.inputs]]
+
+    @cached_property
+    def wanted(self) -> tuple[int, ...]:
+        """The inputs that a gradient was wanted of when it was recorded."""
+        return tuple(np.flatnonzero(self.rows[: self.inputs, A]).tolist())
+
+    @cached_property
+    def guards(self) -> np.ndarray:
+        """Which steps check that a replay goes the way that was recorded."""
+        return np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many numbers each step computes."""
+        return np.where(self.steps[:, OPCODE] >= RUN, self.steps[:, B], 1).astype(np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """What the arrays take in memory."""
+        return sum(array.nbytes for array in (self.rows, self.side, self.constants, self.steps))
+
+    def arena(self) -> np.ndarray:
+        """A new arena with the constants in place, and one slot more at the end, which nothing reads."""
+        values = np.zeros(self.slots + 1, self.dtype)
+        at = 0
+        leaves = self.rows[self.inputs :]
+        for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():
+            values[out : out + n] = self.constants[at : at + n]
+            at += n
+        return values

@@ -1,0 +1,77 @@
+"""What one replay of a program needs for itself: arenas, scratch, and the frames that sweeps are called with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tapegrad.sweeps import scratch
+
+if TYPE_CHECKING:
+    from tapegrad.program.program import Program
+
+
+class Workspace:
+    """The numbers of one replay. A program has as many as there are replays at the same time."""
+
+    def __init__(self, program: Program) -> None:
+        code = program.code
+        self.values = code.arena()
+        self.scratch = scratch(code.dtype)
+        self.frames: dict[Any, Any] = {}
+        # Windows on the inputs, to be filled.
+        self.feeds = [
+            (self.values[at : at + n].reshape(shape), leaf)
+            for (at, n), shape, leaf in zip(code.spans, program.shapes, program.leaves, strict=True)
+        ]
+        self._adjoints: np.ndarray | None = None
+        self._gradients: list[np.ndarray] = []
+        self._shapes = program.shapes
+        self._spans = code.spans
+        self._lanes = np.zeros((0, 0), code.dtype)
+        self._swept: tuple[bool, Any] = (False, None)
+
+    @property
+    def adjoints(self) -> np.ndarray:
+        """An adjoint for each number of the arena; made when a gradient is first wanted."""
+        if self._adjoints is None:
+            self._adjoints = np.zeros_like(self.values)
+        return self._adjoints
+
+    @property
+    def gradients(self) -> list[np.ndarray]:
+        """Windows on the adjoints of the inputs."""
+        if not self._gradients:
+            adjoints = self.adjoints
+            windows = zip(self._spans, self._shapes, strict=True)
+            self._gradients = [adjoints[at : at + n].reshape(shape) for (at, n), shape in windows]
+        return self._gradients
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        arrays = (self.values, self.scratch, self._lanes) + (() if self._adjoints is None else (self._adjoints,))
+        return sum(array.nbytes for array in arrays)
+
+    def fill(self, leaves: Sequence[Any]) -> None:
+        """Put new numbers in the place of the inputs."""
+        for window, i in self.feeds:
+            window[...] = leaves[i]
+
+    def lanes(self, count: int, wide: bool, back: bool, parts: Any, inputs: int) -> np.ndarray:
+        """Room for adjoints or tangents of several directions, zero where a sweep does not write.
+
+        (lanes, slots) for a wide program, which takes a sweep a lane, else (slots, lanes). The same memory is handed
+        out again and again.
+        """
+        n = len(self.values)
+        shape = (count, n) if wide else (n, count)
+        # Tangents are written, not accumulated: the next time, only those of inputs are left. But another part does
+        # not write all that this one may have left.
+        if self._lanes.shape != shape or self._swept[0] != back or self._swept[1] is not parts:
+            self._lanes, self._swept = np.zeros(shape, self.values.dtype), (back, parts)
+        d = self._lanes.T if wide else self._lanes
+        d[: n if back else inputs] = 0.0
+        return self._lanes

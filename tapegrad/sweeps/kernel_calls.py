@@ -1,0 +1,61 @@
+"""Calling kernels from compiled code, by address. Imported only to compile."""
+
+from llvmlite import ir
+from numba import carray as as_array  # noqa: F401  (named by generated code)
+from numba import types
+from numba.extending import intrinsic
+
+from tapegrad.sweeps.kernels import KINDS, MAX_OPERATIONS, NAMES
+
+
+@intrinsic
+def at(typingctx, v, p):
+    """The address of element p of an array."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.gep(data, [args[1]])
+
+    return types.CPointer(v.dtype)(v, types.int64), generate
+
+
+def _call(context, builder, dtype, index, returned, kinds, args, missing):
+    """Call entry `index` of the table of a dtype; `missing` where there is nothing."""
+    i64 = ir.IntType(64)
+    table = builder.module.globals.get(NAMES[dtype])
+    if table is None:
+        table = ir.GlobalVariable(builder.module, ir.ArrayType(i64, len(KINDS) * MAX_OPERATIONS), NAMES[dtype])
+    address = builder.load(builder.gep(table, [ir.Constant(i64, 0), index]))
+    out = builder.alloca(i64)
+    builder.store(ir.Constant(i64, missing), out)
+    with builder.if_then(builder.icmp_unsigned("!=", address, ir.Constant(i64, 0))):
+        kind = context.call_conv.get_function_type(returned, kinds)
+        function = builder.inttoptr(address, kind.as_pointer())
+        _, value = context.call_conv.call_function(builder, function, returned, kinds, args)
+        builder.store(ir.Constant(i64, 1) if returned == types.void else value, out)
+    return builder.icmp_unsigned("!=", builder.load(out), ir.Constant(i64, 0))
+
+
+@intrinsic
+def call_run(typingctx, index, n, z, x, y, w, dz, dx, dy, dw):
+    def generate(context, builder, signature, args):
+        kinds = signature.args[1:]
+        return _call(context, builder, z.dtype.name, args[0], types.void, kinds, args[1:], 0)
+
+    return types.boolean(types.int64, types.int64, z, z, z, z, z, z, z, z), generate
+
+
+@intrinsic
+def call_structured(typingctx, index, side, k, flags, v, d):
+    def generate(context, builder, signature, args):
+        index, side_, k_, flags_, v_, d_ = args
+        sides, marks, values, others = (
+            context.make_array(kind)(context, builder, array)
+            for kind, array in ((side, side_), (flags, flags_), (v, v_), (d, d_))
+        )
+        given = [sides.data, sides.nitems, k_, marks.data, values.data, others.data, values.nitems]
+        real, whole = types.CPointer(v.dtype), types.int64
+        kinds = [types.CPointer(whole), whole, whole, types.CPointer(types.uint8), real, real, whole]
+        return _call(context, builder, v.dtype.name, index, whole, kinds, given, 0)
+
+    return types.boolean(types.int64, side, types.int64, flags, v, d), generate

@@ -1,0 +1,116 @@
+"""The compiled sweeps of a dtype, for the operation table as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tapegrad.compiled import Compiled, store
+from tapegrad.compiled.functions import Kind
+from tapegrad.compiled.source import fingerprint
+from tapegrad.ops import TABLE, Elementwise, Operation, is_inlined
+from tapegrad.sweeps import generate, kernels
+from tapegrad.sweeps.entry import sweep
+from tapegrad.sweeps.lanes import reverse_lanes, tangent_lanes
+from tapegrad.sweeps.marks import BLOCK, SCRATCH
+from tapegrad.sweeps.tangent import tangent
+
+_PROGRAM = ["uint32[:, :]", "int64[:]", "uint8[:]", "real[:]"]
+_LANES = [*_PROGRAM, "real[:, :]", "real[:]", "real[:]", "real[:]"]
+# Where the frame of a sweep has the slot that adjoints start from, and what is to be done.
+SEED, TASKS = -2, -1
+
+
+class Sweeps:
+    """The sweeps of one dtype, and the kernels they call.
+
+    A program is given by its instructions, the side array, the flags and the arena of values; see `ops.record`.
+    `frame(code, side, flags, v, g, scratch, seed, tasks)` lays out the arguments of a sweep; `run(frame)` computes
+    values (tasks 1), adjoints (2) or both (3) and returns the first instruction that failed, or -1.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.sweep = Compiled(sweep, _kinds([*_PROGRAM, "real[:]", "real[:]", "int64", "int64"]), self)
+        self._tangent = Compiled(tangent, _kinds([*_PROGRAM, "real[:]", "real[:]"]), self)
+        self._lanes = {
+            back: Compiled(function, _kinds(_LANES), self)
+            for back, function in ((True, reverse_lanes), (False, tangent_lanes))
+        }
+        self.frame = self.sweep.frame
+        self._ones = np.ones(BLOCK, dtype)
+        self._inlined = [row for row in TABLE if is_inlined(row, dtype)]
+
+    def run(self, frame: Any) -> int:
+        """Sweep."""
+        return self.sweep.run(frame, self.dtype)
+
+    def tangent(
+        self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, t: np.ndarray, scratch: np.ndarray
+    ) -> None:
+        """Carry tangents along."""
+        self._tangent(code, side, flags, v, t, scratch)
+
+    def lanes(
+        self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, d: np.ndarray,
+        scratch: np.ndarray, *, back: bool,
+    ) -> None:  # fmt: skip
+        """Carry k adjoints back, or k tangents along, in one pass; d is (slots, k)."""
+        self._lanes[back](code, side, flags, v, d, np.zeros_like(v), scratch, self._ones)
+
+    def require(self, opcodes: Iterable[int], kind: int) -> None:
+        """Have the kernels of these operations at hand; see `kernels`."""
+        for opcode in opcodes:
+            if kernels.is_missing(self.dtype, opcode, kind):
+                row = TABLE[opcode]
+                name = store.digest(row.name, fingerprint(generate.rules_of(row)), _generator())
+                kernels.require(
+                    name, lambda row=row: generate.kernels_source(self.dtype, row), self.dtype, opcode, kind
+                )
+
+    # What the sweeps are made from
+
+    def name(self, function: Compiled, real: np.dtype) -> str:
+        """A name for the machine code of one of the sweeps, which changes with all that it is made from."""
+        rules = [rule for row in self._inlined for rule in (row.value, row.partials)]
+        opcodes = " ".join(f"{row.name} {row.opcode}" for row in self._inlined)
+        return store.digest(fingerprint([function.function, *rules]), opcodes, _generator())
+
+    def gather(self, real: np.dtype) -> generate.SweepModule:
+        """The module that a sweep is put in."""
+        return generate.SweepModule(real)
+
+
+def _kinds(texts: list[str]) -> list[Kind]:
+    return [Kind(text) for text in texts]
+
+
+def _generator() -> bytes:
+    here = Path(__file__).parent
+    return b"".join((here / f"{name}.py").read_bytes() for name in ("generate", "kernel_calls", "blas_calls"))
+
+
+def scratch(dtype: np.dtype) -> np.ndarray:
+    """Scratch space of a sweep, of its own for each that runs at the same time."""
+    return np.empty(SCRATCH, dtype)
+
+
+# For each dtype, the number of inlined operations and the sweeps made for them.
+_latest: dict[np.dtype, tuple[int, int, Sweeps]] = {}
+
+
+def sweeps_for(dtype: np.dtype) -> Sweeps:
+    """The sweeps of a dtype, for the operation table as it stands now."""
+    known = _latest.get(dtype)
+    if known is None or known[0] != len(TABLE):
+        inlined = sum(_is_inlined(row) for row in TABLE)
+        same = known is not None and known[1] == inlined
+        known = _latest[dtype] = (len(TABLE), inlined, known[2] if same and known else Sweeps(dtype))
+    return known[2]
+
+
+def _is_inlined(row: Operation) -> bool:
+    return isinstance(row, Elementwise) and row.inline
