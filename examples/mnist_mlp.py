@@ -155,7 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(chosen.threads))
     start = time.perf_counter()
     progress = extras()
-    from tapegrad.data import load_mnist
+    from mnist_data import load_mnist
+
     from tapegrad.errors import DataError
 
     try:

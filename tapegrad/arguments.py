@@ -63,6 +63,9 @@ class Input(NamedTuple):
     scalar: bool
 
 
+_FLOAT = Input((), np.dtype(np.float64), True)
+
+
 def leaf_spec(x: Any) -> Any:
     """What a leaf contributes to the key under which a recording is kept.
 
@@ -70,11 +73,13 @@ def leaf_spec(x: Any) -> Any:
     the program. Raises CutGradientError, DTypeError, StructureError for what can be neither.
     """
     if isinstance(x, np.ndarray):
-        if x.dtype.kind not in "fiub":
-            raise DTypeError(f"an argument is an array of {x.dtype}; arrays must be real")
-        return Input(x.shape, x.dtype, False)
+        dtype = x.dtype
+        if dtype.kind not in "fiub":
+            raise DTypeError(f"an argument is an array of {dtype}; arrays must be real")
+        # Half the time of Input(...), once an array at every call.
+        return tuple.__new__(Input, (x.shape, dtype, False))
     if isinstance(x, float | np.floating):
-        return Input((), np.dtype(np.float32 if isinstance(x, np.float32) else np.float64), True)
+        return _FLOAT if not isinstance(x, np.float32) else Input((), np.dtype(np.float32), True)
     if isinstance(x, Value) and x.tape.recording:
         raise UnsupportedError("a gradient of a gradient, or a recording inside a recording, is not supported yet")
     if isinstance(x, Value):
@@ -113,20 +118,17 @@ def dtype_of(spec: Spec) -> np.dtype:
 
 def owners(structure: Any) -> list[int]:
     """For each leaf, the number of the argument that holds it."""
-
-    def count(node: Any) -> int:
-        return 1 if node is pytree.LEAF else sum(map(count, node.parts))
-
-    return [n for n, node in enumerate(structure.parts) for _ in range(count(node))]
+    return [n for n, node in enumerate(pytree.children(structure)) for _ in range(pytree.count(node))]
 
 
 def difference(recorded: Spec, given: Spec) -> str:
     """What is wrong with arguments that are not those recorded, in words."""
-    if len(recorded.structure.parts) != len(given.structure.parts):
-        return f"recorded with {len(recorded.structure.parts)} arguments, called with {len(given.structure.parts)}"
-    for n, (a, b) in enumerate(zip(recorded.structure.parts, given.structure.parts, strict=True)):
-        if a != b:
-            return f"argument {n}: recorded as {_nesting(a)}, called with {_nesting(b)}: it is nested otherwise"
+    before, now = pytree.children(recorded.structure), pytree.children(given.structure)
+    if len(before) != len(now):
+        return f"recorded with {len(before)} arguments, called with {len(now)}"
+    for n, (one, other) in enumerate(zip(before, now, strict=True)):
+        if one != other:
+            return f"argument {n}: recorded as {_nesting(one)}, called with {_nesting(other)}: it is nested otherwise"
     owner = owners(recorded.structure)
     for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
         if a != b:
@@ -135,7 +137,9 @@ def difference(recorded: Spec, given: Spec) -> str:
 
 
 def _nesting(node: Any) -> str:
-    return "a number or array" if node is pytree.LEAF else f"a {node.kind.__name__} of {len(node.parts)}"
+    if pytree.is_leaf(node):
+        return "a number or array"
+    return f"a {pytree.kind(node).__name__} of {len(pytree.children(node))}"
 
 
 def _describe(leaf: Any) -> str:

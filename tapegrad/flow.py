@@ -42,9 +42,11 @@ def _truth(pred: Any, what: str) -> Any:
 
 def _matched(a: Any, b: Any, what: str, first: str, second: str) -> tuple[list[Any], list[Any], Any]:
     """The leaves of two results that must be alike. Raises StructureError, ShapeError."""
-    (xs, structure), (ys, other) = pytree.flatten(a), pytree.flatten(b)
-    if structure != other:
-        raise StructureError(f"{what}: {first} and {second} are nested differently")
+    xs, structure = pytree.flatten(a)
+    try:
+        ys = pytree.leaves_as(structure, b)
+    except StructureError as error:
+        raise StructureError(f"{what}: {first} and {second} are nested differently: {error}") from None
     for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
         if np.shape(x) != np.shape(y):
             where_ = f" (number {i} of {len(xs)})" if len(xs) > 1 else ""
@@ -102,21 +104,21 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     n = lengths.pop()
     if n < 0:
         raise ShapeError(f"scan: length must not be negative, it is {n}")
-    carry, ys, shapes = init, [], set()
+    carry, ys, shape = init, [], None
     for i in range(n):
         answer = f(carry, pytree.unflatten(structure, [x[i] for x in leaves]))
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise StructureError("scan: f must return (carry, y)")
         _matched(carry, answer[0], "scan", "the carry", "the carry that f returned")
         carry = answer[0]
-        parts, found = pytree.flatten(answer[1])
-        shapes.add(found)
-        if len(shapes) > 1:
-            raise StructureError("scan: the ys of two steps are nested differently")
-        ys.append(parts)
-    if not shapes:
+        if shape is None:
+            shape = pytree.flatten(answer[1])[1]
+        try:
+            ys.append(pytree.leaves_as(shape, answer[1]))
+        except StructureError as error:
+            raise StructureError(f"scan: the ys of two steps are nested differently: {error}") from None
+    if shape is None:
         return carry, None
-    shape = shapes.pop()
     stacked = [_stack([parts[j] for parts in ys]) for j in range(len(ys[0]))]
     return carry, pytree.unflatten(shape, stacked)
 

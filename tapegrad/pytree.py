@@ -1,121 +1,211 @@
-"""Nested arguments, taken apart into leaves and put together: tuples, lists, dicts, dataclasses, registered classes."""
+"""Nested arguments, taken apart into leaves and put together: tuples, lists, dicts, dataclasses, registered classes.
+
+`optree` does it, in compiled code. Here stands what is our own: dataclasses are containers, and the order of a dict's
+keys counts.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+import threading
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import optree
 
 from tapegrad.errors import StructureError
 
+# How something is nested: hashable, and equal to that of anything nested alike.
+Structure = optree.PyTreeSpec
 
-class Node(NamedTuple):
-    """How one container was built: its type, what must be equal for two of a kind, and its parts."""
+_NAMESPACE = "tapegrad"
+# A function may go through a dict in its order, so the same keys in another order are another structure; and keys that
+# cannot be sorted are keys too. The name keeps the setting, which would end with the object.
+_insertion_order = optree.dict_insertion_ordered(True, namespace=_NAMESPACE)
+_insertion_order.__enter__()
 
-    kind: type
-    extra: Hashable
-    parts: tuple[Any, ...]
-
-
-LEAF = None
-_registered: dict[type, tuple[Callable[[Any], tuple[tuple[Any, ...], Hashable]], Callable[[Hashable, Any], Any]]] = {}
+# Classes that were met as leaves, and so are no dataclasses.
+_leaf_classes: set[type] = set()
+_dataclasses: set[type] = set()
+_lock = threading.Lock()
 
 
 def register(
     kind: type,
-    flatten: Callable[[Any], tuple[tuple[Any, ...], Hashable]],
-    unflatten: Callable[[Hashable, Any], Any],
+    flatten: Callable[[Any], tuple[Iterable[Any], Hashable, Sequence[str]]],
+    unflatten: Callable[[Any, Any], Any],
 ) -> None:
     """Teach `flatten` a container class.
 
-    `flatten(x)` returns (children, extra), extra being hashable; `unflatten(extra, children)` builds one again.
+    `flatten(x)` returns (children, extra, names): extra is hashable, names say what each child is called as an
+    attribute. `unflatten(extra, children)` builds one again.
+
+    Raises ValueError for a class that is registered already.
 
     >>> class Pair:
     ...     def __init__(self, a, b):
     ...         self.a, self.b = a, b
-    >>> register(Pair, lambda p: ((p.a, p.b), None), lambda extra, parts: Pair(*parts))
+    >>> register(Pair, lambda p: ((p.a, p.b), None, ("a", "b")), lambda extra, parts: Pair(*parts))
     >>> flatten(Pair(1.0, 2.0))[0]
     [1.0, 2.0]
     """
-    _registered[kind] = (flatten, unflatten)
+    optree.register_pytree_node(
+        kind, flatten, unflatten, path_entry_type=optree.GetAttrEntry, namespace=_NAMESPACE
+    )  # fmt: skip
 
 
-def _children(x: Any) -> tuple[tuple[Any, ...], Hashable] | None:
-    kind = type(x)
-    if kind in (tuple, list):
-        return tuple(x), None
-    if x is None:
-        return (), None
-    if kind in (dict, OrderedDict):
-        keys = tuple(x)
-        return tuple(x.values()), keys
-    if kind in _registered:
-        return _registered[kind][0](x)
-    if isinstance(x, tuple) and hasattr(kind, "_fields"):
-        return tuple(x), None
-    if dataclasses.is_dataclass(kind):
-        names = tuple(f.name for f in dataclasses.fields(x))
-        return tuple(getattr(x, name) for name in names), names
-    return None
-
-
-def flatten(x: Any) -> tuple[list[Any], Any]:
+def flatten(x: Any) -> tuple[list[Any], Structure]:
     """The leaves of a nested structure in order, and a hashable description to put them together with.
 
-    >>> flatten({"w": [1.0, 2.0], "b": 3.0})[0]
+    None is a container of nothing. Raises StructureError for a dataclass that lacks one of its fields.
+
+    >>> flatten({"w": [1.0, 2.0], "b": 3.0, "none": None})[0]
     [1.0, 2.0, 3.0]
     """
-    leaves: list[Any] = []
-
-    def visit(x: Any) -> Any:
-        found = _children(x)
-        if found is None:
-            leaves.append(x)
-            return LEAF
-        children, extra = found
-        return Node(type(x), extra, tuple(visit(c) for c in children))
-
-    return leaves, visit(x)
+    leaves, structure = optree.tree_flatten(x, namespace=_NAMESPACE)
+    if not _leaf_classes.issuperset(map(type, leaves)) and _new_containers(leaves):
+        return flatten(x)
+    return leaves, structure
 
 
-def flatten_once(x: Any) -> tuple[tuple[Any, ...], Node | None]:
-    """The children of a container, and how it was built; nothing for a leaf."""
-    found = _children(x)
-    return ((), None) if found is None else (found[0], Node(type(x), found[1], ()))
+def flatten_once(x: Any) -> tuple[list[Any], Structure]:
+    """The children of a container, and its structure with a leaf for each; for a leaf itself, and that of a leaf.
+
+    >>> flatten_once([1.0, (2.0, 3.0), None])[0]
+    [1.0, (2.0, 3.0), None]
+    """
+    _new_containers([x])
+    return optree.tree_flatten(x, is_leaf=lambda part: part is not x, namespace=_NAMESPACE)
 
 
-def unflatten(structure: Any, leaves: Any) -> Any:
+def unflatten(structure: Structure, leaves: Iterable[Any]) -> Any:
     """Put leaves together again.
 
-    Raises StructureError if a dataclass cannot be built from its fields.
+    Raises StructureError if a dataclass cannot be built from its fields, ValueError for too few or too many leaves.
 
     >>> leaves, structure = flatten((1.0, {"a": 2.0}))
     >>> unflatten(structure, [10.0, 20.0])
     (10.0, {'a': 20.0})
     """
-    rest = iter(leaves)
+    return structure.unflatten(leaves)
 
-    def build(node: Any) -> Any:
-        if node is LEAF:
-            return next(rest)
-        kind, extra, nodes = node
-        parts = [build(n) for n in nodes]
-        if kind in _registered:
-            return _registered[kind][1](extra, parts)
-        if kind is type(None):
-            return None
-        if kind in (dict, OrderedDict):
-            return kind(zip(extra, parts, strict=True))
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            # Around __init__, which may compute or refuse: the fields are all there is.
-            made: Any = object.__new__(kind)
-            for name, part in zip(extra, parts, strict=True):
-                try:
-                    object.__setattr__(made, name, part)
-                except AttributeError:
-                    raise StructureError(f"cannot set field {name!r} of a {kind.__name__}") from None
-            return made
-        return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
 
-    return build(structure)
+def leaves_as(structure: Structure, x: Any) -> list[Any]:
+    """The leaves of what is nested alike, but for the order of a dict's keys, in the order of a structure.
+
+    Raises StructureError where it is nested otherwise.
+
+    >>> leaves_as(flatten({"w": 1.0, "b": 2.0})[1], {"b": 20.0, "w": 10.0})
+    [10.0, 20.0]
+    """
+    leaves, own = flatten(x)
+    if own == structure:
+        return leaves
+    try:
+        found = structure.flatten_up_to(x)
+    except ValueError as error:
+        raise StructureError(str(error)) from None
+    if not all(map(is_leaf, children(flatten(found)[1]))):
+        raise StructureError("a container stands in the place of a leaf")
+    return found
+
+
+def is_leaf(structure: Structure) -> bool:
+    """Whether this is the structure of a leaf. None is none.
+
+    >>> is_leaf(flatten(1.0)[1]), is_leaf(flatten(None)[1]), is_leaf(flatten([1.0])[1])
+    (True, False, False)
+    """
+    return structure.is_leaf()
+
+
+def kind(structure: Structure) -> type:
+    """The class of a container.
+
+    >>> kind(flatten([1.0])[1])
+    <class 'list'>
+    """
+    assert structure.type is not None, "a leaf may be of any class"
+    return structure.type
+
+
+def children(structure: Structure) -> list[Structure]:
+    """The structures of a container's children.
+
+    >>> len(children(flatten([1.0, (2.0, 3.0)])[1]))
+    2
+    """
+    return structure.children()
+
+
+def names(structure: Structure) -> list[Any]:
+    """What a container's children are called: a dict's keys, the names of fields, else positions.
+
+    >>> names(flatten({"w": 1.0, "b": [2.0, 3.0]})[1]), names(flatten((1.0, 2.0))[1])
+    (['w', 'b'], [0, 1])
+    """
+    return structure.entries()
+
+
+def count(structure: Structure) -> int:
+    """The number of leaves.
+
+    >>> count(flatten({"w": 1.0, "b": [2.0, 3.0], "none": None})[1])
+    3
+    """
+    return structure.num_leaves
+
+
+def tuple_of(structures: list[Structure]) -> Structure:
+    """The structure of a tuple with these children.
+
+    >>> unflatten(tuple_of([flatten(1.0)[1], flatten([1.0])[1]]), [1.0, 2.0])
+    (1.0, [2.0])
+    """
+    return optree.treespec_tuple(structures, namespace=_NAMESPACE)
+
+
+def paths(structure: Structure, root: str) -> list[str]:
+    """How Python would write each leaf of what is called `root`.
+
+    >>> paths(flatten({"w": [1.0, 2.0], "b": 3.0})[1], "x")
+    ["x['w'][0]", "x['w'][1]", "x['b']"]
+    """
+    return [path.codify(root) for path in structure.accessors()]
+
+
+def _new_containers(leaves: Iterable[Any]) -> bool:
+    """Whether there are dataclasses among what passed for leaves, which are containers from now on."""
+    found = False
+    for kind in set(map(type, leaves)) - _leaf_classes:
+        if dataclasses.is_dataclass(kind):
+            _register_dataclass(kind)
+            found = True
+        else:
+            _leaf_classes.add(kind)
+    return found
+
+
+def _register_dataclass(kind: type) -> None:
+    fields = tuple(field.name for field in dataclasses.fields(kind))
+
+    def taken_apart(x: Any) -> tuple[list[Any], None, tuple[str, ...]]:
+        try:
+            return [getattr(x, name) for name in fields], None, fields
+        except AttributeError as error:
+            raise StructureError(f"a {kind.__name__} lacks a field: {error}") from None
+
+    def put_together(_: None, parts: Iterable[Any]) -> Any:
+        # Around __init__, which may compute or refuse: the fields are all there is.
+        made: Any = object.__new__(kind)
+        for name, part in zip(fields, parts, strict=True):
+            try:
+                object.__setattr__(made, name, part)
+            except AttributeError:
+                raise StructureError(f"cannot set field {name!r} of a {kind.__name__}") from None
+        return made
+
+    with _lock:
+        if kind not in _dataclasses:
+            register(kind, taken_apart, put_together)
+            _dataclasses.add(kind)

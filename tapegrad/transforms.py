@@ -76,14 +76,23 @@ def value_and_grad(
     with_keywords = _Recordings(_keywords_last(f), numbers, extra=1)
     quick: dict[Any, Recording] = {}
 
+    # The recording of the last call: the next one is most likely of the same kind.
+    latest: Recording | None = None
+
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        nonlocal latest
+        if latest is not None and not kwargs and recording_tape() is None:
+            found = latest.directly(args, argnums)
+            if found is not None:
+                return found
         # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
         plain = None if kwargs or recording_tape() is not None else plain_key(args)
         if plain is not None:
             recording = quick.get(plain)
             if recording is None:
                 recording = _keep(quick, plain, positional.at(args)[0])
+            latest = None if has_aux else recording
             return recording.evaluate(args, argnums, has_aux)
         if evaluation.on_tape((args, kwargs)):
             return functions.value_and_grad(f, args, argnums, has_aux, kwargs)

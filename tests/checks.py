@@ -73,7 +73,7 @@ def tangent_of(inputs, tangents, output):
     for value, tangent in zip(inputs, tangents):
         if value.size:
             t[places(value)] = tangent
-    sweeps.tangent(tape.code, tape.side, tape.values, t, 0, tape.length)
+    sweeps.tangent(tape.code[: tape.length], tape.side, tape.flags, tape.values, t, tape.scratch)
     return t[places(output)] if output.size else np.zeros(output.shape)
 
 

@@ -1,27 +1,27 @@
 """A reference replay of a tape, in plain Python: one number at a time, nothing compiled.
 
-It reads the tape's code and side arrays as `tapegrad.ops.record` describes them and calls the rules of the table as the
+It reads the tape's code and side arrays by `tapegrad.ops.record` and calls the rules of the table as the
 Python functions that they are. The compiled sweeps must agree with it.
 """
 
 import contextlib
+import inspect
 from unittest import mock
 
 import numpy as np
 
 from tapegrad.ops import RUN, TABLE, Elementwise, control, linalg
 from tapegrad.ops.record import (
-    ACTIVE,
-    ARITY,
-    COUNT,
     DENSE,
-    KIND,
-    OPERAND_SIZE,
-    OPERANDS,
-    OUT,
-    SLOT,
-    STRUCTURED,
     UNIFORM,
+    axes,
+    is_structured,
+    mode_at,
+    operand_at,
+    operand_count,
+    result_at,
+    result_size,
+    shape_at,
 )
 
 LEAF, EXPECT = control.leaf.opcode, control.expect.opcode
@@ -49,17 +49,12 @@ def plain():
 
 def run_operands(side, k):
     """For each element of an elementwise run: its output slot and the slots of its operands."""
-    k = int(k)
-    arity, n, out = int(side[k + ARITY]), int(side[k + COUNT]), int(side[k + OUT])
-    p = k + OPERANDS + OPERAND_SIZE * arity
-    ndim = int(side[p])
-    shape = [int(s) for s in side[p + 1 : p + 1 + ndim]]
-    p += 1 + ndim
+    n, out, ndim = int(result_size(side, k)), int(result_at(side, k)), int(axes(side, k))
+    shape = [int(s) for s in side[shape_at(side, k) :][:ndim]]
     columns = []
-    for j in range(arity):
-        slot = int(side[k + OPERANDS + OPERAND_SIZE * j + SLOT])
+    for j in range(int(operand_count(side, k))):
+        slot, p = int(operand_at(side, k, j)), int(mode_at(side, k, j))
         mode, strides = int(side[p]), side[p + 1 : p + 1 + ndim]
-        p += 1 + ndim
         if mode == DENSE:
             columns.append([slot + i for i in range(n)])
         elif mode == UNIFORM:
@@ -71,10 +66,15 @@ def run_operands(side, k):
 
 def elements(row, code, side):
     """The scalar instructions that an instruction stands for, or None where it is structured."""
-    op, out, a, b = (int(x) for x in code)
+    op, out, *operands = (int(x) for x in code)
     if op < RUN:
-        return [(out, [a, b][: row.arity])]
-    return None if side[a + KIND] == STRUCTURED else run_operands(side, a)
+        return [(out, operands[: row.arity])]
+    return None if is_structured(side, operands[0]) else run_operands(side, operands[0])
+
+
+def all_wanted(row, rule, side):
+    """The flags, for a kernel that asks for them, with which it passes derivatives to every operand."""
+    return [np.ones(len(side), np.uint8)] if len(inspect.signature(getattr(row, rule)).parameters) == 5 else []
 
 
 def rows(code):
@@ -111,19 +111,13 @@ def reverse(code, side, values, adjoints):
         for row, line in reversed(list(rows(code))):
             parts = elements(row, line, side)
             if parts is None:
-                _activate_all(side, int(line[2]))
-                row.reverse(side, int(line[2]), values, g)
+                row.reverse(side, int(line[2]), *all_wanted(row, "reverse", side), values, g)
                 continue
             for out, slots in parts:
                 if g[out] != 0.0:
                     for s, p in zip(slots, _partials(row, values, out, slots), strict=True):
                         g[s] += g[out] * p
     return g
-
-
-def _activate_all(side, k):
-    for j in range(int(side[k + ARITY])):
-        side[k + OPERANDS + OPERAND_SIZE * j + ACTIVE] = 1
 
 
 def tangent(code, side, values, tangents):
@@ -133,7 +127,7 @@ def tangent(code, side, values, tangents):
         for row, line in rows(code):
             parts = elements(row, line, side)
             if parts is None:
-                row.tangent(side, int(line[2]), values, t)
+                row.tangent(side, int(line[2]), *all_wanted(row, "tangent", side), values, t)
                 continue
             for out, slots in parts:
                 terms = zip(slots, _partials(row, values, out, slots), strict=True)

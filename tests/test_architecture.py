@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
 # A module or package may import from its own floor (without a cycle) and from those below. The package
 # itself, tapegrad/__init__.py, stands above them all: it imports any of them, and none imports from it.
 FLOORS = {
+    "cache": 0,
     "errors": 0,
     "pytree": 0,
     "ops": 1,
@@ -35,12 +36,10 @@ FLOORS = {
     "nn": 9,
     "optim": 9,
     "optimize": 9,
-    "data": 9,
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.data",
-    "tapegrad.sparse",
+    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.sparse",
 ]  # fmt: skip
 MAX_LINES = 400
 

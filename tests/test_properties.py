@@ -117,7 +117,7 @@ def test_sweeps_are_those_of_the_naive_replay(program, seed):
 def leaves(tape):
     """Where the arena holds numbers that were given."""
     found = np.zeros(len(tape.values), bool)
-    for op, out, _, n in tape.code[: tape.length].astype(int):
+    for op, out, _, n, _ in tape.code[: tape.length].astype(int):
         if op == naive.LEAF:
             found[out : out + n] = True
     return found

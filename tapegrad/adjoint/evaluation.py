@@ -62,7 +62,7 @@ class Evaluation(NamedTuple):
     def argument(self, number: int, leaves: dict[int, Any]) -> Any:
         """What belongs to the leaves of one argument, in its structure; None for a leaf without."""
         own = [leaves.get(i) for i, n in enumerate(self.owner) if n == number]
-        return pytree.unflatten(self.structure.parts[number], own)
+        return pytree.unflatten(pytree.children(self.structure)[number], own)
 
 
 def zeros(x: Value) -> Value:

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.adjoint.expand import check_count, traced, written
+from tapegrad.adjoint.expand import written
 from tapegrad.adjoint.region import Instruction, Region
-from tapegrad.adjoint.rules import plain
 from tapegrad.ops import BY_NAME, Elementwise
+from tapegrad.ops.rules import partials_on
+from tapegrad.tape.extend import extend
 from tapegrad.value import Value, as_value, handle, view
 
 _CHAIN, _TIMES = BY_NAME["chain"], BY_NAME["multiply"]
@@ -52,14 +53,12 @@ class Flows:
         region, tape = self.region, self.region.tape
         rows, numbers = written(region.given, region.templates.tables, self.slots, low, high, tape.top, back)
         if len(rows):
-            self._pages.append(tape.extend(rows, numbers))
+            self._pages.append(extend(tape, rows, numbers))
 
 
 def partials(row: Elementwise, instruction: Instruction) -> tuple[Any, ...]:
-    """The partial derivatives of an elementwise instruction, as Values or numbers. Raises OperationError."""
-    # A rule that does what no rule may do says so best when it is traced.
-    traced(row)
-    return check_count(row, plain(row.partials)(*[x.value for x in instruction.operands], instruction.result))
+    """The partial derivatives of an elementwise instruction, as Values or numbers."""
+    return partials_on(row, *[x.value for x in instruction.operands], instruction.result)
 
 
 def times(adjoint: Any, partial: Any) -> Any:

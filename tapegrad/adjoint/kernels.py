@@ -25,16 +25,17 @@ from tapegrad.ops.record import (
 )
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
-# The opcodes that are known by name come as an array, in this order: numbers there, so that no cached code holds them.
-NAMED = ("add", "subtract", "multiply", "divide", "chain", "copy", "negative")
-ADD, SUBTRACT, MULTIPLY, DIVIDE, CHAIN, COPY, NEGATIVE = range(len(NAMED))
+# What the pass knows of operations comes as an array, a line for each opcode, so that no cached code holds opcodes.
+# The columns are fields of the row: its neutral numbers as a left and as a right operand, NaN for none; whether it
+# commutes, is the identity, is opaque; and the opcode of its `unmasked` operation, -1 for none.
+LEFT, RIGHT, COMMUTES, IDENTITY, OPAQUE, UNMASKED = range(6)
 
 
 @compiled(
-    code="uint32[:, :]", side="int64[:]", values="real[:]", to="int64[:]", inputs="int64", named="int64[:]",
-    opaque="uint8[:]", constant="uint8[:]", table="int32[:]",
+    code="uint32[:, :]", side="int64[:]", values="real[:]", to="int64[:]", inputs="int64", rows="float64[:, :]",
+    constant="uint8[:]", table="int32[:]",
 )  # fmt: skip
-def simplify(code, side, values, to, inputs, named, opaque, constant, table):
+def simplify(code, side, values, to, inputs, rows, constant, table):
     # `constant` comes as 0, one for each slot; `table` as -1, twice as many as there are instructions, a power of two.
     for i in range(code.shape[0]):
         op, out = code[i, 0], np.int64(code[i, 1])
@@ -43,29 +44,32 @@ def simplify(code, side, values, to, inputs, named, opaque, constant, table):
                 for s in range(out, out + np.int64(code[i, 3])):
                     constant[s] = 1
         elif op < RUN:
-            code[i, A], code[i, B], code[i, C] = to[code[i, A]], to[code[i, B]], to[code[i, C]]
+            code[i, 2], code[i, 3], code[i, 4] = to[code[i, 2]], to[code[i, 3]], to[code[i, 4]]
             if op != EXPECT:
-                _simplify_scalar(i, code, values, constant, to, named, table)
+                _simplify_scalar(i, code, values, constant, to, rows, table)
         else:
-            _simplify_run(i, code, side, values, constant, to, named, opaque, table)
+            _simplify_run(i, code, side, values, constant, to, rows, table)
 
 
-def _simplify_scalar(i, code, values, constant, to, named, table):
+def _simplify_scalar(i, code, values, constant, to, rows, table):
     op, out = np.int64(code[i, OPCODE]), np.int64(code[i, OUT])
     a, b, c = np.int64(code[i, A]), np.int64(code[i, B]), np.int64(code[i, C])
     if constant[a] and constant[b] and constant[c]:
-        code[i, OPCODE], code[i, A], code[i, B], code[i, C] = LEAF, 0, 1, 0
+        code[i, 0], code[i, 2], code[i, 3], code[i, 4] = LEAF, 0, 1, 0
         constant[out] = 1
         return
-    same = repeated(op, constant[a], values[a], constant[b], values[b], named)
-    if same or op == named[COPY]:
+    same = repeated(op, constant[a], values[a], constant[b], values[b], rows)
+    if same or rows[op, IDENTITY]:
         to[out] = b if same == 2 else a
         return
-    op = product(op, constant[a], values[a], constant[b], values[b], named)
-    code[i, OPCODE] = op
-    at = hashed(op, a, b, c, named) & (table.shape[0] - 1)
+    op = unmasked(op, constant[a], values[a], constant[b], values[b], rows)
+    if rows[op, COMMUTES] and b < a:
+        # Sums and products that differ in the order of their operands are the same.
+        a, b, c = b, a, a
+    code[i, OPCODE], code[i, A], code[i, B], code[i, C] = op, a, b, c
+    at = hashed(op, a, b, c) & (table.shape[0] - 1)
     while table[at] >= 0:
-        if is_same(code, table[at], op, a, b, c, named):
+        if is_same(code, table[at], op, a, b, c):
             to[out] = code[table[at], OUT]
             return
         at = (at + 1) & (table.shape[0] - 1)
@@ -75,49 +79,37 @@ def _simplify_scalar(i, code, values, constant, to, named, table):
 # What holds of one scalar operation, whether it stands on a tape or is about to be written.
 
 
-def repeated(op, a_known, a, b_known, b, named):
-    """1 or 2 where the result is the first or second operand whatever that is, the other being known; else 0."""
-    is_sum, is_product = op == named[ADD], op == named[MULTIPLY] or op == named[CHAIN]
-    if b_known and b == 0.0 and (is_sum or op == named[SUBTRACT]):
+def repeated(op, a_known, a, b_known, b, rows):
+    """1 or 2 where the result is the first or second operand, whatever that is, by the known other; else 0."""
+    if b_known and b == rows[op, RIGHT]:
         return 1
-    if b_known and b == 1.0 and (is_product or op == named[DIVIDE]):
-        return 1
-    if a_known and ((a == 0.0 and is_sum) or (a == 1.0 and is_product)):
-        return 2
-    return 0
+    return 2 if a_known and a == rows[op, LEFT] else 0
 
 
-def product(op, a_known, a, b_known, b, named):
-    """The operation; of a masked product by a known number, neither zero nor infinite, the plain product."""
-    if op == named[CHAIN] and (
-        (a_known and a != 0.0 and np.isfinite(a)) or (b_known and b != 0.0 and np.isfinite(b))
-    ):
-        return np.int64(named[MULTIPLY])
+def unmasked(op, a_known, a, b_known, b, rows):
+    """The operation, or the plain product where that equals a masked one."""
+    if rows[op, UNMASKED] >= 0 and (is_factor(a_known, a) or is_factor(b_known, b)):
+        return np.int64(rows[op, UNMASKED])
     return np.int64(op)
 
 
-def swaps(op, named):
-    """Whether the operands of an operation may change places."""
-    return op == named[ADD] or op == named[MULTIPLY] or op == named[CHAIN]
+def is_factor(known, number):
+    # Whether a number is known, and neither zero nor infinite. With such a factor, a product that is zero wherever a
+    # factor is zero equals the plain product.
+    return known and number != 0.0 and np.isfinite(number)
 
 
-def hashed(op, a, b, c, named):
-    """A number by which instructions that compute the same are found, not negative."""
-    if b < a and swaps(op, named):
-        a, b, c = b, a, a
+def hashed(op, a, b, c):
+    """A number, not negative, by which an instruction is found. Where operands commute, they must be in order."""
     h = _mixed(_mixed(_mixed(np.uint64(1), op), a), b)
-    # Of two operands, the third repeats the second.
+    # Of two operands, the second stands for the third.
     if c != b:
         h = _mixed(h, c)
     return np.int64(h >> np.uint64(1))
 
 
-def is_same(code, j, op, a, b, c, named):
-    """Whether row j computes what an instruction does."""
-    if code[j, OPCODE] != op:
-        return False
-    x, y, z = np.int64(code[j, A]), np.int64(code[j, B]), np.int64(code[j, C])
-    return (x == a and y == b and z == c) or (x == b and y == a and swaps(op, named))
+def is_same(code, j, op, a, b, c):
+    return code[j, OPCODE] == op and code[j, A] == a and code[j, B] == b and code[j, C] == c
 
 
 def _mixed(h, x):
@@ -125,15 +117,10 @@ def _mixed(h, x):
     return h ^ (h >> np.uint64(29))
 
 
-def _is_factor(slot, values, constant):
-    # A constant by which a masked product is a plain one: neither zero nor infinite.
-    return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
-
-
-def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
+def _simplify_run(i, code, side, values, constant, to, rows, table):
     op, out, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 1]), np.int64(code[i, 2])
     count, arity = result_size(side, k), operand_count(side, k)
-    all_constant = not opaque[op]
+    all_constant = not rows[op, OPAQUE]
     for j in range(arity):
         for s in range(operand_low(side, k, j), operand_high(side, k, j)):
             if not constant[s]:
@@ -145,15 +132,15 @@ def _simplify_run(i, code, side, values, constant, to, named, opaque, table):
         for s in range(out, out + count):
             constant[s] = 1
         return
-    if opaque[op] or count == 0:
+    if rows[op, OPAQUE] or count == 0:
         return
-    same = -1 if is_structured(side, k) else _same_run(op, side, k, values, constant, named)
+    same = -1 if is_structured(side, k) else _same_run(op, side, k, values, constant, rows)
     if same >= 0:
         for s in range(count):
             to[out + s] = same + s
         return
-    if op == named[CHAIN] and _has_factor(side, k, values, constant):
-        op = named[MULTIPLY]
+    if rows[op, UNMASKED] >= 0 and _has_factor(side, k, values, constant):
+        op = np.int64(rows[op, UNMASKED])
         code[i, 0] = op + RUN
     h = np.uint64(op)
     for d in range(record_length(side, k)):
@@ -181,7 +168,8 @@ def _equal_records(side, k, j):
 
 def _has_factor(side, k, values, constant):
     for j in range(2):
-        if side[mode_at(side, k, j)] == UNIFORM and _is_factor(operand_at(side, k, j), values, constant):
+        slot = operand_at(side, k, j)
+        if side[mode_at(side, k, j)] == UNIFORM and is_factor(constant[slot], values[slot]):
             return True
     return False
 
@@ -193,10 +181,10 @@ def _all_equal(values, slot, count):
     return same
 
 
-def _same_run(op, side, k, values, constant, named):
+def _same_run(op, side, k, values, constant, rows):
     """The slot from where on the operand stands that a run only repeats, or -1."""
     arity, count = operand_count(side, k), result_size(side, k)
-    if op == named[COPY] and side[mode_at(side, k, 0)] == DENSE:
+    if rows[op, IDENTITY] and side[mode_at(side, k, 0)] == DENSE:
         return operand_at(side, k, 0)
     if arity != 2:
         return -1
@@ -207,10 +195,6 @@ def _same_run(op, side, k, values, constant, named):
             continue
         if count > 1 and mode != UNIFORM and (mode != DENSE or not _all_equal(values, slot, count)):
             continue
-        if values[slot] == 1.0 and (
-            op == named[MULTIPLY] or op == named[CHAIN] or (op == named[DIVIDE] and j == 1)
-        ):
-            return operand_at(side, k, other)
-        if values[slot] == 0.0 and (op == named[ADD] or (op == named[SUBTRACT] and j == 1)):
+        if values[slot] == rows[op, LEFT + j]:
             return operand_at(side, k, other)
     return -1

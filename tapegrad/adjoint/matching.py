@@ -22,27 +22,26 @@ def matching(given: Any, structure: Any, shapes: Sequence[tuple[int, ...]], what
     leaves: list[Any] = []
 
     def visit(node: Any, x: Any) -> None:
-        if node is pytree.LEAF:
+        if pytree.is_leaf(node):
             if isinstance(x, tuple | list | dict):
                 raise StructureError(f"the {what} must be nested as the {of}: a {type(x).__name__} stands for a number")
             leaves.append(x)
             return
         if x is None:
-            leaves.extend([None] * _count(node))
+            leaves.extend([None] * pytree.count(node))
             return
         parts, own = pytree.flatten_once(x)
-        if own is not None and own.kind is node.kind and isinstance(x, dict) and own.extra != node.extra:
-            keys: Any = node.extra
-            if set(x) != set(keys):
-                raise StructureError(f"the {what} has the keys {list(x)}, the {of} {list(keys)}")
-            # The same keys in another order.
-            parts, own = tuple(x[key] for key in keys), node
-        if own is None or own.kind is not node.kind or own.extra != node.extra or len(parts) != len(node.parts):
-            have = f"{type(x).__name__} of {len(parts)}" if own is not None else type(x).__name__
-            raise StructureError(
-                f"the {what} must be nested as the {of}: a {node.kind.__name__} of {len(node.parts)}, not a {have}"
-            )
-        for child, part in zip(node.parts, parts, strict=True):
+        names = pytree.names(node)
+        if isinstance(x, dict) and type(x) is pytree.kind(node):
+            if set(x) != set(names):
+                raise StructureError(f"the {what} has the keys {list(x)}, the {of} {names}")
+            # The same keys, in whichever order.
+            parts = [x[key] for key in names]
+        elif pytree.is_leaf(own) or pytree.kind(own) is not pytree.kind(node) or pytree.names(own) != names:
+            have = type(x).__name__ if pytree.is_leaf(own) else f"{type(x).__name__} of {len(parts)}"
+            wanted = f"{pytree.kind(node).__name__} of {len(names)}"
+            raise StructureError(f"the {what} must be nested as the {of}: a {wanted}, not a {have}")
+        for child, part in zip(pytree.children(node), parts, strict=True):
             visit(child, part)
 
     visit(structure, given)
@@ -61,10 +60,6 @@ def real_numbers(x: Any, dtype: Any, what: str) -> np.ndarray:
     return array.astype(dtype)
 
 
-def _count(node: Any) -> int:
-    return 1 if node is pytree.LEAF else sum(map(_count, node.parts))
-
-
 def check_numbers(outputs: Sequence[Any]) -> None:
     """Raise StructureError unless there are results and all are numbers, arrays or Values."""
     if not outputs:
@@ -79,12 +74,13 @@ def check_numbers(outputs: Sequence[Any]) -> None:
 def check_one_result(structure: Any, has_aux: bool) -> None:
     """Raise NonScalarError or StructureError unless a function returned one leaf, or with `has_aux` a pair of one."""
     if has_aux:
-        pair = structure is not pytree.LEAF and structure.kind is tuple and len(structure.parts) == 2
-        if not pair or structure.parts[0] is not pytree.LEAF:
+        parts = [] if pytree.is_leaf(structure) else pytree.children(structure)
+        if len(parts) != 2 or pytree.kind(structure) is not tuple or not pytree.is_leaf(parts[0]):
             raise StructureError("with has_aux the function must return a tuple of one number and something else")
-    elif structure is not pytree.LEAF:
-        kind = "nothing" if structure.kind is type(None) else f"a {structure.kind.__name__}"
-        raise NonScalarError(f"a gradient needs one scalar result, the function returned {kind}")
+    elif not pytree.is_leaf(structure):
+        kind = pytree.kind(structure)
+        what = "nothing" if kind is type(None) else f"a {kind.__name__}"
+        raise NonScalarError(f"a gradient needs one scalar result, the function returned {what}")
 
 
 def scalar_result(done: Evaluation, has_aux: bool) -> Any:

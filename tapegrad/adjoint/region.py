@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.adjoint.expand import Given, resolve, templates
-from tapegrad.adjoint.rules import views_of
-from tapegrad.layout import Layout, dense
-from tapegrad.ops import RUN, TABLE, passive_rows
+from tapegrad.errors import UnsupportedError
+from tapegrad.layout import Layout, dense, dense_strides
+from tapegrad.ops import RUN, TABLE, Elementwise, passive_rows
 from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
@@ -211,7 +211,7 @@ def _slots_of(tape: Tape, places: np.ndarray) -> np.ndarray:
 def _between(
     tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value], start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The instructions that lead from inputs to outputs, their records, and flags for operands that something reaches."""
+    """The instructions that lead from inputs to outputs, their records, and flags of the operands on the way."""
     code, side = _copied(tape, start, stop)
     active, mark = (np.zeros(len(tape.values), np.uint8) for _ in range(2))
     for x in inputs:
@@ -239,3 +239,19 @@ def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     side = tape.side[first : last + int(record_length(tape.side, last))].copy()
     code[runs, A] -= first
     return code, side
+
+
+def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:
+    """The operands of an instruction over many elements as layouts, and the shape of its result.
+
+    Raises UnsupportedError for a structured one without the rule.
+    """
+    if isinstance(row, Elementwise):
+        ndim = params[0]
+        shape = tuple(params[1 : 1 + ndim])
+        starts = [2 + ndim + j * (1 + ndim) for j in range(row.arity)]
+        return [Layout(shape, tuple(params[at : at + ndim])) for at in starts], shape
+    if row.views is None:
+        raise UnsupportedError(f"{what} {row.name} needs its rules `views`, `pullback` and `pushforward`")
+    views, shape = row.views(params)
+    return [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views], tuple(shape)

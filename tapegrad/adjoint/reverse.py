@@ -109,7 +109,7 @@ def _propagate(adjoints: _Adjoints, i: int) -> None:
 
 
 def _pulled(row: Structured, instruction: Instruction, adjoint: Value) -> Sequence[Any]:
-    if row.name == "external":
+    if row.opaque:
         return HANDLERS["external_pullback"](instruction, adjoint)
     if row.pullback is None:
         raise UnsupportedError(f"a second derivative through {row.name} needs its rule `pullback`")

@@ -1,9 +1,10 @@
-"""Removing what a derivative program has too much of: constants computed anew, the same thing twice, factors of one.
+"""Removing what is superfluous in a derivative program: computations on constants, repetitions, factors of one.
 
-One pass over the code, first instruction to last. Each slot gets another that stands for it, mostly itself; operands
-are rewritten to those. An instruction whose operands are all constant becomes a leaf that holds its value; one that was
-met before stands for nothing but the first; `x * 1`, `x + 0`, `x / 1`, copies and the like stand for their operand.
-What nobody reads any more is then left out by whoever keeps what the outputs need. Guards are left alone.
+One pass over the code, first instruction to last. For each slot it notes the slot that holds the same number, which is
+mostly itself, and rewrites operands to that one. An instruction whose operands are all constant becomes a leaf with its
+value. Of instructions that compute the same thing, all refer to the first. `x * 1`, `x + 0`, `x / 1`, copies and the
+like refer to x: the rows of the table say which numbers are neutral. The program is then cut down to what its outputs
+depend on, which drops what nobody refers to any more. Guards stay as they are.
 """
 
 from __future__ import annotations
@@ -14,13 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.adjoint import kernels
-from tapegrad.ops import BY_NAME, TABLE, Structured
-
-
-@functools.cache
-def named() -> np.ndarray:
-    """The opcodes that compiled code is told, in the order of `kernels.NAMED`."""
-    return np.array([BY_NAME[name].opcode for name in kernels.NAMED], np.int64)
+from tapegrad.ops import TABLE, Elementwise, Operation
 
 
 def simplified(tape: Any, inputs: int) -> np.ndarray:
@@ -28,14 +23,28 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
 
     Returns for each place of the arena the place that stands for it now.
     """
-    # Not to be computed once and for all, nor taken for one another: calls of Python functions.
-    opaque = np.array([isinstance(row, Structured) and row.name == "external" for row in TABLE], np.uint8)
-    # Masked products by constants become plain ones.
-    tape.needs.add(BY_NAME["multiply"].opcode)
+    # A masked product with a constant factor becomes a plain one, so the plain one may be needed too.
+    tape.needs.update(row.unmasked.opcode for row in TABLE if isinstance(row, Elementwise) and row.unmasked)
     to = np.arange(len(tape.values))
     constant = np.zeros(len(tape.values), np.uint8)
     table = np.full(1 << max(4, (2 * tape.length).bit_length()), -1, np.int32)
-    kernels.simplify(
-        tape.code[: tape.length], tape.side, tape.values, to, inputs, named(), opaque, constant, table
-    )
+    code, rows = tape.code[: tape.length], known_of(len(TABLE))
+    kernels.simplify(code, tape.side, tape.values, to, inputs, rows, constant, table)
     return to
+
+
+@functools.cache
+def known_of(count: int) -> np.ndarray:
+    """What compiled code knows of the first operations of the table, in the columns that `kernels` names."""
+    return np.array([_columns(row) for row in TABLE[:count]], np.float64)
+
+
+def _columns(row: Operation) -> list[float]:
+    found = [np.nan, np.nan, 0.0, 0.0, float(row.opaque), -1.0]
+    if isinstance(row, Elementwise):
+        for column, number in zip((kernels.LEFT, kernels.RIGHT), row.neutral, strict=False):
+            found[column] = np.nan if number is None else number
+        found[kernels.COMMUTES] = row.commutes
+        found[kernels.IDENTITY] = row.arity == 1 and row.moves == 1 and not row.held
+        found[kernels.UNMASKED] = -1.0 if row.unmasked is None else row.unmasked.opcode
+    return found

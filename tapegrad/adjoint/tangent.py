@@ -98,7 +98,7 @@ def _pushed(instruction: Instruction, tangents: list[Any], region: Region) -> An
         None if t is None else shown_as(t, x.value.shape, region)
         for t, x in zip(tangents, instruction.operands, strict=True)
     ]
-    if row.name == "external":
+    if row.opaque:
         return HANDLERS["external_pushforward"](instruction, shown)
     if row.pushforward is None:
         raise UnsupportedError(f"a tangent through {row.name} needs its rule `pushforward`")

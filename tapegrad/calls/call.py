@@ -121,7 +121,7 @@ class PythonCall:
             return self._own(self.rules.pull(args, self._nested(result), self._nested(adjoint)), "a gradient")
 
     def _own(self, per_argument: Any, what: str) -> list[Any]:
-        nodes = self.structure.parts
+        nodes = pytree.children(self.structure)
         if not isinstance(per_argument, tuple | list) or len(per_argument) != len(nodes):
             have = f"{len(per_argument)}" if isinstance(per_argument, tuple | list) else type(per_argument).__name__
             raise ShapeError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ def first_level(f: Callable[..., Any], args: Any, argnums: Any, subject: str) ->
     if holds_values(leaves):
         raise CutGradientError("args must be plain numbers, not Values: the check moves them about; pass v.data")
     chosen = _chosen(leaves, owners(structure), argnums, len(args))
-    paths = [f"argument {path[1:].replace(']', '', 1)}" for path in _paths(tuple(args), "")]
+    paths = [f"argument {path[1:].replace(']', '', 1)}" for path in pytree.paths(structure, "")]
     leaves = [np.asarray(x, float)[()] if _is_float(x) else x for x in leaves]
     kept: list[int] = []
     results: list[str] = []
@@ -136,9 +136,9 @@ def first_level(f: Callable[..., Any], args: Any, argnums: Any, subject: str) ->
         for i, x in zip(chosen, xs, strict=True):
             given[i] = x
         result = f(*pytree.unflatten(structure, given))
-        outputs, _ = pytree.flatten(result)
+        outputs, nesting = pytree.flatten(result)
         if not kept:
-            for i, (y, path) in enumerate(zip(outputs, _paths(result, "result"), strict=True)):
+            for i, (y, path) in enumerate(zip(outputs, pytree.paths(nesting, "result"), strict=True)):
                 if isinstance(y, Value) or _is_float(y) or (isinstance(y, np.ndarray) and y.dtype == object):
                     kept.append(i)
                     results.append(path)
@@ -169,20 +169,3 @@ def _chosen(leaves: Sequence[Any], owner: Sequence[int], argnums: Any, count: in
     if not found:
         raise IntegerInputError("no argument holds a float: there is nothing to differentiate with respect to")
     return found
-
-
-def _paths(x: Any, path: str) -> Iterator[str]:
-    """How Python would write each leaf of a nested structure.
-
-    >>> list(_paths({"w": [1.0, 2.0], "b": 3.0}, "x"))
-    ["x['w'][0]", "x['w'][1]", "x['b']"]
-    """
-    parts, node = pytree.flatten_once(x)
-    if node is None:
-        yield path
-        return
-    extra: Any = node.extra
-    fields = getattr(node.kind, "_fields", extra if isinstance(extra, tuple) and len(extra) == len(parts) else None)
-    for i, part in enumerate(parts):
-        step = f"[{extra[i]!r}]" if isinstance(x, dict) else f".{fields[i]}" if fields else f"[{i}]"
-        yield from _paths(part, path + step)

@@ -8,6 +8,5 @@ take longer than everything else that a first gradient does.
 
 from tapegrad.compiled.functions import Compiled, Frame, compiled, interpreted
 from tapegrad.compiled.marks import compiled_in, inlined
-from tapegrad.compiled.store import cache_folder
 
-__all__ = ["Compiled", "Frame", "cache_folder", "compiled", "compiled_in", "inlined", "interpreted"]
+__all__ = ["Compiled", "Frame", "compiled", "compiled_in", "inlined", "interpreted"]

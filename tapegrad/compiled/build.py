@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tapegrad.cache import cache_folder
 from tapegrad.compiled import store
 from tapegrad.compiled.store import ObjectCode
 
@@ -22,7 +23,7 @@ def announce() -> None:
     global _announced
     if not _announced and sys.stderr is not None and sys.stderr.isatty():
         print(
-            f"tapegrad: compiling for this machine, some seconds, once; kept in {store.cache_folder()}",
+            f"tapegrad: compiling for this machine, some seconds, once; kept in {cache_folder()}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
     _announced = True
@@ -33,7 +34,7 @@ def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
     known = _spaces.get(name)
     if known is None:
         source = text()
-        path = store.cache_folder() / f"{name}.py"
+        path = cache_folder() / f"{name}.py"
         try:
             store.write(path, source.encode())
         except OSError:

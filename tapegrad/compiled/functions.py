@@ -80,14 +80,14 @@ class Frame:
     The arrays must stay where they are: what they hold may change, and `words` may be set.
     """
 
-    __slots__ = ("_arguments", "arrays", "words")
+    __slots__ = ("arguments", "arrays", "words")
 
     def __init__(self, words: array[int], arrays: Any) -> None:
         self.words = words
         # Kept alive, for compiled code knows nothing but addresses.
         self.arrays = arrays
         address = words.buffer_info()[0]
-        self._arguments = tuple(map(ctypes.c_void_p, (address, address + 8, address + 16)))
+        self.arguments = tuple(map(ctypes.c_void_p, (address, address + 8, address + 16)))
 
 
 class Compiled:
@@ -178,7 +178,7 @@ class Compiled:
         if INTERPRETED:
             return self._interpret(frame)
         call = self._calls.get(real) or self.prepare(real)
-        if call(*frame._arguments):
+        if call(*frame.arguments):
             raise RuntimeError(f"{self.__name__} failed in compiled code")
         return frame.words[0]
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from tapegrad.cache import cache_folder
 from tapegrad.compiled import machine
 
 _HEADER = b"tapegrad object code 1\n"
@@ -22,27 +23,6 @@ class ObjectCode(NamedTuple):
     symbol: str
     needs: tuple[str, ...]
     code: bytes
-
-
-@cache
-def cache_folder() -> Path:
-    """Where compiled code is kept.
-
-    `TAPEGRAD_CACHE` if it is set, else `tapegrad` in the user's cache folder; a folder of this process alone where
-    neither can be written.
-
-    >>> cache_folder().is_dir()
-    True
-    """
-    named = os.environ.get("TAPEGRAD_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tapegrad"
-    folder = Path(named).expanduser() if named else base
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="tapegrad-"))
 
 
 @cache

@@ -36,7 +36,7 @@ def reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, 
     ndim = len(layout.shape)
     axes = normalize_axes(axis, ndim, name)
     kept = tuple(i for i in range(ndim) if i not in axes)
-    if layout.size == 0 and name in ("max", "norm", "logsumexp", "argmax") and 0 in [layout.shape[a] for a in axes]:
+    if layout.size == 0 and BY_NAME[name].needs_elements and 0 in [layout.shape[a] for a in axes]:
         raise ShapeError(f"{name} of no elements: shape {layout.shape}, axis {axis}")
     parts = _split(layout, axes) if layout.size else None
     if parts is None:

@@ -109,14 +109,14 @@ def call(name: str, operands: Sequence[str], most: int = 6) -> str:
 
 @cache
 def symbol(operation: Operation) -> str:
-    """What stands in the node of an operation: its sign if the formula has one between the operands, else its name.
+    """What stands in the node of an operation: its `symbol`, or the sign between its formula's operands, or its name.
 
     >>> from tapegrad.ops import BY_NAME
     >>> [symbol(BY_NAME[name]) for name in ("add", "multiply", "power", "square", "less", "tanh", "matmul")]
     ['+', '*', '^', '^2', '<', 'tanh', '@']
     """
-    if operation.name == "matmul":
-        return "@"
+    if operation.symbol:
+        return operation.symbol
     tokens = _right_side(operation)
     names = _names(operation)
     if tokens is None or not isinstance(operation, Elementwise):

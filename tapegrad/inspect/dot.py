@@ -137,7 +137,8 @@ class Graph:
     # Boxes
 
     def _drawn(self, i: Instruction) -> Iterator[str]:
-        # A constant is drawn where it is used, or a 1 would tie the whole picture together.
+        # A constant is drawn beside each operation that uses it: one box for all uses of the number 1 would have arrows
+        # across the whole picture.
         if not self.reader.is_constant(i) or i is self.root:
             fill = _RESULT_FILL if i is self.root and not self.part else _LEAF_FILL if i.is_leaf else "white"
             yield self._box(f"v{i.row}", i.out, self._contents(i), self.shapes.get(i.row), fill)
@@ -149,7 +150,7 @@ class Graph:
             yield f"  more{i.row} -> v{i.row}"
             return
         tip = escape(statement(self.reader, i, self.shapes.get(i.row)))
-        sign = symbol(i.operation)
+        sign = symbol(i.operation) if i.title == i.operation.name else i.title
         size = "" if sign.isidentifier() else "fontsize=14, "
         yield f'  op{i.row} [label="{escape(sign)}", {_OPERATION}, {size}tooltip="{tip}"]'
         yield f"  op{i.row} -> v{i.row}"

@@ -14,7 +14,7 @@ from tapegrad.ops import Elementwise
 from tapegrad.recording import Recording
 from tapegrad.tape import Tape
 
-# Columns wider than this are left ragged.
+# What is wider than this is not made the width of its column.
 _WIDEST = 64
 
 
@@ -97,32 +97,8 @@ def statement(reader: Reader, i: Instruction, shape: Shape | None = None, leaf: 
         return f"expect {operands[0]} == {operands[1]}"
     if isinstance(i.operation, Elementwise):
         return f"{name} = {algebra(i.operation, operands)}{size}"
-    kind = "min" if i.operation.name == "max" and i.params[6:7] == (-1,) else i.operation.name
-    said = _said(i)
-    return f"{name} = {call(kind, operands)}" + (f"  {said}" if said else size)
-
-
-def _said(i: Instruction) -> str:
-    """What the record of a structured operation says besides its operands."""
-    name, p = i.operation.name, i.params
-    if name in ("sum", "prod", "max", "logsumexp", "norm", "cumsum"):
-        outer, n, inner = p[:3]
-        if outer == inner == 1:
-            return f"over {n}"
-        shape = ([outer] if outer != 1 else []) + [n] + ([inner] if inner != 1 else [])
-        return f"{shape_text(shape)} along axis {1 if outer != 1 else 0}"
-    if name == "matmul":
-        batch, m, k, n = p[:4]
-        return (f"{batch} of " if batch != 1 else "") + f"({m},{k})x({k},{n})"
-    if name == "cross_entropy":
-        return f"{_count(p[0], 'row')} of {p[1]} classes"
-    if name == "gather":
-        outer, size, inner, n = p[:4]
-        if outer == inner == 1:
-            return f"{n} of {size}"
-        shape = ([outer] if outer != 1 else []) + [size] + ([inner] if inner != 1 else [])
-        return f"{n} along axis {1 if outer != 1 else 0} of {shape_text(shape)}"
-    return ""
+    note = i.note
+    return f"{name} = {call(i.title, operands)}" + (f"  {note}" if note else size)
 
 
 def _value(reader: Reader, i: Instruction) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from tapegrad.inspect.places import part
 from tapegrad.inspect.text import as_word, number
 from tapegrad.layout import dense_strides
-from tapegrad.ops import RUN, TABLE, Operation, passive_rows
+from tapegrad.ops import RUN, TABLE, Operation, Structured, passive_rows
 from tapegrad.ops.record import is_structured, operand_spans, parameters
 from tapegrad.program import Program
 from tapegrad.tape import EXPECT, LEAF, Tape
@@ -61,42 +61,17 @@ class Instruction:
     def is_guard(self) -> bool:
         return self.operation.opcode == EXPECT
 
+    @property
+    def title(self) -> str:
+        """What the operation is called here."""
+        title = self.operation.title if isinstance(self.operation, Structured) else None
+        return title(self.params) if title else self.operation.name
 
-# What a structured instruction's parameters say: shape and strides of each operand, and the output's shape.
-_Said = tuple[list[tuple[Shape, Shape]], Shape]
-
-
-def _reduction(p: Sequence[int]) -> _Said:
-    return [(tuple(p[0:3]), tuple(p[3:6]))], (p[0], p[2])
-
-
-def _running(p: Sequence[int]) -> _Said:
-    return [(tuple(p[0:3]), tuple(p[3:6]))], tuple(p[0:3])
-
-
-def _matmul(p: Sequence[int]) -> _Said:
-    batch, m, k, n, sx, tx, ldx, sy, ty, ldy = p[:10]
-    x = ((batch, m, k), (sx, 1, ldx) if tx else (sx, ldx, 1))
-    y = ((batch, k, n), (sy, 1, ldy) if ty else (sy, ldy, 1))
-    return [x, y], (batch, m, n)
-
-
-def _cross_entropy(p: Sequence[int]) -> _Said:
-    return [((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)
-
-
-def _gather(p: Sequence[int]) -> _Said:
-    outer, size, inner, n = p[:4]
-    return [((outer, size, inner), dense_strides((outer, size, inner))), ((n,), (1,))], (outer, n, inner)
-
-
-_SAID: dict[str, Callable[[Sequence[int]], _Said]] = {
-    **dict.fromkeys(("sum", "prod", "max", "logsumexp", "norm"), _reduction),
-    "cumsum": _running,
-    "matmul": _matmul,
-    "cross_entropy": _cross_entropy,
-    "gather": _gather,
-}
+    @property
+    def note(self) -> str:
+        """What the parameters of an operation over whole arrays say, in words; "" where there is nothing to say."""
+        note = self.operation.note if isinstance(self.operation, Structured) else None
+        return note(self.params) if note else ""
 
 
 def _without_ones(shape: Shape) -> Shape | None:
@@ -197,10 +172,12 @@ class Reader:
                 at = 2 + ndim + j * (1 + ndim)
                 operands[j] = Operand(slot, axes, params[at : at + ndim])
             shape = _without_ones(axes)
-        elif operation.name in _SAID:
-            layouts, result = _SAID[operation.name](params)
-            operands = [Operand(slot, *layout) for (slot, _, _), layout in zip(spans, layouts, strict=True)]
-            shape = _without_ones(result)
+        elif isinstance(operation, Structured) and operation.views is not None:
+            views, result = operation.views(list(params))
+            for j, (seen, strides) in enumerate(views):
+                seen = tuple(seen)
+                operands[j] = Operand(spans[j][0], seen, tuple(strides or dense_strides(seen)))
+            shape = _without_ones(tuple(result))
         shape = self._shape(out, count, shape)
         return Instruction(row, operation, out, count, tuple(operands), params, shape)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 import numpy as np
 
+from tapegrad import pytree
 from tapegrad.arguments import Input
 from tapegrad.inspect.reading import Operand, Reader
 from tapegrad.inspect.text import number
-from tapegrad.pytree import LEAF
 from tapegrad.recording import Recording
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -23,8 +22,8 @@ def argument_names(recording: Recording) -> dict[int, str]:
     except (TypeError, ValueError):  # some callables do not tell
         given = []
     paths: list[str] = []
-    for n, node in enumerate(recording.spec.structure.parts):
-        _paths(node, given[n] if n < len(given) else f"argument{n}", paths)
+    for n, node in enumerate(pytree.children(recording.spec.structure)):
+        paths.extend(pytree.paths(node, given[n] if n < len(given) else f"argument{n}"))
     names, place = {}, 0
     for path, leaf in zip(paths, recording.spec.leaves, strict=True):
         if isinstance(leaf, Input):
@@ -33,22 +32,6 @@ def argument_names(recording: Recording) -> dict[int, str]:
                 names[place] = path
             place += size
     return names
-
-
-def _paths(node: Any, path: str, paths: list[str]) -> None:
-    if node is LEAF:
-        paths.append(path)
-        return
-    keys = node.extra if isinstance(node.extra, tuple) and len(node.extra) == len(node.parts) else None
-    fields = getattr(node.kind, "_fields", None)
-    for i, part in enumerate(node.parts):
-        if node.kind is dict and keys is not None:
-            step = f"[{keys[i]!r}]"
-        elif fields or (keys is not None and isinstance(keys[i], str)):
-            step = f".{fields[i] if fields else keys[i]}"  # type: ignore[index]
-        else:
-            step = f"[{i}]"
-        _paths(part, path + step, paths)
 
 
 def returned(reader: Reader, recording: Recording) -> str:

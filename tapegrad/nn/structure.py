@@ -17,10 +17,11 @@ def register(kind: type) -> None:
     pytree.register(kind, _flatten, _unflatten)
 
 
-def _flatten(module: Any) -> tuple[tuple[Any, ...], Any]:
+def _flatten(module: Any) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
     named = list(module._tree())
     leaves = tuple(p.value() if p.is_fixed else p.data() for _, p in named)
-    return leaves, (module, tuple(name for name, _ in named))
+    names = tuple(name for name, _ in named)
+    return leaves, (module, names), names
 
 
 def _unflatten(extra: Any, leaves: Any) -> Any:

@@ -19,6 +19,7 @@ from tapegrad.ops import (
     transcendental,
 )
 from tapegrad.ops.spec import (
+    ALL,
     BY_NAME,
     BY_UFUNC,
     RUN,
@@ -37,6 +38,7 @@ from tapegrad.ops.spec import (
 )
 
 __all__ = [
+    "ALL",
     "BY_NAME",
     "BY_UFUNC",
     "RUN",

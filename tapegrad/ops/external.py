@@ -15,6 +15,6 @@ def nothing(side, k, v, d):
     pass
 
 
-external = structured("external", "z = f(operands), a Python function", arity=-1,
+external = structured("external", "z = f(operands), a Python function", arity=-1, opaque=True,
     forward=not_compiled, reverse=nothing, tangent=nothing,
     views=lambda p: ([((n,), None) for n in p[2:]], (p[1],)))

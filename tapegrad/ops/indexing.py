@@ -5,8 +5,10 @@ But for `assemble`, all operands are dense.
 
 import numpy as np
 
+from tapegrad.errors import IndexRangeError
 from tapegrad.ops.record import operand_at, operand_count, params_at, params_of_two, result_at, result_size
-from tapegrad.ops.spec import structured
+from tapegrad.ops.reduction import axis_in_words
+from tapegrad.ops.spec import ALL, structured
 
 
 def gather_layout(side, k):
@@ -290,12 +292,25 @@ def gather_pushforward(p, z, operands, tangents):
     return gather(tangents[0], operands[1], params=p)
 
 
+def bad_index(p, x, index):
+    size = p[1]
+    bad = np.flatnonzero(~((index >= -size) & (index < size) & (index == np.floor(index))))
+    return None if not bad.size else IndexRangeError(
+        f"index {float(index[bad[0]]):.16g} at position {bad[0]} is out of range for an axis of size {size}"
+    )
+
+
+def gather_note(p):
+    outer, size, inner, n = p
+    axis, shape = axis_in_words(outer, size, inner)
+    return f"{n} of {size}" if outer == inner == 1 else f"{n} along {axis} of {shape}"
+
+
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
-    pullback=gather_pullback,
-    pushforward=gather_pushforward)
+    pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note)
 
-concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1,
+concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
     views=lambda p: ([((p[0], row), None) for row in p[2:]], (p[0], p[1])), depends=concatenate_links,
     pullback=lambda p, z, gz, *operands: tuple(gz[:, start:end] for start, end in joined_rows(p)),
@@ -305,7 +320,8 @@ concatenate = structured("concatenate", "z = the operands joined along an axis",
 scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2,
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
-    pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward)
+    pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
+    refusal=bad_index)
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,

@@ -95,7 +95,12 @@ def matmul_pushforward(p, z, operands, tangents):
     return sum(terms if ty is None else [*terms, np.matmul(x, ty)])
 
 
-matmul = structured("matmul", "z = X Y", arity=2,
+def matmul_note(p):
+    batch, m, n_inner, n = p[:4]
+    return (f"{batch} of " if batch != 1 else "") + f"({m},{n_inner})x({n_inner},{n})"
+
+
+matmul = structured("matmul", "z = X Y", arity=2, symbol="@", note=matmul_note,
     forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent, views=matmul_views, depends="bmk,bkn->bmn",
     pullback=lambda p, z, gz, x, y: (np.matmul(gz, transposed(y)), np.matmul(transposed(x), gz)),
     pushforward=matmul_pushforward)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tapegrad.errors import LabelError
 from tapegrad.ops.arithmetic import chain
 from tapegrad.ops.record import operand_at, params_of_two, result_at
 from tapegrad.ops.reduction import logsumexp
@@ -76,6 +77,14 @@ def probabilities(p, x, labels):
     return normalised, labels[:, None] == np.arange(classes)
 
 
+def bad_label(p, x, labels):
+    bad = np.flatnonzero(~((labels >= 0) & (labels < p[1]) & (labels == np.floor(labels))))
+    return None if not bad.size else LabelError(
+        f"cross_entropy: label {float(labels[bad[0]]):.16g} at position {bad[0]}; labels must be whole numbers from 0 "
+        f"to {p[1] - 1}"
+    )
+
+
 def cross_entropy_pullback(p, z, gz, x, labels):
     chances, chosen = probabilities(p, x, labels)
     others = where(chosen, 0.0, chances)
@@ -93,4 +102,5 @@ def cross_entropy_pushforward(p, z, operands, tangents):
 cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,
     forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent,
     views=lambda p: ([((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)), depends="nc,n->n",
-    pullback=cross_entropy_pullback, pushforward=cross_entropy_pushforward)
+    pullback=cross_entropy_pullback, pushforward=cross_entropy_pushforward, refusal=bad_label,
+    note=lambda p: f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]} classes")

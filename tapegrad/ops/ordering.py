@@ -6,7 +6,7 @@ Operands, outputs and parameters are those of the reductions.
 import numpy as np
 
 from tapegrad.ops.record import params_of_one, result_at, result_size
-from tapegrad.ops.reduction import extent, gap, layout, line, line_views, views
+from tapegrad.ops.reduction import extent, gap, layout, line, line_note, line_views, views
 from tapegrad.ops.spec import structured
 
 
@@ -55,7 +55,9 @@ def nearest(p, z, x):
 
 
 argmax = structured("argmax", "z = position of the first largest (sign -1: smallest) of x along an axis", arity=1,
-    forward=argmax_forward, reverse=no_reverse, tangent=no_tangent, views=views, kink=gap, passive=True)
+    forward=argmax_forward, reverse=no_reverse, tangent=no_tangent, views=views, kink=gap, passive=True,
+    note=line_note, title=lambda p: "argmax" if p[6] > 0 else "argmin", needs_elements=True)
 
 argsort = structured("argsort", "z = positions of x in ascending order along an axis, stable", arity=1,
-    forward=argsort_forward, reverse=no_reverse, tangent=no_tangent, views=line_views, kink=nearest, passive=True)
+    forward=argsort_forward, reverse=no_reverse, tangent=no_tangent, views=line_views, kink=nearest, passive=True,
+    note=line_note)

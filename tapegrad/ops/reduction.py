@@ -307,6 +307,18 @@ def gap(p, z, x):
     return pair[:, -1] - pair[:, 0] if x.shape[1] > 1 else np.full((x.shape[0], x.shape[2]), np.inf)
 
 
+def axis_in_words(outer, n, inner):
+    # ("axis 1", "(3, 4)"): the axis of length n, and the shape of all, without axes of length 1 before or after it.
+    shape = [*([outer] if outer != 1 else []), n, *([inner] if inner != 1 else [])]
+    return f"axis {int(outer != 1)}", f"({', '.join(map(str, shape))})"
+
+
+def line_note(p):
+    # What a listing says of an operation along an axis.
+    axis, shape = axis_in_words(*p[:3])
+    return f"over {p[1]}" if p[0] == p[2] == 1 else f"{shape} along {axis}"
+
+
 def reversed_cumsum(p, z, gz, x):
     return (np.flip(np.cumsum(np.flip(gz, 1), 1), 1),)
 
@@ -325,28 +337,34 @@ def weighted(weights):
 
 sum_ = structured("sum", "z = sum of x along an axis", arity=1,
     forward=sum_forward, reverse=sum_reverse, tangent=sum_tangent, views=views, depends="oni->oi",
+    note=line_note,
     pullback=lambda p, z, gz, x: (along(gz, x),),
     pushforward=lambda p, z, operands, tangents: np.sum(tangents[0], 1))
 
 prod = structured("prod", "z = product of x along an axis", arity=1,
     forward=prod_forward, reverse=prod_reverse, tangent=prod_tangent, views=views, depends="oni->oi",
+    note=line_note,
     **weighted(lambda x, z: products_of_others(x)))
 
 max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1,
     forward=max_forward, reverse=max_reverse, tangent=max_tangent, views=views, depends="oni->oi",
+    note=line_note, title=lambda p: "max" if p[6] > 0 else "min", needs_elements=True,
     **weighted(shares), kink=gap,
     convention="ties share the derivative equally")
 
 logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1,
     forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent, views=views, depends="oni->oi",
+    note=line_note, needs_elements=True,
     **weighted(lambda x, z: np.exp(x - along(z, x))))
 
 norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1,
     forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent, views=views, depends="oni->oi",
+    note=line_note, needs_elements=True,
     **weighted(directions), kink=lambda p, z, x: z,
     convention="derivative 0 where the norm is 0")
 
 cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1,
     forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent, views=line_views, depends="oni->oji",
+    note=line_note,
     pullback=reversed_cumsum,
     pushforward=lambda p, z, operands, tangents: np.cumsum(tangents[0], 1))

@@ -4,60 +4,56 @@ import numpy as np
 
 from tapegrad.ops.spec import Elementwise, Interval, binary, ternary
 
-less = binary("less", "z = [x < y]", inline=True, ufunc=np.less,
+less = binary("less", "z = [x < y]", inline=True, truth=True, ufunc=np.less,
     value=lambda x, y: 1.0 if x < y else 0.0,
     partials=lambda x, y, z: (0.0, 0.0),
     kink=lambda x, y: x - y)
 
-less_equal = binary("less_equal", "z = [x <= y]", inline=True, ufunc=np.less_equal,
+less_equal = binary("less_equal", "z = [x <= y]", inline=True, truth=True, ufunc=np.less_equal,
     value=lambda x, y: 1.0 if x <= y else 0.0,
     partials=lambda x, y, z: (0.0, 0.0),
     kink=lambda x, y: x - y)
 
-greater = binary("greater", "z = [x > y]", inline=True, ufunc=np.greater,
+greater = binary("greater", "z = [x > y]", inline=True, truth=True, ufunc=np.greater,
     value=lambda x, y: 1.0 if x > y else 0.0,
     partials=lambda x, y, z: (0.0, 0.0),
     kink=lambda x, y: x - y)
 
-greater_equal = binary("greater_equal", "z = [x >= y]", inline=True, ufunc=np.greater_equal,
+greater_equal = binary("greater_equal", "z = [x >= y]", inline=True, truth=True, ufunc=np.greater_equal,
     value=lambda x, y: 1.0 if x >= y else 0.0,
     partials=lambda x, y, z: (0.0, 0.0),
     kink=lambda x, y: x - y)
 
-equal = binary("equal", "z = [x = y]", ufunc=np.equal,
+equal = binary("equal", "z = [x = y]", truth=True, commutes=True, ufunc=np.equal,
     value=lambda x, y: 1.0 if x == y else 0.0,
     partials=lambda x, y, z: (0.0, 0.0),
     kink=lambda x, y: x - y)
 
-not_equal = binary("not_equal", "z = [x != y]", ufunc=np.not_equal,
+not_equal = binary("not_equal", "z = [x != y]", truth=True, commutes=True, ufunc=np.not_equal,
     value=lambda x, y: 1.0 if x != y else 0.0,
     partials=lambda x, y, z: (0.0, 0.0),
     kink=lambda x, y: x - y)
 
-logical_and = binary("logical_and", "z = [x and y]", ufunc=np.logical_and,
+logical_and = binary("logical_and", "z = [x and y]", truth=True, commutes=True, ufunc=np.logical_and,
     value=lambda x, y: 1.0 if x != 0.0 and y != 0.0 else 0.0,
     partials=lambda x, y, z: (0.0, 0.0))
 
-logical_or = binary("logical_or", "z = [x or y]", ufunc=np.logical_or,
+logical_or = binary("logical_or", "z = [x or y]", truth=True, commutes=True, ufunc=np.logical_or,
     value=lambda x, y: 1.0 if x != 0.0 or y != 0.0 else 0.0,
     partials=lambda x, y, z: (0.0, 0.0))
 
-logical_xor = binary("logical_xor", "z = [x or y, not both]", ufunc=np.logical_xor,
+logical_xor = binary("logical_xor", "z = [x or y, not both]", truth=True, commutes=True, ufunc=np.logical_xor,
     value=lambda x, y: 1.0 if (x != 0.0) != (y != 0.0) else 0.0,
     partials=lambda x, y, z: (0.0, 0.0))
 
-# Operations whose results are truth values.
-TRUTHS = frozenset(row.name for row in (
-    less, less_equal, greater, greater_equal, equal, not_equal, logical_and, logical_or, logical_xor))
-
 # A NaN operand makes the result NaN, as in NumPy. A tie is shared equally, as in a maximum over an axis.
-maximum = binary("maximum", "z = max(x, y)", inline=True, selects=True, ufunc=np.maximum,
+maximum = binary("maximum", "z = max(x, y)", inline=True, selects=True, ufunc=np.maximum, on_truths=logical_or,
     value=lambda x, y: x if x > y or x != x else y,
     partials=lambda x, y, z: (0.5 * (x > y) + 0.5 * (x >= y), 0.5 * (y > x) + 0.5 * (y >= x)),
     kink=lambda x, y: x - y,
     convention="at a tie each operand has derivative 1/2")
 
-minimum = binary("minimum", "z = min(x, y)", inline=True, selects=True, ufunc=np.minimum,
+minimum = binary("minimum", "z = min(x, y)", inline=True, selects=True, ufunc=np.minimum, on_truths=logical_and,
     value=lambda x, y: x if x < y or x != x else y,
     partials=lambda x, y, z: (0.5 * (x < y) + 0.5 * (x <= y), 0.5 * (y < x) + 0.5 * (y <= x)),
     kink=lambda x, y: x - y,

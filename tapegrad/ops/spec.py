@@ -1,8 +1,9 @@
 """How an operation is declared, and the table that all declarations form.
 
 A row states an operation once: its name, its formula, its value rule, its local partial derivatives, the NumPy
-ufunc it answers to, and the domain its samples come from. Opcodes, the switch of every sweep, NumPy dispatch, the
-listing, the documentation and the tests derive from the row.
+ufunc it answers to, the domain its samples come from, and whatever else there is to know of it. Opcodes, the switch of
+every sweep, NumPy dispatch, the listing, the documentation and the tests derive from the row. Nothing outside this
+folder asks an operation for its name to learn what it is: it reads the field that says so.
 
 A rule is plain Python on numbers. It is read as source and compiled into the sweeps, and it can be called with
 Values to write a derivative as another tape. That is why rules call `np.cos(x)` or another operation, never
@@ -14,18 +15,23 @@ an infinite partial of a branch that was not taken cannot leak as NaN.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
 from tapegrad.errors import OperationError
+from tapegrad.ops.rules import passes, tried
 
 # An instruction whose opcode has this bit set works on many elements: its operands, counts and strides are in the
 # side array. Below it, an instruction is one scalar operation and all it needs are three slots.
 RUN = 1 << 16
+
+# As `moves`: the numbers of all operands, however many there are.
+ALL = -1
 
 
 class Interval(NamedTuple):
@@ -47,6 +53,32 @@ class Operation:
     """One row of the table.
 
     Calling an operation with Values records it; with plain numbers or arrays it computes.
+
+    Attributes:
+        name: an identifier, unlike that of any other operation. It is for people to read; what an operation is, the
+            other fields say.
+        opcode: its number in the table.
+        arity: how many operands it takes; -1 for any number.
+        formula: what it computes. Listings write the operands into it.
+        ufunc: NumPy's function of that name, if there is one: called with Values, it records this operation.
+        convention: what the derivative is at a kink or tie, in words.
+        symbol: what a picture shows for it, where its formula has no sign between the operands: "@".
+        moves: how many of its first operands, or ALL of them, hold the numbers that its result consists of, one for one
+            and unchanged. Integers and truth values stay what they are on the way, and a sparsity pattern follows them.
+            0 where the result is computed.
+        held: the operands that it holds constant on purpose: their partial derivatives are 0 although the result varies
+            with them. `check_op` does not expect a derivative there, and a certificate still sees the kinks behind.
+        kink: the distance from where it jumps or has no derivative, zero there. A certificate trusts that elsewhere
+            partial derivatives are finite wherever operands and result are. Called with the operands; that of an
+            operation over whole arrays with the parameters of its record, the result and the operands.
+        truth: whether its results are truth values, 1 or 0.
+        opaque: whether it calls Python, so that nothing is known of what it computes: it is never computed in advance,
+            never shared between two places that look alike. The first parameter of its record is the number of the call
+            (see `tapegrad.sweeps.callbacks`), which also has the rules for its derivatives.
+        inline: whether its scalar form has a branch of its own in the sweeps, not a kernel that is called. Some
+            nanoseconds faster, and everybody's first compilation pays for it.
+        inline_float32: whether it has one on float32 tapes too. These hold arrays rather than scalar code, so few
+            operations have, and half the compiling is saved.
     """
 
     name: str
@@ -55,7 +87,14 @@ class Operation:
     formula: str
     ufunc: np.ufunc | None = None
     convention: str = ""
-    doc: str = field(default="", repr=False)
+    symbol: str = ""
+    moves: int = 0
+    held: tuple[int, ...] = ()
+    kink: Callable[..., Any] | None = field(default=None, repr=False)
+    truth: bool = False
+    opaque: bool = False
+    inline: bool = False
+    inline_float32: bool = False
 
     def __call__(self, *args: Any) -> Any:
         for arg in args:
@@ -70,14 +109,32 @@ class Operation:
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Operation):
-    """z = f(x, y, ...), one element at a time. A scalar instruction, or a run with strides."""
+    """z = f(x, y, ...), one element at a time. A scalar instruction, or a run with strides.
+
+    Attributes:
+        value: the rule for z, of the operands.
+        partials: the rule for the partial derivatives, of the operands and z. It is run on Values too.
+        samples: for each operand the interval of sensible numbers, from which tests draw.
+        selects: whether a partial derivative of 0 means an operand that was not chosen, which not even an infinite
+            adjoint reaches.
+        on_truths: what it is where all operands are arrays of truth values: another operation, as NumPy adds truth
+            values by `or`; or, where it is refused, what to do instead, in words.
+        neutral: for each operand the number that makes the result equal to the other operand, or None; () where there
+            is none. Derivative programs leave such instructions out.
+        commutes: whether exchanging its two operands changes nothing, not even a bit. In a derivative program both
+            orders are then one instruction.
+        unmasked: for a product that is 0 wherever a factor is 0, the plain product that it equals where one factor is a
+            constant, neither zero nor infinite.
+    """
 
     value: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
     partials: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
     samples: tuple[Interval, ...] = ()
-    inline: bool = False
     selects: bool = False
-    kink: Callable[..., Any] | None = field(default=None, repr=False)
+    on_truths: Operation | str | None = field(default=None, repr=False)
+    neutral: tuple[float | None, ...] = ()
+    commutes: bool = False
+    unmasked: Operation | None = field(default=None, repr=False)
 
     def __call__(self, *args: Any) -> Any:
         if len(args) != self.arity:
@@ -114,6 +171,12 @@ class Structured(Operation):
     elements that agree with it in the axes they share; or is a function (p, *numbers) that returns, for each operand,
     the positions (of outputs, of operand elements) that depend on each other. `params(*shapes, **options)` makes the
     parameters when the operation is called with dense operands.
+
+    Two more say how it is shown: `note(p)` is what a listing writes behind it, "(3, 4) along axis 1" for one;
+    `title(p)` is its name there, for an operation that goes by several. `refusal(p, *operands)` is called where
+    `forward` returned False, with the operands' numbers in the shapes that `views` states, and returns the exception to
+    raise. A `passive` operation lets no gradient through. One that `needs_elements` has no result for a line without
+    any, as a largest element.
     """
 
     forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
@@ -124,8 +187,11 @@ class Structured(Operation):
     pushforward: Callable[..., Any] | None = field(default=None, repr=False)
     depends: str | Callable[..., Any] | None = field(default=None, repr=False)
     params: Callable[..., Any] | None = field(default=None, repr=False)
-    kink: Callable[..., Any] | None = field(default=None, repr=False)
+    note: Callable[..., str] | None = field(default=None, repr=False)
+    title: Callable[..., str] | None = field(default=None, repr=False)
+    refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)
     passive: bool = False
+    needs_elements: bool = False
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         for arg in args:
@@ -164,38 +230,48 @@ def _check_rule(name: str, what: str, rule: Callable[..., Any], *counts: int) ->
         raise OperationError(f"{name}: the {what} rule must take {wanted} arguments, it takes {found}")
 
 
+class Fields(TypedDict, total=False):
+    """What `unary`, `binary` and `ternary` take besides the rules; see `Operation` and `Elementwise`."""
+
+    samples: tuple[Interval, ...] | Interval | None
+    ufunc: np.ufunc | None
+    convention: str
+    symbol: str
+    moves: int
+    held: tuple[int, ...]
+    kink: Callable[..., Any] | None
+    truth: bool
+    inline: bool
+    inline_float32: bool
+    selects: bool
+    on_truths: Operation | str | None
+    neutral: tuple[float | None, ...]
+    commutes: bool
+    unmasked: Operation | None
+
+
 def _elementwise(
-    arity: int,
-    name: str,
-    formula: str,
-    value: Callable[..., Any],
-    partials: Callable[..., Any],
-    samples: tuple[Interval, ...] | Interval | None,
-    ufunc: np.ufunc | None,
-    convention: str,
-    inline: bool,
-    selects: bool,
-    kink: Callable[..., Any] | None,
+    arity: int, name: str, formula: str, value: Callable[..., Any], partials: Callable[..., Any], given: Fields
 ) -> Elementwise:
     _check_rule(name, "value", value, arity)
     _check_rule(name, "partials", partials, arity + 1)
+    _check_fields(name, given.keys(), Fields.__annotations__)
+    if not all(0 <= j < arity for j in given.get("held", ())):
+        raise OperationError(f"{name}: held={given['held']!r} names an operand that it does not have")
+    # A rule that names what is defined further down is tried again when a derivative first needs it.
+    with contextlib.suppress(NameError):
+        tried(name, partials, arity)
+    samples = given.get("samples")
     if samples is None or isinstance(samples, Interval):
         samples = (samples or REALS,) * arity
-    row = Elementwise(
-        name=name,
-        opcode=len(TABLE),
-        arity=arity,
-        formula=formula,
-        ufunc=ufunc,
-        convention=convention,
-        value=value,
-        partials=partials,
-        samples=samples,
-        inline=inline,
-        selects=selects,
-        kink=kink,
-    )
-    return _add(row)
+    rest: Any = {**given, "samples": samples}
+    return _add(Elementwise(name, len(TABLE), arity, formula, value=value, partials=partials, **rest))
+
+
+def _check_fields(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise OperationError(f"{name}: there is no rule or field named {', '.join(unknown)}")
 
 
 def unary(
@@ -204,30 +280,25 @@ def unary(
     *,
     value: Callable[[Any], Any],
     partials: Callable[[Any, Any], Any],
-    samples: Interval | None = None,
-    ufunc: np.ufunc | None = None,
-    convention: str = "",
-    inline: bool = False,
-    selects: bool = False,
-    kink: Callable[..., Any] | None = None,
+    **given: Unpack[Fields],
 ) -> Elementwise:
     """Declare an operation z = f(x).
 
     `value(x)` is its value and `partials(x, z)` its derivative dz/dx, where z is the value already computed.
     Both are read as source: write them as lambdas or functions in a file, of arithmetic, `np` functions and other
-    operations. `samples` is the interval of sensible inputs, from which tests draw. `inline` gives the scalar form a
-    branch of its own in the sweeps: some nanoseconds faster, paid for by everybody's first compilation. `selects` says
-    that a partial of 0 means an operand that was not chosen: not even an infinite adjoint reaches it. `kink(x)` is a
-    distance, zero where the operation jumps or has no derivative; certificates report it.
+    operations. The partials rule is run on Values as well, for second derivatives: it may not branch on its operands,
+    but write `where(c, x, y)`, nor take them for plain numbers, as `math.exp` does. What else can be said of an
+    operation, by keyword, `Operation` and `Elementwise` list: `samples`, `ufunc`, `convention`, `kink` and so on.
 
-    Raises OperationError for a taken name or a rule with the wrong number of arguments.
+    Raises OperationError for a taken name, an unknown keyword, a rule with the wrong number of arguments or results,
+    and a partials rule that cannot be run on Values.
 
     >>> import tapegrad as tg
     >>> from tapegrad.ops import BY_NAME
     >>> BY_NAME["tanh"].formula
     'z = tanh x'
     """
-    return _elementwise(1, name, formula, value, partials, samples, ufunc, convention, inline, selects, kink)
+    return _elementwise(1, name, formula, value, partials, given)
 
 
 def binary(
@@ -236,18 +307,13 @@ def binary(
     *,
     value: Callable[[Any, Any], Any],
     partials: Callable[[Any, Any, Any], Any],
-    samples: tuple[Interval, Interval] | Interval | None = None,
-    ufunc: np.ufunc | None = None,
-    convention: str = "",
-    inline: bool = False,
-    selects: bool = False,
-    kink: Callable[..., Any] | None = None,
+    **given: Unpack[Fields],
 ) -> Elementwise:
     """Declare an operation z = f(x, y): `value(x, y)`, and `partials(x, y, z)` returning (dz/dx, dz/dy).
 
     See `unary`.
     """
-    return _elementwise(2, name, formula, value, partials, samples, ufunc, convention, inline, selects, kink)
+    return _elementwise(2, name, formula, value, partials, given)
 
 
 def ternary(
@@ -256,18 +322,13 @@ def ternary(
     *,
     value: Callable[[Any, Any, Any], Any],
     partials: Callable[[Any, Any, Any, Any], Any],
-    samples: tuple[Interval, Interval, Interval] | Interval | None = None,
-    ufunc: np.ufunc | None = None,
-    convention: str = "",
-    inline: bool = False,
-    selects: bool = False,
-    kink: Callable[..., Any] | None = None,
+    **given: Unpack[Fields],
 ) -> Elementwise:
     """Declare an operation z = f(x, y, w): `value(x, y, w)`, and `partials(x, y, w, z)` returning three partials.
 
     See `unary`.
     """
-    return _elementwise(3, name, formula, value, partials, samples, ufunc, convention, inline, selects, kink)
+    return _elementwise(3, name, formula, value, partials, given)
 
 
 def structured(
@@ -278,49 +339,40 @@ def structured(
     forward: Callable[..., Any],
     reverse: Callable[..., Any],
     tangent: Callable[..., Any],
-    convention: str = "",
-    passive: bool = False,
     **rules: Any,
 ) -> Structured:
     """Declare an operation over whole arrays: its three kernels, and the rules that `Structured` describes.
 
-    Without `views`, `pullback` and `pushforward` it has first derivatives only. A `passive` one lets no gradient
-    through.
+    Without `views`, `pullback` and `pushforward` it has first derivatives only.
 
     Raises OperationError for a taken name, an unknown rule, or a kernel with the wrong number of arguments.
     """
     _check_rule(name, "forward", forward, 3)
     _check_rule(name, "reverse", reverse, 4, 5)
     _check_rule(name, "tangent", tangent, 4, 5)
-    unknown = rules.keys() - {"views", "pullback", "pushforward", "depends", "params", "kink"}
-    if unknown:
-        raise OperationError(f"{name}: there is no rule named {', '.join(sorted(unknown))}")
+    _check_fields(name, rules, _STRUCTURED)
     row = Structured(
         name=name,
         opcode=len(TABLE),
         arity=arity,
         formula=formula,
-        convention=convention,
         forward=forward,
         reverse=reverse,
         tangent=tangent,
-        passive=passive,
         **rules,
     )
     return _add(row)
 
 
+# What `structured` takes by keyword besides the kernels: the fields of its row that are not an elementwise one's alone.
+_STRUCTURED = {f.name for f in fields(Structured)} - {"opcode", "ufunc", "inline", "inline_float32"}
+
+
 def _is_passive(row: Operation) -> bool:
-    # A rule that returns plain zeros whatever it is given lets no gradient through.
+    # Elementwise, a rule that returns the number 0 for every operand lets no gradient through.
     if isinstance(row, Structured):
         return row.passive
-    if not isinstance(row, Elementwise):
-        return False
-    try:
-        partials = getattr(row.partials, "py_func", row.partials)(*[None] * (row.arity + 1))
-    except Exception:
-        return False
-    return all(type(p) is float and p == 0.0 for p in (partials if isinstance(partials, tuple) else (partials,)))
+    return isinstance(row, Elementwise) and not any(passes(row))
 
 
 _passive = np.zeros(0, np.uint8)
@@ -334,13 +386,9 @@ def passive_rows() -> np.ndarray:
     return _passive
 
 
-# float32 tapes hold arrays rather than scalar code: there only these have branches, and half the compiling is saved.
-_IN_FLOAT32 = ("add", "subtract", "multiply", "divide", "negative", "square")
-
-
 def is_inlined(row: Operation, dtype: np.dtype) -> bool:
     """Whether an operation's scalar form has a branch of its own in the sweeps of a dtype."""
-    return getattr(row, "inline", False) and (dtype == np.float64 or row.name in _IN_FLOAT32)
+    return row.inline if dtype == np.float64 else row.inline_float32
 
 
 _branched: dict[np.dtype, np.ndarray] = {}

@@ -59,11 +59,13 @@ tan = unary("tan", "z = tan x", ufunc=np.tan,
 arcsin = unary("arcsin", "z = arcsin x", ufunc=np.arcsin,
     value=lambda x: np.arcsin(x),
     partials=lambda x, z: 1.0 / np.sqrt((1.0 - x) * (1.0 + x)),
+    kink=lambda x: 1.0 - np.abs(x),
     samples=UNIT)
 
 arccos = unary("arccos", "z = arccos x", ufunc=np.arccos,
     value=lambda x: np.arccos(x),
     partials=lambda x, z: -1.0 / np.sqrt((1.0 - x) * (1.0 + x)),
+    kink=lambda x: 1.0 - np.abs(x),
     samples=UNIT)
 
 arctan = unary("arctan", "z = arctan x", ufunc=np.arctan,
@@ -73,6 +75,8 @@ arctan = unary("arctan", "z = arctan x", ufunc=np.arctan,
 arctan2 = binary("arctan2", "z = angle of the point (y, x)", ufunc=np.arctan2,
     value=lambda x, y: np.arctan2(x, y),
     partials=lambda x, y, z: (y / np.hypot(x, y) / np.hypot(x, y), -x / np.hypot(x, y) / np.hypot(x, y)),
+    # It jumps by a full turn where x changes its sign left of the origin.
+    kink=lambda x, y: np.where(y > 0.0, np.hypot(x, y), x),
     samples=(REALS, POSITIVE))
 
 sinh = unary("sinh", "z = sinh x", ufunc=np.sinh,
@@ -94,6 +98,7 @@ arcsinh = unary("arcsinh", "z = arcsinh x", ufunc=np.arcsinh,
 arccosh = unary("arccosh", "z = arccosh x", ufunc=np.arccosh,
     value=lambda x: np.arccosh(x),
     partials=lambda x, z: 1.0 / (np.sqrt(x - 1.0) * np.sqrt(x + 1.0)),
+    kink=lambda x: x - 1.0,
     samples=ABOVE_ONE)
 
 arctanh = unary("arctanh", "z = arctanh x", ufunc=np.arctanh,

@@ -26,7 +26,7 @@ class Layout:
         sizes = [math.prod(s or ()) for s in self.shapes]
         self.ends = np.cumsum([0, *sizes]).tolist()
         self.size: int = self.ends[-1]
-        self.is_vector = structure is pytree.LEAF and self.shapes[0] == (self.size,)
+        self.is_vector = pytree.is_leaf(structure) and self.shapes[0] == (self.size,)
 
     def nest(self, x: Any) -> Any:
         """The numbers of a vector, an array or a Value, nested; arrays are views of it."""
@@ -55,9 +55,10 @@ class Layout:
         """A vector from what is nested so, or is a vector already. Raises ShapeError for anything else."""
         if isinstance(nested, np.ndarray) and nested.shape == (self.size,):
             return nested.astype(float)
-        leaves, structure = pytree.flatten(_as_scipy(nested))
-        if structure != self.structure:
-            raise ShapeError(f"{what} must be nested as the start, or a vector of {self.size}")
+        try:
+            leaves = pytree.leaves_as(self.structure, _as_scipy(nested))
+        except StructureError:
+            raise ShapeError(f"{what} must be nested as the start, or a vector of {self.size}") from None
         found = []
         for leaf, shape in zip(leaves, self.shapes, strict=True):
             array = np.asarray(leaf, float)
@@ -71,9 +72,10 @@ class Layout:
         nested = _as_scipy(nested)
         if self.is_vector or np.isscalar(nested) or (isinstance(nested, np.ndarray) and nested.shape == (self.size,)):
             return nested
-        leaves, structure = pytree.flatten(nested)
-        if structure != self.structure:
-            raise ShapeError(f"{what} must be a number, a vector of {self.size}, or nested as x0")
+        try:
+            leaves = pytree.leaves_as(self.structure, nested)
+        except StructureError:
+            raise ShapeError(f"{what} must be a number, a vector of {self.size}, or nested as x0") from None
         try:
             parts = [np.broadcast_to(np.asarray(x, float), s or ()).reshape(-1) for x, s in zip(leaves, self.shapes)]
         except ValueError:
@@ -89,16 +91,17 @@ class Layout:
         shapes = iter(self.shapes)
 
         def visit(node: Any, given: Any) -> None:
-            if node is pytree.LEAF:
+            if pytree.is_leaf(node):
                 shape = next(shapes) or ()
                 found.extend(_broadcast(given, shape))
                 return
+            names = pytree.names(node)
             children, own = pytree.flatten_once(given)
-            if isinstance(given, dict) and given.keys() == set(node.extra or ()):
-                children = tuple(given[key] for key in node.extra)
-            elif own is None or (own.kind, own.extra, len(children)) != (node.kind, node.extra, len(node.parts)):
+            if isinstance(given, dict) and given.keys() == set(names):
+                children = [given[key] for key in names]
+            elif pytree.is_leaf(own) or pytree.kind(own) is not pytree.kind(node) or pytree.names(own) != names:
                 raise StructureError("bounds must be nested as x0, with a pair (low, high) in the place of each part")
-            for part, child in zip(node.parts, children):
+            for part, child in zip(pytree.children(node), children):
                 visit(part, child)
 
         visit(self.structure, bounds)

@@ -69,29 +69,31 @@ class Program:
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
-        only = code.outputs[0] if len(code.outputs) == 1 and structure is pytree.LEAF else None
+        only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
         self._seed: int | None = None
-        self._workspaces: list[Workspace] = []
+        # Those that nobody uses at the moment.
+        self.workspaces: list[Workspace] = []
 
     # Workspaces
 
     def take(self) -> Workspace:
         """A workspace that nobody else uses until it is given back."""
+        # Taking the last of a list is one step, which no other thread can come between.
         try:
-            return self._workspaces.pop()
+            return self.workspaces.pop()
         except IndexError:
             return Workspace(self)
 
     def give(self, workspace: Workspace) -> None:
         """Give a workspace back."""
-        self._workspaces.append(workspace)
+        self.workspaces.append(workspace)
 
     def latest(self) -> Workspace:
         """The workspace of a replay that is over, for those who only look; a fresh one if there was none."""
-        if not self._workspaces:
-            self._workspaces.append(Workspace(self))
-        return self._workspaces[-1]
+        if not self.workspaces:
+            self.workspaces.append(Workspace(self))
+        return self.workspaces[-1]
 
     # Values
 

@@ -21,6 +21,8 @@ class Workspace:
         self.values = code.arena()
         self.scratch = scratch(code.dtype)
         self.frames: dict[Any, Any] = {}
+        # What callers look up once: see `recording.direct`.
+        self.views: dict[Any, Any] = {}
         # Windows on the inputs, to be filled.
         self.feeds = [
             (self.values[at : at + n].reshape(shape), leaf)

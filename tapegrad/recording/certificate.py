@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.rules import plain
-from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
+from tapegrad.ops import RUN, TABLE, Elementwise, passive_rows
+from tapegrad.ops.rules import plain
 from tapegrad.program import Program, Workspace
 from tapegrad.sparse.links import places, wide
 from tapegrad.sweeps import callbacks
-from tapegrad.sweeps.marks import EXTERNAL
 
 
 class Kink(NamedTuple):
@@ -73,7 +72,8 @@ class Certificate(NamedTuple):
 def certify(program: Program, workspace: Workspace) -> Certificate:
     """The certificate of the point that a program was swept at."""
     v = workspace.values
-    # What changes smoothly. What changes in jumps only can be on no kink but where it jumps, which is found there.
+    # Where numbers change smoothly with the inputs. A number that changes in jumps only, like the result of floor, puts
+    # no operation on a kink except when it jumps, and that kink is found at the operation that jumps.
     smooth = _smooth(program)
     found = [*_kinks(program, v, smooth), *_inside_calls(program, v)]
     if not _is_finite(program, v):
@@ -83,8 +83,9 @@ def certify(program: Program, workspace: Workspace) -> Certificate:
 
 
 def _smooth(program: Program) -> np.ndarray:
-    jumps = passive_rows().copy()
-    jumps[_DETACH] = 0
+    # What an operation holds constant on purpose varies all the same.
+    held = np.array([bool(row.held) for row in TABLE])
+    jumps = passive_rows() & ~held
     return program.flow(program.code.steps, program.places_of(program.floats), jumps)[0]
 
 
@@ -126,9 +127,9 @@ def _not_finite(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator
 
 
 def _inside_calls(program: Program, v: np.ndarray) -> Iterator[Kink]:
-    # What a call knows of itself, as a checkpoint does.
-    steps = program.code.steps
-    for i in np.flatnonzero(steps[:, 0] == EXTERNAL).tolist():
+    # A call of Python may know its own kinks: a checkpoint does, from the recording that it keeps.
+    opaque, steps = [row.opcode + RUN for row in TABLE if row.opaque], program.code.steps
+    for i in np.flatnonzero(np.isin(steps[:, 0], opaque)).tolist():
         instruction = wide(program.code.side, int(steps[i, 0]), int(steps[i, 2]))
         certificate = callbacks.call_of(instruction.params[0]).certificate
         found = certificate([v[places(*x)] for x in instruction.operands])
@@ -141,7 +142,7 @@ def _kinks(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink
     with np.errstate(all="ignore"):
         for opcode in np.unique(code[:, 0] % RUN).tolist():
             row: Any = TABLE[opcode]
-            if getattr(row, "kink", None) is None:
+            if row.kink is None:
                 continue
             scalar = np.flatnonzero(code[:, 0] == opcode)
             if len(scalar):
@@ -187,11 +188,8 @@ def _distance(d: float) -> float:
 
 
 def _reads(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink]:
-    # A guard on a number that was computed smoothly: any change of it is another branch.
+    # A guard on a number that changes smoothly: after the slightest change of it a replay takes another branch.
     for i in program.code.guards.tolist():
         place = int(program.code.steps[i, 2])
         if varies[place]:
             yield Kink(0.0, i, "guard", "a number that was read", 0, (float(v[place]),))
-
-
-_DETACH = BY_NAME["detach"].opcode

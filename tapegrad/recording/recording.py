@@ -10,15 +10,27 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import evaluation, functions, matching
 from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.compiled.functions import INTERPRETED
 from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Program, Workspace
 from tapegrad.recording.certificate import Certificate, certify
+from tapegrad.recording.direct import Direct
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
 
 # Patterns of one function that are kept: of its branches, and of index arrays among its arguments.
 MAX_PATTERNS = 16
+
+
+class _Never:
+    """In place of the short way, for a program that cannot go it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __call__(self, leaves: Sequence[Any]) -> None:
+        return None
 
 
 class _Plan(NamedTuple):
@@ -46,8 +58,9 @@ class Recording:
         self._branches = Branches(f, spec, leaves, argnums)
         self._owner = self._branches.owner
         self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
-        self._plain = plain_key(leaves) if len(leaves) == len(spec.structure.parts) else None
+        self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._plans: dict[int, _Plan] = {}
+        self._direct: dict[Any, tuple[Any, Any]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
@@ -105,9 +118,38 @@ class Recording:
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plan(argnums)
+        if not has_aux:
+            found = self.directly(leaves, argnums)
+            if found is not None:
+                return found
         return self._branches.replay(
             leaves, VALUES | ADJOINTS, plan.windows, self._value_and_gradient, plan, has_aux, has_aux=has_aux
         )
+
+    def directly(self, leaves: Sequence[Any], argnums: Any) -> Any:
+        """`value_and_grad` of leaves, by the short way; None where that cannot be gone."""
+        known = self._direct.get(argnums)
+        if known is None or known[0].program is not self._branches.program:
+            known = self._direct[argnums] = self._directly(argnums)
+        direct, structure = known
+        found = direct(leaves)
+        if found is None or structure is None:
+            return found
+        return found[0], pytree.unflatten(structure, found[1])
+
+    def _directly(self, argnums: Any) -> tuple[Direct | _Never, Any]:
+        plan, program = self._plan(argnums), self._branches.program
+        leaves = self.spec.leaves
+        if program.scalar is None or program.calls or INTERPRETED or not all(isinstance(x, Input) for x in leaves):
+            return _Never(program), None
+        if any(leaf.dtype != program.code.dtype for leaf in leaves) or not plan.chosen:
+            return _Never(program), None
+        parts = [pytree.children(self.spec.structure)[n] for n in plan.numbers]
+        single = not plan.several and pytree.is_leaf(parts[0])
+        made = Direct(program, [leaf.scalar for leaf in leaves], plan.chosen, plan.windows, single)
+        if single:
+            return made, None
+        return made, pytree.tuple_of(parts) if plan.several else parts[0]
 
     def _value_and_gradient(
         self, program: Program, workspace: Workspace, plan: _Plan, has_aux: bool
@@ -318,7 +360,7 @@ class Recording:
 
     def _tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
         """Tangents of the arguments numbered, by input."""
-        nodes = self.spec.structure.parts
+        nodes = pytree.children(self.spec.structure)
         if len(tangents) != len(numbers):
             raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
         found = {}
@@ -338,7 +380,7 @@ class Recording:
         known = self._plans.get(argnums) if type(argnums) is int else None
         if known is not None:
             return known
-        nodes = self.spec.structure.parts
+        nodes = pytree.children(self.spec.structure)
         numbers = tuple(evaluation.checked(argument_numbers(argnums), len(nodes)))
         if check:
             self._check_floats(numbers)
@@ -347,7 +389,7 @@ class Recording:
         # As recorded, or a choice among the arguments that could be differentiated.
         everything = tuple(w for w, i in enumerate(self._inputs) if self._branches.wanted[i])
         single = None
-        if isinstance(argnums, int) and nodes[numbers[0]] is pytree.LEAF and wanted:
+        if isinstance(argnums, int) and pytree.is_leaf(nodes[numbers[0]]) and wanted:
             leaf = self._owner.index(numbers[0])
             single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
         chosen = tuple(sorted(wanted, key=lambda w: numbers.index(self._owner[self._inputs[w]])))
@@ -374,7 +416,7 @@ class Recording:
                 if owner == number:
                     g = by_window.get(self._inputs.index(i)) if i in self._inputs else None
                     leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
-            own.append(pytree.unflatten(self.spec.structure.parts[number], leaves))
+            own.append(pytree.unflatten(pytree.children(self.spec.structure)[number], leaves))
         return tuple(own) if plan.several else own[0]
 
 

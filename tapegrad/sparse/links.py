@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.rules import plain, views_of
+from tapegrad.adjoint.region import views_of
 from tapegrad.layout import Layout
 from tapegrad.ops import RUN, TABLE, Elementwise, Structured
 from tapegrad.ops.record import operand_spans, parameters, result_at, result_size
+from tapegrad.ops.rules import passes
 from tapegrad.program import Program
-from tapegrad.tape import Tape, recording_on
-from tapegrad.value import Value
 
 
 class Wide(NamedTuple):
@@ -47,7 +46,7 @@ def places(slot: int, layout: Layout) -> np.ndarray:
 
 
 def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
-    """For each place of the arena, 1 if what stands there can change with inputs, be it in jumps."""
+    """For each place of the arena, 1 if the number there can change with the inputs, smoothly or in jumps."""
     return program.flow(program.code.steps, program.places_of(windows), np.zeros(len(TABLE), np.uint8))[0]
 
 
@@ -79,7 +78,8 @@ def _by_axes(depends: str, shapes: list[tuple[int, ...]]) -> list[tuple[np.ndarr
     sizes = {c: n for term, shape in terms for c, n in zip(term, shape, strict=True)}
     found = []
     for i, term in enumerate(inputs.split(",")):
-        # An axis of the output that no operand has is another operand's, or stands for a whole line of this one.
+        # A letter that only the output has, as j in the running sum's "oni->oji", is an axis as long as the operand's
+        # middle one: each element along it depends on all n of the operand.
         whole = {c: shapes[0][1] for c in output if c not in sizes}
         lengths = {**sizes, **whole}
         letters = list(dict.fromkeys(output + term))
@@ -98,20 +98,16 @@ def _flat(term: str, grid: dict[str, np.ndarray], lengths: dict[str, int], lette
 
 
 def is_move(row: Any) -> bool:
-    """Whether the results of an operation are its operands' elements, one each, and nothing else."""
-    return row.name in ("copy", "gather", "concatenate")
+    """Whether each result of an operation is an element of an operand, with a derivative of 1."""
+    return bool(row.moves) and not row.held
 
 
 @functools.cache
 def _flows(count: int) -> np.ndarray:
     flows = np.ones((count, 3), np.uint8)
-    tape = Tape(np.float64, recording=True)
-    with recording_on(tape):
-        for row in TABLE[:count]:
-            if isinstance(row, Elementwise):
-                result = plain(row.partials)(*[Value(0.5 + 0.1 * i) for i in range(row.arity + 1)])
-                for j, p in enumerate(result if isinstance(result, tuple) else (result,)):
-                    flows[row.opcode, j] = not (isinstance(p, int | float) and p == 0.0)
+    for row in TABLE[:count]:
+        if isinstance(row, Elementwise):
+            flows[row.opcode, : row.arity] = passes(row)
     return flows
 
 

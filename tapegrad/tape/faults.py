@@ -1,4 +1,4 @@
-"""What instructions read, what is wrong with those that refuse it, and numbers edited under a gradient's feet."""
+"""Where instructions read, why one refuses its operands, and numbers that are assigned after they were used."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import IndexRangeError, InPlaceError, LabelError, OperationError
-from tapegrad.ops import BY_NAME, RUN, TABLE, record
-from tapegrad.ops.record import params_at
+from tapegrad.errors import InPlaceError, OperationError
+from tapegrad.layout import Layout, dense_strides
+from tapegrad.ops import RUN, TABLE, record
 from tapegrad.sweeps.marks import LEAF
-
-_GATHER = BY_NAME["gather"].opcode
-_CROSS_ENTROPY = BY_NAME["cross_entropy"].opcode
 
 
 def operand_spans(row: np.ndarray, side: np.ndarray) -> list[tuple[int, int]]:
@@ -30,24 +27,18 @@ def operand_slots(row: np.ndarray, side: np.ndarray) -> list[int]:
 
 
 def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
-    """What is wrong with the labels or indices of an instruction that refused its operands."""
-    opcode, k = int(row[0]) % RUN, int(row[2])
-    if opcode not in (_CROSS_ENTROPY, _GATHER):
-        return OperationError(f"the kernel of {TABLE[opcode].name} is missing, or refused its operands")
-    (_, _), (low, high) = operand_spans(row, side)
-    numbers = values[low:high]
-    params = side[params_at(side, k) :]
-    if opcode == _CROSS_ENTROPY:
-        bad = ~((numbers >= 0) & (numbers < params[1]) & (numbers == np.floor(numbers)))
-        i = int(np.flatnonzero(bad)[0])
-        return LabelError(
-            f"cross_entropy: label {float(numbers[i]):.16g} at position {i}; labels must be whole numbers from 0 to "
-            f"{params[1] - 1}"
-        )
-    size = params[1]
-    bad = ~((numbers >= -size) & (numbers < size) & (numbers == np.floor(numbers)))
-    i = int(np.flatnonzero(bad)[0])
-    return IndexRangeError(f"index {float(numbers[i]):.16g} at position {i} is out of range for an axis of size {size}")
+    """What is wrong with the operands of an instruction that refused them; the operation's own rule says it."""
+    op, k = int(row[0]), int(row[2])
+    operation: Any = TABLE[op % RUN]
+    error = None
+    if op >= RUN and getattr(operation, "refusal", None) is not None:
+        params = record.parameters(side, k)
+        views, _ = operation.views(params)
+        layouts = [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views]
+        slots = operand_slots(row, side)
+        numbers = [values[slot + x.offsets()].reshape(x.shape) for slot, x in zip(slots, layouts, strict=True)]
+        error = operation.refusal(params, *numbers)
+    return error or OperationError(f"the kernel of {operation.name} is missing, or refused its operands")
 
 
 def refused(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
@@ -71,7 +62,7 @@ def check_editable(tape: Any, row: np.ndarray) -> None:
 def check_unedited(tape: Any, rows: np.ndarray) -> None:
     """Raise InPlaceError if a leaf was assigned after one of these instructions used it."""
     last = max(tape.edits.values(), default=0)
-    # After an assignment the expression is usually computed anew, so that only leaves are older.
+    # An expression is usually computed anew after an assignment. Then all that is older than the assignment are leaves.
     before = rows[: np.searchsorted(rows, last)]
     before = before[tape.code[before, 0] != LEAF]
     if not len(before):

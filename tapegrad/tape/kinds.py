@@ -1,4 +1,4 @@
-"""What numbers on a tape mean where they index: truth values, integers, or nothing."""
+"""Whether numbers on a tape are truth values or integers, which decides what they do as an index."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.ops import BY_NAME, RUN
-from tapegrad.ops.selection import TRUTHS
+from tapegrad.ops import ALL, RUN, TABLE
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.faults import operand_slots
-
-_FLAGS = {BY_NAME[name].opcode for name in TRUTHS}
-_GATHER = BY_NAME["gather"].opcode
-_MOVES = {_GATHER, BY_NAME["copy"].opcode, BY_NAME["detach"].opcode, BY_NAME["concatenate"].opcode}
 
 
 def kind_at(tape: Any, place: int) -> str:
     """What stands at a place of the arena: "b" truth values, "i" integers, "" neither."""
-    row = tape.code[tape.row_of(place)]
-    op, out = int(row[0]), int(row[1])
+    instruction = tape.code[tape.row_of(place)]
+    op, out = int(instruction[0]), int(instruction[1])
     if op == LEAF:
         return str(tape.kinds.get(int(tape.addresses.slots_of(np.array([out]))[0]), ""))
-    if op % RUN in _FLAGS:
+    row = TABLE[op % RUN]
+    if row.truth:
         return "b"
-    if op % RUN not in _MOVES:
-        return ""
-    # The same numbers elsewhere are of the same kind. The second operand of a gather is where to look.
-    sources = operand_slots(row, tape.side)[: 1 if op % RUN == _GATHER else None]
+    # The same numbers elsewhere are of the same kind.
+    sources = operand_slots(instruction, tape.side)
+    if row.moves != ALL:
+        sources = sources[: row.moves]
     kinds = {kind_at(tape, source) for source in sources}
     return kinds.pop() if len(kinds) == 1 else ""

@@ -24,7 +24,7 @@ import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
 from tapegrad.ops import RUN, has_kernel, passive_rows
-from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A, record
+from tapegrad.ops.record import COLUMNS, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
@@ -39,8 +39,6 @@ PAGE = 1024
 FLUSH_AT = 1 << 14
 # A tape smaller than this is not worth collecting.
 COLLECT_AT = 1 << 14
-# Instructions that are better appended to the buffer than to the arrays.
-_FEW = 256
 
 _out = itemgetter(1)
 
@@ -215,36 +213,6 @@ class Tape:
         self._records += record(kind, slot, n, operands, params)
         self.push((opcode + RUN, slot, k, n, 0))
         return slot
-
-    def extend(self, rows: np.ndarray, numbers: np.ndarray) -> Page:
-        """Append many scalar instructions at once, leaves of one known number among them.
-
-        Rows are as `push` takes them: operands are slots, and results are the slots from `top` on, in order. `numbers`
-        are those of the leaves. Returns the page that keeps all of them on the tape.
-        """
-        n, leaves = len(rows), rows[:, OPCODE] == LEAF
-        if n < _FEW:
-            self.allocate(n)
-            self.push(rows.reshape(-1).tolist())
-            self._data += zip(rows[leaves, OUT].tolist(), numbers.tolist(), strict=True)
-            return self.page
-        self.flush()
-        self.allocate(n)
-        operands = rows[:, A:].copy()
-        operands[~leaves] = self.addresses.places_of(operands[~leaves])
-        if (operands < 0).any():
-            self._forget_buffers()
-            raise StaleValueError(GONE)
-        self._reserve(n, 0, n)
-        new = self.code[self.length : self.length + n]
-        new[:, OPCODE], new[:, OUT], new[:, A:] = rows[:, OPCODE], np.arange(self.slots, self.slots + n), operands
-        self.values[self.slots : self.slots + n][leaves] = numbers
-        ops = rows[:, OPCODE]
-        self.needs_new |= set(np.unique(ops[has_kernel(ops, self.dtype)]).tolist()) - self.needs
-        self.length += n
-        self.slots += n
-        self.flushed = self.top
-        return self.page
 
     def flush(self) -> None:
         """Move what was recorded from the buffers into the arrays that the sweeps read."""

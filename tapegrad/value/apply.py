@@ -13,7 +13,6 @@ from tapegrad.errors import DTypeError, OperationError, TapeMismatchError, Unsup
 from tapegrad.layout import FlagLayout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
 from tapegrad.ops import BY_NAME, Elementwise, Structured
 from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM
-from tapegrad.ops.selection import TRUTHS
 from tapegrad.tape import Tape, current_tape
 from tapegrad.value.handle import HANDLERS, Handle, handle, leaf
 
@@ -102,23 +101,22 @@ def apply(operation: Elementwise, args: Sequence[Any]) -> Value:
     values = [as_value(x, tape, operation.name) for x in args]
     layouts = [v._layout for v in values]
     if all(layout.__class__ is FlagLayout for layout in layouts):
-        operation = _logic(operation)
+        operation = _on_truths(operation)
     if all(layout is None for layout in layouts):
         a, b, c = values[0]._slot, values[min(1, len(values) - 1)]._slot, values[-1]._slot
         return handle(tape, tape.scalar(operation.opcode, a, b, c), None)
     shape = broadcast_shapes([v.shape for v in values], operation.name)
     slot = _record_run(tape, operation.opcode, shape, values)
     layout = dense(shape) if shape else None
-    return handle(tape, slot, flags(layout) if operation.name in TRUTHS else layout)
+    return handle(tape, slot, flags(layout) if operation.truth else layout)
 
 
-def _logic(operation: Elementwise) -> Elementwise:
-    """What an operation on arrays of truth values is: NumPy adds them by `or`, and refuses to subtract them."""
-    if operation.name in ("subtract", "negative"):
-        raise UnsupportedError(f"{operation.name} of truth values is not defined: use ~ or ^, or multiply by 1.0 first")
-    name = {"add": "logical_or", "multiply": "logical_and", "maximum": "logical_or", "minimum": "logical_and"}
-    row: Elementwise = BY_NAME[name.get(operation.name, operation.name)]
-    return row
+def _on_truths(operation: Elementwise) -> Elementwise:
+    """What an operation is on arrays of truth values: NumPy adds them by `or`, and refuses to subtract them."""
+    other = operation.on_truths
+    if isinstance(other, str):
+        raise UnsupportedError(f"{operation.name} of truth values is not defined: {other}")
+    return operation if other is None else cast(Elementwise, other)
 
 
 def _record_run(tape: Tape, opcode: int, shape: tuple[int, ...], values: list[Value]) -> int:

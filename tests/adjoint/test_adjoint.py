@@ -9,14 +9,14 @@ import pytest
 import tapegrad as tg
 from tapegrad.adjoint import pull_back, push_forward
 from tapegrad.ops import RUN, TABLE
-from tapegrad.ops.record import ELEMENTWISE, FIRST, INSIDE, KIND, LAST, STRUCTURED
+from tapegrad.ops.record import ALONE, FIRST, INSIDE, LAST, group_flag
 from tapegrad.sweeps import BLOCK
 from tapegrad.tape import EXPECT
 
 
 def names(recording):
     """The operations that a replay carries out, in order."""
-    return [TABLE[op % RUN].name for op in recording.program.code[:, 0].tolist()]
+    return [TABLE[op % RUN].name for op in recording.code.steps[:, 0].tolist()]
 
 
 def gradient_of(f, *args):
@@ -240,14 +240,16 @@ def test_groups_change_nothing(rng):
     n = 3 * BLOCK + 17
     x0, x = rng.normal(size=(2, n))
     r = tg.record(chained, x0)
-    code, side = r.program.code, r.program.side
+    code, side, flags = r.program.steps, r.code.side, r.program._groups
     records = code[code[:, 0] >= RUN, 2].astype(int)
-    kinds = side[records + KIND]
+    kinds = flags[group_flag(records)]
     assert {FIRST, LAST} <= set(kinds.tolist())
     # A run that reads another's result the other way round cannot go with it.
     assert np.count_nonzero(kinds == FIRST) >= 2
     grouped = r.value_and_grad(x), r.jvp((x,), (x0,)), r.hvp((x,), (x0,))
-    side[records[kinds != STRUCTURED] + KIND] = ELEMENTWISE
+    for program in (r.program, r._gradients[0].program):
+        for own in (program._groups, *program._flags.values()):
+            own[group_flag(program.steps[program.steps[:, 0] >= RUN, 2].astype(int))] = ALONE
     apart = r.value_and_grad(x), r.jvp((x,), (x0,)), r.hvp((x,), (x0,))
     # What is accumulated comes in another order.
     np.testing.assert_allclose(grouped[0][1], apart[0][1], rtol=1e-13)
@@ -264,8 +266,8 @@ def test_groups_have_a_first_and_a_last():
         return np.sum(x)
 
     r = tg.record(f, x)
-    side, code = r.program.side, r.program.code
-    kinds = [int(side[k + KIND]) for op, _, k, _ in code.tolist() if op >= RUN]
+    flags, code = r.program._groups, r.program.steps
+    kinds = [int(flags[group_flag(k)]) for op, _, k, _, _ in code.tolist() if op >= RUN]
     assert kinds.count(FIRST) == kinds.count(LAST) >= 3
     order = [k for k in kinds if k in (FIRST, INSIDE, LAST)]
     assert all(b in ((INSIDE, LAST) if a in (FIRST, INSIDE) else (FIRST,)) for a, b in itertools.pairwise(order))
@@ -294,7 +296,7 @@ def test_sorting_needs_no_guard(rng):
         assert r(x) == pytest.approx(np.sum(np.sort(x) * w))
         np.testing.assert_array_equal(r.grad(x), w[np.argsort(np.argsort(x))])
     assert r.stats().recorded == 1
-    assert EXPECT not in r.program.code[:, 0]
+    assert EXPECT not in r.code.rows[:, 0]
     x = rng.normal(size=(3, 4, 2))
     for axis in (0, 1, 2, -1, None):
         np.testing.assert_array_equal(np.sort(tg.Value(x), axis).data, np.sort(x, axis))

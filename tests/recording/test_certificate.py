@@ -49,6 +49,10 @@ KINKS = {
     "rows": (lambda x: np.max(x, 1), "max", [ARRAY([[1.0, 2], [3, 3]])], [(ARRAY([[1.0, 2], [3, 2.5]]), 0.5)]),
     "sort": (lambda x: np.sort(x) ** 2, "", [ARRAY([1.0, 3.0, 1.0])], [(ARRAY([1.0, 2.0, 1.5]), 0.5)]),
     "norm": (np.linalg.norm, "norm", [np.zeros(2)], [(ARRAY([3.0, 4.0]), 5.0)]),
+    "arcsin, squared": (lambda x: (np.arcsin(x) - np.pi / 2) ** 2, "arcsin", [1.0], [(0.75, 0.25)]),
+    "arccosh, squared": (lambda x: np.arccosh(x) ** 2, "arccosh", [1.0], [(1.5, 0.5)]),
+    "angle": (lambda x: np.arctan2(x, -1.0), "arctan2", [0.0], [(0.5, 0.5), (-0.25, 0.25)]),
+    "power of two": (lambda x: x[0] ** x[1], "power", [ARRAY([0.0, 0.5])], [(ARRAY([0.25, 0.5]), 0.25)]),
     "distance": (lambda x: np.sqrt(np.sum((x - 1.0) ** 2)), "sqrt", [np.ones(2)], [(ARRAY([4.0, 5.0]), 25.0)]),
     "argmax": (lambda x: x[np.argmax(x)], "argmax", [ARRAY([1.0, 1.0])], [(ARRAY([1.0, 1.5]), 0.5)]),
     "any": (lambda x: x[1] if np.any(x > 0) else -x[0], "greater", [ARRAY([-1.0, 0.0])], [(ARRAY([-1.0, -0.5]), 0.5)]),
@@ -65,7 +69,7 @@ def test_kinks(name):
         c = r.certificate(x)
         assert not c.differentiable and c.nearest.distance == 0.0 and operation in c.nearest.operation
         assert str(c).startswith("not differentiable") and c.nearest.operation in str(c)
-        assert 0 <= c.nearest.instruction < len(r.program.code)
+        assert 0 <= c.nearest.instruction < len(r)
     for x, distance in off:
         c = r.certificate(x)
         assert c.differentiable and str(c).startswith("differentiable")

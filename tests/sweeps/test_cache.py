@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tapegrad.sweeps import cache_folder
+from tapegrad.cache import cache_folder
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tapegrad"
 
@@ -118,10 +118,62 @@ def test_two_processes_may_fill_an_empty_cache_at_once_and_damage_to_it_is_repai
     assert run(GRADIENT, cache) == "5.0 3.0 [5.0, 5.0]"
 
 
+WHERE = "from tapegrad.cache import cache_folder; print(cache_folder(), cache_folder().is_dir())"
+
+
+def test_the_folder_named_or_the_users(tmp_path):
+    assert run(WHERE, tmp_path / "new" / "cache") == f"{tmp_path}/new/cache True"
+    assert run(WHERE, "~/cache", HOME=str(tmp_path)) == f"{tmp_path}/cache True"
+    assert run(WHERE, "", HOME=str(tmp_path / "else"), XDG_CACHE_HOME=str(tmp_path)) == f"{tmp_path}/tapegrad True"
+    (tmp_path / "home").mkdir()
+    found = Path(run(WHERE, "", HOME=str(tmp_path / "home"), XDG_CACHE_HOME="").split()[0])
+    assert found.is_relative_to(tmp_path / "home") and "tapegrad" in found.parts
+
+
 @pytest.mark.slow
 def test_a_cache_folder_that_cannot_be_written(tmp_path):
+    """The process compiles for itself, says so, and leaves nothing behind."""
     file = tmp_path / "file"
     file.write_text("in the way")
+    (tmp_path / "tmp").mkdir()
     # Nothing is compiled, which would take long and is the same in any folder.
-    assert run(GRADIENT, file / "cache", NUMBA_DISABLE_JIT="1") == "5.0 3.0 [5.0, 5.0]"
-    assert file.read_text() == "in the way"
+    process = start(GRADIENT, file / "cache", TMPDIR=str(tmp_path / "tmp"), NUMBA_DISABLE_JIT="1")
+    out, err = process.communicate(timeout=300)
+    assert out.strip() == "5.0 3.0 [5.0, 5.0]", err
+    assert f"UserWarning: {file}/cache cannot be written" in err and "TAPEGRAD_CACHE" in err
+    assert file.read_text() == "in the way" and not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("named", "place"), [("", "~/.cache/tapegrad"), ("", ".cache/tapegrad"), ("~nobody-of-this-name/cache", "/unused")]
+)
+def test_a_user_without_a_home(tmp_path, named, place):
+    """Nothing is written to a folder named "~", nor beside whatever is run."""
+    (tmp_path / "tmp").mkdir()
+    nowhere = f"""
+import os.path, platformdirs
+os.path.expanduser = lambda path: path
+platformdirs.user_cache_dir = lambda *args, **kwargs: {place!r}
+import os
+os.chdir({str(tmp_path)!r})
+{WHERE}"""
+    where, exists = run(nowhere, named, TMPDIR=str(tmp_path / "tmp")).split()
+    assert Path(where).parent == tmp_path / "tmp" and exists == "True"
+    assert list(tmp_path.iterdir()) == [tmp_path / "tmp"] and not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_forked_process_leaves_the_folder_to_its_parent(tmp_path):
+    code = f"""
+import os, sys
+{WHERE}
+folder = cache_folder()
+child = os.fork() if hasattr(os, "fork") else None
+if child == 0:
+    sys.exit(0)
+if child is not None:
+    os.waitpid(child, 0)
+print(folder.is_dir())"""
+    (tmp_path / "file").touch()
+    (tmp_path / "tmp").mkdir()
+    assert run(code, tmp_path / "file" / "cache", TMPDIR=str(tmp_path / "tmp")).endswith("True")
+    assert not list((tmp_path / "tmp").iterdir())

@@ -7,7 +7,6 @@ it.
 
 from tapegrad.adjoint.expand.kernels import resolve
 from tapegrad.adjoint.expand.stretch import Given, written
-from tapegrad.adjoint.expand.symbols import check_count, traced
 from tapegrad.adjoint.expand.templates import templates
 
-__all__ = ["Given", "check_count", "resolve", "templates", "traced", "written"]
+__all__ = ["Given", "resolve", "templates", "written"]

@@ -10,23 +10,14 @@ adjoints and tangents are known by their slots; -1 stands for none.
 
 import numpy as np
 
-from tapegrad.adjoint.kernels import (
-    ADD,
-    CHAIN,
-    DIVIDE,
-    MULTIPLY,
-    NEGATIVE,
-    SUBTRACT,
-    hashed,
-    is_same,
-    product,
-    repeated,
-)
+from tapegrad.adjoint.kernels import COMMUTES, hashed, is_same, repeated, unmasked
 from tapegrad.compiled import compiled
 from tapegrad.compiled.frames import float_bits
 from tapegrad.ops.record import OPCODE, OUT, A, B, C
 from tapegrad.sweeps.marks import LEAF
 
+# The opcodes of what is written besides templates, and folded, come in this order.
+ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, CHAIN = range(6)
 # Refers to nothing.
 NONE = -(2**62)
 # Entries of the table at most, and how far ahead of the walk the instructions that are differentiated are entered.
@@ -68,17 +59,20 @@ def _reference(slot, slots, last):
 # Writing rows. `numbers` has what is known of each, NaN where nothing is.
 
 
-def _enter(rows, table, r, named):
-    h = hashed(rows[r, OPCODE], rows[r, A], rows[r, B], rows[r, C], named)
+def _enter(rows, table, r, known):
+    a, b = rows[r, A], rows[r, B]
+    if known[rows[r, OPCODE], COMMUTES] and b < a:
+        rows[r, A], rows[r, B], rows[r, C] = b, a, a
+    h = hashed(rows[r, OPCODE], rows[r, A], rows[r, B], rows[r, C])
     table[h & (table.shape[0] - 1)] = (h >> 32 << 32) | r
 
 
-def _append(rows, table, numbers, n, op, a, b, c, number, named):
+def _append(rows, table, numbers, n, op, a, b, c, number):
     """A reference to an instruction, which is written unless it was before, and how many rows there are then."""
-    h = hashed(op, a, b, c, named)
+    h = hashed(op, a, b, c)
     at = h & (table.shape[0] - 1)
     # Half of an entry is of the hash: most rows that are another need not be looked at to tell.
-    if table[at] >> 32 == h >> 32 and is_same(rows, table[at] & 0xFFFFFFFF, op, a, b, c, named):
+    if table[at] >> 32 == h >> 32 and is_same(rows, table[at] & 0xFFFFFFFF, op, a, b, c):
         return rows[table[at] & 0xFFFFFFFF, OUT], n
     rows[n, OPCODE], rows[n, OUT], rows[n, A], rows[n, B], rows[n, C] = op, n, a, b, c
     numbers[n] = number
@@ -103,7 +97,7 @@ def _computed(op, a, b, named):
     return np.nan
 
 
-def _write(rows, table, numbers, n, op, a, b, c, named):
+def _write(rows, table, numbers, n, op, a, b, c, named, known):
     """A reference to what an operation makes of three operands, written in the shortest way that is known."""
     x = numbers[a] if a >= 0 else np.nan
     y = numbers[b] if b >= 0 else np.nan
@@ -113,12 +107,12 @@ def _write(rows, table, numbers, n, op, a, b, c, named):
         if np.isfinite(number):
             # In place of operands stand the number's bits, to find it by. What a leaf has there comes in the end.
             bits = np.int64(float_bits(number))
-            return _append(rows, table, numbers, n, np.int64(LEAF), bits, bits, bits, number, named)
+            return _append(rows, table, numbers, n, np.int64(LEAF), bits, bits, bits, number)
     if x_known or y_known:
-        same = repeated(op, x_known, x, y_known, y, named)
+        same = repeated(op, x_known, x, y_known, y, known)
         if same:
             return (a if same == 1 else b), n
-        op = product(op, x_known, x, y_known, y, named)
+        op = unmasked(op, x_known, x, y_known, y, known)
         if op == named[MULTIPLY] and (x == -1.0 or y == -1.0):
             op, a = named[NEGATIVE], b if x == -1.0 else a
             b = c = a
@@ -133,21 +127,23 @@ def _write(rows, table, numbers, n, op, a, b, c, named):
         elif a >= 0 and rows[a, OPCODE] == named[NEGATIVE]:
             op, a, b = named[SUBTRACT], b, rows[a, A]
             c = b
-    return _append(rows, table, numbers, n, op, a, b, c, np.nan, named)
+    if known[op, COMMUTES] and b < a:
+        a, b, c = b, a, a
+    return _append(rows, table, numbers, n, op, a, b, c, np.nan)
 
 
-def _product(rows, table, numbers, n, flow, partial, named):
+def _product(rows, table, numbers, n, flow, partial, named, known):
     """A reference to an adjoint or tangent times a partial derivative; to nothing where that is zero."""
     if (flow >= 0 and numbers[flow] == 0.0) or (partial >= 0 and numbers[partial] == 0.0):
         return np.int64(NONE), n
-    return _write(rows, table, numbers, n, named[CHAIN], flow, partial, partial, named)
+    return _write(rows, table, numbers, n, named[CHAIN], flow, partial, partial, named, known)
 
 
-def _sum(rows, table, numbers, n, a, b, named):
+def _sum(rows, table, numbers, n, a, b, named, known):
     """A reference to the sum of two, either of which may be missing."""
     if a == NONE or b == NONE:
         return max(a, b), n
-    return _write(rows, table, numbers, n, named[ADD], a, b, b, named)
+    return _write(rows, table, numbers, n, named[ADD], a, b, b, named, known)
 
 
 # Walking instructions
@@ -162,7 +158,7 @@ def _stands_for(constants, operands, i, out, made, reference):
     return ~out if reference == 3 else made[reference - 4]
 
 
-def _partial(rows, table, numbers, n, named, steps, low, high, constants, operands, i, out, made):
+def _partial(rows, table, numbers, n, named, known, steps, low, high, constants, operands, i, out, made):
     """The derivative of instruction i by an operand: steps low up to high of the templates, the last one says which.
 
     `made` has the steps that were written for the operands before.
@@ -173,7 +169,7 @@ def _partial(rows, table, numbers, n, named, steps, low, high, constants, operan
             a = _stands_for(constants, operands, i, out, made, steps[s, 2])
             b = _stands_for(constants, operands, i, out, made, steps[s, 3])
             c = _stands_for(constants, operands, i, out, made, steps[s, 4])
-            made[m], n = _write(rows, table, numbers, n, steps[s, 1], a, b, c, named)
+            made[m], n = _write(rows, table, numbers, n, steps[s, 1], a, b, c, named, known)
     return _stands_for(constants, operands, i, out, made, steps[high - 1, 2]), n
 
 
@@ -193,12 +189,12 @@ def _to_slot(reference, first, start, slots):
 @compiled(
     ops="int64[:]", outs="int64[:]", operands="int64[:, :]", reads="int64[:, :]", constants="int64[:]",
     slots="int64[:]", arity="int64[:]", length="int64[:]", first_step="int64[:, :]", steps="int64[:, :]",
-    named="int64[:]", rows="int64[:, :]", table="int64[:]", numbers="float64[:]", made="int64[:]", flows="int64[:]",
-    low="int64", high="int64", first="int64", back="int64",
+    named="int64[:]", known="float64[:, :]", rows="int64[:, :]", table="int64[:]", numbers="float64[:]",
+    made="int64[:]", flows="int64[:]", low="int64", high="int64", first="int64", back="int64",
 )  # fmt: skip
 def expand(
-    ops, outs, operands, reads, constants, slots, arity, length, first_step, steps, named, rows, table, numbers, made,
-    flows, low, high, first, back,
+    ops, outs, operands, reads, constants, slots, arity, length, first_step, steps, named, known, rows, table, numbers,
+    made, flows, low, high, first, back,
 ):  # fmt: skip
     """Write the derivatives of instructions low up to high.
 
@@ -210,15 +206,15 @@ def expand(
     shift = start - high  # of rows of instructions against their numbers
     last = slots[-1] if slots.shape[0] else np.int64(-1)
     for r in range(slots.shape[0]):
-        _enter(rows, table, r, named)
+        _enter(rows, table, r, known)
     for i in range(max(low, high - AHEAD) if back else low, high if back else min(high, low + AHEAD)):
-        _enter(rows, table, shift + i, named)
+        _enter(rows, table, shift + i, known)
     n = np.int64(start)
     for k in range(high - low):
         i = high - 1 - k if back else low + k
         ahead = i - AHEAD if back else i + AHEAD
         if low <= ahead < high:
-            _enter(rows, table, shift + ahead, named)
+            _enter(rows, table, shift + ahead, known)
         op = ops[i]
         flow = _of_slot(flows[i], first, start, slots, last) if back else np.int64(NONE)
         if back and flow == NONE:
@@ -233,11 +229,11 @@ def expand(
             if not back and there == NONE:
                 continue
             x, n = _partial(
-                rows, table, numbers, n, named, steps, first_step[op, j], first_step[op, j + 1], constants, operands,
-                i, outs[i], made,
+                rows, table, numbers, n, named, known, steps, first_step[op, j], first_step[op, j + 1], constants,
+                operands, i, outs[i], made,
             )  # fmt: skip
-            x, n = _product(rows, table, numbers, n, flow if back else there, x, named)
-            x, n = _sum(rows, table, numbers, n, there if back else total, x, named)
+            x, n = _product(rows, table, numbers, n, flow if back else there, x, named, known)
+            x, n = _sum(rows, table, numbers, n, there if back else total, x, named, known)
             if back:
                 flows[source] = _to_slot(x, first, start, slots)
             else:

@@ -8,9 +8,15 @@ import numpy as np
 
 from tapegrad.adjoint.expand import kernels
 from tapegrad.adjoint.expand.templates import Tables
-from tapegrad.adjoint.simplify import named
+from tapegrad.adjoint.simplify import known_of
+from tapegrad.ops import TABLE, arithmetic
 from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A
 from tapegrad.sweeps.marks import LEAF
+
+# In the order that `kernels` has.
+_NAMED = np.array([
+    getattr(arithmetic, name).opcode for name in ("add", "subtract", "multiply", "divide", "negative", "chain")
+])  # fmt: skip
 
 
 class Given(NamedTuple):
@@ -28,8 +34,8 @@ class Given(NamedTuple):
 def written(
     given: Given, tables: Tables, flows: np.ndarray, low: int, high: int, first: int, back: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The derivatives of instructions low up to high, see `kernels.expand`: rows for a tape, whose results are the slots
-    from `first` on, and the numbers of the leaves among them.
+    """The derivatives of instructions low up to high, see `kernels.expand`, as rows for a tape, whose results are the
+    slots from `first` on; and the numbers of the leaves among them.
 
     `flows` has the slots of adjoints or tangents by node, and is brought up to date.
     """
@@ -47,8 +53,8 @@ def written(
     table = np.full(min(kernels.TABLE, 1 << max(6, (2 * most).bit_length())), -1)
     made = np.empty(1 + int(tables.length.max()), np.int64)
     n = kernels.expand(
-        *given[:6], tables.arity, tables.length, tables.first, tables.steps, named(), rows, table, numbers, made,
-        flows, low, high, first, int(back),
+        *given[:6], tables.arity, tables.length, tables.first, tables.steps, _NAMED, known_of(len(TABLE)), rows, table,
+        numbers, made, flows, low, high, first, int(back),
     )  # fmt: skip
     new = rows[start:n]
     return new, numbers[start:n][new[:, OPCODE] == LEAF]

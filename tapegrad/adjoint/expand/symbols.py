@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.rules import plain
 from tapegrad.errors import OperationError
 from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise
+from tapegrad.ops.rules import partials_on
 
 # What stands for an operand of a step: operands of the operation are 0, 1 and 2, its result is RESULT, steps of the
 # template follow from STEPS on, and constant number k is -1 - k.
@@ -38,8 +38,7 @@ class Untraceable(Exception):
 
 
 class _Trace:
-    def __init__(self, row: Elementwise) -> None:
-        self.row = row
+    def __init__(self) -> None:
         self.steps: list[Step] = []
         self.constants: list[float] = []
 
@@ -47,7 +46,7 @@ class _Trace:
         if isinstance(x, Symbol):
             return x.reference
         if not isinstance(x, _NUMBERS) and not (isinstance(x, np.ndarray) and not x.shape and x.dtype.kind in "fiub"):
-            raise self.error(f"returned or used {type(x).__name__}, which is neither a number nor a Value")
+            raise Untraceable
         number = float(x)
         # Zero has two signs that compare equal, and NaN is not equal to itself.
         for k, known in enumerate(self.constants):
@@ -61,9 +60,6 @@ class _Trace:
             raise OperationError(f"{operation.name} takes {operation.arity} operands, {len(args)} were given")
         self.steps.append(Step(operation.opcode, tuple(self.reference(x) for x in args)))
         return Symbol(self, STEPS + len(self.steps) - 1)
-
-    def error(self, what: str) -> OperationError:
-        return OperationError(f"{self.row.name}: its partials rule {what}")
 
 
 def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
@@ -151,46 +147,20 @@ class Symbol:
             return lambda *args: self._trace.apply(row, (self, *args))
         raise Untraceable
 
-    # What a derivative program cannot hold
-
-    def __bool__(self) -> bool:
-        raise self._trace.error(
-            "has an `if` on a Value (or `and`, `or`, `not`, `while`, `a < b < c`, `min` or `max`): a derivative "
-            "program has no branches; write where(condition, x, y), np.minimum or np.maximum"
-        )
-
-    def _number(self, *args: Any) -> NoReturn:
-        raise self._trace.error(
-            "takes a Value for a number, as `math` functions (math.exp(x)), float(x) and int(x) do: write the function "
-            "of `np` (np.exp(x)), which works on Values too"
-        )
-
-    __float__ = __int__ = __index__ = __complex__ = __trunc__ = __floor__ = __ceil__ = __round__ = _number
-
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         raise Untraceable
-
-
-def check_count(row: Elementwise, result: Any) -> tuple[Any, ...]:
-    """What a rule for partial derivatives returned, one for each operand. Raises OperationError."""
-    found = tuple(result) if isinstance(result, tuple | list) else (result,)
-    if len(found) != row.arity:
-        results = "result" if len(found) == 1 else "results"
-        raise OperationError(f"{row.name}: its partials rule returned {len(found)} {results}, not {row.arity}")
-    return found
 
 
 @functools.cache
 def traced(row: Elementwise) -> Template | None:
     """The template of an operation's partial derivatives; None where the rule must be run on Values.
 
-    Raises OperationError, naming the operation, for a rule that branches on a Value, takes one for a plain number, or
-    returns anything but one number or Value for each operand.
+    Raises OperationError for a rule that cannot be run on Values at all; see `ops.rules`.
     """
-    trace = _Trace(row)
+    trace = _Trace()
     operands = [Symbol(trace, j) for j in range(row.arity)]
     try:
-        found = check_count(row, plain(row.partials)(*operands, Symbol(trace, RESULT)))
+        found = partials_on(row, *operands, Symbol(trace, RESULT))
         partials = [trace.reference(x) for x in found]
     except Untraceable:
         return None

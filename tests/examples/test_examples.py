@@ -8,28 +8,31 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+# Python itself looks beside the script that it is told to run, but `run_path` does not.
+PATH = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
 
 # Blobs in place of the digits: the example must not need MNIST to be tested.
 STAND_IN = """
 import runpy, sys
 import numpy as np
-import tapegrad.data
+import mnist_data
 
 def load_mnist(folder=None, *, dtype=np.float32):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 10, 400)
     x = np.clip(rng.random((10, 784))[y] + 0.1 * rng.normal(size=(400, 784)), 0, 1).astype(dtype)
-    return tapegrad.data.MNIST(x[:300], y[:300], x[300:], y[300:], source="blobs")
+    return mnist_data.MNIST(x[:300], y[:300], x[300:], y[300:], source="blobs")
 
-tapegrad.data.load_mnist = load_mnist
+mnist_data.load_mnist = load_mnist
 """
 RUN = "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 def run(code, name, *options, folder):
+    env = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": PATH}
     return subprocess.run(
         [sys.executable, "-c", code, str(EXAMPLES / name), *map(str, options)],
-        cwd=folder, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "Agg"}, timeout=300,
+        cwd=folder, capture_output=True, text=True, env=env, timeout=300,
     )  # fmt: skip
 
 

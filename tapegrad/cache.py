@@ -1,0 +1,56 @@
+"""Where files are kept from one run to the next: compiled sweeps, and what the examples download."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+
+@cache
+def cache_folder() -> Path:
+    """The folder for files that can be made again: it exists and can be written.
+
+    It is the one that `TAPEGRAD_CACHE` names, else `tapegrad` in the place where the platform keeps such files for this
+    user (on Linux `~/.cache`, or what `XDG_CACHE_HOME` names). Where that cannot be written, it is a folder for this
+    process alone, which is removed at its end, and there is a warning.
+
+    >>> cache_folder().is_dir()
+    True
+    """
+    named = os.environ.get("TAPEGRAD_CACHE")
+    place = named or platformdirs.user_cache_dir("tapegrad", appauthor=False)
+    folder = Path(os.path.expanduser(place))
+    # Where nobody knows the user's home, "~" stays; no folder of that name is wanted in whichever folder this is.
+    if folder.is_absolute() or (named and not named.startswith("~")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder.absolute()
+        except OSError:
+            pass
+    warnings.warn(
+        f"{folder} cannot be written, so what is compiled is lost with this process and the next one compiles it "
+        "again: name a folder in the environment variable TAPEGRAD_CACHE",
+        stacklevel=2,
+    )
+    return _until_exit()
+
+
+def _until_exit() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="tapegrad-"))
+    owner = os.getpid()
+
+    def remove() -> None:
+        # A process that was forked off has this to do as well, but not with its parent's folder.
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
