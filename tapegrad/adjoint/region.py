@@ -44,9 +44,12 @@ class Instruction(NamedTuple):
 
 
 class Region:
-    """The instructions that lead from inputs to outputs."""
+    """The instructions that lead from inputs to outputs.
 
-    def __init__(self, tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+    Of what is given as adjoints or tangents, those that are numbers are known when derivatives are written.
+    """
+
+    def __init__(self, tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value], given: Sequence[Any]) -> None:
         self.tape = tape
         self.inputs = inputs
         tape.derived = True
@@ -73,12 +76,13 @@ class Region:
                 owner[place : place + self.sizes[node]] = node
         self._owner = owner
         self._slots = np.append(_slots_of(tape, places_out), [x._slot for x in inputs]).astype(np.int64)
-        self._find_operands(np.ascontiguousarray(code[:, A : C + 1]), first_places)
+        numbers = [float(x) for x in given if isinstance(x, int | float)]
+        self._find_operands(np.ascontiguousarray(code[:, A : C + 1]), first_places, numbers)
         self._find_operands_of_runs()
         self.found = [self._source(y) for y in outputs]
         del self._owner
 
-    def _find_operands(self, places: np.ndarray, first: np.ndarray) -> None:
+    def _find_operands(self, places: np.ndarray, first: np.ndarray, numbers: list[float]) -> None:
         """Where scalar instructions read, which templates they have, and which numbers they meet are known."""
         tape, wide = self.tape, self.ops >= RUN
         places[wide] = 0
@@ -86,8 +90,9 @@ class Region:
         self.templates = templates(tuple(kinds.tolist()))
         self.by_rule = wide | ~self.templates.has[np.where(wide, 0, self.ops)]
         constants = [tape.constant(x) for x in self.templates.constants]
+        given = [tape.constant(x) for x in numbers]
         # They may be old, and the pages that they were recorded on gone.
-        self.pages: list[Any] = [tape.pin(slot) for slot in constants]
+        self.pages: list[Any] = [tape.pin(slot) for slot in [*constants, *given]]
         known = {slot: number for number, slot in tape.constants.items()}
         known |= {slot: 0.0 * sign for sign, slot in tape.zeros.items()}
         slots = np.array(sorted(known), np.int64)
@@ -95,7 +100,7 @@ class Region:
         operands = operands.copy() if operands is places else operands
         met = np.zeros(len(slots), np.uint8)
         resolve(operands, places, self._low, self._owner, slots, reads, met)
-        met[np.searchsorted(slots, constants)] = 1
+        met[np.searchsorted(slots, [*constants, *given])] = 1
         # The numbers that this region meets are known by where they stand among those.
         is_known, to, slots = operands >= 0, np.cumsum(met) - 1, slots[met != 0]
         operands[is_known] = to[operands[is_known]]

@@ -37,7 +37,7 @@ def pull_back(inputs: Sequence[Value], outputs: Sequence[Value], seeds: Sequence
     shapes. Raises UnsupportedError for an operation without the rules that this takes.
     """
     (tape,) = {x._tape for x in inputs} or {outputs[0]._tape}
-    region = Region(tape, inputs, outputs)
+    region = Region(tape, inputs, outputs, seeds)
     adjoints = _Adjoints(region)
     for y, seed, (node, offset) in zip(outputs, seeds, region.found, strict=True):
         adjoints.add(node, seed, offset, y._layout_or_scalar())

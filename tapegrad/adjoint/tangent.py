@@ -21,7 +21,7 @@ def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequ
     or None. Raises UnsupportedError for an operation without the rules that this takes.
     """
     (tape,) = {x._tape for x in inputs} or {outputs[0]._tape}
-    region = Region(tape, inputs, outputs)
+    region = Region(tape, inputs, outputs, tangents)
     known = _Tangents(region)
     for j, t in enumerate(tangents):
         known.set(region.input(j), t)

@@ -240,7 +240,7 @@ def test_groups_change_nothing(rng):
     n = 3 * BLOCK + 17
     x0, x = rng.normal(size=(2, n))
     r = tg.record(chained, x0)
-    code, side, flags = r.program.steps, r.code.side, r.program._groups
+    code, flags = r.program.steps, r.program._groups
     records = code[code[:, 0] >= RUN, 2].astype(int)
     kinds = flags[group_flag(records)]
     assert {FIRST, LAST} <= set(kinds.tolist())
