@@ -6,6 +6,7 @@ of an array that a scalar instruction reads by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -76,40 +77,40 @@ class Region:
                 owner[place : place + self.sizes[node]] = node
         self._owner = owner
         self._slots = np.append(_slots_of(tape, places_out), [x._slot for x in inputs]).astype(np.int64)
-        numbers = [float(x) for x in given if isinstance(x, int | float)]
-        self._find_operands(np.ascontiguousarray(code[:, A : C + 1]), first_places, numbers)
+        operands = np.ascontiguousarray(code[:, A : C + 1])
+        operands[wide] = 0
+        slots = _slots_of(tape, operands)
         self._find_operands_of_runs()
         self.found = [self._source(y) for y in outputs]
-        del self._owner
-
-    def _find_operands(self, places: np.ndarray, first: np.ndarray, numbers: list[float]) -> None:
-        """Where scalar instructions read, which templates they have, and which numbers they meet are known."""
-        tape, wide = self.tape, self.ops >= RUN
-        places[wide] = 0
+        # A constant that is put on the tape may be what makes it move everything.
         kinds = np.flatnonzero(np.bincount(self.ops[~wide], minlength=1))
         self.templates = templates(tuple(kinds.tolist()))
         self.by_rule = wide | ~self.templates.has[np.where(wide, 0, self.ops)]
-        constants = [tape.constant(x) for x in self.templates.constants]
-        given = [tape.constant(x) for x in numbers]
+        numbers = [float(x) for x in given if isinstance(x, int | float)]
+        constants = [tape.constant(x) for x in (*self.templates.constants, *numbers)]
         # They may be old, and the pages that they were recorded on gone.
-        self.pages: list[Any] = [tape.pin(slot) for slot in [*constants, *given]]
-        known = {slot: number for number, slot in tape.constants.items()}
-        known |= {slot: 0.0 * sign for sign, slot in tape.zeros.items()}
-        slots = np.array(sorted(known), np.int64)
-        operands, reads = _slots_of(tape, places), np.empty(places.shape, np.int64)
+        self.pages: list[Any] = [tape.pin(slot) for slot in constants]
+        self.given = self._resolved(operands, slots, first_places, constants)
+        del self._owner
+
+    def _resolved(self, places: np.ndarray, operands: np.ndarray, first: np.ndarray, constants: list[int]) -> Given:
+        """What compiled code is given: where scalar instructions read, and which numbers they meet are known.
+
+        `first` has for each node where it begins, and `constants` the slots of numbers that are met in any case.
+        """
+        slots, numbers = _known_numbers(self.tape)
         operands = operands.copy() if operands is places else operands
+        reads = np.empty(places.shape, np.int64)
         met = np.zeros(len(slots), np.uint8)
         resolve(operands, places, self._low, self._owner, slots, reads, met)
-        met[np.searchsorted(slots, [*constants, *given])] = 1
+        met[np.searchsorted(slots, constants)] = 1
         # The numbers that this region meets are known by where they stand among those.
-        is_known, to, slots = operands >= 0, np.cumsum(met) - 1, slots[met != 0]
+        is_known, to = operands >= 0, np.cumsum(met) - 1
         operands[is_known] = to[operands[is_known]]
-        reads[wide] = NOWHERE
+        slots, numbers = slots[met != 0], numbers[met != 0]
+        reads[self.ops >= RUN] = NOWHERE
         self._add_elements(places, reads, first)
-        self.given = Given(
-            self.ops, self._slots, operands, reads, np.searchsorted(slots, constants), slots,
-            np.array([known[slot] for slot in slots.tolist()], np.float64),
-        )  # fmt: skip
+        return Given(self.ops, self._slots, operands, reads, np.searchsorted(slots, constants), slots, numbers)
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -139,7 +140,10 @@ class Region:
     def _add_elements(self, at: np.ndarray, reads: np.ndarray, first: np.ndarray) -> None:
         """Nodes for the elements of arrays that scalar instructions read."""
         known = len(self.sizes)
+        self._elements: dict[int, tuple[int, int]] = {}
         single = (reads >= 0) & ~self.scalar[reads]
+        if not single.any():
+            return
         places, which = np.unique(at[single], return_inverse=True)
         owners = self._nodes(places)
         reads[single] = known + which
@@ -211,6 +215,14 @@ def _slots_of(tape: Tape, places: np.ndarray) -> np.ndarray:
     if len(addresses.first) == 1 and addresses.first == addresses.places:
         return places
     return addresses.slots_of(places.reshape(-1)).reshape(places.shape)
+
+
+def _known_numbers(tape: Tape) -> tuple[np.ndarray, np.ndarray]:
+    """The slots of plain numbers on a tape, ascending, and the numbers."""
+    slots = np.array([*tape.constants.values(), *tape.zeros.values()], np.int64)
+    numbers = np.array([*tape.constants, *(math.copysign(0.0, sign) for sign in tape.zeros)], np.float64)
+    order = np.argsort(slots)
+    return slots[order], numbers[order]
 
 
 def _between(

@@ -361,3 +361,24 @@ def test_long_stretches_share_and_agree_with_the_sweep(rng):
     np.testing.assert_allclose(gradient(x + 0.1), r.grad(x + 0.1), rtol=1e-12)
     np.testing.assert_allclose(tg.record(lambda x: tg.jvp(f, (x,), (v,))[1], x)(x), r.jvp((x,), (v,))[1], rtol=1e-12)
     np.testing.assert_allclose(r.hvp((x,), (v,)), r.hessian(x) @ v, rtol=1e-10)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_tape_that_moves_what_it_keeps_while_a_derivative_is_begun(wide, rng):
+    # What is forgotten leaves a gap, and the first constant that the derivative needs makes the tape close it.
+    # (More than a page of it: what is on one page is forgotten together.)
+    junk = [tg.Value(rng.normal(size=2000)) for _ in range(3)]
+    x = tg.Value(rng.normal(size=3)).copy()
+    tape = x.tape
+    y = np.sqrt(x[0] * x[0] + 1.0) / x[1] + (np.sum(x[1:] * np.sin(x[2])) if wide else x[2] * x[2])
+    tape.evaluate()
+    junk.clear()
+    gc.collect()
+    before = tape.slots
+    tape.limit, tape._collect_at = tape.top, 0
+    (g,) = pull_back([x], [y], [1.0])
+    assert tape.slots < before
+    a, b, c = x.data
+    last = [np.sin(c), np.sin(c) + (b + c) * np.cos(c)] if wide else [0.0, 2.0 * c]
+    root = math.sqrt(a * a + 1.0)
+    np.testing.assert_allclose(g.data, [a / root / b, -root / b**2 + last[0], last[1]], rtol=1e-13)
