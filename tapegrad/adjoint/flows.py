@@ -8,7 +8,8 @@ from typing import Any, cast
 import numpy as np
 
 from tapegrad.adjoint.expand import written
-from tapegrad.adjoint.region import Instruction, Region
+from tapegrad.adjoint.instruction import Instruction
+from tapegrad.adjoint.region import Region
 from tapegrad.ops import BY_NAME, Elementwise
 from tapegrad.ops.rules import partials_on
 from tapegrad.tape.extend import extend

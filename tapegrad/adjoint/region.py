@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tapegrad.adjoint.expand import Given, resolve, templates
-from tapegrad.errors import UnsupportedError
-from tapegrad.layout import Layout, dense, dense_strides
-from tapegrad.ops import RUN, TABLE, Elementwise, passive_rows
+from tapegrad.adjoint.instruction import SCALAR, Instruction, Operand, views_of
+from tapegrad.layout import dense
+from tapegrad.ops import RUN, TABLE, passive_rows
 from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
@@ -23,25 +23,6 @@ from tapegrad.value import Value, handle
 
 # The node of what does not depend on the inputs.
 NOWHERE = -1
-SCALAR = Layout((), ())
-
-
-class Operand(NamedTuple):
-    """What an instruction reads: a view into what the instruction or input `source` made."""
-
-    value: Value
-    source: int
-    offset: int
-    layout: Layout
-
-
-class Instruction(NamedTuple):
-    """An instruction with its operands and result as Values."""
-
-    row: Any
-    operands: list[Operand]
-    result: Value
-    params: list[int]
 
 
 class Region:
@@ -256,19 +237,3 @@ def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     side = tape.side[first : last + int(record_length(tape.side, last))].copy()
     code[runs, A] -= first
     return code, side
-
-
-def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:
-    """The operands of an instruction over many elements as layouts, and the shape of its result.
-
-    Raises UnsupportedError for a structured one without the rule.
-    """
-    if isinstance(row, Elementwise):
-        ndim = params[0]
-        shape = tuple(params[1 : 1 + ndim])
-        starts = [2 + ndim + j * (1 + ndim) for j in range(row.arity)]
-        return [Layout(shape, tuple(params[at : at + ndim])) for at in starts], shape
-    if row.views is None:
-        raise UnsupportedError(f"{what} {row.name} needs its rules `views`, `pullback` and `pushforward`")
-    views, shape = row.views(params)
-    return [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views], tuple(shape)

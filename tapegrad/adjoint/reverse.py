@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.adjoint.flows import Flows, partials, shown_as, times
-from tapegrad.adjoint.region import NOWHERE, SCALAR, Instruction, Region
+from tapegrad.adjoint.instruction import SCALAR, Instruction
+from tapegrad.adjoint.region import NOWHERE, Region
 from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout, dense, dense_strides, is_dense
 from tapegrad.ops import BY_NAME, Elementwise, Structured

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tapegrad.adjoint.flows import Flows, partials, shown_as, times
-from tapegrad.adjoint.region import NOWHERE, Instruction, Region
+from tapegrad.adjoint.instruction import Instruction
+from tapegrad.adjoint.region import NOWHERE, Region
 from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout
 from tapegrad.ops import Elementwise

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.region import views_of
+from tapegrad.adjoint.instruction import views_of
 from tapegrad.layout import Layout
 from tapegrad.ops import RUN, TABLE, Elementwise, Structured
 from tapegrad.ops.record import operand_spans, parameters, result_at, result_size
