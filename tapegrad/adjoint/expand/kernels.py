@@ -4,8 +4,8 @@ What stands at a slot is named by a *reference*: ~slot, which is negative, for w
 number of a row. Rows are gathered in one array: known numbers first, then the instructions that are differentiated,
 then what is written. What has known operands is folded on the way, and what was computed before is not computed
 again: a small table remembers what was met lately, by which most of it is found and which stays in the processor's
-cache (with a table of everything the walk took three times as long); `simplify` finds the rest. Between calls
-adjoints and tangents are known by their slots; -1 stands for none.
+cache (with a table of everything the walk takes twice as long); `simplify` finds the rest. Between calls adjoints and
+tangents are known by their slots; -1 stands for none.
 """
 
 import numpy as np
