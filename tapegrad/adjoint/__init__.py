@@ -2,9 +2,9 @@
 
 `region` reads the instructions that a derivative is taken of, `reverse` and `tangent` walk them and append the
 derivative to the same tape: scalar instructions by compiled code (`expand`), others by running their rules on Values,
-which see them as `instruction` has them. `flows` is what passes between both. `simplify` removes what such programs have too much of. The result is replayed, batched and differentiated
-like anything else on a tape. `evaluation` calls a function of Values, `functions` takes its derivatives, and `matching`
-checks what goes in and comes out.
+which see them as `instruction` has them. `flows` is what passes between both. `simplify` removes what such programs
+have too much of. The result is replayed, batched and differentiated like anything else on a tape. `evaluation` calls
+a function of Values, `functions` takes its derivatives, and `matching` checks what goes in and comes out.
 """
 
 from tapegrad.adjoint import evaluation, functions, matching
