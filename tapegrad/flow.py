@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint.functions import holds_values
+from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.errors import NonScalarError, ShapeError, StructureError
 from tapegrad.ops import BY_NAME
 from tapegrad.value import HANDLERS, Value

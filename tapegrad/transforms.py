@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation, functions, matching
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
 from tapegrad.recording import Recording, Unrecorded, record
 from tapegrad.tape import recording_tape
@@ -94,11 +94,11 @@ def value_and_grad(
                 recording = _keep(quick, plain, positional.at(args)[0])
             latest = None if has_aux else recording
             return recording.evaluate(args, argnums, has_aux)
-        if functions.on_tape((args, kwargs)):
+        if evaluation.on_tape((args, kwargs)):
             return functions.value_and_grad(f, args, argnums, has_aux, kwargs)
         if kwargs:
             # One more argument, never differentiated.
-            wanted = functions.checked(numbers, len(args))
+            wanted = evaluation.checked(numbers, len(args))
             recording, leaves = with_keywords.at((*args, kwargs))
             return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
         recording, leaves = positional.at(args)
@@ -138,10 +138,10 @@ def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callabl
         known, wanted = positional, own
         if kwargs:
             # One more argument, never differentiated.
-            checked = functions.checked(numbers, len(args))
+            checked = evaluation.checked(numbers, len(args))
             known, wanted = with_keywords, checked[0] if isinstance(own, int) else tuple(checked)
             args = (*args, kwargs)
-        recording = Unrecorded(known.f) if functions.on_tape(args) else known.at(args)[0]
+        recording = Unrecorded(known.f) if evaluation.on_tape(args) else known.at(args)[0]
         return what(recording, args, wanted)
 
     return derivative
@@ -252,7 +252,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> value, pullback(1.0)
     (6.0, (3.0, 2.0))
     """
-    return functions.vjp(f, primals) if functions.on_tape(primals) else record(f, *primals).vjp(*primals)
+    return functions.vjp(f, primals) if evaluation.on_tape(primals) else record(f, *primals).vjp(*primals)
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -264,8 +264,8 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     >>> jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 10.0))
     (6.0, 23.0)
     """
-    functions.check_tuples(primals, tangents)
-    if functions.on_tape((primals, tangents)):
+    matching.check_tuples(primals, tangents)
+    if evaluation.on_tape((primals, tangents)):
         return functions.jvp(f, primals, tangents)
     return record(f, *primals).jvp(primals, tangents)
 
@@ -279,7 +279,7 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     >>> push(1.0, 0.0), push(0.0, 1.0)
     (3.0, 2.0)
     """
-    return (Unrecorded(f) if functions.on_tape(primals) else record(f, *primals)).linearize(*primals)
+    return (Unrecorded(f) if evaluation.on_tape(primals) else record(f, *primals)).linearize(*primals)
 
 
 def hvp(
@@ -298,7 +298,7 @@ def hvp(
     >>> hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 1.0]),))
     array([ 6., 12.])
     """
-    functions.check_tuples(primals, tangents)
-    if functions.on_tape((primals, tangents)):
+    matching.check_tuples(primals, tangents)
+    if evaluation.on_tape((primals, tangents)):
         return functions.hvp(f, primals, tangents, argnums)
     return record(f, *primals).hvp(primals, tangents, argnums)

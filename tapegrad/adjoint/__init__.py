@@ -1,14 +1,16 @@
 """Derivatives written as instructions: the gradient of a tape is a tape.
 
-`region` reads the instructions that a derivative is taken of, `reverse` and `tangent` run their rules on Values, which
-appends the derivative to the same tape, and `simplify` removes what such programs have too much of. The result is
-replayed, batched and differentiated like anything else on a tape. `functions` does all of it for a function of Values.
+`region` reads the instructions that a derivative is taken of, `reverse` and `tangent` walk them and append the
+derivative to the same tape: scalar instructions by compiled code (`expand`), others by running their rules on Values,
+which see them as `instruction` has them. `flows` is what passes between both. `simplify` removes what such programs
+have too much of. The result is replayed, batched and differentiated like anything else on a tape. `evaluation` calls
+a function of Values, `functions` takes its derivatives, and `matching` checks what goes in and comes out.
 """
 
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation, functions, matching
 from tapegrad.adjoint.region import Region
 from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.simplify import simplified
 from tapegrad.adjoint.tangent import push_forward
 
-__all__ = ["Region", "functions", "pull_back", "push_forward", "simplified"]
+__all__ = ["Region", "evaluation", "functions", "matching", "pull_back", "push_forward", "simplified"]

@@ -1,219 +1,239 @@
-"""The instructions between inputs and outputs on a tape, and their operands as Values."""
+"""The instructions between inputs and outputs on a tape, and where their operands come from.
+
+What can have an adjoint or a tangent is a *node*: each instruction, by its number; then each input; then each element
+of an array that a scalar instruction reads by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import UnsupportedError
-from tapegrad.layout import Layout, dense, dense_strides
-from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, passive_rows
-from tapegrad.ops.record import operand_places, parameters, record_length
-from tapegrad.ops.rules import partials_on
+from tapegrad.adjoint.expand import Given, resolve, templates
+from tapegrad.adjoint.instruction import SCALAR, Instruction, Operand, views_of
+from tapegrad.layout import dense
+from tapegrad.ops import RUN, TABLE, passive_rows
+from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
-from tapegrad.value import Value, as_value, handle, view
+from tapegrad.value import Value, handle
 
-_CHAIN, _TIMES = BY_NAME["chain"], BY_NAME["multiply"]
-
-
-class Operand(NamedTuple):
-    """What an instruction reads: a view into what instruction number `source` of the region made."""
-
-    value: Value
-    source: int
-    offset: int
-    layout: Layout
-
-
-class Instruction(NamedTuple):
-    """An instruction with its operands and result as Values."""
-
-    row: Any
-    operands: list[Operand]
-    result: Value
-    params: list[int]
+# The node of what does not depend on the inputs.
+NOWHERE = -1
 
 
 class Region:
-    """The instructions that lead from inputs to outputs. Inputs are sources too: number j is source -1 - j."""
+    """The instructions that lead from inputs to outputs.
 
-    def __init__(self, tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+    Of what is given as adjoints or tangents, those that are numbers are known when derivatives are written.
+    """
+
+    def __init__(self, tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value], given: Sequence[Any]) -> None:
         self.tape = tape
         self.inputs = inputs
         tape.derived = True
         tape.flush()
         places = [tape.locate(x._slot) for x in inputs if x.size]
         start = tape.row_of(max(places)) + 1 if places else tape.length
-        stop = tape.length
-        code, side = _copied(tape, start, stop)
-        self.active = np.zeros(len(tape.values), np.uint8)
-        for x in inputs:
-            if x.size:
-                place = tape.locate(x._slot)
-                self.active[place : place + x.size] = 1
-        flags = np.zeros(len(side), np.uint8)
-        activate(code, side, flags, self.active, passive_rows(), 0, len(code))
-        mark = np.zeros(len(tape.values), np.uint8)
-        for y in outputs:
-            if y.size:
-                mark[y._places()] = 1
-        rows = np.empty(len(code), np.int64)
-        rows = rows[reach(code, side, mark, self.active, len(code), rows) :]
-        # A tape may move what it keeps while the derivative is written: from here on only slots are used, which stay.
-        self.code, self.side = code[rows].astype(np.int64), side
-        of = tape.addresses.slots_of
-        starts = np.array([x._slot for x in inputs] + of(self.code[:, 1]).tolist(), np.int64)
-        self._outs = starts[len(inputs) :].tolist()
-        self._ops = self.code[:, 0].tolist()
-        self._order = np.argsort(starts, kind="stable")
-        self._starts = starts[self._order]
-        self._sizes = np.array([x.size for x in inputs] + np.where(self.code[:, 0] >= RUN, self.code[:, 3], 1).tolist())
-        # Scalar instructions: the slots of their operands, and the sources of those.
-        scalar = np.flatnonzero(self.code[:, 0] < RUN)
-        self._scalars: list[dict[int, tuple[int, int]]] = []
-        for column in (2, 3, 4):
-            slots = of(self.code[scalar, column])
-            found = self._find(slots, self.active[self.code[scalar, column]] != 0)
-            pairs = zip(slots.tolist(), found.tolist(), strict=True)
-            self._scalars.append(dict(zip(scalar.tolist(), pairs, strict=True)))
-        # Wide instructions: the same for each operand in their records.
-        runs = self.code[self.code[:, 0] >= RUN, 2]
-        self._wide: dict[int, tuple[int, int]] = {}
-        if len(runs):
-            at, _ = operand_places(self.side, runs)
-            slots = of(self.side[at])
-            found = self._find(slots, flags[at] != 0)
-            self._wide = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
+        code, self.side, self._flags = _between(tape, inputs, outputs, start, tape.length)
+        # A tape may move what it keeps while the derivative is written: slots stay, places are used only here.
+        self.ops, places_out = code[:, OPCODE].copy(), code[:, OUT]
+        n, count = len(code), len(inputs)
+        wide = self.ops >= RUN
+        self._records = np.where(wide, code[:, A], -1)
+        self.scalar = np.append(~wide, [x._layout is None for x in inputs])
+        self.sizes = np.append(np.where(wide, code[:, B], 1), [x.size for x in inputs]).astype(np.int64)
+        # Which node made what stands at each place, from the first input on.
+        self._low = min(places, default=tape.slots)
+        owner = np.full(tape.slots - self._low, NOWHERE, np.int32)
+        owner[places_out[~wide] - self._low] = np.flatnonzero(~wide)
+        at = iter(places)
+        first_places = np.append(places_out, [next(at) if x.size else 0 for x in inputs]).astype(np.int64)
+        for node in (*np.flatnonzero(wide).tolist(), *range(n, n + count)):
+            place = int(first_places[node]) - self._low
+            if self.sizes[node]:
+                owner[place : place + self.sizes[node]] = node
+        self._owner = owner
+        self._slots = np.append(_slots_of(tape, places_out), [x._slot for x in inputs]).astype(np.int64)
+        operands = np.ascontiguousarray(code[:, A : C + 1])
+        operands[wide] = 0
+        slots = _slots_of(tape, operands)
+        self._find_operands_of_runs()
+        self.found = [self._source(y) for y in outputs]
+        # A constant that is put on the tape may be what makes it move everything.
+        kinds = np.flatnonzero(np.bincount(self.ops[~wide], minlength=1))
+        self.templates = templates(tuple(kinds.tolist()))
+        self.by_rule = wide | ~self.templates.has[np.where(wide, 0, self.ops)]
+        numbers = [float(x) for x in given if isinstance(x, int | float)]
+        constants = [tape.constant(x) for x in (*self.templates.constants, *numbers)]
+        # They may be old, and the pages that they were recorded on gone.
+        self.pages: list[Any] = [tape.pin(slot) for slot in constants]
+        self.given = self._resolved(operands, slots, first_places, constants)
+        del self._owner
+
+    def _resolved(self, places: np.ndarray, operands: np.ndarray, first: np.ndarray, constants: list[int]) -> Given:
+        """What compiled code is given: where scalar instructions read, and which numbers they meet are known.
+
+        `first` has for each node where it begins, and `constants` the slots of numbers that are met in any case.
+        """
+        slots, numbers = _known_numbers(self.tape)
+        operands = operands.copy() if operands is places else operands
+        reads = np.empty(places.shape, np.int64)
+        met = np.zeros(len(slots), np.uint8)
+        resolve(operands, places, self._low, self._owner, slots, reads, met)
+        met[np.searchsorted(slots, constants)] = 1
+        # The numbers that this region meets are known by where they stand among those.
+        is_known, to = operands >= 0, np.cumsum(met) - 1
+        operands[is_known] = to[operands[is_known]]
+        slots, numbers = slots[met != 0], numbers[met != 0]
+        reads[self.ops >= RUN] = NOWHERE
+        self._add_elements(places, reads, first)
+        return Given(self.ops, self._slots, operands, reads, np.searchsorted(slots, constants), slots, numbers)
 
     def __len__(self) -> int:
-        return len(self._ops)
+        return len(self.ops)
 
-    def _find(self, slots: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """For each slot the source that made it; NOWHERE where it is not wanted."""
-        if not len(self._starts):
-            return np.full(len(slots), NOWHERE)
-        at = self._order[np.maximum(np.searchsorted(self._starts, slots, "right") - 1, 0)]
-        n = len(self.inputs)
-        return np.where(wanted, np.where(at < n, -1 - at, at - n), NOWHERE)
+    def input(self, j: int) -> int:
+        """The node of input number j."""
+        return len(self) + j
 
-    def source(self, value: Value) -> tuple[int, int]:
-        """Which source made a Value, and where in it its first element stands."""
-        slot = np.array([value._slot])
-        at = np.searchsorted(self._starts, slot, "right") - 1
-        inside = at[0] >= 0 and value._slot < self._starts[at[0]] + self._sizes[self._order[at[0]]]
-        found = int(self._find(slot, np.array([inside]))[0])
-        return found, value._slot - self.start(found) if found != NOWHERE else 0
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """The instructions in order: a scalar stretch from one number up to another, then one that a rule is run for.
 
-    def start(self, source: int) -> int:
-        """The first slot of a source."""
-        return self.inputs[-1 - source]._slot if source < 0 else self._outs[source]
+        The last pair ends past the last instruction.
+        """
+        low = 0
+        for i in np.flatnonzero(self.by_rule).tolist():
+            yield low, i
+            low = i + 1
+        yield low, len(self)
 
-    def size(self, source: int) -> int:
-        """The number of elements of a source."""
-        return int(self._sizes[-1 - source if source < 0 else len(self.inputs) + source])
+    # Nodes
 
-    def is_scalar(self, source: int) -> bool:
-        """Whether a source is one scalar instruction, or a scalar input."""
-        return self.inputs[-1 - source]._layout is None if source < 0 else self._ops[source] < RUN
+    def _nodes(self, places: np.ndarray) -> np.ndarray:
+        """The nodes that made what stands at places."""
+        below = places < self._low
+        return np.where(below, NOWHERE, self._owner[np.where(below, 0, places - self._low)]).astype(np.int64)
+
+    def _add_elements(self, at: np.ndarray, reads: np.ndarray, first: np.ndarray) -> None:
+        """Nodes for the elements of arrays that scalar instructions read."""
+        known = len(self.sizes)
+        self._elements: dict[int, tuple[int, int]] = {}
+        single = (reads >= 0) & ~self.scalar[reads]
+        if not single.any():
+            return
+        places, which = np.unique(at[single], return_inverse=True)
+        owners = self._nodes(places)
+        reads[single] = known + which
+        self.offsets = places - first[owners]
+        # Places ascend, so the elements of one array are neighbours.
+        ids, starts, counts = np.unique(owners, return_index=True, return_counts=True)
+        spans = zip(ids.tolist(), starts.tolist(), counts.tolist(), strict=True)
+        self._elements = {owner: (known + start, known + start + n) for owner, start, n in spans}
+        self.scalar = np.append(self.scalar, np.ones(len(places), bool))
+        self.sizes = np.append(self.sizes, np.ones(len(places), np.int64))
+
+    def elements(self, node: int) -> tuple[int, int]:
+        """The nodes of the elements of an array that scalar instructions read: from one up to another."""
+        return self._elements.get(node, (0, 0))
+
+    def offset(self, element: int) -> int:
+        """Where in its array the element of a node stands."""
+        return int(self.offsets[element - len(self) - len(self.inputs)])
+
+    def _find_operands_of_runs(self) -> None:
+        self._of_runs: dict[int, tuple[int, int]] = {}
+        runs = self._records[self._records >= 0]
+        if not len(runs):
+            return
+        at, _ = operand_places(self.side, runs)
+        slots = _slots_of(self.tape, self.side[at])
+        found = np.where(self._flags[at] != 0, self._nodes(self.side[at]), NOWHERE)
+        self._of_runs = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
+
+    def _source(self, value: Value) -> tuple[int, int]:
+        """Which node made a Value, and where in it its first element stands."""
+        if not value.size:
+            return NOWHERE, 0
+        place = self.tape.locate(value._slot)
+        node = int(self._nodes(np.array([place]))[0])
+        return node, 0 if node == NOWHERE else value._slot - int(self._slots[node])
+
+    # Instructions whose rules are run on Values
 
     def instruction(self, i: int) -> Instruction:
         """Instruction number i of the region."""
-        op, tape = self._ops[i], self.tape
+        op = int(self.ops[i])
         if op >= RUN:
-            return self._run(i)
+            return self._run(i, op)
         row = TABLE[op]
-        operands = [self._operand(self._scalars[j][i], None) for j in range(row.arity)]
-        return Instruction(row, operands, handle(tape, self._outs[i], None), [])
+        operands = []
+        for reference, source in zip(self.given.operands[i].tolist(), self.given.reads[i].tolist(), strict=True):
+            slot = ~reference if reference < 0 else int(self.given.slots[reference])
+            operands.append(Operand(handle(self.tape, slot, None), source, 0, SCALAR))
+        return Instruction(row, operands[: row.arity], handle(self.tape, int(self._slots[i]), None), [])
 
-    def _operand(self, found: tuple[int, int], layout: Layout | None) -> Operand:
-        slot, source = found
-        offset = slot - self.start(source) if source != NOWHERE else 0
-        return Operand(handle(self.tape, slot, layout), source, offset, layout or _SCALAR)
-
-    def _run(self, i: int) -> Instruction:
-        op, k = int(self.code[i, 0]), int(self.code[i, 2])
+    def _run(self, i: int, op: int) -> Instruction:
         row: Any = TABLE[op - RUN]
+        k = int(self._records[i])
         params = parameters(self.side, k)
-        layouts, shape = views_of(row, params, "a second derivative through")
+        layouts, shape = views_of(row, params)
+        operands = []
         at, _ = operand_places(self.side, np.array([k]))
-        found = [self._wide[place] for place in at.tolist()]
-        operands = [self._operand(f, layout) for f, layout in zip(found, layouts, strict=True)]
-        return Instruction(row, operands, handle(self.tape, self._outs[i], dense(shape)), params)
+        for place, layout in zip(at.tolist(), layouts, strict=True):
+            slot, source = self._of_runs[place]
+            offset = slot - int(self._slots[source]) if source != NOWHERE else 0
+            operands.append(Operand(handle(self.tape, slot, layout), source, offset, layout))
+        return Instruction(row, operands, handle(self.tape, int(self._slots[i]), dense(shape)), params)
 
 
-_SCALAR = Layout((), ())
-# The source of what does not depend on the inputs.
-NOWHERE = -(2**62)
+def _slots_of(tape: Tape, places: np.ndarray) -> np.ndarray:
+    """The slots that stand at places: they themselves on a tape that was never tidied."""
+    addresses = tape.addresses
+    if len(addresses.first) == 1 and addresses.first == addresses.places:
+        return places
+    return addresses.slots_of(places.reshape(-1)).reshape(places.shape)
+
+
+def _known_numbers(tape: Tape) -> tuple[np.ndarray, np.ndarray]:
+    """The slots of plain numbers on a tape, ascending, and the numbers."""
+    slots = np.array([*tape.constants.values(), *tape.zeros.values()], np.int64)
+    numbers = np.array([*tape.constants, *(math.copysign(0.0, sign) for sign in tape.zeros)], np.float64)
+    order = np.argsort(slots)
+    return slots[order], numbers[order]
+
+
+def _between(
+    tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value], start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The instructions that lead from inputs to outputs, their records, and flags of the operands on the way."""
+    code, side = _copied(tape, start, stop)
+    active, mark = (np.zeros(len(tape.values), np.uint8) for _ in range(2))
+    for x in inputs:
+        if x.size:
+            place = tape.locate(x._slot)
+            active[place : place + x.size] = 1
+    flags = np.zeros(len(side), np.uint8)
+    activate(code, side, flags, active, passive_rows(), 0, len(code))
+    for y in outputs:
+        if y.size:
+            mark[y._places()] = 1
+    rows = np.empty(len(code), np.int64)
+    rows = rows[reach(code, side, mark, active, len(code), rows) :]
+    return code[rows].astype(np.int64), side, flags
 
 
 def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Instructions and their records, leaves among them as constants, to be marked without touching the tape's own."""
     code = tape.code[start:stop].copy()
-    code[code[:, 0] == LEAF, 2] = 0
-    runs = np.flatnonzero(code[:, 0] >= RUN)
+    code[code[:, OPCODE] == LEAF, A] = 0
+    runs = np.flatnonzero(code[:, OPCODE] >= RUN)
     if not len(runs):
         return code, tape.side[:1].copy()
-    first, last = int(code[runs[0], 2]), int(code[runs[-1], 2])
+    first, last = int(code[runs[0], A]), int(code[runs[-1], A])
     side = tape.side[first : last + int(record_length(tape.side, last))].copy()
-    code[runs, 2] -= first
+    code[runs, A] -= first
     return code, side
-
-
-def views_of(row: Any, params: list[int], what: str) -> tuple[list[Layout], tuple[int, ...]]:
-    """The operands of an instruction over many elements as layouts, and the shape of its result.
-
-    Raises UnsupportedError for a structured one without the rule.
-    """
-    if isinstance(row, Elementwise):
-        ndim = params[0]
-        shape = tuple(params[1 : 1 + ndim])
-        starts = [2 + ndim + j * (1 + ndim) for j in range(row.arity)]
-        return [Layout(shape, tuple(params[at : at + ndim])) for at in starts], shape
-    if row.views is None:
-        raise UnsupportedError(f"{what} {row.name} needs its rules `views`, `pullback` and `pushforward`")
-    views, shape = row.views(params)
-    return [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views], tuple(shape)
-
-
-def partials(row: Elementwise, instruction: Instruction) -> tuple[Any, ...]:
-    """The partial derivatives of an elementwise instruction, as Values or numbers."""
-    return partials_on(row, *[x.value for x in instruction.operands], instruction.result)
-
-
-def times(adjoint: Any, partial: Any) -> Any:
-    """An adjoint or tangent times a partial derivative; None for nothing. A zero adjoint stays zero, whatever the
-    partial derivative is."""
-    if adjoint is None or (isinstance(partial, int | float) and partial == 0.0):
-        return None
-    values = isinstance(adjoint, Value) and isinstance(partial, Value)
-    if values and adjoint._layout is None and partial._layout is None:
-        # Scalars are most of what derivative programs of scalar code are made of.
-        tape = adjoint._tape
-        return handle(tape, tape.scalar(_CHAIN.opcode, adjoint._slot, partial._slot, partial._slot), None)
-    if isinstance(adjoint, int | float):
-        adjoint, partial = partial, adjoint
-    if isinstance(partial, int | float | np.number):
-        return adjoint if partial == 1.0 else -adjoint if partial == -1.0 else _once(_TIMES, adjoint, float(partial))
-    return _once(_CHAIN, adjoint, partial)
-
-
-def _once(operation: Elementwise, *args: Any) -> Any:
-    """An operation whose operands are each one number shown many times, carried out once and shown as often."""
-    shape = max((x.shape for x in args if isinstance(x, Value)), key=len)
-    if any(isinstance(x, Value) and x._layout is not None and (any(x._layout.strides) or not x.size) for x in args):
-        return operation(*args)
-    one = operation(*[view(x, x._slot, None) if isinstance(x, Value) else x for x in args])
-    return np.broadcast_to(one, shape) if shape and isinstance(one, Value) else one
-
-
-def shown_as(x: Any, shape: tuple[int, ...], tape: Tape) -> Value:
-    """A number or a Value as a Value of a shape, broadcast without a copy."""
-    value = as_value(x, tape, "a derivative")
-    if value.shape == shape:
-        return value
-    if value.size == 1 or value.ndim == len(shape):
-        return cast(Value, np.broadcast_to(value, shape))
-    return value.reshape(shape)

@@ -1,8 +1,9 @@
-"""The reverse sweep, written as instructions: each one's rule, last first, run on Values.
+"""The reverse sweep, written as instructions, last one first: scalar ones by compiled code, the rules of others run on
+Values.
 
-Adjoints are not accumulated in place: what reaches the result of an instruction is gathered first, and put together
-when its turn comes, by additions where it covers the whole of it, else by one `assemble`. So every slot is still
-written once, and an adjoint program is an ordinary tape.
+What reaches a scalar is added up as it arrives. What reaches an array is gathered first, and put together when its turn
+comes, by additions where it covers the whole of it, else by one `assemble`. So every slot is still written once, and an
+adjoint program is an ordinary tape.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.region import NOWHERE, Operand, Region, partials, shown_as, times
+from tapegrad.adjoint.flows import Flows, partials, shown_as, times
+from tapegrad.adjoint.instruction import SCALAR, Instruction
+from tapegrad.adjoint.region import NOWHERE, Region
 from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout, dense, dense_strides, is_dense
 from tapegrad.ops import BY_NAME, Elementwise, Structured
 from tapegrad.ops.record import STRUCTURED
-from tapegrad.tape import Tape
 from tapegrad.value import HANDLERS, Value, handle, operand, view
 
 
 class _Part(NamedTuple):
-    """An adjoint that reaches a view of a source: its numbers, and the view's offset and layout."""
+    """An adjoint that reaches a view of an array: its numbers, and the view's offset and layout."""
 
     value: Any
     offset: int
@@ -36,67 +38,94 @@ def pull_back(inputs: Sequence[Value], outputs: Sequence[Value], seeds: Sequence
     shapes. Raises UnsupportedError for an operation without the rules that this takes.
     """
     (tape,) = {x._tape for x in inputs} or {outputs[0]._tape}
-    region = Region(tape, inputs, outputs)
-    parts: dict[int, list[_Part]] = {}
-    for y, seed in zip(outputs, seeds, strict=True):
-        found, offset = region.source(y)
-        if found != NOWHERE and y.size:
-            _add(parts, found, seed, offset, y._layout_or_scalar())
-    for i in range(len(region) - 1, -1, -1):
-        if i in parts:
-            adjoint = _put_together(region, i, parts.pop(i))
-            _propagate(region, i, adjoint, parts)
+    region = Region(tape, inputs, outputs, seeds)
+    adjoints = _Adjoints(region)
+    for y, seed, (node, offset) in zip(outputs, seeds, region.found, strict=True):
+        adjoints.add(node, seed, offset, y._layout_or_scalar())
+    for low, high in reversed(list(region.stretches())):
+        if high < len(region):
+            _propagate(adjoints, high)
+        if (adjoints.slots[low:high] >= 0).any():
+            adjoints.expand(low, high, back=True)
     results: list[Value | None] = []
     for j, x in enumerate(inputs):
-        own = parts.get(-1 - j)
-        results.append(None if not own else shown_as(_put_together(region, -1 - j, own), x.shape, tape))
+        node = region.input(j)
+        if region.scalar[node]:
+            results.append(adjoints.result(node))
+        else:
+            whole = adjoints.whole(node)
+            results.append(None if whole is None else shown_as(whole, x.shape, region))
     return results
 
 
-def _add(parts: dict[int, list[_Part]], source: int, value: Any, offset: int, layout: Layout) -> None:
-    if value is not None and source != NOWHERE:
-        parts.setdefault(source, []).append(_Part(value, offset, layout))
+class _Adjoints(Flows):
+    """What has reached each node so far."""
+
+    def __init__(self, region: Region) -> None:
+        super().__init__(region)
+        self._parts: dict[int, list[_Part]] = {}
+
+    def add(self, node: int, value: Any, offset: int, layout: Layout) -> None:
+        """Add an adjoint of a view of what a node made."""
+        if value is None or node == NOWHERE:
+            return
+        if not self.region.scalar[node]:
+            self._parts.setdefault(node, []).append(_Part(value, offset, layout))
+            return
+        if isinstance(value, Value) and value._layout is not None:
+            value = view(value, value._slot, None) if value.size == 1 else np.sum(value)
+        known = self.get(node)
+        self.put(node, value if known is None else known + value)
+
+    def whole(self, node: int) -> Any:
+        """The adjoint of all that a node made: a scalar Value, or a Value or number for an array; None for nothing."""
+        if self.region.scalar[node]:
+            return self.get(node)
+        parts = self._parts.pop(node, [])
+        for element in range(*self.region.elements(node)):
+            if self.slots[element] >= 0:
+                parts.append(_Part(self.get(element), self.region.offset(element), SCALAR))
+        return _put_together(self.region, node, parts) if parts else None
 
 
-def _propagate(region: Region, i: int, adjoint: Any, parts: dict[int, list[_Part]]) -> None:
+def _propagate(adjoints: _Adjoints, i: int) -> None:
+    """Run the rule of an instruction on Values, if anything has reached its result."""
+    region = adjoints.region
+    adjoint = adjoints.whole(i)
+    if adjoint is None:
+        return
     instruction = region.instruction(i)
     row = instruction.row
     if isinstance(row, Elementwise):
         if instruction.result._layout is not None:
-            adjoint = shown_as(adjoint, instruction.result.shape, region.tape)
-        found: Sequence[Any] = [times(adjoint, p) if x.source != NOWHERE else None
-                 for x, p in zip(instruction.operands, partials(row, instruction), strict=True)]
+            adjoint = shown_as(adjoint, instruction.result.shape, region)
+        found: Sequence[Any] = [
+            times(adjoint, p) if x.source != NOWHERE else None
+            for x, p in zip(instruction.operands, partials(row, instruction), strict=True)
+        ]
     else:
-        found = _pulled(row, instruction, shown_as(adjoint, instruction.result.shape, region.tape))
+        found = _pulled(row, instruction, shown_as(adjoint, instruction.result.shape, region))
     for x, contribution in zip(instruction.operands, found, strict=True):
-        _add(parts, x.source, contribution, x.offset, x.layout)
+        adjoints.add(x.source, contribution, x.offset, x.layout)
 
 
-def _pulled(row: Structured, instruction: Any, adjoint: Value) -> Sequence[Any]:
+def _pulled(row: Structured, instruction: Instruction, adjoint: Value) -> Sequence[Any]:
     if row.opaque:
         return HANDLERS["external_pullback"](instruction, adjoint)
     if row.pullback is None:
         raise UnsupportedError(f"a second derivative through {row.name} needs its rule `pullback`")
-    operands: list[Operand] = instruction.operands
-    return row.pullback(instruction.params, instruction.result, adjoint, *[x.value for x in operands])
+    return row.pullback(instruction.params, instruction.result, adjoint, *[x.value for x in instruction.operands])
 
 
-def _put_together(region: Region, source: int, parts: list[_Part]) -> Any:
-    """The whole adjoint of a source: a number or scalar Value, or a Value of one axis."""
-    tape, n = region.tape, region.size(source)
-    if region.is_scalar(source):
-        total: Any = None
-        for value, _, _ in parts:
-            if isinstance(value, Value) and value._layout is not None:
-                value = view(value, value._slot, None) if value.size == 1 else np.sum(value)
-            total = value if total is None else total + value
-        return total
+def _put_together(region: Region, node: int, parts: list[_Part]) -> Any:
+    """The whole adjoint of an array, as a Value of one axis."""
+    n = int(region.sizes[node])
     whole: Any = None
     others = []
     for part in parts:
         value, offset, layout = part
         if offset == 0 and is_dense(layout.shape, layout.strides) and layout.size == n:
-            value = shown_as(value, layout.shape, tape).reshape(n)
+            value = shown_as(value, layout.shape, region).reshape(n)
             whole = value if whole is None else whole + value
         else:
             others.append(part)
@@ -104,16 +133,21 @@ def _put_together(region: Region, source: int, parts: list[_Part]) -> Any:
         return whole
     if whole is not None:
         others.append(_Part(whole, 0, dense((n,))))
-    return _assemble(tape, n, others)
+    return _assemble(region, n, others)
 
 
-def _assemble(tape: Tape, n: int, parts: list[_Part]) -> Value:
+def _assemble(region: Region, n: int, parts: list[_Part]) -> Value:
     operands, params = [], [n]
     for value, offset, layout in parts:
+        if layout is SCALAR and isinstance(value, Value) and value._layout is None:
+            # Elements of arrays, of which there may be thousands.
+            operands.append((value._slot, 0, 1))
+            params += [1, offset, 1, 1, 0]
+            continue
         shape, strides = layout.shape or (1,), layout.strides or (0,)
-        value = shown_as(value, shape, tape)
+        value = shown_as(value, shape, region)
         own = value._layout_or_scalar().strides or dense_strides(shape)
         operands.append(operand(value))
         params += [len(shape), offset, *shape, *own, *strides]
-    slot = tape.run(BY_NAME["assemble"].opcode, STRUCTURED, n, operands, params)
-    return handle(tape, slot, dense((n,)))
+    slot = region.tape.run(BY_NAME["assemble"].opcode, STRUCTURED, n, operands, params)
+    return handle(region.tape, slot, dense((n,)))

@@ -1,11 +1,14 @@
-"""The tangent sweep, written as instructions: each one's rule, first to last, run on Values."""
+"""The tangent sweep, written as instructions, first one first: scalar ones by compiled code, the rules of others run on
+Values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from tapegrad.adjoint.region import NOWHERE, Operand, Region, partials, shown_as, times
+from tapegrad.adjoint.flows import Flows, partials, shown_as, times
+from tapegrad.adjoint.instruction import Instruction
+from tapegrad.adjoint.region import NOWHERE, Region
 from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout
 from tapegrad.ops import Elementwise
@@ -19,55 +22,86 @@ def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequ
     or None. Raises UnsupportedError for an operation without the rules that this takes.
     """
     (tape,) = {x._tape for x in inputs} or {outputs[0]._tape}
-    region = Region(tape, inputs, outputs)
-    known: dict[int, Any] = {-1 - j: t for j, t in enumerate(tangents) if t is not None}
-
-    def tangent(source: int, offset: int, layout: Layout | None) -> Any:
-        t = known.get(source)
-        if t is None or isinstance(t, int | float) or (t._layout is None and layout is None):
-            return t
-        whole = contiguous(t)
-        return view(whole, whole._slot + offset, layout)
-
-    for i in range(len(region)):
-        instruction = region.instruction(i)
-        found = [
-            tangent(x.source, x.offset, x.value._layout) if x.source != NOWHERE else None
-            for x in instruction.operands
-        ]
-        if all(t is None for t in found):
-            continue
-        row = instruction.row
-        if isinstance(row, Elementwise):
-            terms = [times(t, p) for t, p in zip(found, partials(row, instruction), strict=True)]
-            terms = [t for t in terms if t is not None]
-            if not terms:
-                continue
-            total = sum(terms[1:], terms[0])
-        else:
-            total = _pushed(instruction, found, region)
-        if instruction.result._layout is not None:
-            total = shown_as(total, instruction.result.shape, tape)
-        if total is not None:
-            known[i] = total
+    region = Region(tape, inputs, outputs, tangents)
+    known = _Tangents(region)
+    for j, t in enumerate(tangents):
+        known.set(region.input(j), t)
+    for low, high in region.stretches():
+        if low < high:
+            known.expand(low, high, back=False)
+        if high < len(region):
+            _propagate(known, high)
     results: list[Value | None] = []
-    for y in outputs:
-        source, offset = region.source(y)
-        t = tangent(source, offset, y._layout) if source != NOWHERE else None
-        results.append(None if t is None else shown_as(t, y.shape, tape))
+    for y, (node, offset) in zip(outputs, region.found, strict=True):
+        if node != NOWHERE and region.scalar[node]:
+            results.append(known.result(node))
+        else:
+            t = known.of(node, offset, y._layout)
+            results.append(None if t is None else shown_as(t, y.shape, region))
     return results
 
 
-def _pushed(instruction: Any, tangents: list[Any], region: Region) -> Any:
+class _Tangents(Flows):
+    """The tangents of all nodes so far."""
+
+    def __init__(self, region: Region) -> None:
+        super().__init__(region)
+        self._arrays: dict[int, Any] = {}
+
+    def set(self, node: int, tangent: Any) -> None:
+        """Set the tangent of all that a node made, None for zero."""
+        if tangent is None:
+            return
+        if self.region.scalar[node]:
+            self.put(node, tangent)
+            return
+        self._arrays[node] = tangent
+        for element in range(*self.region.elements(node)):
+            self.put(element, self.of(node, self.region.offset(element), None))
+
+    def of(self, node: int, offset: int, layout: Layout | None) -> Any:
+        """The tangent of a view of what a node made: a number or a Value; None for zero."""
+        if node == NOWHERE:
+            return None
+        if self.region.scalar[node]:
+            return self.get(node)
+        t = self._arrays.get(node)
+        if t is None or isinstance(t, int | float) or (t._layout is None and layout is None):
+            return t
+        whole = self._arrays[node] = contiguous(t)
+        return view(whole, whole._slot + offset, layout)
+
+
+def _propagate(known: _Tangents, i: int) -> None:
+    """Run the rule of an instruction on Values, if any of its operands has a tangent."""
+    region = known.region
+    instruction = region.instruction(i)
+    found = [known.of(x.source, x.offset, x.value._layout) for x in instruction.operands]
+    if all(t is None for t in found):
+        return
     row = instruction.row
-    operands: list[Operand] = instruction.operands
+    if isinstance(row, Elementwise):
+        terms = [times(t, p) for t, p in zip(found, partials(row, instruction), strict=True)]
+        terms = [t for t in terms if t is not None]
+        if not terms:
+            return
+        total = sum(terms[1:], terms[0])
+    else:
+        total = _pushed(instruction, found, region)
+    if total is not None and instruction.result._layout is not None:
+        total = shown_as(total, instruction.result.shape, region)
+    known.set(i, total)
+
+
+def _pushed(instruction: Instruction, tangents: list[Any], region: Region) -> Any:
+    row = instruction.row
     shown = [
-        None if t is None else shown_as(t, x.value.shape, region.tape)
-        for t, x in zip(tangents, operands, strict=True)
+        None if t is None else shown_as(t, x.value.shape, region)
+        for t, x in zip(tangents, instruction.operands, strict=True)
     ]
     if row.opaque:
         return HANDLERS["external_pushforward"](instruction, shown)
     if row.pushforward is None:
         raise UnsupportedError(f"a tangent through {row.name} needs its rule `pushforward`")
     # A rule of one operand is called with its tangent; of several, those without a tangent are None.
-    return row.pushforward(instruction.params, instruction.result, [x.value for x in operands], shown)
+    return row.pushforward(instruction.params, instruction.result, [x.value for x in instruction.operands], shown)

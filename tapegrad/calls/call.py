@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation, matching
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.layout import dense
 from tapegrad.ops.external import external
@@ -131,7 +131,7 @@ class PythonCall:
         for i, shape in zip(self.at, self.shapes, strict=True):
             shapes[i] = shape
         of = f"gradient by {self.rules.name}"
-        found = functions.matching(tuple(per_argument), self.structure, shapes, of, "argument")
+        found = matching.matching(tuple(per_argument), self.structure, shapes, of, "argument")
         return [found[i] for i in self.at]
 
     def tangent(self, operands: list[np.ndarray], result: np.ndarray, tangents: list[np.ndarray]) -> np.ndarray:
@@ -143,7 +143,7 @@ class PythonCall:
     def _result_leaves(self, pushed: Any) -> list[Any]:
         """A tangent of the result, leaf by leaf, with zeros in place of None."""
         shapes = self.result_shapes or []
-        leaves = functions.matching(
+        leaves = matching.matching(
             pushed, self.result_structure, shapes, f"tangent by {self.rules.name}", "result"
         )
         return [np.zeros(s) if t is None else t for t, s in zip(leaves, shapes, strict=True)]
@@ -194,7 +194,7 @@ HANDLERS["external_pushforward"] = lambda i, tangents: callbacks.call_of(i.param
 def call(rules: Rules, args: Sequence[Any]) -> Any:
     """The function of nested arguments: evaluated where they are plain numbers, else recorded as one instruction."""
     leaves, structure = pytree.flatten(tuple(args))
-    if not functions.holds_values(leaves):
+    if not evaluation.holds_values(leaves):
         return rules.value(tuple(args))
     tape = next((x._tape for x in leaves if isinstance(x, Value)), None) or current_tape()
     at, kinds, values = [], [], []
@@ -238,9 +238,9 @@ def _push_by_pulls(rules: Rules, args: tuple[Any, ...], result: Any, tangents: t
 
 
 def _joined(rows: list[Any]) -> Any:
-    return HANDLERS[np.stack](rows) if functions.holds_values(rows) else np.stack(rows)
+    return HANDLERS[np.stack](rows) if evaluation.holds_values(rows) else np.stack(rows)
 
 
 def _aligned(given: Any, args: tuple[Any, ...], what: str) -> list[Any]:
     leaves, structure = pytree.flatten(args)
-    return functions.matching(tuple(given), structure, [np.shape(x) for x in leaves], what, "argument")
+    return matching.matching(tuple(given), structure, [np.shape(x) for x in leaves], what, "argument")

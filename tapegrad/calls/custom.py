@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation, functions, matching
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, UnsupportedError
@@ -51,7 +51,7 @@ class _External(Rules):
 
     def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
         given = cotangent, result, *args
-        if self.numpy_rules or not functions.holds_values(pytree.flatten(given)[0]):
+        if self.numpy_rules or not evaluation.holds_values(pytree.flatten(given)[0]):
             return _one_each(self.vjp(*given), len(args))
         return _one_each(call(_BlackBox(f"the vjp of {self.name}", self.vjp), given), len(args))
 
@@ -59,7 +59,7 @@ class _External(Rules):
         if self.jvp is None:
             return super().push(args, result, tangents)
         given = tangents, result, *args
-        if self.numpy_rules or not functions.holds_values(pytree.flatten(given)[0]):
+        if self.numpy_rules or not evaluation.holds_values(pytree.flatten(given)[0]):
             return self.jvp(*given)
         return call(_BlackBox(f"the jvp of {self.name}", self.jvp), given)
 
@@ -132,12 +132,12 @@ class _Checkpointed(Rules):
         return self._recording(args)(*args)
 
     def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
-        if functions.holds_values(pytree.flatten((args, cotangent))[0]):
+        if evaluation.holds_values(pytree.flatten((args, cotangent))[0]):
             return call(self._other("vjp", lambda w, *xs: functions.vjp(self.f, xs)[1](w)), (cotangent, *args))
         return self._recording(args).vjp(*args)[1](cotangent)
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
-        if functions.holds_values(pytree.flatten((args, tangents))[0]):
+        if evaluation.holds_values(pytree.flatten((args, tangents))[0]):
             return call(self._other("jvp", lambda ts, *xs: functions.jvp(self.f, xs, ts)[1]), (tangents, *args))
         return self._recording(args).jvp(args, tangents)[1]
 
@@ -291,7 +291,7 @@ class custom_jvp(_Custom):
         def forward(*tangents: Any) -> Any:
             return self.push(args, result, tuple(_spread(args, tangents, "tangents")))
 
-        if functions.holds_values(pytree.flatten((args, cotangent))[0]):
+        if evaluation.holds_values(pytree.flatten((args, cotangent))[0]):
             return _spread(args, functions.vjp(forward, zeros)[1](cotangent), "the transposed rule")
         spec, leaves = spec_of(zeros)
         pulled = Recording(forward, spec, leaves, None).vjp(*zeros)[1](cotangent)
@@ -301,7 +301,7 @@ class custom_jvp(_Custom):
 def _zeros_for(x: Any, tangent: Any) -> Any:
     """A tangent with zeros in place of what is None."""
     leaves, structure = pytree.flatten(x)
-    own = [None] * len(leaves) if tangent is None else functions.matching(
+    own = [None] * len(leaves) if tangent is None else matching.matching(
         tangent, structure, [np.shape(leaf) for leaf in leaves], "tangent", "argument"
     )
     made = [

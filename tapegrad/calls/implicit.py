@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation, functions
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, ShapeError, SingularError, UnsupportedError
@@ -54,7 +54,7 @@ class _Root(Rules):
         return matrix.reshape(n, n)
 
     def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
-        on_values = functions.holds_values(pytree.flatten((args, result, cotangent))[0])
+        on_values = evaluation.holds_values(pytree.flatten((args, result, cotangent))[0])
         matrix = self._matrix(result, args, on_values)
         adjoint = -np.linalg.solve(np.swapaxes(matrix, 0, 1), np.reshape(cotangent, (-1,)))
         if on_values:
@@ -62,7 +62,7 @@ class _Root(Rules):
         return self._recording((result, *args)).vjp(result, *args)[1](adjoint)[1:]
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
-        on_values = functions.holds_values(pytree.flatten((args, result, tangents))[0])
+        on_values = evaluation.holds_values(pytree.flatten((args, result, tangents))[0])
         matrix = self._matrix(result, args, on_values)
         if on_values:
             along = functions.jvp(lambda *own: self._vector(result, *own), args, tangents)[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint.functions import checked, holds_values
+from tapegrad.adjoint.evaluation import checked, holds_values
 from tapegrad.arguments import argument_numbers, owners
 from tapegrad.checking.differences import Slope, slope
 from tapegrad.checking.report import Ledger, element

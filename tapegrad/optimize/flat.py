@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation
 from tapegrad.errors import CutGradientError, DTypeError, ShapeError, StructureError
 from tapegrad.tape import recording_on
 
@@ -162,7 +162,7 @@ def start(x0: Any, what: str) -> tuple[Layout, np.ndarray]:
 
 def check_plain(x: Any, what: str) -> None:
     """Raise CutGradientError where there are Values."""
-    if functions.holds_values(pytree.flatten(x)[0]):
+    if evaluation.holds_values(pytree.flatten(x)[0]):
         raise CutGradientError(
             f"{what} holds Values, but the solvers of tapegrad.optimize work on plain numbers, which would cut the "
             "gradient: pass v.data, or differentiate through the solution by tg.implicit_root"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
 from tapegrad.ops import RUN, has_kernel, passive_rows
@@ -123,7 +123,7 @@ class Program:
 
     def check_numbers(self) -> None:
         """Raise StructureError unless the function returned numbers, and some."""
-        functions.check_numbers([o.constant if o.places is None else 0.0 for o in self.code.outputs])
+        matching.check_numbers([o.constant if o.places is None else 0.0 for o in self.code.outputs])
 
     def read(self, workspace: Workspace, output: Output) -> Any:
         """The number or array of an output, after a sweep."""
@@ -151,7 +151,7 @@ class Program:
 
     def scalar_output(self, has_aux: bool) -> int:
         """Where the number stands whose gradient is wanted. Raises NonScalarError, StructureError without one."""
-        functions.check_one_result(self.structure, has_aux)
+        matching.check_one_result(self.structure, has_aux)
         output = self.code.outputs[0]
         if output.places is None:
             if isinstance(output.constant, int | float | np.number) or (

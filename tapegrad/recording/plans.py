@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation, matching
 from tapegrad.arguments import Input, Spec, argument_numbers, dtype_of, owners
 from tapegrad.errors import IntegerInputError, ShapeError
 
@@ -48,14 +48,14 @@ class Plans:
         if len(tangents) != len(numbers):
             raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
         found = {}
-        for n, tangent in zip(functions.checked(numbers, len(nodes)), tangents, strict=True):
+        for n, tangent in zip(evaluation.checked(numbers, len(nodes)), tangents, strict=True):
             at = [i for i, owner in enumerate(self._owner) if owner == n]
             shapes = [getattr(self._spec.leaves[i], "shape", ()) for i in at]
-            given = functions.matching(tangent, nodes[n], shapes, f"tangent of argument {n}", "argument")
+            given = matching.matching(tangent, nodes[n], shapes, f"tangent of argument {n}", "argument")
             for i, t in zip(at, given, strict=True):
                 leaf = self._spec.leaves[i]
                 if t is not None and isinstance(leaf, Input) and leaf.dtype.kind == "f":
-                    found[self._inputs.index(i)] = functions.real_numbers(t, self._dtype, "a tangent")
+                    found[self._inputs.index(i)] = matching.real_numbers(t, self._dtype, "a tangent")
                 elif t is not None and np.any(t):
                     raise IntegerInputError(f"argument {n} holds integers: their tangent can only be zero, or None")
         return found
@@ -65,7 +65,7 @@ class Plans:
         if known is not None:
             return known
         nodes = pytree.children(self._spec.structure)
-        numbers = tuple(functions.checked(argument_numbers(argnums), len(nodes)))
+        numbers = tuple(evaluation.checked(argument_numbers(argnums), len(nodes)))
         if check:
             self._check_floats(numbers)
         floats = [getattr(self._spec.leaves[i], "dtype", np.dtype(int)).kind == "f" for i in self._inputs]

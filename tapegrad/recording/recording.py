@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import functions
+from tapegrad.adjoint import evaluation, functions, matching
 from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.compiled.functions import INTERPRETED
 from tapegrad.errors import ShapeError, UnsupportedError
@@ -84,7 +84,7 @@ class Recording:
         Raises ShapeError for arguments of another structure, shape or dtype than recorded; LabelError or
         IndexRangeError for labels or indices out of range.
         """
-        if functions.on_tape(args):
+        if evaluation.on_tape(args):
             return self.f(*args)
         return self._branches.replay(self.check(args), VALUES, None, Program.result)
 
@@ -96,7 +96,7 @@ class Recording:
         The gradient has the structure of the argument; for several arguments it is a tuple. Raises NonScalarError
         unless the result is one number, IntegerInputError for an argument that holds integers.
         """
-        if functions.on_tape(args):
+        if evaluation.on_tape(args):
             return functions.value_and_grad(self.f, args, argnums, False)
         return self.evaluate(self.check(args), argnums, has_aux=False)
 
@@ -159,15 +159,15 @@ class Recording:
 
     def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
-        if functions.on_tape(primals):
+        if evaluation.on_tape(primals):
             return functions.vjp(self.f, primals)
         result, program, values = self._kept(self._branches, self.check(primals))
         shapes = [o.shape for o in program.code.outputs]
         plan = self._plans.plan(tuple(range(len(primals))), check=False)
 
         def pullback(cotangent: Any) -> tuple[Any, ...]:
-            seeds = functions.matching(cotangent, program.structure, shapes, "cotangent", "result")
-            arrays = [None if s is None else functions.real_numbers(s, values.dtype, "a cotangent") for s in seeds]
+            seeds = matching.matching(cotangent, program.structure, shapes, "cotangent", "result")
+            arrays = [None if s is None else matching.real_numbers(s, values.dtype, "a cotangent") for s in seeds]
             found = program.pull(values, arrays, plan.chosen)
             return self._plans.shaped(plan, dict(zip(plan.chosen, found, strict=True)))
 
@@ -175,8 +175,8 @@ class Recording:
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
         """The value, and its derivative along tangents of the arguments; see `tapegrad.jvp`."""
-        functions.check_tuples(primals, tangents)
-        if functions.on_tape((primals, tangents)):
+        matching.check_tuples(primals, tangents)
+        if evaluation.on_tape((primals, tangents)):
             return functions.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
@@ -185,8 +185,8 @@ class Recording:
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
         """The value, and a function from tangents of the arguments to that of the result; see `tapegrad.linearize`."""
-        if functions.on_tape(primals):
-            done = functions.evaluate(self.f, primals, None)
+        if evaluation.on_tape(primals):
+            done = evaluation.evaluate(self.f, primals, None)
             return done.result, lambda *tangents: functions.pushed(done, primals, tangents)
         result, program, values = self._kept(self._branches, self.check(primals))
         numbers = tuple(range(len(primals)))
@@ -194,7 +194,7 @@ class Recording:
 
     def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient of the sum of all that the function returns; see `tapegrad.elementwise_grad`."""
-        numbers = functions.checked(argument_numbers(argnums), len(args))
+        numbers = evaluation.checked(argument_numbers(argnums), len(args))
         result, pullback = self.vjp(*args)
         leaves, structure = pytree.flatten(result)
         ones = [np.ones(np.shape(y), getattr(y, "dtype", float))[()] for y in leaves]
@@ -217,8 +217,8 @@ class Recording:
 
     def _jacobian(self, args: Sequence[Any], argnums: int | Sequence[int], back: bool | None, sparse: bool) -> Any:
         if sparse:
-            return self._sparse(None if functions.on_tape(args) else self._branches, args, argnums, symmetric=False)
-        if functions.on_tape(args):
+            return self._sparse(None if evaluation.on_tape(args) else self._branches, args, argnums, symmetric=False)
+        if evaluation.on_tape(args):
             return functions.jacobian(self.f, args, argnums, back)
         plan = self._plans.plan(argnums)
         return self._branches.replay(self.check(args), VALUES, None, self._dense, plan, back)
@@ -251,28 +251,28 @@ class Recording:
     def hessian(self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False) -> Any:
         """The matrix of second derivatives of a scalar function; see `tapegrad.hessian`."""
         if sparse:
-            gradient = None if functions.on_tape(args) else self._gradient(args, argnums)
+            gradient = None if evaluation.on_tape(args) else self._gradient(args, argnums)
             return self._sparse(gradient, args, argnums, symmetric=True)
-        if functions.on_tape(args):
+        if evaluation.on_tape(args):
             return functions.jacobian(functions.gradient_of(self.f, argnums), args, argnums, False)
         plan = self._plans.plan(argnums)
         return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._dense, plan, False)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
-        functions.check_tuples(primals, tangents)
-        if functions.on_tape((primals, tangents)):
+        matching.check_tuples(primals, tangents)
+        if evaluation.on_tape((primals, tangents)):
             return functions.hvp(self.f, primals, tangents, argnums)
-        chosen, own = functions.chosen_tangents(primals, tangents, argnums)
+        chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
         return branches.replay(self.check(tuple(primals)), VALUES, None, lambda p, w: _pushed(p, w.values, along))
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
-        if functions.on_tape(args):
-            done = functions.evaluate(functions.gradient_of(self.f, argnums), args, argument_numbers(argnums))
-            return lambda v: functions.pushed(done, args, functions.spread(args, argnums, v))
+        if evaluation.on_tape(args):
+            done = evaluation.evaluate(functions.gradient_of(self.f, argnums), args, argument_numbers(argnums))
+            return lambda v: functions.pushed(done, args, matching.spread(args, argnums, v))
         _, program, values = self._kept(self._gradient(args, argnums), self.check(args))
         numbers = argument_numbers(argnums)
 

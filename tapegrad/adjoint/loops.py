@@ -1,4 +1,4 @@
-"""The pass of `simplify` over the code, compiled."""
+"""The pass of `simplify` over the code, compiled, and what holds of one scalar operation wherever it is written."""
 
 import numpy as np
 
@@ -6,7 +6,12 @@ from tapegrad.compiled import compiled
 from tapegrad.ops import RUN
 from tapegrad.ops.record import (
     DENSE,
+    OPCODE,
+    OUT,
     UNIFORM,
+    A,
+    B,
+    C,
     is_structured,
     mode_at,
     operand_at,
@@ -28,7 +33,7 @@ LEFT, RIGHT, COMMUTES, IDENTITY, OPAQUE, UNMASKED = range(6)
 
 @compiled(
     code="uint32[:, :]", side="int64[:]", values="real[:]", to="int64[:]", inputs="int64", rows="float64[:, :]",
-    constant="uint8[:]", table="int64[:]",
+    constant="uint8[:]", table="int32[:]",
 )  # fmt: skip
 def simplify(code, side, values, to, inputs, rows, constant, table):
     # `constant` comes as 0, one for each slot; `table` as -1, twice as many as there are instructions, a power of two.
@@ -47,51 +52,69 @@ def simplify(code, side, values, to, inputs, rows, constant, table):
 
 
 def _simplify_scalar(i, code, values, constant, to, rows, table):
-    op, out, a, b = np.int64(code[i, 0]), np.int64(code[i, 1]), np.int64(code[i, 2]), np.int64(code[i, 3])
-    c = np.int64(code[i, 4])
+    op, out = np.int64(code[i, OPCODE]), np.int64(code[i, OUT])
+    a, b, c = np.int64(code[i, A]), np.int64(code[i, B]), np.int64(code[i, C])
     if constant[a] and constant[b] and constant[c]:
         code[i, 0], code[i, 2], code[i, 3], code[i, 4] = LEAF, 0, 1, 0
         constant[out] = 1
         return
-    same = np.int64(-1)
-    if rows[op, IDENTITY] or (constant[b] and values[b] == rows[op, RIGHT]):
-        same = a
-    elif constant[a] and values[a] == rows[op, LEFT]:
-        same = b
-    if same >= 0:
-        to[out] = same
+    same = repeated(op, constant[a], values[a], constant[b], values[b], rows)
+    if same or rows[op, IDENTITY]:
+        to[out] = b if same == 2 else a
         return
-    if rows[op, UNMASKED] >= 0 and (_is_factor(a, values, constant) or _is_factor(b, values, constant)):
-        op = np.int64(rows[op, UNMASKED])
-        code[i, 0] = op
+    op = unmasked(op, constant[a], values[a], constant[b], values[b], rows)
     if rows[op, COMMUTES] and b < a:
         # Sums and products that differ in the order of their operands are the same.
-        a, b = b, a
-        code[i, 2], code[i, 3], code[i, 4] = a, b, b
-        c = b
-    at = _hash4(op, a, b, c) & (table.shape[0] - 1)
+        a, b, c = b, a, a
+    code[i, OPCODE], code[i, A], code[i, B], code[i, C] = op, a, b, c
+    at = hashed(op, a, b, c) & (table.shape[0] - 1)
     while table[at] >= 0:
-        j = table[at]
-        if code[j, 0] == op and code[j, 2] == a and code[j, 3] == b and code[j, 4] == c:
-            to[out] = code[j, 1]
+        if is_same(code, table[at], op, a, b, c):
+            to[out] = code[table[at], OUT]
             return
         at = (at + 1) & (table.shape[0] - 1)
     table[at] = i
 
 
-def _is_factor(slot, values, constant):
-    # Whether a slot holds a constant that is neither zero nor infinite. With such a factor, a product that is zero
-    # wherever a factor is zero equals the plain product.
-    return constant[slot] and values[slot] != 0.0 and np.isfinite(values[slot])
+# What holds of one scalar operation, whether it stands on a tape or is about to be written.
+
+
+def repeated(op, a_known, a, b_known, b, rows):
+    """1 or 2 where the result is the first or second operand, whatever that is, by the known other; else 0."""
+    if b_known and b == rows[op, RIGHT]:
+        return 1
+    return 2 if a_known and a == rows[op, LEFT] else 0
+
+
+def unmasked(op, a_known, a, b_known, b, rows):
+    """The operation, or the plain product where that equals a masked one."""
+    if rows[op, UNMASKED] >= 0 and (is_factor(a_known, a) or is_factor(b_known, b)):
+        return np.int64(rows[op, UNMASKED])
+    return np.int64(op)
+
+
+def is_factor(known, number):
+    # Whether a number is known, and neither zero nor infinite. With such a factor, a product that is zero wherever a
+    # factor is zero equals the plain product.
+    return known and number != 0.0 and np.isfinite(number)
+
+
+def hashed(op, a, b, c):
+    """A number, not negative, by which an instruction is found. Where operands commute, they must be in order."""
+    h = _mixed(_mixed(_mixed(np.uint64(1), op), a), b)
+    # Of two operands, the second stands for the third.
+    if c != b:
+        h = _mixed(h, c)
+    return np.int64(h >> np.uint64(1))
+
+
+def is_same(code, j, op, a, b, c):
+    return code[j, OPCODE] == op and code[j, A] == a and code[j, B] == b and code[j, C] == c
 
 
 def _mixed(h, x):
-    h = (h ^ np.uint64(x)) * np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ np.uint64(np.int64(x))) * np.uint64(0x9E3779B97F4A7C15)
     return h ^ (h >> np.uint64(29))
-
-
-def _hash4(op, a, b, c):
-    return np.int64(_mixed(_mixed(_mixed(_mixed(np.uint64(1), op), a), b), c) >> np.uint64(1))
 
 
 def _simplify_run(i, code, side, values, constant, to, rows, table):
@@ -145,7 +168,8 @@ def _equal_records(side, k, j):
 
 def _has_factor(side, k, values, constant):
     for j in range(2):
-        if side[mode_at(side, k, j)] == UNIFORM and _is_factor(operand_at(side, k, j), values, constant):
+        slot = operand_at(side, k, j)
+        if side[mode_at(side, k, j)] == UNIFORM and is_factor(constant[slot], values[slot]):
             return True
     return False
 
