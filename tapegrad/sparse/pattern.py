@@ -20,7 +20,8 @@ from tapegrad.ops import RUN
 from tapegrad.ops.spec import Elementwise
 from tapegrad.program import Program
 from tapegrad.sparse import loops
-from tapegrad.sparse.links import Wide, flows, is_move, links, places, varying, wide
+from tapegrad.sparse.links import flows, is_move, links, varying
+from tapegrad.tape import Instruction, instruction
 
 
 class Sources(NamedTuple):
@@ -51,12 +52,12 @@ def sources_of(program: Program, values: np.ndarray, windows: tuple[int, ...], f
         computed[_results(code)] = True
         varies = varying(program, program.floats)
         for i in np.flatnonzero(code[:, 0] >= RUN):
-            instruction = wide(program.code.side, int(code[i, 0]), int(code[i, 2]))
-            if is_move(instruction.row):
-                origin = _origins(instruction, values, varies)
+            move = instruction(code, program.code.side, int(i))
+            if is_move(move.operation):
+                origin = _origins(move, values, varies)
                 # A copy of a copy, or of a constant; not of something computed.
                 if origin is not None and np.all((column[origin] >= 0) | ~computed[origin]):
-                    out = slice(instruction.out, instruction.out + instruction.size)
+                    out = move.results
                     column[out] = column[origin]
                     computed[out] = False
                     kept[i] = not np.any(column[out] >= 0)
@@ -70,14 +71,14 @@ def _results(code: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
 
-def _origins(instruction: Wide, values: np.ndarray, varies: np.ndarray) -> np.ndarray | None:
+def _origins(move: Instruction, values: np.ndarray, varies: np.ndarray) -> np.ndarray | None:
     """For each result of a move, the place of the element that it is; None where that can change."""
-    if isinstance(instruction.row, Elementwise):
-        return places(*instruction.operands[0])
-    found = links(instruction, values, varies)
+    if isinstance(move.operation, Elementwise):
+        return move.operands[0].places()
+    found = links(move, values, varies)
     if found is None:
         return None
-    origin = np.zeros(instruction.size, np.int64)
+    origin = np.zeros(move.count, np.int64)
     for outs, ins in found:
         origin[outs] = ins
     return origin
@@ -96,9 +97,9 @@ def propagate(program: Program, values: np.ndarray, sources: Sources, outputs: n
     while start < len(code):
         start = pool.run(loops.elementwise, start, lambda at: (code, side, at, *state, table, operands))
         if start < len(code):
-            instruction = wide(side, int(code[start, 0]), int(code[start, 2]))
-            if not instruction.row.passive:
-                _structured(instruction, values, varies, state, pool)
+            found = instruction(code, side, start)
+            if not found.operation.passive:
+                _structured(found, values, varies, state, pool)
             start += 1
     counts = state.size[outputs]
     indptr = np.concatenate([[0], np.cumsum(counts)])
@@ -135,12 +136,12 @@ class _Pool:
             self.sets = np.concatenate([self.sets, np.zeros(len(self.sets), np.int32)])
 
 
-def _structured(instruction: Wide, values: np.ndarray, varies: np.ndarray, state: _State, pool: _Pool) -> None:
-    found = links(instruction, values, varies)
-    out, n = instruction.out, instruction.size
+def _structured(one: Instruction, values: np.ndarray, varies: np.ndarray, state: _State, pool: _Pool) -> None:
+    found = links(one, values, varies)
+    out, n = one.out, one.count
     if found is None:
         # Everything depends on everything: one set, shared.
-        ins = np.concatenate([places(*x) for x in instruction.operands])
+        ins = np.concatenate([x.places() for x in one.operands])
         indptr = np.array([0, len(ins)])
     else:
         outs = np.concatenate([np.zeros(0, np.int64), *[pair[0] for pair in found]])
