@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapegrad.adjoint import evaluation, functions, matching
+from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
 from tapegrad.recording import Recording, Unrecorded, record
 from tapegrad.tape import recording_tape
@@ -95,7 +95,7 @@ def value_and_grad(
             latest = None if has_aux else recording
             return recording.evaluate(args, argnums, has_aux)
         if evaluation.on_tape((args, kwargs)):
-            return functions.value_and_grad(f, args, argnums, has_aux, kwargs)
+            return derivatives.value_and_grad(f, args, argnums, has_aux, kwargs)
         if kwargs:
             # One more argument, never differentiated.
             wanted = evaluation.checked(numbers, len(args))
@@ -252,7 +252,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> value, pullback(1.0)
     (6.0, (3.0, 2.0))
     """
-    return functions.vjp(f, primals) if evaluation.on_tape(primals) else record(f, *primals).vjp(*primals)
+    return derivatives.vjp(f, primals) if evaluation.on_tape(primals) else record(f, *primals).vjp(*primals)
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -266,7 +266,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     """
     matching.check_tuples(primals, tangents)
     if evaluation.on_tape((primals, tangents)):
-        return functions.jvp(f, primals, tangents)
+        return derivatives.jvp(f, primals, tangents)
     return record(f, *primals).jvp(primals, tangents)
 
 
@@ -300,5 +300,5 @@ def hvp(
     """
     matching.check_tuples(primals, tangents)
     if evaluation.on_tape((primals, tangents)):
-        return functions.hvp(f, primals, tangents, argnums)
+        return derivatives.hvp(f, primals, tangents, argnums)
     return record(f, *primals).hvp(primals, tangents, argnums)

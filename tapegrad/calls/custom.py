@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import evaluation, functions, matching
+from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, UnsupportedError
@@ -133,12 +133,12 @@ class _Checkpointed(Rules):
 
     def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
         if evaluation.holds_values(pytree.flatten((args, cotangent))[0]):
-            return call(self._other("vjp", lambda w, *xs: functions.vjp(self.f, xs)[1](w)), (cotangent, *args))
+            return call(self._other("vjp", lambda w, *xs: derivatives.vjp(self.f, xs)[1](w)), (cotangent, *args))
         return self._recording(args).vjp(*args)[1](cotangent)
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
         if evaluation.holds_values(pytree.flatten((args, tangents))[0]):
-            return call(self._other("jvp", lambda ts, *xs: functions.jvp(self.f, xs, ts)[1]), (tangents, *args))
+            return call(self._other("jvp", lambda ts, *xs: derivatives.jvp(self.f, xs, ts)[1]), (tangents, *args))
         return self._recording(args).jvp(args, tangents)[1]
 
     def certificate(self, args: tuple[Any, ...]) -> Any:
@@ -292,7 +292,7 @@ class custom_jvp(_Custom):
             return self.push(args, result, tuple(_spread(args, tangents, "tangents")))
 
         if evaluation.holds_values(pytree.flatten((args, cotangent))[0]):
-            return _spread(args, functions.vjp(forward, zeros)[1](cotangent), "the transposed rule")
+            return _spread(args, derivatives.vjp(forward, zeros)[1](cotangent), "the transposed rule")
         spec, leaves = spec_of(zeros)
         pulled = Recording(forward, spec, leaves, None).vjp(*zeros)[1](cotangent)
         return _spread(args, pulled, "the transposed rule")

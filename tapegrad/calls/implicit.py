@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import evaluation, functions
+from tapegrad.adjoint import derivatives, evaluation
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, ShapeError, SingularError, UnsupportedError
@@ -45,7 +45,7 @@ class _Root(Rules):
 
     def _matrix(self, x: Any, args: tuple[Any, ...], on_values: bool) -> Any:
         if on_values:
-            matrix = functions.jacobian(self._vector, (x, *args), 0, None)
+            matrix = derivatives.jacobian(self._vector, (x, *args), 0, None)
             numbers = np.asarray(matrix._window(_evaluated(matrix)))
         else:
             matrix = numbers = self._recording((x, *args)).jacobian(x, *args)
@@ -58,14 +58,14 @@ class _Root(Rules):
         matrix = self._matrix(result, args, on_values)
         adjoint = -np.linalg.solve(np.swapaxes(matrix, 0, 1), np.reshape(cotangent, (-1,)))
         if on_values:
-            return functions.vjp(lambda *own: self._vector(result, *own), args)[1](adjoint)
+            return derivatives.vjp(lambda *own: self._vector(result, *own), args)[1](adjoint)
         return self._recording((result, *args)).vjp(result, *args)[1](adjoint)[1:]
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
         on_values = evaluation.holds_values(pytree.flatten((args, result, tangents))[0])
         matrix = self._matrix(result, args, on_values)
         if on_values:
-            along = functions.jvp(lambda *own: self._vector(result, *own), args, tangents)[1]
+            along = derivatives.jvp(lambda *own: self._vector(result, *own), args, tangents)[1]
         else:
             along = self._recording((result, *args)).jvp((result, *args), (None, *tangents))[1]
         found = -np.linalg.solve(matrix, along)

@@ -6,7 +6,7 @@ and frames, in which arguments are handed over. A process that finds all it need
 would take longer than everything else that a first gradient does.
 """
 
-from tapegrad.compiled.functions import Compiled, Frame, compiled, interpreted
+from tapegrad.compiled.callable import Compiled, Frame, compiled, interpreted
 from tapegrad.compiled.marks import compiled_in, inlined
 
 __all__ = ["Compiled", "Frame", "compiled", "compiled_in", "inlined", "interpreted"]

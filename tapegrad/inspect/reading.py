@@ -69,7 +69,7 @@ def program_shown(program: Program) -> Shown:
     code, workspace = program.code, program.latest()
     active = program.flow(code.steps, program.places_of(code.wanted), passive_rows())[0]
     grads = workspace.adjoints if workspace.swept_back else np.zeros(0)
-    return Shown(code.rows, code.side, workspace.values, grads, active, code.labels, code.slots, len(code.rows))
+    return Shown(code.rows, code.side, workspace.values, grads, active, code.labels, code.size, len(code.rows))
 
 
 def shape_of(i: Instruction) -> Shape | None:

@@ -8,11 +8,11 @@ import numpy as np
 import scipy.sparse
 from scipy.optimize import BFGS, LinearConstraint, NonlinearConstraint
 
-from tapegrad.optimize.flat import Layout, arguments, called_with
+from tapegrad.optimize.flat import Nesting, arguments, called_with
 from tapegrad.optimize.replay import Residuals
 
 
-def prepared(constraints: Any, layout: Layout, x0: np.ndarray, method: str) -> list[Any]:
+def prepared(constraints: Any, nesting: Nesting, x0: np.ndarray, method: str) -> list[Any]:
     """Constraints as SciPy takes them, on vectors, with Jacobians, and for trust-constr with Hessians.
 
     Raises TypeError, ValueError for what is no constraint.
@@ -25,9 +25,9 @@ def prepared(constraints: Any, layout: Layout, x0: np.ndarray, method: str) -> l
             sparse = sparse and scipy.sparse.issparse(given.A)
             continue
         if isinstance(given, dict):
-            constraint, residuals = _from_dict(given, layout, method, number)
+            constraint, residuals = _from_dict(given, nesting, method, number)
         elif isinstance(given, NonlinearConstraint):
-            constraint, residuals = _nonlinear(given, layout, method)
+            constraint, residuals = _nonlinear(given, nesting, method)
         else:
             raise TypeError(
                 f"constraint {number} is a {type(given).__name__}; a constraint is a LinearConstraint, a "
@@ -45,16 +45,16 @@ def prepared(constraints: Any, layout: Layout, x0: np.ndarray, method: str) -> l
     return made
 
 
-def _from_dict(given: dict[str, Any], layout: Layout, method: str, number: int) -> tuple[Any, Residuals | None]:
+def _from_dict(given: dict[str, Any], nesting: Nesting, method: str, number: int) -> tuple[Any, Residuals | None]:
     kind = str(given.get("type", "")).lower()
     if kind not in ("eq", "ineq"):
         raise ValueError(f"constraint {number} has type {given.get('type')!r}; it must be 'eq' or 'ineq'")
     if not callable(given.get("fun")):
         raise ValueError(f"constraint {number} has no function 'fun'")
     args = arguments(given.get("args", ()))
-    residuals = Residuals(given["fun"], layout, args)
+    residuals = Residuals(given["fun"], nesting, args)
     own = callable(given.get("jac"))
-    jac = called_with(given["jac"], layout, args) if own else residuals.jacobian
+    jac = called_with(given["jac"], nesting, args) if own else residuals.jacobian
     made: Any
     if method == "trust-constr":
         upper = 0.0 if kind == "eq" else np.inf
@@ -64,10 +64,10 @@ def _from_dict(given: dict[str, Any], layout: Layout, method: str, number: int) 
     return made, None if own else residuals
 
 
-def _nonlinear(given: NonlinearConstraint, layout: Layout, method: str) -> tuple[Any, Residuals | None]:
-    residuals = Residuals(given.fun, layout, ())
+def _nonlinear(given: NonlinearConstraint, nesting: Nesting, method: str) -> tuple[Any, Residuals | None]:
+    residuals = Residuals(given.fun, nesting, ())
     own = callable(given.jac)
-    jac = called_with(given.jac, layout, ()) if own else residuals.jacobian
+    jac = called_with(given.jac, nesting, ()) if own else residuals.jacobian
     hess = given.hess
     if method != "trust-constr":
         hess = None
@@ -75,6 +75,6 @@ def _nonlinear(given: NonlinearConstraint, layout: Layout, method: str) -> tuple
         # SciPy's default, and not to be told from it.
         hess = residuals.weighted_hessian
     elif callable(hess):
-        hess = lambda x, v: given.hess(layout.nest(x), v)
+        hess = lambda x, v: given.hess(nesting.nest(x), v)
     made = NonlinearConstraint(residuals.value, given.lb, given.ub, jac, hess, given.keep_feasible)
     return made, None if own else residuals

@@ -16,7 +16,7 @@ from tapegrad.errors import CutGradientError, DTypeError, ShapeError, StructureE
 from tapegrad.tape import recording_on
 
 
-class Layout:
+class Nesting:
     """How nested numbers and arrays lie in one vector, leaf after leaf, each in C order."""
 
     def __init__(self, structure: Any, shapes: Sequence[tuple[int, ...] | None]) -> None:
@@ -123,11 +123,11 @@ def _broadcast(pair: Any, shape: tuple[int, ...]) -> list[tuple[float, float]]:
     return list(zip(*ends))
 
 
-def layout_of(leaves: Sequence[Any], structure: Any) -> Layout:
-    """The layout of what `pytree.flatten` took apart."""
+def nesting_of(leaves: Sequence[Any], structure: Any) -> Nesting:
+    """The nesting of what `pytree.flatten` took apart."""
     # A plain number has no shape, and is no array of one element.
     shapes = (getattr(x, "shape", ()) for x in leaves)
-    return Layout(structure, [s if s or isinstance(x, np.ndarray) else None for x, s in zip(leaves, shapes)])
+    return Nesting(structure, [s if s or isinstance(x, np.ndarray) else None for x, s in zip(leaves, shapes)])
 
 
 def _as_scipy(x: Any) -> Any:
@@ -137,8 +137,8 @@ def _as_scipy(x: Any) -> Any:
     return x
 
 
-def start(x0: Any, what: str) -> tuple[Layout, np.ndarray]:
-    """The layout of a start, and its numbers as a vector of float64.
+def start(x0: Any, what: str) -> tuple[Nesting, np.ndarray]:
+    """The nesting of a start, and its numbers as a vector of float64.
 
     Raises CutGradientError for Values, DTypeError for what holds no real numbers, StructureError for anything but
     numbers and arrays, ValueError where there are none, or one that is not finite.
@@ -150,14 +150,14 @@ def start(x0: Any, what: str) -> tuple[Layout, np.ndarray]:
             raise StructureError(f"{what} holds a {type(leaf).__name__}; it may hold numbers and arrays, nested")
         if np.asarray(leaf).dtype.kind not in "fiu":
             raise DTypeError(f"{what} holds {np.asarray(leaf).dtype} numbers; they must be real")
-    layout = layout_of(leaves, structure)
+    nesting = nesting_of(leaves, structure)
     vector = np.concatenate([np.zeros(0), *(np.asarray(x, float).reshape(-1) for x in leaves)])
     if not vector.size:
         raise ValueError(f"{what} holds no numbers")
     bad = np.flatnonzero(~np.isfinite(vector))
     if len(bad):
         raise ValueError(f"{what} must be finite: element {bad[0]} is {vector[bad[0]]}")
-    return layout, vector
+    return nesting, vector
 
 
 def check_plain(x: Any, what: str) -> None:
@@ -182,6 +182,6 @@ def off_tape() -> AbstractContextManager[Any]:
     return recording_on(None)
 
 
-def called_with(f: Callable[..., Any], layout: Layout, args: tuple[Any, ...]) -> Callable[[np.ndarray], Any]:
+def called_with(f: Callable[..., Any], nesting: Nesting, args: tuple[Any, ...]) -> Callable[[np.ndarray], Any]:
     """A function of the caller's, of nested numbers and args, as a function of a vector."""
-    return functools.wraps(f)(lambda x: f(layout.nest(x), *args))
+    return functools.wraps(f)(lambda x: f(nesting.nest(x), *args))

@@ -13,7 +13,7 @@ from scipy.integrate import BDF, LSODA, Radau
 
 from tapegrad.errors import ShapeError
 from tapegrad.optimize.choice import pays
-from tapegrad.optimize.flat import Layout, arguments, off_tape, start
+from tapegrad.optimize.flat import Nesting, arguments, off_tape, start
 from tapegrad.optimize.replay import as_vector
 from tapegrad.recording import Recording, record
 
@@ -23,17 +23,17 @@ _METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 class _System:
     """The right-hand side of y' = f(t, y), recorded at its first evaluation, and its Jacobian with respect to y."""
 
-    def __init__(self, f: Callable[..., Any], layout: Layout, args: tuple[Any, ...], sparse: bool | None) -> None:
+    def __init__(self, f: Callable[..., Any], nesting: Nesting, args: tuple[Any, ...], sparse: bool | None) -> None:
         self._f = f
-        self._layout = layout
+        self._nesting = nesting
         self._args = args
         self._sparse = sparse
         self._recording: Recording | None = None
 
     def _vector(self, t: Any, y: Any) -> Any:
-        vector, outputs = as_vector(self._f(t, self._layout.nest(y), *self._args))
-        if outputs.size != self._layout.size:
-            raise ShapeError(f"fun returned {outputs.size} numbers, for a state of {self._layout.size}")
+        vector, outputs = as_vector(self._f(t, self._nesting.nest(y), *self._args))
+        if outputs.size != self._nesting.size:
+            raise ShapeError(f"fun returned {outputs.size} numbers, for a state of {self._nesting.size}")
         return vector
 
     def _at(self, t: Any, y: np.ndarray) -> tuple[Recording, float, np.ndarray]:
@@ -99,7 +99,7 @@ def solve_ivp(
     >>> decay.success, decay.y[:, -1].round(4)
     (True, array([0.5411]))
     """
-    layout, vector = start(y0, "y0")
+    nesting, vector = start(y0, "y0")
     args = arguments(args)
     kind = _kind(method)
     if "jac_sparsity" in options:
@@ -107,20 +107,20 @@ def solve_ivp(
     takes_sparse = kind is not None and issubclass(kind, Radau | BDF)
     if sparse and not takes_sparse:
         raise ValueError(f"sparse=True needs the method Radau or BDF, not {method!r}")
-    system = _System(fun, layout, args, sparse if takes_sparse else False)
+    system = _System(fun, nesting, args, sparse if takes_sparse else False)
     options.pop("vectorized", None)
     if kind is not None:
-        options["jac"] = _jacobian(system, layout, args, options)
+        options["jac"] = _jacobian(system, nesting, args, options)
     else:
         # SciPy warns of options that a method does not know.
         options.pop("jac", None)
     if events is not None:
         several = isinstance(events, list | tuple)
-        made = [_event(e, layout, args) for e in (events if several else [events])]
+        made = [_event(e, nesting, args) for e in (events if several else [events])]
         options["events"] = made if several else made[0]
     with off_tape():
         result = scipy.integrate.solve_ivp(system.slope, t_span, vector, method=method, **options)
-    result.y = layout.columns(result.y, len(result.t))
+    result.y = nesting.columns(result.y, len(result.t))
     return result
 
 
@@ -133,10 +133,10 @@ def _kind(method: Any) -> type | None:
     return {"Radau": Radau, "BDF": BDF, "LSODA": LSODA}.get(method)
 
 
-def _jacobian(system: _System, layout: Layout, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def _jacobian(system: _System, nesting: Nesting, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     given = options.get("jac")
     if callable(given):
-        return lambda t, y: given(t, layout.nest(y), *args)
+        return lambda t, y: given(t, nesting.nest(y), *args)
     if given is not None:
         return given
     lower, upper = options.get("lband"), options.get("uband")
@@ -145,6 +145,6 @@ def _jacobian(system: _System, layout: Layout, args: tuple[Any, ...], options: d
     return system.jacobian
 
 
-def _event(event: Any, layout: Layout, args: tuple[Any, ...]) -> Any:
+def _event(event: Any, nesting: Nesting, args: tuple[Any, ...]) -> Any:
     # SciPy reads attributes of events: terminal, direction.
-    return functools.wraps(event)(lambda t, y: event(t, layout.nest(y), *args))
+    return functools.wraps(event)(lambda t, y: event(t, nesting.nest(y), *args))

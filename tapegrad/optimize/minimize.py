@@ -11,7 +11,7 @@ import scipy.optimize
 from scipy.optimize import Bounds, OptimizeResult
 
 from tapegrad.optimize.constraints import prepared
-from tapegrad.optimize.flat import Layout, arguments, called_with, off_tape, start
+from tapegrad.optimize.flat import Nesting, arguments, called_with, off_tape, start
 from tapegrad.optimize.replay import Objective
 
 # What each method takes besides values.
@@ -84,31 +84,31 @@ def minimize(
     >>> round(fit.x["a"], 6), fit.x["b"].round(6)
     (1.0, array([1., 1.]))
     """
-    layout, vector = start(x0, "x0")
+    nesting, vector = start(x0, "x0")
     args = arguments(args)
     constraints = () if constraints is None else constraints
     name = _method_name(method, bounds, constraints)
     takes = _METHODS[name] if name else _GRADIENT | _PRODUCT
     _check_derivatives(jac)
-    objective = Objective(f, layout, args, differentiated=bool(takes & _GRADIENT) and jac is None)
+    objective = Objective(f, nesting, args, differentiated=bool(takes & _GRADIENT) and jac is None)
     given: dict[str, Any] = {"jac": None, "hess": hess, "hessp": None}
     if jac is not None:
-        given["jac"] = lambda x: layout.vector(jac(layout.nest(x), *args), "what jac returns")
+        given["jac"] = lambda x: nesting.vector(jac(nesting.nest(x), *args), "what jac returns")
     elif takes & _GRADIENT:
         given["jac"] = objective.gradient
     if callable(hess) and not isinstance(hess, scipy.optimize.HessianUpdateStrategy):
-        given["hess"] = called_with(hess, layout, args)
+        given["hess"] = called_with(hess, nesting, args)
     elif hessp is not None:
-        given["hessp"] = lambda x, p: layout.vector(hessp(layout.nest(x), layout.nest(p), *args), "what hessp returns")
+        given["hessp"] = lambda x, p: nesting.vector(hessp(nesting.nest(x), nesting.nest(p), *args), "what hessp returns")
     elif hess is None:
         given |= _second(objective, takes)
     with off_tape():
-        given["constraints"] = prepared(constraints, layout, vector, name) if _is_given(constraints) else ()
+        given["constraints"] = prepared(constraints, nesting, vector, name) if _is_given(constraints) else ()
         result = scipy.optimize.minimize(
-            objective.value, vector, method=name or method, bounds=_bounds(bounds, layout), tol=tol, options=options,
-            callback=callback_on(callback, layout), **given,
+            objective.value, vector, method=name or method, bounds=_bounds(bounds, nesting), tol=tol, options=options,
+            callback=callback_on(callback, nesting), **given,
         )  # fmt: skip
-    return nested(result, layout)
+    return nested(result, nesting)
 
 
 def _second(objective: Objective, takes: int) -> dict[str, Any]:
@@ -144,44 +144,44 @@ def _check_derivatives(jac: Any) -> None:
         )
 
 
-def _bounds(bounds: Any, layout: Layout) -> Any:
-    if bounds is None or layout.is_vector or isinstance(bounds, Bounds) or _is_flat(bounds, layout):
+def _bounds(bounds: Any, nesting: Nesting) -> Any:
+    if bounds is None or nesting.is_vector or isinstance(bounds, Bounds) or _is_flat(bounds, nesting):
         return bounds
-    return layout.pairs(bounds)
+    return nesting.pairs(bounds)
 
 
-def _is_flat(bounds: Any, layout: Layout) -> bool:
+def _is_flat(bounds: Any, nesting: Nesting) -> bool:
     """Whether bounds are one pair for each number, as SciPy takes them."""
     if isinstance(bounds, np.ndarray):
         return True
-    if not isinstance(bounds, list | tuple) or len(bounds) != layout.size:
+    if not isinstance(bounds, list | tuple) or len(bounds) != nesting.size:
         return False
     pairs = [b for b in bounds if isinstance(b, tuple | list) and len(b) == 2]
-    return len(pairs) == layout.size and all(end is None or np.isscalar(end) for b in pairs for end in b)
+    return len(pairs) == nesting.size and all(end is None or np.isscalar(end) for b in pairs for end in b)
 
 
-def callback_on(callback: Any, layout: Layout) -> Any:
+def callback_on(callback: Any, nesting: Nesting) -> Any:
     """A callback that is handed x nested."""
-    if callback is None or layout.is_vector:
+    if callback is None or nesting.is_vector:
         return callback
     # SciPy looks at the name.
     if set(inspect.signature(callback).parameters) == {"intermediate_result"}:
 
         def with_result(intermediate_result: OptimizeResult) -> Any:
             shown = OptimizeResult(intermediate_result)
-            shown.x = layout.nest(np.array(shown.x))
+            shown.x = nesting.nest(np.array(shown.x))
             return callback(intermediate_result=shown)
 
         return with_result
-    return lambda x, *rest: callback(layout.nest(np.array(x)), *rest)
+    return lambda x, *rest: callback(nesting.nest(np.array(x)), *rest)
 
 
-def nested(result: OptimizeResult, layout: Layout) -> OptimizeResult:
+def nested(result: OptimizeResult, nesting: Nesting) -> OptimizeResult:
     """SciPy's result with x and the gradient nested as the start, and `x_flat` beside them."""
     result.x_flat = np.array(result.x, float)
-    result.x = layout.nest(result.x_flat.copy())
+    result.x = nesting.nest(result.x_flat.copy())
     for key in ("jac", "grad"):
         gradient = result.get(key)
-        if isinstance(gradient, np.ndarray) and gradient.shape == (layout.size,):
-            result[key] = layout.nest(gradient)
+        if isinstance(gradient, np.ndarray) and gradient.shape == (nesting.size,):
+            result[key] = nesting.nest(gradient)
     return result

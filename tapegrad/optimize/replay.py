@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from tapegrad import pytree
 from tapegrad.errors import NonScalarError, StructureError
 from tapegrad.optimize.choice import DENSE, PRODUCT, SPARSE, kind_of_hessian, pays
-from tapegrad.optimize.flat import Layout, called_with, layout_of
+from tapegrad.optimize.flat import Nesting, called_with, nesting_of
 from tapegrad.recording import Recording, record
 from tapegrad.value import Value
 
@@ -20,9 +20,9 @@ from tapegrad.value import Value
 class Objective:
     """A function that returns one number: its value and gradient, from one replay, and its second derivatives."""
 
-    def __init__(self, f: Callable[..., Any], layout: Layout, args: tuple[Any, ...], differentiated: bool) -> None:
+    def __init__(self, f: Callable[..., Any], nesting: Nesting, args: tuple[Any, ...], differentiated: bool) -> None:
         self._f = f
-        self._layout = layout
+        self._nesting = nesting
         self._args = args
         self._differentiated = differentiated
         self._recording: Recording | None = None
@@ -34,7 +34,7 @@ class Objective:
     def recording(self, x: np.ndarray) -> Recording:
         """What is replayed. Raises NonScalarError unless the function returns one number."""
         if self._recording is None:
-            self._recording = record(called_with(self._f, self._layout, self._args), np.asarray(x, float))
+            self._recording = record(called_with(self._f, self._nesting, self._args), np.asarray(x, float))
             self._recording.program.scalar_output(has_aux=False)
         return self._recording
 
@@ -122,19 +122,19 @@ class Residuals:
     """A function that returns numbers, nested or not, as one that returns a vector; its Jacobian."""
 
     def __init__(
-        self, f: Callable[..., Any], layout: Layout, args: tuple[Any, ...], sparse: bool | None = None
+        self, f: Callable[..., Any], nesting: Nesting, args: tuple[Any, ...], sparse: bool | None = None
     ) -> None:
         self._f = f
-        self._layout = layout
+        self._nesting = nesting
         self._args = args
         # Whether the Jacobian is to be a sparse array; None until that is decided.
         self.sparse = sparse
         self._recording: Recording | None = None
         self._weighted: Curvature | None = None
-        self.outputs: Layout | None = None
+        self.outputs: Nesting | None = None
 
     def _vector(self, x: Any) -> Any:
-        vector, self.outputs = as_vector(self._f(self._layout.nest(x), *self._args))
+        vector, self.outputs = as_vector(self._f(self._nesting.nest(x), *self._args))
         return vector
 
     def recording(self, x: np.ndarray) -> Recording:
@@ -165,7 +165,7 @@ class Residuals:
         return self._weighted.best(x, v)
 
 
-def as_vector(result: Any) -> tuple[Any, Layout]:
+def as_vector(result: Any) -> tuple[Any, Nesting]:
     """What a function returned, as one vector, on the tape or off it, and how it was nested.
 
     Raises StructureError where that is not numbers and arrays.
@@ -177,4 +177,4 @@ def as_vector(result: Any) -> tuple[Any, Layout]:
     if not leaves:
         raise StructureError(f"the function returned {result!r}, where numbers were expected")
     parts = [np.reshape(x, (-1,)) for x in leaves]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts), layout_of(leaves, structure)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), nesting_of(leaves, structure)

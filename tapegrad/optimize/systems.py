@@ -10,7 +10,7 @@ import numpy as np
 import scipy.optimize
 from scipy.optimize import Bounds, OptimizeResult
 
-from tapegrad.optimize.flat import Layout, arguments, called_with, off_tape, start
+from tapegrad.optimize.flat import Nesting, arguments, called_with, off_tape, start
 from tapegrad.optimize.minimize import callback_on, nested
 from tapegrad.optimize.replay import Residuals
 
@@ -59,7 +59,7 @@ def least_squares(
     >>> round(fit.x["a"], 6), round(fit.x["k"], 6)
     (1.5, 0.7)
     """
-    layout, vector = start(x0, "x0")
+    nesting, vector = start(x0, "x0")
     args = arguments(args)
     for name in {"jac_sparsity", "diff_step"} & options.keys():
         raise ValueError(f"{name} is about differences, of which there are none here; see sparse")
@@ -70,29 +70,29 @@ def least_squares(
         raise ValueError("sparse=True needs the method trf or dogbox, and not tr_solver='exact'")
     if kwargs:
         f = functools.partial(f, **kwargs)
-    residuals = Residuals(f, layout, args, False if dense_only else sparse)
-    own = _jacobian(jac, layout, args, kwargs) or residuals.jacobian
+    residuals = Residuals(f, nesting, args, False if dense_only else sparse)
+    own = _jacobian(jac, nesting, args, kwargs) or residuals.jacobian
     if not isinstance(bounds, Bounds):
-        bounds = _spread(bounds, layout)
+        bounds = _spread(bounds, nesting)
     if callback is not None:
-        options["callback"] = callback_on(callback, layout)
+        options["callback"] = callback_on(callback, nesting)
     with off_tape():
         result = scipy.optimize.least_squares(
             residuals.value, vector, jac=own, bounds=bounds, method=method, **options
         )
-    return nested(result, layout)
+    return nested(result, nesting)
 
 
-def _jacobian(jac: Any, layout: Layout, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+def _jacobian(jac: Any, nesting: Nesting, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
     if jac is not None and not callable(jac):
         raise ValueError(f"jac is {jac!r}: leave it out for the exact Jacobian, or give a function")
-    return None if jac is None else called_with(functools.partial(jac, **(kwargs or {})), layout, args)
+    return None if jac is None else called_with(functools.partial(jac, **(kwargs or {})), nesting, args)
 
 
-def _spread(bounds: Any, layout: Layout) -> Any:
+def _spread(bounds: Any, nesting: Nesting) -> Any:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise ValueError("bounds must be a pair (low, high), each a number, a vector, or nested as x0")
-    return layout.spread(bounds[0], "the lower bound"), layout.spread(bounds[1], "the upper bound")
+    return nesting.spread(bounds[0], "the lower bound"), nesting.spread(bounds[1], "the upper bound")
 
 
 def root(
@@ -124,25 +124,25 @@ def root(
     >>> round(root(lambda x: x + 2.0 * np.cos(x), 0.3).x, 6)
     -1.029867
     """
-    layout, vector = start(x0, "x0")
+    nesting, vector = start(x0, "x0")
     args = arguments(args)
     if not isinstance(method, str) or method.lower() not in _ROOT_METHODS:
         raise ValueError(f"unknown method {method!r}: it must be one of {', '.join(_ROOT_METHODS)}")
-    residuals = Residuals(f, layout, args, sparse=False)
-    own = _jacobian(jac, layout, args, None)
+    residuals = Residuals(f, nesting, args, sparse=False)
+    own = _jacobian(jac, nesting, args, None)
     if own is None and method.lower() in ("hybr", "lm"):
         own = residuals.jacobian
 
     def on_vectors(x: np.ndarray, value: np.ndarray) -> Any:
         assert residuals.outputs is not None
-        return callback(layout.nest(np.array(x)), residuals.outputs.nest(np.array(value)))
+        return callback(nesting.nest(np.array(x)), residuals.outputs.nest(np.array(value)))
 
     with off_tape():
         result = scipy.optimize.root(
             residuals.value, vector, method=method, jac=own, tol=tol, options=options,
             callback=None if callback is None else on_vectors,
         )  # fmt: skip
-    result = nested(result, layout)
+    result = nested(result, nesting)
     if residuals.outputs is not None and np.size(result.fun) == residuals.outputs.size:
         result.fun = residuals.outputs.nest(np.reshape(result.fun, -1))
     return result

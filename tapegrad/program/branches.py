@@ -71,11 +71,11 @@ class Branches:
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
             prefixes = digests(tape, inputs)
             code = code_of(tape, inputs, outputs)
-            values = np.append(tape.values[: code.slots], code.dtype.type(0.0))
+            values = np.append(tape.values[: code.size], code.dtype.type(0.0))
             return Program(code, structure, self.spec, prefixes, tape.calls, values)
 
     def replay(
-        self, leaves: Sequence[Any], tasks: int, windows: tuple[int, ...] | None, read: Any, *how: Any,
+        self, leaves: Sequence[Any], tasks: int, wrt: tuple[int, ...] | None, read: Any, *how: Any,
         has_aux: bool = False,
     ) -> Any:  # fmt: skip
         """Sweep the program that fits, and return read(program, workspace, *how).
@@ -88,7 +88,7 @@ class Branches:
             try:
                 workspace.fill(leaves)
                 seed = program.seed(has_aux) if tasks & ADJOINTS else -1
-                failed = program.sweep(workspace, tasks, seed, windows)
+                failed = program.sweep(workspace, tasks, seed, wrt)
                 if failed < 0:
                     if program.calls:
                         callbacks.check()

@@ -55,7 +55,7 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
         side=tape.side[: max(1, tape.side_length)].copy(),
         constants=np.concatenate([np.zeros(0, tape.dtype), *numbers]),
         inputs=inputs,
-        slots=tape.slots,
+        size=tape.slots,
         outputs=tuple(found),
         labels=labels,
     )

@@ -31,7 +31,7 @@ class Code:
         side: int64, the records of instructions over many elements; see `ops.record`.
         constants: the numbers of the leaves that are no inputs, one after the other.
         inputs: how many leaves are inputs. They stand in the arena from slot 0 on.
-        slots: numbers in the arena.
+        size: numbers in the arena.
         outputs: what the program returns.
         labels: names of places in the arena, with how many numbers each names.
         operations: the names of the operations that `rows` has, by opcode.
@@ -42,7 +42,7 @@ class Code:
     side: np.ndarray
     constants: np.ndarray
     inputs: int
-    slots: int
+    size: int
     outputs: tuple[Output, ...]
     labels: dict[tuple[int, int], str]
 
@@ -87,7 +87,7 @@ class Code:
 
     def arena(self) -> np.ndarray:
         """A new arena with the constants in place, and one slot more at the end, which nothing reads."""
-        values = np.zeros(self.slots + 1, self.dtype)
+        values = np.zeros(self.size + 1, self.dtype)
         at = 0
         leaves = self.rows[self.inputs :]
         for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():

@@ -30,7 +30,7 @@ def expanded(code: Code) -> np.ndarray:
     if not short.any():
         return steps
     made = np.empty((int(np.where(short, code.counts, 1).sum()), steps.shape[1]), np.uint32)
-    expand(steps, side, limits, np.arange(code.slots + 1), made, _COPY)
+    expand(steps, side, limits, np.arange(code.size + 1), made, _COPY)
     return made
 
 

@@ -107,17 +107,17 @@ class Program:
 
     # Values
 
-    def sweep(self, workspace: Workspace, tasks: int, seed: int, windows: tuple[int, ...] | None) -> int:
+    def sweep(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> int:
         """One compiled call, over the inputs that the workspace was filled with.
 
-        Adjoints are those with respect to the inputs numbered by `windows`; None for those wanted when it was recorded.
+        Adjoints are those with respect to the inputs numbered by `wrt`; None for those wanted when it was recorded.
         Returns the instruction that failed, or -1.
         """
-        return self.sweeps.run(self.frame(workspace, tasks, seed, windows))
+        return self.sweeps.run(self.frame(workspace, tasks, seed, wrt))
 
-    def frame(self, workspace: Workspace, tasks: int, seed: int, windows: tuple[int, ...] | None) -> Any:
+    def frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
         """What a sweep is called with."""
-        key = windows if tasks & ADJOINTS else ()
+        key = wrt if tasks & ADJOINTS else ()
         frame = workspace.frames.get(key)
         if frame is None:
             code, d = self.code, workspace.values if key == () else workspace.adjoints
@@ -168,7 +168,7 @@ class Program:
                 isinstance(output.constant, np.ndarray) and output.constant.size == 1
             ):
                 # A result that no input reaches: its gradient is zero. The slot past the end takes the seed.
-                return self.code.slots
+                return self.code.size
             raise NonScalarError(f"the function returned {type(output.constant).__name__}, not a scalar Value")
         if len(output.places) != 1:
             raise NonScalarError(
@@ -176,11 +176,11 @@ class Program:
             )
         return int(output.places[0])
 
-    def flags(self, windows: tuple[int, ...]) -> np.ndarray:
+    def flags(self, wrt: tuple[int, ...]) -> np.ndarray:
         """The flags with which a sweep computes the gradient with respect to these inputs alone."""
-        known = self._flags.get(windows)
+        known = self._flags.get(wrt)
         if known is None:
-            known = self._flags[windows] = self.flow(self.code.steps, self.places_of(windows), passive_rows())[1]
+            known = self._flags[wrt] = self.flow(self.code.steps, self.places_of(wrt), passive_rows())[1]
         return known
 
     def flow(self, code: np.ndarray, sources: np.ndarray, passive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +188,7 @@ class Program:
 
         Returns a mark for each place of the arena, and flags for the operands on the way.
         """
-        flags, active = self._groups.copy(), np.zeros(self.code.slots + 1, np.uint8)
+        flags, active = self._groups.copy(), np.zeros(self.code.size + 1, np.uint8)
         active[sources] = 1
         activate(code, self.code.side, flags, active, passive, 0, len(code))
         return active, flags
@@ -196,7 +196,7 @@ class Program:
     # Products with the Jacobian. `values` may be a copy of the arena, kept from an earlier replay.
 
     def pull(
-        self, values: np.ndarray, seeds: Sequence[np.ndarray | None], windows: tuple[int, ...]
+        self, values: np.ndarray, seeds: Sequence[np.ndarray | None], wrt: tuple[int, ...]
     ) -> list[np.ndarray]:
         """The derivative of sum(seeds * outputs) with respect to inputs."""
         self.prepare(REVERSE)
@@ -206,11 +206,11 @@ class Program:
                 np.add.at(adjoints, output.places, seed.reshape(-1))
         workspace = self.take()
         try:
-            self._reverse(Part(self.steps, self.flags(windows)), values, adjoints, workspace)
+            self._reverse(Part(self.steps, self.flags(wrt)), values, adjoints, workspace)
         finally:
             self.give(workspace)
         callbacks.check()
-        found = [(self.code.spans[w], self.shapes[w]) for w in windows]
+        found = [(self.code.spans[w], self.shapes[w]) for w in wrt]
         return [adjoints[i : i + n].reshape(shape).copy() for (i, n), shape in found]
 
     def _reverse(self, part: Part, values: np.ndarray, adjoints: np.ndarray, workspace: Workspace) -> None:
@@ -221,8 +221,8 @@ class Program:
         """The derivative of the outputs along tangents of inputs, by their numbers."""
         self.prepare(TANGENT)
         t = np.zeros_like(values)
-        for window, tangent in tangents.items():
-            start, n = self.code.spans[window]
+        for number, tangent in tangents.items():
+            start, n = self.code.spans[number]
             t[start : start + n] = np.reshape(tangent, -1)
         flags = self.flags(tuple(sorted(tangents)))
         workspace = self.take()
@@ -233,20 +233,20 @@ class Program:
         callbacks.check()
         return [None if o.places is None else t[o.places].reshape(o.shape) for o in self.code.outputs]
 
-    def places_of(self, windows: Sequence[int]) -> np.ndarray:
+    def places_of(self, wrt: Sequence[int]) -> np.ndarray:
         """The places of inputs, one after the other."""
-        found = [np.arange(start, start + n) for start, n in (self.code.spans[w] for w in windows)]
+        found = [np.arange(start, start + n) for start, n in (self.code.spans[w] for w in wrt)]
         return np.concatenate([np.zeros(0, np.int64), *found])
 
-    def jacobian(self, workspace: Workspace, outputs: np.ndarray, windows: tuple[int, ...], back: bool) -> np.ndarray:
+    def jacobian(self, workspace: Workspace, outputs: np.ndarray, wrt: tuple[int, ...], back: bool) -> np.ndarray:
         """The derivative of what stands at some places with respect to inputs, (places, inputs), after a sweep."""
-        inputs = self.places_of(windows)
+        inputs = self.places_of(wrt)
         source, target = (outputs, inputs) if back else (inputs, outputs)
         result = np.empty((len(source), len(target)), self.code.dtype)
         step = max(1, min(32, _LANES_AT_ONCE // len(workspace.values)))
         for start in range(0, len(source), step):
             chosen = source[start : start + step]
-            d = self.lanes(workspace, chosen, np.arange(len(chosen)), len(chosen), windows, back)
+            d = self.lanes(workspace, chosen, np.arange(len(chosen)), len(chosen), wrt, back)
             result[start : start + step] = d[target].T
         return result if back else result.T
 
@@ -265,7 +265,7 @@ class Program:
         return Part(code, flags)
 
     def lanes(
-        self, workspace: Workspace, places: np.ndarray, lane: np.ndarray, count: int, windows: tuple[int, ...],
+        self, workspace: Workspace, places: np.ndarray, lane: np.ndarray, count: int, wrt: tuple[int, ...],
         back: bool, parts: Sequence[Part] | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Adjoints or tangents, (slots, count), from a one at each of some places, each in a lane, after a sweep.
@@ -282,7 +282,7 @@ class Program:
         if not back:
             self.prepare(TANGENT)
         values, side = workspace.values, self.code.side
-        swept = parts or [Part(self.steps, self.flags(windows))] * (count if self.wide else 1)
+        swept = parts or [Part(self.steps, self.flags(wrt))] * (count if self.wide else 1)
         for i, part in enumerate(swept):
             if not self.wide:
                 self.sweeps.lanes(part.code, side, part.flags, values, d, workspace.scratch, back=back)

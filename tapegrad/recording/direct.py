@@ -22,14 +22,14 @@ class Direct:
         program: returns one number, which depends on the inputs, and calls no Python functions.
         scalars: for each leaf, whether it is a float, not an array.
         chosen: the inputs that are differentiated, all that are wanted or some.
-        windows: as `Program.sweep` takes them.
+        wrt: as `Program.sweep` takes it.
         single: whether the gradient is that of the only input chosen, not a list.
     """
 
-    __slots__ = ("_chosen", "_leaves", "_place", "_run", "_single", "_windows", "program")
+    __slots__ = ("_chosen", "_leaves", "_place", "_run", "_single", "_wrt", "program")
 
     def __init__(
-        self, program: Program, scalars: Sequence[bool], chosen: Sequence[int], windows: Any, single: bool
+        self, program: Program, scalars: Sequence[bool], chosen: Sequence[int], wrt: Any, single: bool
     ) -> None:
         code = program.code
         assert program.scalar is not None
@@ -44,13 +44,13 @@ class Direct:
         ]
         self._chosen = [(self._leaves[w][0] is float, code.spans[w][0], w) for w in chosen]
         self._single = single
-        self._windows = windows
+        self._wrt = wrt
         program.seed(has_aux=False)
         self._run = program.sweeps.sweep.prepare(code.dtype)
 
     def _view(self, workspace: Workspace) -> Any:
         """A workspace as a call needs it. Single numbers are read and written through memory views, which is faster."""
-        frame = self.program.frame(workspace, VALUES | ADJOINTS, self._place, self._windows)
+        frame = self.program.frame(workspace, VALUES | ADJOINTS, self._place, self._wrt)
         views = memoryview(workspace.values.data), memoryview(workspace.adjoints.data)
         made = frame.arguments, frame.words, [window for window, _ in workspace.feeds], workspace.gradients, *views
         workspace.views[self] = made

@@ -20,14 +20,14 @@ class Plan(NamedTuple):
         numbers: of which arguments.
         several: whether it was asked for as that of a tuple of arguments.
         single: the input, where it is that of one array.
-        windows: of which inputs a sweep takes it; None for those wanted when the function was recorded.
+        wrt: of which inputs a sweep takes it; None for those wanted when the function was recorded.
         chosen: the inputs, in the order of the arguments.
     """
 
     numbers: tuple[int, ...]
     several: bool
     single: int | None
-    windows: tuple[int, ...] | None
+    wrt: tuple[int, ...] | None
     chosen: tuple[int, ...]
 
 
@@ -91,14 +91,14 @@ class Plans:
                     "float(...) or .astype(float), or leave it out of argnums"
                 )
 
-    def shaped(self, plan: Plan, by_window: dict[int, Any], copy: bool = True) -> Any:
+    def shaped(self, plan: Plan, by_input: dict[int, Any], copy: bool = True) -> Any:
         """What belongs to inputs, in the structure of the arguments of a plan; None for a leaf without."""
         own = []
         for number in plan.numbers:
             leaves: list[Any] = []
             for i, owner in enumerate(self._owner):
                 if owner == number:
-                    g = by_window.get(self._inputs.index(i)) if i in self._inputs else None
+                    g = by_input.get(self._inputs.index(i)) if i in self._inputs else None
                     leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
             own.append(pytree.unflatten(pytree.children(self._spec.structure)[number], leaves))
         return tuple(own) if plan.several else own[0]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import evaluation, functions, matching
+from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
-from tapegrad.compiled.functions import INTERPRETED
+from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Program, Workspace
 from tapegrad.recording.certificate import Certificate, certify
@@ -97,7 +97,7 @@ class Recording:
         unless the result is one number, IntegerInputError for an argument that holds integers.
         """
         if evaluation.on_tape(args):
-            return functions.value_and_grad(self.f, args, argnums, False)
+            return derivatives.value_and_grad(self.f, args, argnums, False)
         return self.evaluate(self.check(args), argnums, has_aux=False)
 
     def grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
@@ -112,7 +112,7 @@ class Recording:
             if found is not None:
                 return found
         return self._branches.replay(
-            leaves, VALUES | ADJOINTS, plan.windows, self._value_and_gradient, plan, has_aux, has_aux=has_aux
+            leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux
         )
 
     def directly(self, args: Sequence[Any], argnums: Any) -> Any:
@@ -141,7 +141,7 @@ class Recording:
             return _Never(program), None
         parts = [pytree.children(self.spec.structure)[n] for n in plan.numbers]
         single = not plan.several and pytree.is_leaf(parts[0])
-        made = Direct(program, [leaf.scalar for leaf in leaves], plan.chosen, plan.windows, single)
+        made = Direct(program, [leaf.scalar for leaf in leaves], plan.chosen, plan.wrt, single)
         if single:
             return made, None
         return made, pytree.tuple_of(parts) if plan.several else parts[0]
@@ -160,7 +160,7 @@ class Recording:
     def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
         if evaluation.on_tape(primals):
-            return functions.vjp(self.f, primals)
+            return derivatives.vjp(self.f, primals)
         result, program, values = self._kept(self._branches, self.check(primals))
         shapes = [o.shape for o in program.code.outputs]
         plan = self._plans.plan(tuple(range(len(primals))), check=False)
@@ -177,7 +177,7 @@ class Recording:
         """The value, and its derivative along tangents of the arguments; see `tapegrad.jvp`."""
         matching.check_tuples(primals, tangents)
         if evaluation.on_tape((primals, tangents)):
-            return functions.jvp(self.f, primals, tangents)
+            return derivatives.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
             self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _pushed(p, w.values, along))
@@ -187,7 +187,7 @@ class Recording:
         """The value, and a function from tangents of the arguments to that of the result; see `tapegrad.linearize`."""
         if evaluation.on_tape(primals):
             done = evaluation.evaluate(self.f, primals, None)
-            return done.result, lambda *tangents: functions.pushed(done, primals, tangents)
+            return done.result, lambda *tangents: derivatives.pushed(done, primals, tangents)
         result, program, values = self._kept(self._branches, self.check(primals))
         numbers = tuple(range(len(primals)))
         return result, lambda *tangents: _pushed(program, values, self._plans.tangents(numbers, tangents))
@@ -219,7 +219,7 @@ class Recording:
         if sparse:
             return self._sparse(None if evaluation.on_tape(args) else self._branches, args, argnums, symmetric=False)
         if evaluation.on_tape(args):
-            return functions.jacobian(self.f, args, argnums, back)
+            return derivatives.jacobian(self.f, args, argnums, back)
         plan = self._plans.plan(argnums)
         return self._branches.replay(self.check(args), VALUES, None, self._dense, plan, back)
 
@@ -233,14 +233,14 @@ class Recording:
         shown, row = [], 0
         for output in program.code.outputs:
             blocks, column = {}, 0
-            for window in plan.chosen:
-                n = program.code.spans[window][1]
-                shape = output.shape + program.shapes[window]
+            for number in plan.chosen:
+                n = program.code.spans[number][1]
+                shape = output.shape + program.shapes[number]
                 if output.places is None:
-                    blocks[window] = np.zeros(shape, matrix.dtype)
+                    blocks[number] = np.zeros(shape, matrix.dtype)
                 else:
                     rows = matrix[row : row + len(output.places), column : column + n]
-                    blocks[window] = np.array(rows).reshape(shape)
+                    blocks[number] = np.array(rows).reshape(shape)
                 column += n
             row += 0 if output.places is None else len(output.places)
             shown.append(self._plans.shaped(plan, blocks, copy=False))
@@ -254,7 +254,7 @@ class Recording:
             gradient = None if evaluation.on_tape(args) else self._gradient(args, argnums)
             return self._sparse(gradient, args, argnums, symmetric=True)
         if evaluation.on_tape(args):
-            return functions.jacobian(functions.gradient_of(self.f, argnums), args, argnums, False)
+            return derivatives.jacobian(derivatives.gradient_of(self.f, argnums), args, argnums, False)
         plan = self._plans.plan(argnums)
         return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._dense, plan, False)
 
@@ -262,7 +262,7 @@ class Recording:
         """The Hessian times tangents; see `tapegrad.hvp`."""
         matching.check_tuples(primals, tangents)
         if evaluation.on_tape((primals, tangents)):
-            return functions.hvp(self.f, primals, tangents, argnums)
+            return derivatives.hvp(self.f, primals, tangents, argnums)
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
@@ -271,8 +271,8 @@ class Recording:
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
         if evaluation.on_tape(args):
-            done = evaluation.evaluate(functions.gradient_of(self.f, argnums), args, argument_numbers(argnums))
-            return lambda v: functions.pushed(done, args, matching.spread(args, argnums, v))
+            done = evaluation.evaluate(derivatives.gradient_of(self.f, argnums), args, argument_numbers(argnums))
+            return lambda v: derivatives.pushed(done, args, matching.spread(args, argnums, v))
         _, program, values = self._kept(self._gradient(args, argnums), self.check(args))
         numbers = argument_numbers(argnums)
 
@@ -287,7 +287,7 @@ class Recording:
         key = _hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
-            self._gradients[key] = Branches(functions.gradient_of(self.f, argnums), self.spec, leaves, None)
+            self._gradients[key] = Branches(derivatives.gradient_of(self.f, argnums), self.spec, leaves, None)
         return self._gradients[key]
 
     # Sparse matrices

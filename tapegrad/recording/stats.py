@@ -80,7 +80,7 @@ def stats_of(branches: Branches) -> Stats:
         operations=dict(names.most_common()),
         elements=int(code.counts.sum()),
         guards=len(code.guards),
-        slots=code.slots,
+        slots=code.size,
         bytes=code.nbytes + branches.program.latest().nbytes,
         branches=len(branches.programs),
         recorded=branches.recorded,

@@ -92,13 +92,13 @@ class _Lanes(NamedTuple):
 class CompressedJacobian:
     """What it takes to evaluate a sparse matrix of derivatives at the point that a program was last swept at."""
 
-    def __init__(self, program: Program, windows: tuple[int, ...], sparsity: Sparsity, lanes: _Lanes, to: Any) -> None:
+    def __init__(self, program: Program, wrt: tuple[int, ...], sparsity: Sparsity, lanes: _Lanes, to: Any) -> None:
         self.program = program
-        self.windows = windows
+        self.wrt = wrt
         self.sparsity = sparsity
         self._lanes = lanes
         # Where each entry stands in all lanes, one after the other.
-        n = program.code.slots + 1
+        n = program.code.size + 1
         wide = lanes.reads * n + lanes.places, lanes.places * lanes.total + lanes.reads
         self._flat = wide[0] if program.wide else wide[1]
         # Where each number read goes among the entries; None where they are the entries, in order.
@@ -115,7 +115,7 @@ class CompressedJacobian:
             seeded = slice(None) if whole else (lanes.lane >= first) & (lanes.lane < first + count)
             parts = lanes.parts if whole or not program.wide else lanes.parts[first : first + count]
             d = program.lanes(
-                workspace, lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.windows, lanes.back, parts
+                workspace, lanes.seeds[seeded], lanes.lane[seeded] - first, count, self.wrt, lanes.back, parts
             )
             if whole:
                 (d.T if program.wide else d).reshape(-1).take(self._flat, out=data)
@@ -135,7 +135,7 @@ def _matrix(sets: Sets, columns: int) -> Any:
 
 
 def analyse(
-    program: Program, workspace: Workspace, windows: tuple[int, ...], symmetric: bool
+    program: Program, workspace: Workspace, wrt: tuple[int, ...], symmetric: bool
 ) -> CompressedJacobian:
     """The pattern of a program's Jacobian with respect to inputs, coloured; of a gradient's, as that of a Hessian.
 
@@ -145,26 +145,26 @@ def analyse(
     results = program.code.outputs
     known = [np.full(int(np.prod(o.shape)), -1) if o.places is None else o.places for o in results]
     outputs = np.concatenate([np.zeros(0, np.int64), *known])
-    inputs = program.places_of(windows)
+    inputs = program.places_of(wrt)
     real = outputs >= 0
-    plain = sources_of(program, values, windows, follow=False)
+    plain = sources_of(program, values, wrt, follow=False)
     found = _with_gaps(propagate(program, values, plain, outputs[real]), real)
     pattern = _by_columns(found, plain, len(inputs))
-    outputs = np.where(real, outputs, program.code.slots)
+    outputs = np.where(real, outputs, program.code.size)
     if symmetric:
-        return _symmetric(program, windows, pattern, inputs, outputs)
+        return _symmetric(program, wrt, pattern, inputs, outputs)
     forward = color_columns(pattern.indptr, pattern.indices, len(inputs))
-    copies = sources_of(program, values, windows, follow=True)
+    copies = sources_of(program, values, wrt, follow=True)
     sets = _with_gaps(propagate(program, values, copies, outputs[real]), real)
     reverse = color_rows(sets.indptr, sets.indices, len(copies.places))
     if reverse[1] * _REVERSE_COST < forward[1]:
-        return _reverse(program, windows, pattern, sets, copies, outputs, *reverse)
+        return _reverse(program, wrt, pattern, sets, copies, outputs, *reverse)
     colors, count = forward
     lane = recover_columns(pattern.indptr, pattern.indices, colors)
     used = colors >= 0
     parts = _parts(program, plain, inputs[used], colors[used], count, back=False)
     lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows_of_entries(pattern.indptr)], lane, parts)
-    return CompressedJacobian(program, windows, Sparsity(pattern, "forward", colors, count), lanes, None)
+    return CompressedJacobian(program, wrt, Sparsity(pattern, "forward", colors, count), lanes, None)
 
 
 def _parts(
@@ -190,7 +190,7 @@ def _by_columns(sets: Sets, sources: Sources, n: int) -> Any:
 
 
 def _reverse(
-    program: Program, windows: tuple[int, ...], pattern: Any, sets: Sets, sources: Sources, outputs: np.ndarray,
+    program: Program, wrt: tuple[int, ...], pattern: Any, sets: Sets, sources: Sources, outputs: np.ndarray,
     colors: np.ndarray, count: int,
 ) -> CompressedJacobian:  # fmt: skip
     lane = recover_rows(sets.indptr, sets.indices, colors)
@@ -206,11 +206,11 @@ def _reverse(
     used = colors >= 0
     parts = _parts(program, sources, outputs[used], colors[used], count, back=True)
     lanes = _Lanes(True, outputs[used], colors[used], count, places, lane, parts)
-    return CompressedJacobian(program, windows, Sparsity(pattern, "reverse", colors, count), lanes, to)
+    return CompressedJacobian(program, wrt, Sparsity(pattern, "reverse", colors, count), lanes, to)
 
 
 def _symmetric(
-    program: Program, windows: tuple[int, ...], pattern: Any, inputs: np.ndarray, outputs: np.ndarray
+    program: Program, wrt: tuple[int, ...], pattern: Any, inputs: np.ndarray, outputs: np.ndarray
 ) -> CompressedJacobian:
     pattern = (pattern + pattern.T).tocsr()
     pattern.sort_indices()
@@ -220,4 +220,4 @@ def _symmetric(
     every = Sources(inputs, inputs, np.arange(len(program.code.steps)))
     parts = _parts(program, every, inputs[used], colors[used], count, back=False)
     lanes = _Lanes(False, inputs[used], colors[used], count, outputs[rows], lane, parts)
-    return CompressedJacobian(program, windows, Sparsity(pattern, "symmetric", colors, count), lanes, None)
+    return CompressedJacobian(program, wrt, Sparsity(pattern, "symmetric", colors, count), lanes, None)

@@ -14,9 +14,9 @@ from tapegrad.program import Program
 from tapegrad.tape import Instruction
 
 
-def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
+def varying(program: Program, wrt: Sequence[int]) -> np.ndarray:
     """For each place of the arena, 1 if the number there can change with the inputs, smoothly or in jumps."""
-    return program.flow(program.code.steps, program.places_of(windows), np.zeros(len(TABLE), np.uint8))[0]
+    return program.flow(program.code.steps, program.places_of(wrt), np.zeros(len(TABLE), np.uint8))[0]
 
 
 def links(

@@ -40,9 +40,9 @@ class Sets(NamedTuple):
     indices: np.ndarray
 
 
-def sources_of(program: Program, values: np.ndarray, windows: tuple[int, ...], follow: bool) -> Sources:
+def sources_of(program: Program, values: np.ndarray, wrt: tuple[int, ...], follow: bool) -> Sources:
     """The inputs; with `follow`, the copies made of them too, and the code without the copying."""
-    inputs = program.places_of(windows)
+    inputs = program.places_of(wrt)
     column = np.full(len(values), -1, np.int64)
     column[inputs] = np.arange(len(inputs))
     code = program.code.steps

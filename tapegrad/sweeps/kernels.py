@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.compiled import compiled_in, interpreted
-from tapegrad.compiled.functions import load
+from tapegrad.compiled.callable import load
 from tapegrad.compiled.machine import add_symbol
 from tapegrad.errors import OperationError
 from tapegrad.ops import TABLE, Elementwise

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.compiled import Compiled, Frame, store
-from tapegrad.compiled.functions import Kind
+from tapegrad.compiled.callable import Kind
 from tapegrad.compiled.source import fingerprint
 from tapegrad.ops import TABLE, Elementwise, Operation, is_inlined
 from tapegrad.sweeps import generate, kernels
