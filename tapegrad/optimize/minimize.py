@@ -99,7 +99,8 @@ def minimize(
     if callable(hess) and not isinstance(hess, scipy.optimize.HessianUpdateStrategy):
         given["hess"] = called_with(hess, nesting, args)
     elif hessp is not None:
-        given["hessp"] = lambda x, p: nesting.vector(hessp(nesting.nest(x), nesting.nest(p), *args), "what hessp returns")
+        nest = nesting.nest
+        given["hessp"] = lambda x, p: nesting.vector(hessp(nest(x), nest(p), *args), "what hessp returns")
     elif hess is None:
         given |= _second(objective, takes)
     with off_tape():
