@@ -102,6 +102,7 @@ def value_and_grad(
             recording, leaves = with_keywords.at((*args, kwargs))
             return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
         recording, leaves = positional.at(args)
+        latest = None if has_aux else recording
         return recording.evaluate(leaves, argnums, has_aux)
 
     return evaluate

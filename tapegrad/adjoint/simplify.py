@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.adjoint import kernels
+from tapegrad.adjoint import loops
 from tapegrad.ops import TABLE, Elementwise, Operation
 
 
@@ -29,22 +29,22 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
     constant = np.zeros(len(tape.values), np.uint8)
     table = np.full(1 << max(4, (2 * tape.length).bit_length()), -1, np.int32)
     code, rows = tape.code[: tape.length], known_of(len(TABLE))
-    kernels.simplify(code, tape.side, tape.values, to, inputs, rows, constant, table)
+    loops.simplify(code, tape.side, tape.values, to, inputs, rows, constant, table)
     return to
 
 
 @functools.cache
 def known_of(count: int) -> np.ndarray:
-    """What compiled code knows of the first operations of the table, in the columns that `kernels` names."""
+    """What compiled code knows of the first operations of the table, in the columns that `loops` names."""
     return np.array([_columns(row) for row in TABLE[:count]], np.float64)
 
 
 def _columns(row: Operation) -> list[float]:
     found = [np.nan, np.nan, 0.0, 0.0, float(row.opaque), -1.0]
     if isinstance(row, Elementwise):
-        for column, number in zip((kernels.LEFT, kernels.RIGHT), row.neutral, strict=False):
+        for column, number in zip((loops.LEFT, loops.RIGHT), row.neutral, strict=False):
             found[column] = np.nan if number is None else number
-        found[kernels.COMMUTES] = row.commutes
-        found[kernels.IDENTITY] = row.arity == 1 and row.moves == 1 and not row.held
-        found[kernels.UNMASKED] = -1.0 if row.unmasked is None else row.unmasked.opcode
+        found[loops.COMMUTES] = row.commutes
+        found[loops.IDENTITY] = row.arity == 1 and row.moves == 1 and not row.held
+        found[loops.UNMASKED] = -1.0 if row.unmasked is None else row.unmasked.opcode
     return found

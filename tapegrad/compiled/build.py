@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -22,10 +23,7 @@ def announce() -> None:
     """Say once, where somebody sits at a terminal, why the first call takes so long."""
     global _announced
     if not _announced and sys.stderr is not None and sys.stderr.isatty():
-        print(
-            f"tapegrad: compiling for this machine, some seconds, once; kept in {cache_folder()}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        sys.stderr.write(f"tapegrad: compiling for this machine, some seconds, once; kept in {cache_folder()}\n")
     _announced = True
 
 
@@ -35,10 +33,9 @@ def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
     if known is None:
         source = text()
         path = cache_folder() / f"{name}.py"
-        try:
+        # Only to look at: where it cannot be written, nothing is lost.
+        with contextlib.suppress(OSError):
             store.write(path, source.encode())
-        except OSError:
-            pass  # Only to look at.
         known = _spaces[name] = {"__name__": f"tapegrad_{name}"}
         exec(compile(source, str(path), "exec"), known)
     return known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import ctypes
 import struct
 from array import array
@@ -67,10 +68,9 @@ def load(name: str, text: Callable[[], str], function: str, signature: Callable[
             made = None
     if made is None:
         made = build.build(name, text, function, signature)
-        try:
+        # Where it cannot be kept, the next process compiles it again.
+        with contextlib.suppress(OSError):
             store.save(name, made)
-        except OSError:
-            pass  # It is compiled again next time.
     return machine.load(made.code, made.symbol)
 
 
@@ -93,7 +93,7 @@ class Frame:
 class Compiled:
     """A function that is compiled when it is first called, once for each dtype of its real numbers.
 
-    `frame(*args)` lays arguments out, `run(frame)` calls; calling it does both. It returns one whole number, or nothing.
+    `frame(*args)` lays arguments out, `run(frame)` calls; calling it does both. It returns a whole number, or nothing.
     """
 
     __frame__ = True
@@ -158,9 +158,9 @@ class Compiled:
         words, real = [0, 0], None
         for kind, x in zip(self.kinds, args, strict=True):
             if kind.ndim:
-                wanted = kind.dtype(real or x.dtype)
-                if kind.name == "real":
-                    real = wanted
+                if real is None and kind.name == "real" and x.dtype in (np.float64, np.float32):
+                    real = x.dtype
+                wanted = kind.dtype(real or _DTYPES["float64"])
                 if x.dtype != wanted or x.ndim != kind.ndim or not x.flags.c_contiguous:
                     raise TypeError(
                         f"{self.__name__} takes a contiguous array {kind.text}, not {x.dtype} of shape {x.shape}"

@@ -240,7 +240,7 @@ class _Resolve(ast.NodeTransformer):
         if isinstance(node.func, ast.Name) and node.func.id == "T":
             return node  # A constant that has its type already.
         if isinstance(node.func, ast.Name) and node.func.id not in self.local:
-            known = self.known.get(node.func.id)
+            known: Any = self.known.get(node.func.id)
             if getattr(known, "__inlined__", False):
                 found: ast.expr = self.module.expression(known, [self.visit(a) for a in node.args])
                 return found

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from tapegrad.errors import GraphError
 from tapegrad.inspect.algebra import symbol
 from tapegrad.inspect.listing import statement
-from tapegrad.inspect.reading import Instruction, Operand, Reader, Shape, tape_shown
+from tapegrad.inspect.reading import Reader, Shape, tape_shown
 from tapegrad.inspect.text import fixed, number, rows
 from tapegrad.sweeps.analysis import reach
+from tapegrad.tape import Instruction, Operand
 from tapegrad.value import Value
 
 _FONT = "Helvetica,Arial,sans-serif"
@@ -81,7 +81,7 @@ def rows_of(value: Value, reader: Reader, depth: int | None) -> list[int]:
 def _operand_rows(reader: Reader, row: int) -> Iterator[int]:
     for operand in reader.instruction(row).operands:
         if operand.size:
-            yield reader.row_of(operand.slot)
+            yield reader.row_of(operand.place)
 
 
 class Graph:
@@ -108,7 +108,7 @@ class Graph:
         self.shapes = reader.shapes(self.instructions.values())
         layout = value._layout_or_scalar()
         self.root = self.instructions[max(found)]
-        self.seen_as = Operand(tape.locate(value._slot), layout.shape, layout.strides)
+        self.seen_as = Operand(tape.locate(value._slot), layout)
         # The result may be a view: of all elements, only its shape is another; of some, it gets a box of its own.
         self.part = self._part(self.seen_as, self.root)
         if not self.part and value.size == self.root.count:
@@ -118,7 +118,7 @@ class Graph:
         if owner.count == 1:
             return ""
         shape = self.shapes.get(owner.row)
-        return self.reader.part(operand, replace(owner, shape=shape) if shape else owner)
+        return self.reader.part(operand, owner, shape)
 
     @property
     def operations(self) -> int:
@@ -144,7 +144,7 @@ class Graph:
             yield self._box(f"v{i.row}", i.out, self._contents(i), self.shapes.get(i.row), fill)
         if i.is_leaf:
             return
-        owners = [self.reader.row_of(x.slot) if x.size else -1 for x in i.operands]
+        owners = [self.reader.row_of(x.place) if x.size else -1 for x in i.operands]
         if any(row >= 0 and row not in self.instructions for row in owners):
             yield f"  more{i.row} [{_MORE}]"
             yield f"  more{i.row} -> v{i.row}"
@@ -195,7 +195,7 @@ class Graph:
     def _view(self) -> Iterator[str]:
         grad = self.value.grad
         numbers = self.value.numpy().reshape(-1), None if grad is None else np.asarray(grad).reshape(-1)
-        yield self._box("view", self.seen_as.slot, numbers, self.value.shape, _RESULT_FILL)
+        yield self._box("view", self.seen_as.place, numbers, self.value.shape, _RESULT_FILL)
         yield f'  {self._out(self.root.row)} -> view [label="{escape(self.part)}"]'
 
     def _constant(self, leaf: Instruction) -> str:

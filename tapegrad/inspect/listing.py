@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tapegrad.inspect.algebra import algebra, call
-from tapegrad.inspect.reading import Instruction, Reader, Shape, program_shown, tape_shown
+from tapegrad.inspect.reading import Reader, Shape, program_shown, tape_shown
 from tapegrad.inspect.recorded import argument_names, returned
 from tapegrad.inspect.text import brief, shape_text, spelled
 from tapegrad.ops import Elementwise
 from tapegrad.recording import Recording
-from tapegrad.tape import Tape
+from tapegrad.tape import Instruction, Tape
 
 # What is wider than this is not made the width of its column.
 _WIDEST = 64

@@ -5,7 +5,6 @@ Listings and pictures see a tape through `Reader`. It computes nothing: what is 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,63 +14,11 @@ import numpy as np
 from tapegrad.inspect.places import part
 from tapegrad.inspect.text import as_word, number
 from tapegrad.layout import dense_strides
-from tapegrad.ops import RUN, TABLE, Operation, Structured, passive_rows
-from tapegrad.ops.record import is_structured, operand_spans, parameters
+from tapegrad.ops import passive_rows
 from tapegrad.program import Program
-from tapegrad.tape import EXPECT, LEAF, Tape
+from tapegrad.tape import Instruction, Operand, Tape, instruction
 
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Operand:
-    """What an instruction reads: the place of its first element, shape and strides; () for one number."""
-
-    slot: int
-    shape: Shape
-    strides: Shape
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def axes(self) -> list[tuple[int, int]]:
-        return list(zip(self.shape, self.strides, strict=True))
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One row of the tape, and the shape of its output as far as the tape tells."""
-
-    row: int
-    operation: Operation
-    out: int
-    count: int
-    operands: tuple[Operand, ...]
-    params: tuple[int, ...]
-    shape: Shape | None
-    wants_grad: bool = False
-
-    @property
-    def is_leaf(self) -> bool:
-        return self.operation.opcode == LEAF
-
-    @property
-    def is_guard(self) -> bool:
-        return self.operation.opcode == EXPECT
-
-    @property
-    def title(self) -> str:
-        """What the operation is called here."""
-        title = self.operation.title if isinstance(self.operation, Structured) else None
-        return title(self.params) if title else self.operation.name
-
-    @property
-    def note(self) -> str:
-        """What the parameters of an operation over whole arrays say, in words; "" where there is nothing to say."""
-        note = self.operation.note if isinstance(self.operation, Structured) else None
-        return note(self.params) if note else ""
 
 
 def _without_ones(shape: Shape) -> Shape | None:
@@ -126,6 +73,13 @@ def program_shown(program: Program) -> Shown:
     )
 
 
+def shape_of(i: Instruction) -> Shape | None:
+    """The shape of a result as far as its instruction tells; () for one number."""
+    if i.count == 1:
+        return ()
+    return None if i.is_leaf else _without_ones(i.shape)
+
+
 class Reader:
     """A tape or program seen as instructions.
 
@@ -150,39 +104,7 @@ class Reader:
 
     def instruction(self, row: int) -> Instruction:
         """One row, taken apart."""
-        op, out, a, b, c = (int(x) for x in self.code[row])
-        operation = TABLE[op % RUN]
-        if op == LEAF:
-            return Instruction(row, operation, out, b, (), (), self._shape(out, b, None), a == 1)
-        if op < RUN:
-            places = (a, b, c)[: operation.arity]
-            return Instruction(row, operation, out, 1, tuple(Operand(p, (), ()) for p in places), (), ())
-        return self._run(row, operation, out, a, b)
-
-    def _run(self, row: int, operation: Operation, out: int, k: int, count: int) -> Instruction:
-        side = self.shown.side
-        spans, params = operand_spans(side, k), tuple(parameters(side, k))
-        shape: Shape | None = None
-        # As far as nothing more is known, an operand is the stretch of the arena that it touches.
-        operands = [Operand(low, (high - low,), (1,)) for _, low, high in spans]
-        if not is_structured(side, k):
-            ndim = params[0]
-            axes = params[1 : 1 + ndim]
-            for j, (slot, _, _) in enumerate(spans):
-                at = 2 + ndim + j * (1 + ndim)
-                operands[j] = Operand(slot, axes, params[at : at + ndim])
-            shape = _without_ones(axes)
-        elif isinstance(operation, Structured) and operation.views is not None:
-            views, result = operation.views(list(params))
-            for j, (seen, strides) in enumerate(views):
-                seen = tuple(seen)
-                operands[j] = Operand(spans[j][0], seen, tuple(strides or dense_strides(seen)))
-            shape = _without_ones(tuple(result))
-        shape = self._shape(out, count, shape)
-        return Instruction(row, operation, out, count, tuple(operands), params, shape)
-
-    def _shape(self, out: int, count: int, said: Shape | None) -> Shape | None:
-        return () if count == 1 else said
+        return instruction(self.code, self.shown.side, row)
 
     # Names
 
@@ -204,18 +126,18 @@ class Reader:
         """An operand by the name of what it is taken from: `a`, `x[1]`, `v[10:16]`, `x.T`; a constant's number."""
         if operand.size == 0:
             return "[]"
-        owner = self.instruction(self.row_of(operand.slot))
+        owner = self.instruction(self.row_of(operand.place))
         if owner.count == 1:
             return number(self.shown.values[owner.out]) if self.is_constant(owner) else self.name(owner.out)
         if owner.out in self.labels:
             return self.name(owner.out, owner.count) + self.part(operand, owner)
         if all(n == 1 or stride == 0 for n, stride in operand.axes):
-            return self.name(operand.slot)
-        return "v" + part((self.shown.slots,), operand.slot, operand.axes, bounds=True)
+            return self.name(operand.place)
+        return "v" + part((self.shown.slots,), operand.place, operand.axes, bounds=True)
 
-    def part(self, operand: Operand, owner: Instruction) -> str:
+    def part(self, operand: Operand, owner: Instruction, shape: Shape | None = None) -> str:
         """What to write behind the name of an operand's array: which part of it, nothing for the whole."""
-        return part(owner.shape or (owner.count,), operand.slot - owner.out, operand.axes)
+        return part(shape or shape_of(owner) or (owner.count,), operand.place - owner.out, operand.axes)
 
     # Shapes
 
@@ -226,29 +148,30 @@ class Reader:
         for elementwise operations, from its operands.
         """
         rows = {i.row: i for i in instructions}
-        known = {i.row: i.shape for i in rows.values() if i.shape is not None}
+        known = {i.row: shape for i in rows.values() if (shape := shape_of(i)) is not None}
         for i in rows.values():
             for operand in i.operands:
-                owner = rows.get(self.row_of(operand.slot)) if operand.size else None
+                owner = rows.get(self.row_of(operand.place)) if operand.size else None
                 if owner and owner.row not in known and (shape := _as_stored(operand, owner)):
                     known[owner.row] = shape
         for row in sorted(rows):
             i = rows[row]
             for operand in i.operands:
-                owner = rows.get(self.row_of(operand.slot)) if operand.size else None
+                owner = rows.get(self.row_of(operand.place)) if operand.size else None
                 if owner is None or row in known or operand.size != i.count:
                     continue
-                same = operand.strides == dense_strides(operand.shape) and owner.count == i.count
-                if same and owner.row in known and len(operand.shape) == 1:
+                own = operand.layout
+                same = own.strides == dense_strides(own.shape) and owner.count == i.count
+                if same and owner.row in known and len(own.shape) == 1:
                     known[row] = known[owner.row]
         return known
 
 
 def _as_stored(operand: Operand, owner: Instruction) -> Shape | None:
     """The shape of the array that an operand is the whole of, its axes put back in order."""
-    if operand.slot != owner.out or operand.size != owner.count:
+    if operand.place != owner.out or operand.size != owner.count:
         return None
-    axes = [(s, n) for n, s in zip(operand.shape, operand.strides, strict=True) if n != 1]
+    axes = [(s, n) for n, s in operand.axes if n != 1]
     axes.sort(reverse=True)
     shape = tuple(n for _, n in axes)
     return shape if len(axes) > 1 and tuple(s for s, _ in axes) == dense_strides(shape) else None

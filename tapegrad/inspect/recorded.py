@@ -8,9 +8,11 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.arguments import Input
-from tapegrad.inspect.reading import Operand, Reader
+from tapegrad.inspect.reading import Reader
 from tapegrad.inspect.text import number
+from tapegrad.layout import Layout
 from tapegrad.recording import Recording
+from tapegrad.tape import Operand
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -47,7 +49,7 @@ def returned(reader: Reader, recording: Recording) -> str:
             step = places[1] - places[0] if len(places) > 1 else 1
             regular = places == list(range(places[0], places[0] + step * len(places), step)) if step else False
             if regular:
-                names.append(reader.operand(Operand(places[0], (len(places),), (step,))))
+                names.append(reader.operand(Operand(places[0], Layout((len(places),), (step,)))))
             else:
                 names.append(f"{len(places)} numbers of {reader.name(owner.out, owner.count)}")
     return f"returns {', '.join(names) or 'nothing'}"

@@ -1,4 +1,4 @@
-"""A training step, recorded once: what `kernels.train` needs to know about it."""
+"""A training step, recorded once: what `loops.train` needs to know about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from tapegrad.arguments import spec_of
 from tapegrad.compiled import Frame
 from tapegrad.errors import GuardError, NonScalarError
-from tapegrad.nn import kernels
+from tapegrad.nn import loops
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.program import Branches
@@ -78,7 +78,7 @@ class Step:
         return self._workspace.values[: self._sizes[0]]
 
     def run(self, rule: Rule, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray) -> int:
-        """Run the batches of `order`; see `kernels.train`. Returns how many were done, for an exception that follows.
+        """Run the batches of `order`; see `loops.train`. Returns how many were done, for an exception that follows.
 
         A batch for which the model or loss takes another branch than recorded has the step recorded anew. Raises
         LabelError, IndexRangeError, GuardError.
@@ -87,7 +87,7 @@ class Step:
         counts, stuck = np.array([0, optimizer.steps if optimizer else 0]), -1
         while True:
             failed = self._train(rule, counts, xs, ys, order, sums)
-            done = int(counts[kernels.START])
+            done = int(counts[loops.START])
             if failed < 0:
                 return done
             row = self.program.steps[failed]
@@ -111,7 +111,7 @@ class Step:
         real = program.code.dtype
         tasks = VALUES if optimizer is None else VALUES | ADJOINTS
         sweep = program.frame(workspace, tasks, self._loss, None)
-        self._plan[kernels.LEARN] = optimizer is not None
+        self._plan[loops.LEARN] = optimizer is not None
         values, adjoints = workspace.values, workspace.adjoints
         if optimizer is None:
             # Never called.
@@ -121,7 +121,7 @@ class Step:
             kernel = type(optimizer).kernel
             state = optimizer.state(n, real)
             update = kernel.frame(values[:n], adjoints[:n], state, optimizer.constants(), 0.0, 1)
-        return kernels.train(
+        return loops.train(
             program.sweeps.sweep.call_address(sweep, real), _words(sweep), kernel.call_address(update, real),
             _words(update), values, adjoints, self._plan, counts, rule.rates, rule.limits, xs, ys, order, sums,
         )  # fmt: skip

@@ -81,7 +81,6 @@ def gather_tangent(side, k, v, t):
 
 def joined(side, k, j):
     # Operand j is (outer, row); its rows are copied into rows of length `total` of the output.
-    arity = operand_count(side, k)
     p = params_at(side, k)
     return operand_at(side, k, j), side[p + 2 + j]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tapegrad.optim import kernels
+from tapegrad.optim import loops
 from tapegrad.optim.optimizer import Optimizer, in_range
 
 
@@ -35,7 +35,7 @@ class SGD(Optimizer):
     array([0.5, 2.5])
     """
 
-    kernel = kernels.sgd_update
+    kernel = loops.sgd_update
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Adam(Optimizer):
     array([0.9, 2.1])
     """
 
-    kernel = kernels.adam_update
+    kernel = loops.adam_update
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class AdamW(Optimizer):
     array([0.95])
     """
 
-    kernel = kernels.adam_update
+    kernel = loops.adam_update
 
     def __init__(
         self,

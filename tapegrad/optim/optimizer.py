@@ -11,6 +11,7 @@ import numpy as np
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.optim.clipping import flat_view, values_of
+from tapegrad.optim.loops import update_loop
 from tapegrad.value import Value
 
 
@@ -24,13 +25,18 @@ class Optimizer:
         hyper: the constants that the kernel takes, by name.
         rows: how many numbers are remembered for each parameter.
 
-    An optimiser of your own is a subclass that names a compiled `kernel(p, g, state, hyper, rate, step)`: see
-    `tapegrad.optim.kernels` for what it is given.
+    An optimiser of your own is a subclass that names a function `kernel(p, g, state, hyper, rate, step)`, written for
+    Numba, which is compiled when it is first used: see `tapegrad.optim.loops` for what it is given.
 
     Raises ValueError for a rate or constant out of range, StructureError for parameters that are none.
     """
 
-    kernel: ClassVar[Callable[..., None]]
+    kernel: ClassVar[Any]
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "kernel" in vars(cls):
+            cls.kernel = update_loop(vars(cls)["kernel"])
 
     def __init__(self, params: Any, lr: float | Callable[[int], float], hyper: dict[str, float], rows: int) -> None:
         self.values = None if params is None else values_of(params)

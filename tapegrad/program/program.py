@@ -204,8 +204,8 @@ class Program:
         return [adjoints[i : i + n].reshape(shape).copy() for (i, n), shape in found]
 
     def _reverse(self, part: Part, values: np.ndarray, adjoints: np.ndarray, workspace: Workspace) -> None:
-        frame = self.sweeps.frame(part.code, self.code.side, part.flags, values, adjoints, workspace.scratch, -1, ADJOINTS)
-        self.sweeps.run(frame)
+        side, room = self.code.side, workspace.scratch
+        self.sweeps.run(self.sweeps.frame(part.code, side, part.flags, values, adjoints, room, -1, ADJOINTS))
 
     def push(self, values: np.ndarray, tangents: dict[int, np.ndarray]) -> list[np.ndarray | None]:
         """The derivative of the outputs along tangents of inputs, by their numbers."""

@@ -10,8 +10,8 @@ import numpy as np
 from tapegrad.ops import RUN, TABLE, Elementwise, passive_rows
 from tapegrad.ops.rules import plain
 from tapegrad.program import Program, Workspace
-from tapegrad.sparse.links import places, wide
 from tapegrad.sweeps import callbacks
+from tapegrad.tape import Instruction, instruction
 
 
 class Kink(NamedTuple):
@@ -103,18 +103,16 @@ def _not_finite(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator
     """The elementwise instructions whose results or partial derivatives are not finite."""
     some, code = False, program.code
     with np.errstate(all="ignore"):
-        for i, (op, out, a, b, c) in enumerate(code.steps.astype(np.int64).tolist()):
+        for i, op in enumerate(code.steps[:, 0].tolist()):
             row: Any = TABLE[op % RUN]
             if not isinstance(row, Elementwise):
                 continue
-            instruction = wide(code.side, op, a) if op >= RUN else None
-            at = [np.array([place]) for place in (a, b, c)][: row.arity]
-            if instruction:
-                at = [places(*x) for x in instruction.operands]
+            one = instruction(code.steps, code.side, i)
+            at = [x.places() for x in one.operands]
             if not any(varies[p].any() for p in at):
                 continue
             numbers = [v[p] for p in at]
-            result = v[out : out + len(at[0])]
+            result = v[one.results]
             found = plain(row.partials)(*numbers, result)
             bad = ~np.isfinite(result)
             for p in found if isinstance(found, tuple) else (found,):
@@ -130,9 +128,9 @@ def _inside_calls(program: Program, v: np.ndarray) -> Iterator[Kink]:
     # A call of Python may know its own kinks: a checkpoint does, from the recording that it keeps.
     opaque, steps = [row.opcode + RUN for row in TABLE if row.opaque], program.code.steps
     for i in np.flatnonzero(np.isin(steps[:, 0], opaque)).tolist():
-        instruction = wide(program.code.side, int(steps[i, 0]), int(steps[i, 2]))
-        certificate = callbacks.call_of(instruction.params[0]).certificate
-        found = certificate([v[places(*x)] for x in instruction.operands])
+        one = instruction(steps, program.code.side, i)
+        certificate = callbacks.call_of(one.params[0]).certificate
+        found = certificate([v[x.places()] for x in one.operands])
         for kink in found.kinks if found else ():
             yield kink._replace(instruction=i)
 
@@ -153,16 +151,15 @@ def _kinks(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink
                 for i, d, *xs in zip(scalar.tolist(), distances.tolist(), *(x.tolist() for x in operands), strict=True):
                     yield Kink(_distance(d), i, row.name, row.formula, 0, tuple(xs))
             for i in np.flatnonzero(code[:, 0] == opcode + RUN).tolist():
-                found = _kink_of_run(row, i, int(code[i, 0]), side, int(code[i, 2]), v, varies)
+                found = _kink_of_run(instruction(code, side, i), v, varies)
                 if found is not None:
                     yield found
         yield from _reads(program, v, varies)
 
 
-def _kink_of_run(row: Any, i: int, op: int, side: np.ndarray, k: int, v: np.ndarray, varies: np.ndarray) -> Kink | None:
-    instruction = wide(side, op, k)
-    at = [places(*x) for x in instruction.operands]
-    if not instruction.size or not any(varies[p].any() for p in at):
+def _kink_of_run(one: Instruction, v: np.ndarray, varies: np.ndarray) -> Kink | None:
+    row, at = one.operation, [x.places() for x in one.operands]
+    if not one.count or not any(varies[p].any() for p in at):
         return None
     numbers = [v[p] for p in at]
     distances: Any
@@ -171,16 +168,14 @@ def _kink_of_run(row: Any, i: int, op: int, side: np.ndarray, k: int, v: np.ndar
         own = sum(varies[p] for p in at) != 0
         distances = np.where(own, np.broadcast_to(row.kink(*numbers), own.shape), np.inf)
     else:
-        shaped = [x.reshape(layout.shape) for x, (_, layout) in zip(numbers, instruction.operands, strict=True)]
-        result = v[instruction.out : instruction.out + instruction.size]
-        shape = row.views(instruction.params)[1]
-        distances = np.asarray(row.kink(instruction.params, result.reshape(shape), *shaped)).reshape(-1)
+        shaped = [x.reshape(of.layout.shape) for x, of in zip(numbers, one.operands, strict=True)]
+        distances = np.asarray(row.kink(one.params, v[one.results].reshape(one.shape), *shaped)).reshape(-1)
     if not distances.size:
         return None
     sizes = np.where(np.isnan(distances), 0.0, np.abs(distances))
     e = int(np.argmin(sizes))
     xs = tuple(float(x[e]) for x in numbers) if isinstance(row, Elementwise) else ()
-    return Kink(float(sizes[e]), i, row.name, row.formula, e, xs)
+    return Kink(float(sizes[e]), one.row, row.name, row.formula, e, xs)
 
 
 def _distance(d: float) -> float:

@@ -38,7 +38,7 @@ class Direct:
         dtypes = [np.dtype(x) for x in (np.float64, np.float32)]
         (own,) = [d for d in dtypes if d == code.dtype]
         # What each leaf must be: its class, and for an array its dtype and shape.
-        self._leaves = [
+        self._leaves: list[tuple[Any, Any, Any, int]] = [
             (float, None, None, at) if scalar else (np.ndarray, own, shape, at)
             for scalar, shape, (at, _) in zip(scalars, program.shapes, code.spans, strict=True)
         ]
@@ -51,7 +51,7 @@ class Direct:
     def _view(self, workspace: Workspace) -> Any:
         """A workspace as a call needs it. Single numbers are read and written through memory views, which is faster."""
         frame = self.program.frame(workspace, VALUES | ADJOINTS, self._place, self._windows)
-        views = memoryview(workspace.values), memoryview(workspace.adjoints)
+        views = memoryview(workspace.values.data), memoryview(workspace.adjoints.data)
         made = frame.arguments, frame.words, [window for window, _ in workspace.feeds], workspace.gradients, *views
         workspace.views[self] = made
         return made

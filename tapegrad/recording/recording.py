@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from tapegrad import pytree
 from tapegrad.adjoint import evaluation, functions, matching
 from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.compiled.functions import INTERPRETED
-from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
+from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Program, Workspace
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.direct import Direct
+from tapegrad.recording.plans import Plan, Plans
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
@@ -33,16 +34,6 @@ class _Never:
         return None
 
 
-class _Plan(NamedTuple):
-    """How a derivative is taken: of which arguments, whether that is one array, and of which inputs if not of all."""
-
-    numbers: tuple[int, ...]
-    several: bool
-    single: int | None
-    windows: tuple[int, ...] | None
-    chosen: tuple[int, ...]
-
-
 class Recording:
     """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
 
@@ -56,10 +47,8 @@ class Recording:
         self.f = f
         self.spec = spec
         self._branches = Branches(f, spec, leaves, argnums)
-        self._owner = self._branches.owner
-        self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
+        self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
-        self._plans: dict[int, _Plan] = {}
         self._direct: dict[Any, tuple[Any, Any]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
@@ -117,17 +106,23 @@ class Recording:
 
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
-        plan = self._plan(argnums)
+        plan = self._plans.plan(argnums)
         if not has_aux:
-            found = self.directly(leaves, argnums)
+            found = self._of_leaves(leaves, argnums)
             if found is not None:
                 return found
         return self._branches.replay(
             leaves, VALUES | ADJOINTS, plan.windows, self._value_and_gradient, plan, has_aux, has_aux=has_aux
         )
 
-    def directly(self, leaves: Sequence[Any], argnums: Any) -> Any:
-        """`value_and_grad` of leaves, by the short way; None where that cannot be gone."""
+    def directly(self, args: Sequence[Any], argnums: Any) -> Any:
+        """`value_and_grad` by the short way; None for arguments that cannot go it, or that were not recorded."""
+        if self._plain is not None:
+            return self._of_leaves(args, argnums)
+        leaves, structure = pytree.flatten(args)
+        return self._of_leaves(leaves, argnums) if structure == self.spec.structure else None
+
+    def _of_leaves(self, leaves: Sequence[Any], argnums: Any) -> Any:
         known = self._direct.get(argnums)
         if known is None or known[0].program is not self._branches.program:
             known = self._direct[argnums] = self._directly(argnums)
@@ -138,7 +133,7 @@ class Recording:
         return found[0], pytree.unflatten(structure, found[1])
 
     def _directly(self, argnums: Any) -> tuple[Direct | _Never, Any]:
-        plan, program = self._plan(argnums), self._branches.program
+        plan, program = self._plans.plan(argnums), self._branches.program
         leaves = self.spec.leaves
         if program.scalar is None or program.calls or INTERPRETED or not all(isinstance(x, Input) for x in leaves):
             return _Never(program), None
@@ -152,7 +147,7 @@ class Recording:
         return made, pytree.tuple_of(parts) if plan.several else parts[0]
 
     def _value_and_gradient(
-        self, program: Program, workspace: Workspace, plan: _Plan, has_aux: bool
+        self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool
     ) -> tuple[Any, Any]:
         if program.scalar is not None and not has_aux:
             value: Any = float(workspace.values[program.scalar])
@@ -160,7 +155,7 @@ class Recording:
             value = program.result(workspace)
         if plan.single is not None:
             return value, workspace.gradients[plan.single].copy()
-        return value, self._shaped(plan, dict(enumerate(workspace.gradients)))
+        return value, self._plans.shaped(plan, dict(enumerate(workspace.gradients)))
 
     def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
@@ -168,13 +163,13 @@ class Recording:
             return functions.vjp(self.f, primals)
         result, program, values = self._kept(self._branches, self.check(primals))
         shapes = [o.shape for o in program.code.outputs]
-        plan = self._plan(tuple(range(len(primals))), check=False)
+        plan = self._plans.plan(tuple(range(len(primals))), check=False)
 
         def pullback(cotangent: Any) -> tuple[Any, ...]:
             seeds = matching.matching(cotangent, program.structure, shapes, "cotangent", "result")
             arrays = [None if s is None else matching.real_numbers(s, values.dtype, "a cotangent") for s in seeds]
             found = program.pull(values, arrays, plan.chosen)
-            return self._shaped(plan, dict(zip(plan.chosen, found, strict=True)))
+            return self._plans.shaped(plan, dict(zip(plan.chosen, found, strict=True)))
 
         return result, pullback
 
@@ -183,7 +178,7 @@ class Recording:
         matching.check_tuples(primals, tangents)
         if evaluation.on_tape((primals, tangents)):
             return functions.jvp(self.f, primals, tangents)
-        along = self._tangents(tuple(range(len(primals))), tangents)
+        along = self._plans.tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
             self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _pushed(p, w.values, along))
         )
@@ -195,7 +190,7 @@ class Recording:
             return done.result, lambda *tangents: functions.pushed(done, primals, tangents)
         result, program, values = self._kept(self._branches, self.check(primals))
         numbers = tuple(range(len(primals)))
-        return result, lambda *tangents: _pushed(program, values, self._tangents(numbers, tangents))
+        return result, lambda *tangents: _pushed(program, values, self._plans.tangents(numbers, tangents))
 
     def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient of the sum of all that the function returns; see `tapegrad.elementwise_grad`."""
@@ -225,10 +220,10 @@ class Recording:
             return self._sparse(None if evaluation.on_tape(args) else self._branches, args, argnums, symmetric=False)
         if evaluation.on_tape(args):
             return functions.jacobian(self.f, args, argnums, back)
-        plan = self._plan(argnums)
+        plan = self._plans.plan(argnums)
         return self._branches.replay(self.check(args), VALUES, None, self._dense, plan, back)
 
-    def _dense(self, program: Program, workspace: Workspace, plan: _Plan, back: bool | None) -> Any:
+    def _dense(self, program: Program, workspace: Workspace, plan: Plan, back: bool | None) -> Any:
         program.check_numbers()
         known = [o.places for o in program.code.outputs if o.places is not None]
         places = np.concatenate([np.zeros(0, np.int64), *known])
@@ -248,7 +243,7 @@ class Recording:
                     blocks[window] = np.array(rows).reshape(shape)
                 column += n
             row += 0 if output.places is None else len(output.places)
-            shown.append(self._shaped(plan, blocks, copy=False))
+            shown.append(self._plans.shaped(plan, blocks, copy=False))
         return pytree.unflatten(program.structure, shown)
 
     # Second derivatives: of the gradient's own recording
@@ -260,7 +255,7 @@ class Recording:
             return self._sparse(gradient, args, argnums, symmetric=True)
         if evaluation.on_tape(args):
             return functions.jacobian(functions.gradient_of(self.f, argnums), args, argnums, False)
-        plan = self._plan(argnums)
+        plan = self._plans.plan(argnums)
         return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._dense, plan, False)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
@@ -269,7 +264,7 @@ class Recording:
         if evaluation.on_tape((primals, tangents)):
             return functions.hvp(self.f, primals, tangents, argnums)
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
-        along = self._tangents(argument_numbers(chosen), own)
+        along = self._plans.tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
         return branches.replay(self.check(tuple(primals)), VALUES, None, lambda p, w: _pushed(p, w.values, along))
 
@@ -282,13 +277,13 @@ class Recording:
         numbers = argument_numbers(argnums)
 
         def product(v: Any) -> Any:
-            return _pushed(program, values, self._tangents(numbers, (v,) if isinstance(argnums, int) else v))
+            return _pushed(program, values, self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
 
         return product
 
     def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:
         """The recording of the gradient: a program of its own, whose values are derivatives."""
-        self._plan(argnums)
+        self._plans.plan(argnums)
         key = _hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
@@ -328,14 +323,15 @@ class Recording:
         self, program: Program, workspace: Workspace, argnums: int | Sequence[int], symmetric: bool
     ) -> CompressedJacobian:
         # Integers among the inputs may be indices, which the pattern depends on.
-        whole = [w for w in range(len(self._inputs)) if w not in program.floats]
+        whole = [w for w in range(len(program.shapes)) if w not in program.floats]
         indices = workspace.values[program.places_of(whole)].tobytes()
         key = (id(program), _hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:
             while len(self._compressed) >= MAX_PATTERNS:
                 del self._compressed[next(iter(self._compressed))]
-            known = self._compressed[key] = program, analyse(program, workspace, self._plan(argnums).chosen, symmetric)
+            chosen = self._plans.plan(argnums).chosen
+            known = self._compressed[key] = program, analyse(program, workspace, chosen, symmetric)
         return known[1]
 
     # What is known about it
@@ -357,67 +353,6 @@ class Recording:
             return program.result(workspace), program, workspace.values.copy()
 
         return branches.replay(leaves, VALUES, None, read)
-
-    def _tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
-        """Tangents of the arguments numbered, by input."""
-        nodes = pytree.children(self.spec.structure)
-        if len(tangents) != len(numbers):
-            raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
-        found = {}
-        for n, tangent in zip(evaluation.checked(numbers, len(nodes)), tangents, strict=True):
-            at = [i for i, owner in enumerate(self._owner) if owner == n]
-            shapes = [getattr(self.spec.leaves[i], "shape", ()) for i in at]
-            given = matching.matching(tangent, nodes[n], shapes, f"tangent of argument {n}", "argument")
-            for i, t in zip(at, given, strict=True):
-                leaf = self.spec.leaves[i]
-                if t is not None and isinstance(leaf, Input) and leaf.dtype.kind == "f":
-                    found[self._inputs.index(i)] = matching.real_numbers(t, self._branches.dtype, "a tangent")
-                elif t is not None and np.any(t):
-                    raise IntegerInputError(f"argument {n} holds integers: their tangent can only be zero, or None")
-        return found
-
-    def _plan(self, argnums: int | Sequence[int], check: bool = True) -> _Plan:
-        known = self._plans.get(argnums) if type(argnums) is int else None
-        if known is not None:
-            return known
-        nodes = pytree.children(self.spec.structure)
-        numbers = tuple(evaluation.checked(argument_numbers(argnums), len(nodes)))
-        if check:
-            self._check_floats(numbers)
-        floats = [getattr(self.spec.leaves[i], "dtype", np.dtype(int)).kind == "f" for i in self._inputs]
-        wanted = tuple(w for w, i in enumerate(self._inputs) if self._owner[i] in numbers and floats[w])
-        # As recorded, or a choice among the arguments that could be differentiated.
-        everything = tuple(w for w, i in enumerate(self._inputs) if self._branches.wanted[i])
-        single = None
-        if isinstance(argnums, int) and pytree.is_leaf(nodes[numbers[0]]) and wanted:
-            leaf = self._owner.index(numbers[0])
-            single = None if self.spec.leaves[leaf].scalar else self._inputs.index(leaf)
-        chosen = tuple(sorted(wanted, key=lambda w: numbers.index(self._owner[self._inputs[w]])))
-        plan = _Plan(numbers, not isinstance(argnums, int), single, None if wanted == everything else wanted, chosen)
-        if isinstance(argnums, int):
-            self._plans[argnums] = plan
-        return plan
-
-    def _check_floats(self, numbers: Sequence[int]) -> None:
-        for i, leaf in enumerate(self.spec.leaves):
-            if self._owner[i] in numbers and not (isinstance(leaf, Input) and leaf.dtype.kind == "f"):
-                what = f"an array of {leaf.dtype}" if isinstance(leaf, Input) else repr(leaf.value)
-                raise IntegerInputError(
-                    f"argument {self._owner[i]} holds {what}: only floats can be differentiated; convert it with "
-                    "float(...) or .astype(float), or leave it out of argnums"
-                )
-
-    def _shaped(self, plan: _Plan, by_window: dict[int, Any], copy: bool = True) -> Any:
-        """What belongs to inputs, in the structure of the arguments of a plan; None for a leaf without."""
-        own = []
-        for number in plan.numbers:
-            leaves: list[Any] = []
-            for i, owner in enumerate(self._owner):
-                if owner == number:
-                    g = by_window.get(self._inputs.index(i)) if i in self._inputs else None
-                    leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
-            own.append(pytree.unflatten(pytree.children(self.spec.structure)[number], leaves))
-        return tuple(own) if plan.several else own[0]
 
 
 def _hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:

@@ -14,17 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.compiled import compiled
 from tapegrad.errors import OperationError, ShapeError
+from tapegrad.sparse import loops
 from tapegrad.sparse.matrices import csr_array
 
 __all__ = [
     "color_columns", "color_rows", "color_symmetric", "recover_columns", "recover_rows", "recover_symmetric",
     "rows_of_entries", "transpose",
 ]  # fmt: skip
-
-# What stands in place of a vertex's one neighbour of some colour: it has several, or that neighbour has several.
-HUB, SPOKE = -1, -2
 
 
 def color_columns(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, int]:
@@ -48,7 +45,7 @@ def color_columns(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray
     lengths = np.diff(indptr)
     keys = np.arange(n_columns), -np.diff(np.concatenate([[0], np.cumsum(lengths[rows])])[starts])
     arrays = indptr, indices, starts, rows
-    return _best_order(lambda *rest: _greedy_columns(*arrays, *rest), keys, lengths.max(initial=0))
+    return _best_order(lambda *rest: loops.greedy_columns(*arrays, *rest), keys, lengths.max(initial=0))
 
 
 def color_rows(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, int]:
@@ -86,7 +83,7 @@ def color_symmetric(indptr: Any, indices: Any, n: int) -> tuple[np.ndarray, int]
     bound = 1 if np.array_equal(rows_of_entries(indptr), indices) else 2
     # Hubs that do not cross get one colour if they come first, and then no two of the columns they share can.
     keys = np.arange(n), -np.diff(indptr), np.diff(indptr)
-    return _best_order(lambda *rest: _greedy_star(indptr, indices, *rest), keys, bound)
+    return _best_order(lambda *rest: loops.greedy_star(indptr, indices, *rest), keys, bound)
 
 
 def recover_columns(indptr: Any, indices: Any, colors: Any) -> np.ndarray:
@@ -259,148 +256,5 @@ def _alone(indptr: np.ndarray, lanes: np.ndarray) -> np.ndarray:
     """Whether each entry is the only one of its row in its lane."""
     lanes = np.ascontiguousarray(lanes, np.int64)
     alone = np.ones(len(lanes), np.uint8)
-    _find_alone(indptr, lanes, np.full(lanes.max(initial=-1) + 1, -1), alone)
+    loops.find_alone(indptr, lanes, np.full(lanes.max(initial=-1) + 1, -1), alone)
     return alone != 0
-
-
-@compiled(indptr="int64[:]", lanes="int64[:]", last="int64[:]", alone="uint8[:]")
-def _find_alone(indptr, lanes, last, alone):
-    for i in range(indptr.shape[0] - 1):
-        for e in range(indptr[i], indptr[i + 1]):
-            before = last[lanes[e]]
-            if before >= indptr[i]:
-                alone[before] = alone[e] = 0
-            last[lanes[e]] = e
-
-
-@compiled(
-    indptr="int64[:]", indices="int64[:]", starts="int64[:]", rows="int64[:]", order="int64[:]", limit="int64",
-    colors="int32[:]",
-)  # fmt: skip
-def _greedy_columns(indptr, indices, starts, rows, order, limit, colors):
-    # Returns the number of colours; stops when they are `limit`. `colors` comes as -1.
-    #
-    # Sets of colours are bits, 64 to a word. A long row keeps its set, which is no more words than it has entries:
-    # looking at these for each of its columns would cost the square of its length.
-    words = order.shape[0] // 64 + 1
-    long, n_long = np.full(indptr.shape[0] - 1, -1, np.int64), 0
-    for i in range(long.shape[0]):
-        if indptr[i + 1] - indptr[i] > max(64, words):
-            long[i] = n_long
-            n_long += 1
-    kept, met = np.zeros((n_long, words), np.int64), np.empty(n_long, np.int64)
-    taken, stamp = np.zeros(words, np.int64), np.full(words, -1, np.int64)
-    count = 0
-    for j in order:
-        if starts[j] == starts[j + 1]:
-            continue
-        n_met = 0
-        for i in rows[starts[j] : starts[j + 1]]:
-            if long[i] >= 0:
-                met[n_met] = long[i]
-                n_met += 1
-                continue
-            for k in indices[indptr[i] : indptr[i + 1]]:
-                if colors[k] >= 0:
-                    word = colors[k] // 64
-                    if stamp[word] != j:
-                        stamp[word], taken[word] = j, 0
-                    taken[word] |= np.int64(1) << np.int64(colors[k] % 64)
-        word, forbidden = -1, -1
-        while forbidden == -1:
-            word += 1
-            forbidden = taken[word] if stamp[word] == j else 0
-            for k in met[:n_met]:
-                forbidden |= kept[k, word]
-        c = 0
-        while forbidden >> c & 1:
-            c += 1
-        for k in met[:n_met]:
-            kept[k, word] |= np.int64(1) << c
-        colors[j] = 64 * word + c
-        count = max(count, 64 * word + c + 1)
-        if count >= limit:
-            return count
-    return count
-
-
-def _slot(around, start, stop, color):
-    for s in range(start, stop):
-        if around[s] == color:
-            return s
-    return -1
-
-
-@compiled(indptr="int64[:]", indices="int64[:]", order="int64[:]", limit="int64", colors="int32[:]")
-def _greedy_star(indptr, indices, order, limit, colors):
-    # Returns the number of colours; stops when they are `limit`. `colors` comes as -1. The pattern is symmetric.
-    #
-    # A vertex keeps one slot for each colour among its neighbours, from indptr[vertex]: the colour in `around`, and in
-    # `only` the one neighbour of that colour; or HUB, if there are several, or SPOKE, if that neighbour is a hub to it.
-    n = order.shape[0]
-    around, only = np.empty(indices.shape[0], np.int64), np.empty(indices.shape[0], np.int64)
-    end, spokes = indptr[:n].copy(), np.zeros(n, np.int64)
-    forbidden = np.full(n + 1, -1, np.int64)
-    met, leader = np.full(n, -1, np.int64), np.empty(n, np.int64)
-    placed, place = np.full(n, -1, np.int64), np.empty(n, np.int64)
-    count = 0
-    for v in order:
-        if indptr[v] == indptr[v + 1]:
-            continue
-        for w in indices[indptr[v] : indptr[v + 1]]:
-            b = colors[w]
-            if b < 0:
-                continue
-            forbidden[b] = v
-            if met[b] != v:
-                # The first of its colour: v must not lengthen a star at its tip.
-                met[b], leader[b] = v, w
-                if spokes[w]:
-                    for s in range(indptr[w], end[w]):
-                        if only[s] == SPOKE:
-                            forbidden[around[s]] = v
-                continue
-            # v would be the hub of all neighbours of this colour, so they must be in no other star of these colours.
-            for q in (leader[b], w):
-                if q >= 0:
-                    for color in around[indptr[q] : end[q]]:
-                        forbidden[color] = v
-            leader[b] = -1
-        c = 0
-        while forbidden[c] == v:
-            c += 1
-        colors[v] = c
-        new = c == count
-        count = max(count, c + 1)
-        if count >= limit:
-            return count
-        for w in indices[indptr[v] : indptr[v + 1]]:
-            b = colors[w]
-            if b < 0 or w == v:
-                continue
-            s = -1 if new else _slot(around, indptr[w], end[w], c)
-            if s >= 0:
-                # A star of these colours is there at w, or one edge, of which w becomes the hub. v is its next spoke.
-                x = only[s]
-                only[s] = HUB
-                if x >= 0:
-                    only[_slot(around, indptr[x], end[x], b)] = SPOKE
-                    spokes[x] += 1
-                around[end[v]], only[end[v]] = b, SPOKE
-                spokes[v] += 1
-                end[v] += 1
-                continue
-            around[end[w]], only[end[w]] = c, v
-            end[w] += 1
-            if placed[b] != v:
-                around[end[v]], only[end[v]] = b, w
-                placed[b], place[b] = v, end[v]
-                end[v] += 1
-                continue
-            # v is the hub, of w and of those before it.
-            for x in (only[place[b]], w):
-                if x >= 0:
-                    only[end[x] - 1] = SPOKE
-                    spokes[x] += 1
-            only[place[b]] = HUB
-    return count

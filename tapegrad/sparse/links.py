@@ -4,45 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tapegrad.adjoint.instruction import views_of
-from tapegrad.layout import Layout
-from tapegrad.ops import RUN, TABLE, Elementwise, Structured
-from tapegrad.ops.record import operand_spans, parameters, result_at, result_size
+from tapegrad.ops import TABLE, Elementwise, Structured
 from tapegrad.ops.rules import passes
 from tapegrad.program import Program
-
-
-class Wide(NamedTuple):
-    """An instruction over many elements: where its operands and its result stand."""
-
-    row: Any
-    params: list[int]
-    operands: list[tuple[int, Layout]]
-    out: int
-    size: int
-
-
-def wide(side: np.ndarray, op: int, k: int) -> Wide:
-    """The instruction whose record stands at k."""
-    row: Any = TABLE[op % RUN]
-    params = parameters(side, k)
-    spans = operand_spans(side, k)
-    if isinstance(row, Structured) and row.views is None:
-        # All that is known of an operand are the slots that it reaches.
-        operands = [(low, Layout((high - low,), (1,))) for _, low, high in spans]
-    else:
-        layouts, _ = views_of(row, params, "the pattern of")
-        operands = [(span[0], layout) for span, layout in zip(spans, layouts, strict=True)]
-    return Wide(row, params, operands, int(result_at(side, k)), int(result_size(side, k)))
-
-
-def places(slot: int, layout: Layout) -> np.ndarray:
-    """Where the elements of a view stand, in row-major order."""
-    return slot + layout.offsets()
+from tapegrad.tape import Instruction
 
 
 def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
@@ -51,22 +20,22 @@ def varying(program: Program, windows: Sequence[int]) -> np.ndarray:
 
 
 def links(
-    instruction: Wide, values: np.ndarray, varies: np.ndarray
+    instruction: Instruction, values: np.ndarray, varies: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Of a structured instruction: for each operand, which result (counted) depends on which place of the arena.
 
     None where every result depends on every operand element, or may: where the indices themselves vary.
     """
-    row: Structured = instruction.row
+    row: Structured = instruction.operation
     if row.depends is None or row.views is None:
         return None
-    at = [places(slot, layout) for slot, layout in instruction.operands]
+    at = [x.places() for x in instruction.operands]
     if isinstance(row.depends, str):
-        shapes = [layout.shape for _, layout in instruction.operands]
+        shapes = [x.layout.shape for x in instruction.operands]
         found: Sequence[Any] = _by_axes(row.depends, shapes)
     else:
-        found = row.depends(instruction.params, *[values[p].reshape(x.shape) for p, (_, x) in
-                                                  zip(at, instruction.operands, strict=True)])
+        read = zip(at, instruction.operands, strict=True)
+        found = row.depends(instruction.params, *[values[p].reshape(x.layout.shape) for p, x in read])
     if any(pair is None and varies[p].any() for pair, p in zip(found, at, strict=True)):
         return None
     return [(pair[0], p[pair[1]]) for pair, p in zip(found, at, strict=True) if pair is not None]

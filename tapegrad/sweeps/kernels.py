@@ -56,7 +56,8 @@ def require(name: str, text: Callable[[], str], dtype: np.dtype, opcode: int, ki
         exec(text(), space)
         _interpreted[dtype, index] = space[function]
     else:
-        _addresses[dtype][index] = load(f"{function}_{dtype.name}_{name}", text, function, lambda t: _type(t, row, dtype))
+        name = f"{function}_{dtype.name}_{name}"
+        _addresses[dtype][index] = load(name, text, function, lambda types: _type(types, row, dtype))
     _known.add((dtype, index))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,14 @@ class Sweeps:
             if kernels.is_missing(self.dtype, opcode, kind):
                 row = TABLE[opcode]
                 name = store.digest(row.name, fingerprint(generate.rules_of(row)), _generator())
-                kernels.require(
-                    name, lambda row=row: generate.kernels_source(self.dtype, row), self.dtype, opcode, kind
-                )
+                text = functools.partial(generate.kernels_source, self.dtype, row)
+                kernels.require(name, text, self.dtype, opcode, kind)
 
     # What the sweeps are made from
 
     def name(self, function: Compiled, real: np.dtype) -> str:
         """A name for the machine code of one of the sweeps, which changes with all that it is made from."""
-        rules = [rule for row in self._inlined for rule in (row.value, row.partials)]
+        rules = [rule for row in self._inlined for rule in generate.rules_of(row)]
         opcodes = " ".join(f"{row.name} {row.opcode}" for row in self._inlined)
         return store.digest(fingerprint([function.function, *rules]), opcodes, _generator())
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import InPlaceError, OperationError
-from tapegrad.layout import Layout, dense_strides
 from tapegrad.ops import RUN, TABLE, record
 from tapegrad.sweeps.marks import LEAF
+from tapegrad.tape.instruction import instruction
 
 
 def operand_spans(row: np.ndarray, side: np.ndarray) -> list[tuple[int, int]]:
@@ -28,16 +28,13 @@ def operand_slots(row: np.ndarray, side: np.ndarray) -> list[int]:
 
 def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
     """What is wrong with the operands of an instruction that refused them; the operation's own rule says it."""
-    op, k = int(row[0]), int(row[2])
+    op = int(row[0])
     operation: Any = TABLE[op % RUN]
     error = None
     if op >= RUN and getattr(operation, "refusal", None) is not None:
-        params = record.parameters(side, k)
-        views, _ = operation.views(params)
-        layouts = [Layout(tuple(n), dense_strides(n) if s is None else tuple(s)) for n, s in views]
-        slots = operand_slots(row, side)
-        numbers = [values[slot + x.offsets()].reshape(x.shape) for slot, x in zip(slots, layouts, strict=True)]
-        error = operation.refusal(params, *numbers)
+        found = instruction(row[None], side, 0)
+        numbers = [values[x.places()].reshape(x.layout.shape) for x in found.operands]
+        error = operation.refusal(found.params, *numbers)
     return error or OperationError(f"the kernel of {operation.name} is missing, or refused its operands")
 
 

@@ -66,8 +66,8 @@ class Tape:
     __slots__ = (
         "__weakref__", "active", "activated", "_buffer", "_collect_at", "_data", "edits", "flushed",
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
-        "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page", "push",
-        "recording", "scratch", "side", "side_length", "slots", "top", "values", "calls", "derived", "arrays",
+        "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
+        "push", "recording", "scratch", "side", "side_length", "slots", "top", "values", "calls", "derived", "arrays",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tapegrad.cache import cache_folder
+from tapegrad.compiled import compiled, functions, store
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tapegrad"
 
@@ -88,7 +90,7 @@ def files(folder):
 def test_an_edited_rule_is_noticed(package, cache):
     assert run(GRADIENT, cache, package) == "5.0 3.0 [5.0, 5.0]"
     made = files(cache)
-    assert any(path.suffix == ".nbc" for path in made)
+    assert any(path.suffix == ".code" for path in made)
     assert run(GRADIENT, cache, package) == "5.0 3.0 [5.0, 5.0]"
     assert files(cache) == made
     rule = package / "tapegrad" / "ops" / "arithmetic.py"
@@ -112,10 +114,53 @@ def test_two_processes_may_fill_an_empty_cache_at_once_and_damage_to_it_is_repai
     cache = tmp_path / "new" / "cache"
     both = [start(GRADIENT, cache) for _ in range(2)]
     assert [finish(p) for p in both] == ["5.0 3.0 [5.0, 5.0]"] * 2
-    assert any(path.suffix == ".nbc" for path in cache.rglob("*"))
-    for path in cache.rglob("*.nb?"):
-        path.write_bytes(b"")
+    kept = sorted(cache.glob("*.code"))
+    assert kept and not list(cache.glob("*.tmp"))
+    # Empty, cut off, with one bit flipped, and nothing that was ever object code: each is noticed and made anew.
+    whole = {path: path.read_bytes() for path in kept}
+    for i, (path, data) in enumerate(whole.items()):
+        at = len(data) * 2 // 3
+        path.write_bytes([b"", data[:at], data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :], b"junk" * 99][i % 4])
     assert run(GRADIENT, cache) == "5.0 3.0 [5.0, 5.0]"
+    assert all(path.read_bytes().startswith(b"tapegrad object code") for path in kept)
+
+
+@pytest.mark.slow
+def test_a_process_that_finds_all_code_on_disk_never_imports_numba(cache):
+    run(GRADIENT, cache)
+    code = f"{GRADIENT}\nimport sys\nprint('numba' in sys.modules)"
+    assert run(code, cache) == "5.0 3.0 [5.0, 5.0]\nFalse"
+
+
+def test_code_that_refers_to_what_is_not_there_is_not_loaded(tmp_path, monkeypatch):
+    """LLVM would end the process."""
+    monkeypatch.setattr(store, "cache_folder", lambda: tmp_path)
+    store.save("some", store.ObjectCode("f", ("tapegrad_no_such_symbol",), b"never loaded"))
+    built = store.ObjectCode("g", (), b"")
+    monkeypatch.setattr(functions.build, "build", lambda *args: built)
+    monkeypatch.setattr(functions.machine, "load", lambda code, symbol: (code, symbol))
+    assert functions.load("some", str, "f", None) == (b"", "g")
+    assert store.find("some") == built
+
+
+def test_what_cannot_be_kept_runs_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "cache_folder", lambda: tmp_path / "none")
+    assert twice(np.arange(3.0)) == 6
+
+
+@compiled(x="real[:]")
+def twice(x):
+    total = 0.0
+    for i in range(x.shape[0]):
+        total += 2.0 * x[i]
+    return int(total)
+
+
+def test_arguments_of_compiled_code_are_checked():
+    assert [twice(np.ones(2)), twice(np.ones(3, np.float32)), twice(np.zeros(0))] == [4, 6, 0]
+    for wrong in (np.ones((2, 2)), np.ones(4)[::2], np.ones(2, int)):
+        with pytest.raises(TypeError, match=r"twice takes a contiguous array real\[:\], not"):
+            twice(wrong)
 
 
 WHERE = "from tapegrad.cache import cache_folder; print(cache_folder(), cache_folder().is_dir())"
@@ -137,9 +182,9 @@ def test_a_cache_folder_that_cannot_be_written(tmp_path):
     file.write_text("in the way")
     (tmp_path / "tmp").mkdir()
     # Nothing is compiled, which would take long and is the same in any folder.
-    process = start(GRADIENT, file / "cache", TMPDIR=str(tmp_path / "tmp"), NUMBA_DISABLE_JIT="1")
+    process = start(WHERE + GRADIENT, file / "cache", TMPDIR=str(tmp_path / "tmp"), NUMBA_DISABLE_JIT="1")
     out, err = process.communicate(timeout=300)
-    assert out.strip() == "5.0 3.0 [5.0, 5.0]", err
+    assert out.strip().endswith("True\n5.0 3.0 [5.0, 5.0]"), err
     assert f"UserWarning: {file}/cache cannot be written" in err and "TAPEGRAD_CACHE" in err
     assert file.read_text() == "in the way" and not list((tmp_path / "tmp").iterdir())
 

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tapegrad.adjoint.expand import kernels
+from tapegrad.adjoint.expand import loops
 from tapegrad.adjoint.expand.templates import Tables
 from tapegrad.adjoint.simplify import known_of
 from tapegrad.ops import TABLE, arithmetic
 from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A
 from tapegrad.sweeps.marks import LEAF
 
-# In the order that `kernels` has.
+# In the order that `loops` has.
 _NAMED = np.array([
     getattr(arithmetic, name).opcode for name in ("add", "subtract", "multiply", "divide", "negative", "chain")
 ])  # fmt: skip
@@ -34,7 +34,7 @@ class Given(NamedTuple):
 def written(
     given: Given, tables: Tables, flows: np.ndarray, low: int, high: int, first: int, back: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The derivatives of instructions low up to high, see `kernels.expand`, as rows for a tape, whose results are the
+    """The derivatives of instructions low up to high, see `loops.expand`, as rows for a tape, whose results are the
     slots from `first` on; and the numbers of the leaves among them.
 
     `flows` has the slots of adjoints or tangents by node, and is brought up to date.
@@ -50,9 +50,9 @@ def written(
     rows[:known, A:] = numbers[:known, None].view(np.int64)
     rows[known:start, OPCODE], rows[known:start, OUT] = given.ops[low:high], ~given.outs[low:high]
     rows[known:start, A:] = given.operands[low:high]
-    table = np.full(min(kernels.TABLE, 1 << max(6, (2 * most).bit_length())), -1)
+    table = np.full(min(loops.TABLE, 1 << max(6, (2 * most).bit_length())), -1)
     made = np.empty(1 + int(tables.length.max()), np.int64)
-    n = kernels.expand(
+    n = loops.expand(
         *given[:6], tables.arity, tables.length, tables.first, tables.steps, _NAMED, known_of(len(TABLE)), rows, table,
         numbers, made, flows, low, high, first, int(back),
     )  # fmt: skip

@@ -14,14 +14,21 @@ import math
 
 import numpy as np
 
-from tapegrad.compiled import compiled
+from tapegrad.compiled import Compiled, compiled
 
 _UPDATE = {
     "p": "real[:]", "g": "real[:]", "state": "real[:, :]", "hyper": "float64[:]", "rate": "float64", "step": "int64",
 }  # fmt: skip
 
 
-@compiled(**_UPDATE)
+def update_loop(function):
+    """A function with the signature above, plain or Numba's, as a compiled update."""
+    if isinstance(function, Compiled):
+        return function
+    return compiled(**_UPDATE)(getattr(function, "py_func", function))
+
+
+@update_loop
 def sgd_update(p, g, state, hyper, rate, step):
     real = p.dtype.type
     lr, mu, decay = real(rate), real(hyper[0]), real(hyper[1])
@@ -37,7 +44,7 @@ def sgd_update(p, g, state, hyper, rate, step):
         p[i] -= lr * (d + mu * b[i] if nesterov else b[i])
 
 
-@compiled(**_UPDATE)
+@update_loop
 def adam_update(p, g, state, hyper, rate, step):
     # The corrections for the bias of the moments are the same for all parameters: two numbers outside the loop.
     real = p.dtype.type

@@ -10,7 +10,7 @@ tangents are known by their slots; -1 stands for none.
 
 import numpy as np
 
-from tapegrad.adjoint.kernels import COMMUTES, hashed, is_same, repeated, unmasked
+from tapegrad.adjoint.loops import COMMUTES, hashed, is_same, repeated, unmasked
 from tapegrad.compiled import compiled
 from tapegrad.compiled.frames import float_bits
 from tapegrad.ops.record import OPCODE, OUT, A, B, C

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tapegrad.compiled import compiled
 from tapegrad.compiled.frames import call_frame, float_bits
-from tapegrad.optim.kernels import clip_values, global_norm, scale_to_norm
+from tapegrad.optim.loops import clip_values, global_norm, scale_to_norm
 
 # Where things stand in a plan, which says of a recorded step what the loop needs to know: the parameters come first in
 # the arena, from slot 0 on.
@@ -20,9 +20,9 @@ CLIP_NORM, CLIP_VALUE = range(2)
 
 
 @compiled(
-    sweep="int64", sweep_words="int64[:]", update="int64", update_words="int64[:]", values="real[:]", adjoints="real[:]",
-    plan="int64[:]", counts="int64[:]", rates="float64[:]", limits="float64[:]", xs="real[:, :]", ys="real[:, :]",
-    order="int64[:]", sums="float64[:]",
+    sweep="int64", sweep_words="int64[:]", update="int64", update_words="int64[:]", values="real[:]",
+    adjoints="real[:]", plan="int64[:]", counts="int64[:]", rates="float64[:]", limits="float64[:]", xs="real[:, :]",
+    ys="real[:, :]", order="int64[:]", sums="float64[:]",
 )  # fmt: skip
 def train(
     sweep, sweep_words, update, update_words, values, adjoints, plan, counts, rates, limits, xs, ys, order, sums
@@ -30,7 +30,7 @@ def train(
     # Batches from counts[START] on of the samples in `order`, as many as there are rates. Adds the losses times the
     # batch size to sums[0] and the right answers to sums[1]. Returns the instruction at which a sweep stopped, with its
     # batch in counts[START]; -1 when all went well.
-    p, g = values[: plan[N_PARAMS]], adjoints[: plan[N_PARAMS]]
+    g = adjoints[: plan[N_PARAMS]]
     batch, loss = plan[BATCH], plan[LOSS]
     for step in range(counts[START], rates.shape[0]):
         counts[START] = step

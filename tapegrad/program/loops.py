@@ -1,0 +1,78 @@
+"""The compiled loop that expands short runs."""
+
+import numpy as np
+
+from tapegrad.compiled import compiled
+from tapegrad.ops import RUN
+from tapegrad.ops.record import (
+    OPCODE,
+    A,
+    B,
+    axes,
+    is_structured,
+    mode_at,
+    operand_at,
+    operand_count,
+    params_at,
+    shape_at,
+)
+
+
+@compiled(steps="uint32[:, :]", side="int64[:]", limits="int64[:]", to="int64[:]", made="uint32[:, :]", copy="int64")
+def expand(steps, side, limits, to, made, copy):
+    """Write the steps to `made`, short runs as scalar instructions; joining becomes `copy`.
+
+    `to` says of each slot where the same number stood first. Returns how many were written.
+    """
+    r = 0
+    for i in range(steps.shape[0]):
+        op, o, n = np.int64(steps[i, OPCODE]), np.int64(steps[i, 1]), np.int64(steps[i, B])
+        if op < RUN:
+            made[r, 0], made[r, 1] = op, o
+            for j in range(2, 5):
+                made[r, j] = to[steps[i, j]]
+            r += 1
+        elif n > limits[op - RUN]:
+            for j in range(5):
+                made[r, j] = steps[i, j]
+            r += 1
+        else:
+            k = np.int64(steps[i, A])
+            for e in range(n):
+                if is_structured(side, k):
+                    a = to[joined_element(side, k, e)]
+                    b = c = a
+                    made[r, 0] = copy
+                else:
+                    last = operand_count(side, k) - 1
+                    a = to[element(side, k, 0, e)]
+                    b = to[element(side, k, min(1, last), e)]
+                    c = to[element(side, k, last, e)]
+                    made[r, 0] = op - RUN
+                if made[r, 0] == copy:
+                    to[o + e] = a
+                made[r, 1], made[r, 2], made[r, 3], made[r, 4] = o + e, a, b, c
+                r += 1
+    return r
+
+
+def element(side, k, j, e):
+    """Where element e of operand j of an elementwise run stands."""
+    slot, p, q = operand_at(side, k, j), mode_at(side, k, j), shape_at(side, k)
+    for d in range(axes(side, k) - 1, -1, -1):
+        slot += (e % side[q + d]) * side[p + 1 + d]
+        e //= side[q + d]
+    return slot
+
+
+def joined_element(side, k, e):
+    """Where the element stands that `concatenate` puts at place e.
+
+    Its parameters are the number of rows, the length of a row of the result, and that of a row of each operand.
+    """
+    p = params_at(side, k)
+    row, column, j = e // side[p + 1], e % side[p + 1], 0
+    while column >= side[p + 2 + j]:
+        column -= side[p + 2 + j]
+        j += 1
+    return operand_at(side, k, j) + row * side[p + 2 + j] + column

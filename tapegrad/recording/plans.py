@@ -1,0 +1,104 @@
+"""Which arguments a derivative is taken of, what is given along them, and how it is handed back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.adjoint import evaluation, matching
+from tapegrad.arguments import Input, Spec, argument_numbers, dtype_of, owners
+from tapegrad.errors import IntegerInputError, ShapeError
+
+
+class Plan(NamedTuple):
+    """How a derivative is taken.
+
+    Attributes:
+        numbers: of which arguments.
+        several: whether it was asked for as that of a tuple of arguments.
+        single: the input, where it is that of one array.
+        windows: of which inputs a sweep takes it; None for those wanted when the function was recorded.
+        chosen: the inputs, in the order of the arguments.
+    """
+
+    numbers: tuple[int, ...]
+    several: bool
+    single: int | None
+    windows: tuple[int, ...] | None
+    chosen: tuple[int, ...]
+
+
+class Plans:
+    """The plans for arguments that fit a spec. `wanted` says which leaves a gradient was wanted of when recorded."""
+
+    def __init__(self, spec: Spec, wanted: Sequence[bool]) -> None:
+        self._spec = spec
+        self._wanted = wanted
+        self._dtype = dtype_of(spec)
+        self._owner = owners(spec.structure)
+        self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
+        self._known: dict[int, Plan] = {}
+
+    def tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
+        """Tangents of the arguments numbered, by input."""
+        nodes = pytree.children(self._spec.structure)
+        if len(tangents) != len(numbers):
+            raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
+        found = {}
+        for n, tangent in zip(evaluation.checked(numbers, len(nodes)), tangents, strict=True):
+            at = [i for i, owner in enumerate(self._owner) if owner == n]
+            shapes = [getattr(self._spec.leaves[i], "shape", ()) for i in at]
+            given = matching.matching(tangent, nodes[n], shapes, f"tangent of argument {n}", "argument")
+            for i, t in zip(at, given, strict=True):
+                leaf = self._spec.leaves[i]
+                if t is not None and isinstance(leaf, Input) and leaf.dtype.kind == "f":
+                    found[self._inputs.index(i)] = matching.real_numbers(t, self._dtype, "a tangent")
+                elif t is not None and np.any(t):
+                    raise IntegerInputError(f"argument {n} holds integers: their tangent can only be zero, or None")
+        return found
+
+    def plan(self, argnums: int | Sequence[int], check: bool = True) -> Plan:
+        known = self._known.get(argnums) if type(argnums) is int else None
+        if known is not None:
+            return known
+        nodes = pytree.children(self._spec.structure)
+        numbers = tuple(evaluation.checked(argument_numbers(argnums), len(nodes)))
+        if check:
+            self._check_floats(numbers)
+        floats = [getattr(self._spec.leaves[i], "dtype", np.dtype(int)).kind == "f" for i in self._inputs]
+        wanted = tuple(w for w, i in enumerate(self._inputs) if self._owner[i] in numbers and floats[w])
+        # As recorded, or a choice among the arguments that could be differentiated.
+        everything = tuple(w for w, i in enumerate(self._inputs) if self._wanted[i])
+        single = None
+        if isinstance(argnums, int) and pytree.is_leaf(nodes[numbers[0]]) and wanted:
+            leaf = self._owner.index(numbers[0])
+            single = None if self._spec.leaves[leaf].scalar else self._inputs.index(leaf)
+        chosen = tuple(sorted(wanted, key=lambda w: numbers.index(self._owner[self._inputs[w]])))
+        plan = Plan(numbers, not isinstance(argnums, int), single, None if wanted == everything else wanted, chosen)
+        if isinstance(argnums, int):
+            self._known[argnums] = plan
+        return plan
+
+    def _check_floats(self, numbers: Sequence[int]) -> None:
+        for i, leaf in enumerate(self._spec.leaves):
+            if self._owner[i] in numbers and not (isinstance(leaf, Input) and leaf.dtype.kind == "f"):
+                what = f"an array of {leaf.dtype}" if isinstance(leaf, Input) else repr(leaf.value)
+                raise IntegerInputError(
+                    f"argument {self._owner[i]} holds {what}: only floats can be differentiated; convert it with "
+                    "float(...) or .astype(float), or leave it out of argnums"
+                )
+
+    def shaped(self, plan: Plan, by_window: dict[int, Any], copy: bool = True) -> Any:
+        """What belongs to inputs, in the structure of the arguments of a plan; None for a leaf without."""
+        own = []
+        for number in plan.numbers:
+            leaves: list[Any] = []
+            for i, owner in enumerate(self._owner):
+                if owner == number:
+                    g = by_window.get(self._inputs.index(i)) if i in self._inputs else None
+                    leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
+            own.append(pytree.unflatten(pytree.children(self._spec.structure)[number], leaves))
+        return tuple(own) if plan.several else own[0]
