@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from tapegrad import tape
+from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout
 from tapegrad.value import Value
 
@@ -26,3 +28,13 @@ class Instruction(NamedTuple):
     operands: list[Operand]
     result: Value
     params: list[int]
+
+
+def views_of(row: Any, params: list[int]) -> tuple[list[Layout], tuple[int, ...]]:
+    """As `tape.views_of`. Raises UnsupportedError for an operation that does not say how it sees its operands."""
+    found = tape.views_of(row, params)
+    if found is None:
+        raise UnsupportedError(
+            f"a second derivative through {row.name} needs its rules `views`, `pullback` and `pushforward`"
+        )
+    return found

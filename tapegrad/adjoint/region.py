@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from tapegrad.adjoint.expand import Given, resolve, templates
-from tapegrad.adjoint.instruction import SCALAR, Instruction, Operand
-from tapegrad.errors import UnsupportedError
+from tapegrad.adjoint.instruction import SCALAR, Instruction, Operand, views_of
 from tapegrad.layout import dense
 from tapegrad.ops import RUN, TABLE, passive_rows
 from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
-from tapegrad.tape.instruction import views_of
 from tapegrad.value import Value, handle
 
 # The node of what does not depend on the inputs.
@@ -182,12 +180,7 @@ class Region:
         row: Any = TABLE[op - RUN]
         k = int(self._records[i])
         params = parameters(self.side, k)
-        said = views_of(row, params)
-        if said is None:
-            raise UnsupportedError(
-                f"a second derivative through {row.name} needs its rules `views`, `pullback` and `pushforward`"
-            )
-        layouts, shape = said
+        layouts, shape = views_of(row, params)
         operands = []
         at, _ = operand_places(self.side, np.array([k]))
         for place, layout in zip(at.tolist(), layouts, strict=True):

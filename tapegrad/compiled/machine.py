@@ -42,7 +42,23 @@ def add_symbol(name: str, address: int) -> None:
 def missing(names: Sequence[str]) -> list[str]:
     """Which of the names that object code refers to cannot be found in this process."""
     _target()
-    return [name for name in names if llvm.address_of_symbol(name) is None]
+    return [name for name in names if llvm.address_of_symbol(name) is None and not _in_process(name)]
+
+
+@functools.cache
+def _in_process(name: str) -> bool:
+    # Functions of C's library, which LLVM looks for by itself only when it loads code.
+    try:
+        function = getattr(_libraries(), name)
+    except (AttributeError, OSError, TypeError):
+        return False
+    llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    return True
+
+
+@functools.cache
+def _libraries() -> Any:
+    return ctypes.CDLL(None)
 
 
 def load(code: bytes, name: str) -> int:

@@ -68,9 +68,8 @@ def program_shown(program: Program) -> Shown:
     """A program, with the numbers of a replay that is over."""
     code, workspace = program.code, program.latest()
     active = program.flow(code.steps, program.places_of(code.wanted), passive_rows())[0]
-    return Shown(
-        code.rows, code.side, workspace.values, workspace.adjoints, active, code.labels, code.slots, len(code.rows)
-    )
+    grads = workspace.adjoints if workspace.swept_back else np.zeros(0)
+    return Shown(code.rows, code.side, workspace.values, grads, active, code.labels, code.slots, len(code.rows))
 
 
 def shape_of(i: Instruction) -> Shape | None:

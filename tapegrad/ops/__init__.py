@@ -18,6 +18,7 @@ from tapegrad.ops import (
     selection,
     transcendental,
 )
+from tapegrad.ops.columns import has_kernel, is_inlined, passive_rows
 from tapegrad.ops.spec import (
     ALL,
     BY_NAME,
@@ -29,9 +30,6 @@ from tapegrad.ops.spec import (
     Operation,
     Structured,
     binary,
-    has_kernel,
-    is_inlined,
-    passive_rows,
     structured,
     ternary,
     unary,

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 
 from tapegrad.errors import OperationError
-from tapegrad.ops.rules import passes, tried
+from tapegrad.ops.rules import tried
 
 # An instruction whose opcode has this bit set works on many elements: its operands, counts and strides are in the
 # side array. Below it, an instruction is one scalar operation and all it needs are three slots.
@@ -366,38 +366,3 @@ def structured(
 
 # What `structured` takes by keyword besides the kernels: the fields of its row that are not an elementwise one's alone.
 _STRUCTURED = {f.name for f in fields(Structured)} - {"opcode", "ufunc", "inline", "inline_float32"}
-
-
-def _is_passive(row: Operation) -> bool:
-    # Elementwise, a rule that returns the number 0 for every operand lets no gradient through.
-    if isinstance(row, Structured):
-        return row.passive
-    return isinstance(row, Elementwise) and not any(passes(row))
-
-
-_passive = np.zeros(0, np.uint8)
-
-
-def passive_rows() -> np.ndarray:
-    """For each opcode, 1 if the operation lets no gradient through."""
-    global _passive
-    if len(_passive) < len(TABLE):
-        _passive = np.array([_is_passive(row) for row in TABLE], np.uint8)
-    return _passive
-
-
-def is_inlined(row: Operation, dtype: np.dtype) -> bool:
-    """Whether an operation's scalar form has a branch of its own in the sweeps of a dtype."""
-    return row.inline if dtype == np.float64 else row.inline_float32
-
-
-_branched: dict[np.dtype, np.ndarray] = {}
-
-
-def has_kernel(opcodes: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Which instructions are carried out by a kernel: runs, and scalar operations without a branch in the sweeps."""
-    branched = _branched.get(dtype)
-    if branched is None or len(branched) < len(TABLE):
-        rows = [is_inlined(row, dtype) or type(row) is Operation for row in TABLE]
-        branched = _branched[dtype] = np.array(rows, bool)
-    return (opcodes >= RUN) | ~branched[opcodes % RUN]

@@ -70,7 +70,9 @@ class Branches:
             tape.evaluate()
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
             prefixes = digests(tape, inputs)
-            return Program(code_of(tape, inputs, outputs), structure, self.spec, prefixes, tape.calls)
+            code = code_of(tape, inputs, outputs)
+            values = np.append(tape.values[: code.slots], code.dtype.type(0.0))
+            return Program(code, structure, self.spec, prefixes, tape.calls, values)
 
     def replay(
         self, leaves: Sequence[Any], tasks: int, windows: tuple[int, ...] | None, read: Any, *how: Any,

@@ -42,19 +42,29 @@ class Program:
     """One recorded path through a function of arguments that fit a spec.
 
     It does not change, so that any number of threads may replay it at the same time, each with a workspace of its own.
+
+    Args:
+        code: what is computed.
+        structure: how the outputs are nested.
+        spec: what the arguments are; see `arguments`.
+        prefixes: for each guard a digest of what was recorded before it.
+        calls: Python functions that instructions call, to be kept alive.
+        values: an arena with the numbers of one evaluation, for the first workspace.
     """
 
-    def __init__(self, code: Code, structure: Any, spec: Spec, prefixes: list[int], calls: Sequence[Any]) -> None:
+    def __init__(
+        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: Sequence[Any] = (),
+        values: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.code = code
         self.structure = structure
         # What is swept: the steps of the code, short runs expanded.
         self.steps = expanded(code)
         self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
         # The numbers that each guard found, and a digest of all that was recorded before it.
-        values = code.arena()
-        self.signature = values[code.steps[code.guards, B]].tobytes()
-        self.prefixes = prefixes
-        # Python functions that instructions call, kept alive.
+        arena = code.arena() if values is None else values
+        self.signature = arena[code.steps[code.guards, B]].tobytes()
+        self.prefixes = list(prefixes)
         self.calls = list(calls)
         self.leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
         self.shapes = [spec.leaves[i].shape for i in self.leaves]
@@ -72,8 +82,8 @@ class Program:
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
         self._seed: int | None = None
-        # Those that nobody uses at the moment.
-        self.workspaces: list[Workspace] = []
+        # Those that nobody uses at the moment; the first has the numbers that were met while recording.
+        self.workspaces = [Workspace(self, arena)]
 
     # Workspaces
 

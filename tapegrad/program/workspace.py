@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Workspace:
     """The numbers of one replay. A program has as many as there are replays at the same time."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, values: np.ndarray | None = None) -> None:
         code = program.code
-        self.values = code.arena()
+        self.values = code.arena() if values is None else values
         self.scratch = scratch(code.dtype)
         self.frames: dict[Any, Any] = {}
         # What callers look up once: see `recording.direct`.
@@ -41,6 +41,11 @@ class Workspace:
         if self._adjoints is None:
             self._adjoints = np.zeros_like(self.values)
         return self._adjoints
+
+    @property
+    def swept_back(self) -> bool:
+        """Whether adjoints were ever computed."""
+        return self._adjoints is not None
 
     @property
     def gradients(self) -> list[np.ndarray]:

@@ -7,17 +7,17 @@ from tapegrad.sweeps.reverse import reverse
 VALUES, ADJOINTS = 1, 2
 
 
-def sweep(code, side, flags, v, g, scratch, seed, tasks):
+def sweep(flat, side, flags, v, g, scratch, seed, tasks):
     # Forward and reverse in one entry point, so that both are compiled once and a gradient is a single call.
     # Adjoints start from 1 in slot `seed`; where that is negative the caller has set them. Returns the first
     # instruction that failed, or -1.
     if tasks & VALUES:
-        failed = forward(code, side, flags, v, scratch)
+        failed = forward(flat, side, flags, v, scratch)
         if failed >= 0:
             return failed
     if tasks & ADJOINTS:
         if seed >= 0:
             g[:] = 0.0
             g[seed] = 1.0
-        reverse(code, side, flags, v, g, scratch)
+        reverse(flat, side, flags, v, g, scratch)
     return -1

@@ -16,10 +16,11 @@ from tapegrad.sweeps.marks import BLOCK, LEAF, SWITCH
 from tapegrad.sweeps.operands import accumulate, adjoint_block, block, group_start
 
 
-def reverse(code, side, flags, v, g, scratch):
-    # Unsigned indices into one row of numbers: no wraparound to check, no stride to multiply by (a quarter faster).
-    flat, one, two, three, four = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    for i in range(code.shape[0] - 1, -1, -1):
+def reverse(flat, side, flags, v, g, scratch):
+    # The instructions are one row of numbers, with unsigned indices: no wraparound to check, no stride to multiply by
+    # (a quarter faster).
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    for i in range(flat.shape[0] // COLUMNS - 1, -1, -1):
         j = np.uint64(COLUMNS * i)
         op, o, a, b, c = flat[j], flat[j + one], flat[j + two], flat[j + three], flat[j + four]
         gz = g[o]

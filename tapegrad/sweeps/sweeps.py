@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.compiled import Compiled, store
+from tapegrad.compiled import Compiled, Frame, store
 from tapegrad.compiled.functions import Kind
 from tapegrad.compiled.source import fingerprint
 from tapegrad.ops import TABLE, Elementwise, Operation, is_inlined
@@ -19,8 +19,8 @@ from tapegrad.sweeps.lanes import reverse_lanes, tangent_lanes
 from tapegrad.sweeps.marks import BLOCK, SCRATCH
 from tapegrad.sweeps.tangent import tangent
 
-_PROGRAM = ["uint32[:, :]", "int64[:]", "uint8[:]", "real[:]"]
-_LANES = [*_PROGRAM, "real[:, :]", "real[:]", "real[:]", "real[:]"]
+_PROGRAM = ["uint32[:]", "int64[:]", "uint8[:]", "real[:]"]
+_LANES = ["uint32[:, :]", *_PROGRAM[1:], "real[:, :]", "real[:]", "real[:]", "real[:]"]
 # Where the frame of a sweep has the slot that adjoints start from, and what is to be done.
 SEED, TASKS = -2, -1
 
@@ -41,11 +41,14 @@ class Sweeps:
             back: Compiled(function, _kinds(_LANES), self)
             for back, function in ((True, reverse_lanes), (False, tangent_lanes))
         }
-        self.frame = self.sweep.frame
         self._ones = np.ones(BLOCK, dtype)
         self._inlined = [row for row in TABLE if is_inlined(row, dtype)]
 
-    def run(self, frame: Any) -> int:
+    def frame(self, code: np.ndarray, *rest: Any) -> Frame:
+        """The arguments of a sweep, laid out."""
+        return self.sweep.frame(code.reshape(-1), *rest)
+
+    def run(self, frame: Frame) -> int:
         """Sweep."""
         return self.sweep.run(frame, self.dtype)
 
@@ -53,7 +56,7 @@ class Sweeps:
         self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, t: np.ndarray, scratch: np.ndarray
     ) -> None:
         """Carry tangents along."""
-        self._tangent(code, side, flags, v, t, scratch)
+        self._tangent(code.reshape(-1), side, flags, v, t, scratch)
 
     def lanes(
         self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, d: np.ndarray,

@@ -14,10 +14,11 @@ from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
 from tapegrad.sweeps.operands import block, group_end
 
 
-def tangent(code, side, flags, v, t, scratch):
-    # Unsigned indices into one row of numbers: no wraparound to check, no stride to multiply by (a quarter faster).
-    flat, one, two, three, four = code.reshape(-1), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    for i in range(code.shape[0]):
+def tangent(flat, side, flags, v, t, scratch):
+    # The instructions are one row of numbers, with unsigned indices: no wraparound to check, no stride to multiply by
+    # (a quarter faster).
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    for i in range(flat.shape[0] // COLUMNS):
         j = np.uint64(COLUMNS * i)
         op, o, a, b, c = flat[j], flat[j + one], flat[j + two], flat[j + three], flat[j + four]
         if SWITCH("tangent"):

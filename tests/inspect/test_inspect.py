@@ -17,7 +17,6 @@ from tapegrad.errors import ExtraMissingError, GraphError
 from tapegrad.inspect import draw, listing
 from tapegrad.inspect.algebra import algebra, symbol
 from tapegrad.inspect.places import part
-from tapegrad.inspect.reading import Reader
 from tapegrad.inspect.text import fixed, rows, spelled
 from tapegrad.ops import BY_NAME, TABLE, Elementwise
 from tapegrad.tape import Tape, recording_on
@@ -264,22 +263,6 @@ def test_a_rewound_tape_lists_what_is_left(tape):
     z = x + x
     z.label = "z"
     assert [line[3:] for line in lines(tape)[1:]] == ["x given  1.0", "z = x + x"]
-
-
-def test_shapes_that_the_tape_keeps_win():
-    """Where the tape has `shapes`, by slot, nothing is guessed from how arrays are used."""
-
-    class Kept(Tape):
-        pass
-
-    tape = Kept()
-    with recording_on(tape):
-        x = Value(np.ones((2, 3)), label="x")
-        y = (x * x)[1, 2] * 2.0
-    tape.shapes = {x._slot: (2, 3), y._slot - 8: (2, 3)}
-    assert "x given  (2, 3)" in listing(tape)
-    x.label = ""
-    assert Reader(tape).instruction(0).shape == (2, 3)
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------
