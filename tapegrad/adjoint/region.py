@@ -48,7 +48,7 @@ class Region:
         self.sizes = np.append(np.where(wide, code[:, B], 1), [x.size for x in inputs]).astype(np.int64)
         # Which node made what stands at each place, from the first input on.
         self._low = min(places, default=tape.slots)
-        owner = np.full(tape.slots - self._low, NOWHERE, np.int32)
+        owner = np.full(max(1, tape.slots - self._low), NOWHERE, np.int32)
         owner[places_out[~wide] - self._low] = np.flatnonzero(~wide)
         at = iter(places)
         first_places = np.append(places_out, [next(at) if x.size else 0 for x in inputs]).astype(np.int64)

@@ -382,3 +382,10 @@ def test_a_tape_that_moves_what_it_keeps_while_a_derivative_is_begun(wide, rng):
     last = [np.sin(c), np.sin(c) + (b + c) * np.cos(c)] if wide else [0.0, 2.0 * c]
     root = math.sqrt(a * a + 1.0)
     np.testing.assert_allclose(g.data, [a / root / b, -root / b**2 + last[0], last[1]], rtol=1e-13)
+
+
+def test_inputs_without_elements():
+    x, y = tg.Value(np.zeros(0)).copy(), tg.Value(2.0)
+    z = np.sum(x) + y * y
+    assert pull_back([x], [z], [1.0])[0] is None
+    assert push_forward([x], [1.0], [z]) == [None]
