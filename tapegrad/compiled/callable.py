@@ -34,14 +34,14 @@ class Kind:
 
     def __init__(self, text: str) -> None:
         name, _, axes = text.partition("[")
-        self.text, self.name = text, name
+        self.text, self.element = text, name
         self.ndim = axes.count(":")
         if name != "real" and name not in _DTYPES:
             raise TypeError(f"a parameter of compiled code is an array or a number, not {text!r}")
 
     def dtype(self, real: np.dtype) -> np.dtype:
         """Its dtype, where real numbers are of the dtype given."""
-        return real if self.name == "real" else _DTYPES[self.name]
+        return real if self.element == "real" else _DTYPES[self.element]
 
     def words(self) -> int:
         """How many words of a frame it takes: an address and the lengths of all axes, or one number."""
@@ -158,7 +158,7 @@ class Compiled:
         words, real = [0, 0], None
         for kind, x in zip(self.kinds, args, strict=True):
             if kind.ndim:
-                if real is None and kind.name == "real" and x.dtype in (np.float64, np.float32):
+                if real is None and kind.element == "real" and x.dtype in (np.float64, np.float32):
                     real = x.dtype
                 wanted = kind.dtype(real or _DTYPES["float64"])
                 if x.dtype != wanted or x.ndim != kind.ndim or not x.flags.c_contiguous:
@@ -167,7 +167,7 @@ class Compiled:
                     )
                 words.append(x.__array_interface__["data"][0])
                 words += x.shape
-            elif kind.name == "float64":
+            elif kind.element == "float64":
                 words.append(float_bits(x))
             else:
                 words.append(int(x))
@@ -189,7 +189,7 @@ class Compiled:
             if kind.ndim:
                 arguments.append(x)
             else:
-                arguments.append(float_of_bits(number) if kind.name == "float64" else number)
+                arguments.append(float_of_bits(number) if kind.element == "float64" else number)
             at += kind.words()
         frame.words[0] = int(self._python(arguments)(*arguments) or 0)
         return frame.words[0]
@@ -211,7 +211,7 @@ class Compiled:
     def real(self, args: Any) -> np.dtype:
         """The dtype of the real numbers among arguments; float64 where there are none."""
         for kind, x in zip(self.kinds, args, strict=True):
-            if kind.name == "real":
+            if kind.element == "real":
                 return np.dtype(x.dtype)
         return _DTYPES["float64"]
 

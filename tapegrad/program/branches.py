@@ -31,10 +31,21 @@ MAX_BRANCHES = 64
 
 
 class Branches:
-    """The recorded paths of a function of arguments that fit a spec."""
+    """The recorded paths of a function of arguments that fit a spec.
 
-    def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
+    Args:
+        f: the function.
+        spec, leaves: of the arguments that it is first recorded at.
+        argnums: which arguments a gradient is wanted of; None for all.
+        same_prefixes: whether two paths must have recorded the same up to where they part, or a warning is due.
+    """
+
+    def __init__(
+        self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
+        same_prefixes: bool = True,
+    ) -> None:  # fmt: skip
         self.f = f
+        self._same_prefixes = same_prefixes
         self.spec = spec
         self.dtype = dtype_of(spec)
         self.owner = owners(spec.structure)
@@ -118,8 +129,8 @@ class Branches:
                 "something besides its arguments"
             )
         program = self.record(leaves)
-        again = program.prefixes[: guard + 1]
-        if again != before.prefixes[: guard + 1] or not program.signature.startswith(beginning):
+        same = not self._same_prefixes or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]
+        if not same or not program.signature.startswith(beginning):
             self._warn(
                 f"{self.name} recorded other instructions or constants on the same path: it depends on something "
                 "besides its arguments (random numbers, a global, state of its own), so results mix what held at "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,13 +13,15 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.program import Branches, Code, Program, Workspace
+from tapegrad.program import Branches, Code, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.direct import Direct
 from tapegrad.recording.plans import Plan, Plans
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
+from tapegrad.tape import recording_tape
+from tapegrad.value import Value
 
 # Patterns of one function that are kept: of its branches, and of index arrays among its arguments.
 MAX_PATTERNS = 16
@@ -287,8 +290,25 @@ class Recording:
         key = _hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
-            self._gradients[key] = Branches(derivatives.gradient_of(self.f, argnums), self.spec, leaves, None)
+            again = functools.wraps(self.f)(lambda *args: self._again(*args))
+            gradient = derivatives.gradient_of(again, argnums)
+            # What is dead code differs from branch to branch, and whether the function depends on something else was
+            # looked at when it was recorded itself.
+            self._gradients[key] = Branches(gradient, self.spec, leaves, None, same_prefixes=False)
         return self._gradients[key]
+
+    def _again(self, *args: Any) -> Any:
+        """The function on a tape that is being recorded: what is known of the branch that it takes there is written."""
+        leaves, structure = pytree.flatten(args)
+        tape = recording_tape()
+        if tape is None or structure != self.spec.structure:
+            return self.f(*args)
+        tape.evaluate()
+        numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
+        program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
+        if not can_be_written(program):
+            return self.f(*args)
+        return write(program, tape, [leaves[i] for i in program.leaves])
 
     # Sparse matrices
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # Python itself looks beside the script that it is told to run, but `run_path` does not.
 PATH = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
 

@@ -1,0 +1,89 @@
+"""A recorded program written on another tape: what its function would record there, without calling the function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.layout import dense
+from tapegrad.ops import RUN, has_kernel
+from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A, B, operand_places, place_results
+from tapegrad.program.program import Program
+from tapegrad.tape import LEAF, Tape
+from tapegrad.value import Value, contiguous, handle
+
+
+def can_be_written(program: Program) -> bool:
+    """Whether all that a program returns stands in order somewhere, as what a Value refers to does."""
+    return all(
+        o.places is None or bool(np.array_equal(o.places, o.places[0] + np.arange(len(o.places))))
+        for o in program.code.outputs
+    )
+
+
+def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
+    """Append a program to a tape on which a function is being recorded; returns what the program returns, as Values.
+
+    `inputs` stand for the program's inputs.
+    """
+    code = program.code
+    # Where each number of the program stands on the tape.
+    slots = np.zeros(code.size + 1, np.int64)
+    for (at, n), x in zip(code.spans, inputs, strict=True):
+        slots[at : at + n] = contiguous(x)._slot + np.arange(n)
+    _write_constants(program, tape, slots)
+    tape.flush()
+    steps, total = code.steps, int(code.counts.sum())
+    first = tape.allocate(total)
+    new = first + np.cumsum(code.counts) - code.counts
+    offsets = np.arange(total) - np.repeat(new - first, code.counts)
+    slots[np.repeat(steps[:, OUT].astype(np.int64), code.counts) + offsets] = first + np.arange(total)
+    rows, side = _moved(code.steps, code.side, slots, new, tape.side_length)
+    tape._reserve(len(rows), len(side), total)
+    tape.code[tape.length : tape.length + len(rows)] = rows
+    tape.side[tape.side_length : tape.side_length + len(side)] = side
+    tape.length += len(rows)
+    tape.side_length += len(side)
+    tape.slots += total
+    tape.flushed = tape.top
+    opcodes = np.unique(steps[:, OPCODE])
+    tape.needs_new |= set((opcodes[has_kernel(opcodes, tape.dtype)] % RUN).tolist()) - tape.needs
+    tape.calls += program.calls
+    for (place, n), label in code.labels.items():
+        tape.labels.setdefault((int(slots[place]), n), label)
+    return pytree.unflatten(program.structure, [_output(tape, slots, o) for o in code.outputs])
+
+
+def _write_constants(program: Program, tape: Tape, slots: np.ndarray) -> None:
+    leaves, at = program.code.rows[program.code.inputs :], 0
+    for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():
+        numbers = program.code.constants[at : at + n]
+        at += n
+        slot = tape.constant(float(numbers[0])) if n == 1 else tape.leaf(numbers, n, False)
+        slots[out : out + n] = slot + np.arange(n)
+
+
+def _moved(
+    steps: np.ndarray, side: np.ndarray, slots: np.ndarray, new: np.ndarray, base: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Instructions and records with slots of the tape; on a tape that is being recorded, slots are places."""
+    rows, wide = steps.copy(), steps[:, OPCODE] >= RUN
+    rows[:, OUT] = new
+    rows[~wide, A:COLUMNS] = slots[steps[~wide, A:COLUMNS]]
+    if not wide.any():
+        return rows, side[:0]
+    side, starts = side.copy(), steps[wide, A].astype(np.int64)
+    place_results(side, starts, new[wide])
+    operands, _ = operand_places(side, starts)
+    side[operands] = slots[side[operands]]
+    rows[wide, A] = starts + base
+    return rows, side
+
+
+def _output(tape: Tape, slots: np.ndarray, output: Any) -> Any:
+    if output.places is None:
+        return np.zeros(output.shape, tape.dtype) if isinstance(output.constant, Value) else output.constant
+    return handle(tape, int(slots[output.places[0]]), dense(output.shape) if output.shape else None)
