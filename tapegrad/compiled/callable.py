@@ -50,7 +50,7 @@ class Kind:
     def read(self, at: int, real: np.dtype) -> str:
         """The text that reads it from the words of a frame."""
         if not self.ndim:
-            return f"float_of_bits(w[{at}])" if self.name == "float64" else f"w[{at}]"
+            return f"float_of_bits(w[{at}])" if self.element == "float64" else f"w[{at}]"
         lengths = ", ".join(f"w[{at + 1 + i}]" for i in range(self.ndim))
         return f"carray(pointer_{self.dtype(real).name}(w[{at}]), ({lengths},))"
 
