@@ -16,9 +16,10 @@ from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
 from tapegrad.arguments import argument_numbers, owners
 from tapegrad.errors import DTypeError, IntegerInputError, NonScalarError, ShapeError, StructureError
+from tapegrad.functions import stack
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape, recording_tape
-from tapegrad.value import HANDLERS, Value, apply, as_value, leaf
+from tapegrad.value import Value, apply, as_value, leaf
 
 
 class Evaluation(NamedTuple):
@@ -307,7 +308,7 @@ def _by_columns(inputs: list[Value], outputs: list[Value]) -> list[list[Value]]:
 def _stacked(parts: list[Any], axis: int, shape: tuple[int, ...], x: Value) -> Value:
     if not parts:
         return leaf(x._tape, np.zeros(shape, x.dtype))
-    return HANDLERS[np.stack](parts, axis).reshape(shape)
+    return stack(parts, axis).reshape(shape)
 
 
 def gradient_of(f: Callable[..., Any], argnums: int | Sequence[int]) -> Callable[..., Any]:

@@ -17,8 +17,9 @@ from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout, dense, dense_strides, is_dense
 from tapegrad.ops import BY_NAME, Elementwise, Structured
 from tapegrad.ops.record import STRUCTURED
+from tapegrad.sweeps import callbacks
 from tapegrad.tape import Tape
-from tapegrad.value import HANDLERS, Value, handle, operand, view
+from tapegrad.value import Value, handle, operand, view
 
 
 class _Part(NamedTuple):
@@ -74,7 +75,7 @@ def _propagate(region: Region, i: int, adjoint: Any, parts: dict[int, list[_Part
 
 def _pulled(row: Structured, instruction: Any, adjoint: Value) -> Sequence[Any]:
     if row.opaque:
-        return HANDLERS["external_pullback"](instruction, adjoint)
+        return callbacks.call_of(instruction.params[0]).pullback(instruction, adjoint)
     if row.pullback is None:
         raise UnsupportedError(f"a second derivative through {row.name} needs its rule `pullback`")
     operands: list[Operand] = instruction.operands

@@ -9,7 +9,8 @@ from tapegrad.adjoint.region import NOWHERE, Operand, Region, partials, shown_as
 from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout
 from tapegrad.ops import Elementwise
-from tapegrad.value import HANDLERS, Value, contiguous, view
+from tapegrad.sweeps import callbacks
+from tapegrad.value import Value, contiguous, view
 
 
 def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequence[Value]) -> list[Value | None]:
@@ -66,7 +67,7 @@ def _pushed(instruction: Any, tangents: list[Any], region: Region) -> Any:
         for t, x in zip(tangents, operands, strict=True)
     ]
     if row.opaque:
-        return HANDLERS["external_pushforward"](instruction, shown)
+        return callbacks.call_of(instruction.params[0]).pushforward(instruction, shown)
     if row.pushforward is None:
         raise UnsupportedError(f"a tangent through {row.name} needs its rule `pushforward`")
     # A rule of one operand is called with its tangent; of several, those without a tangent are None.

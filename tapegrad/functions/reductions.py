@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.functions.registry import implements, numbers_for_numbers, only_default, structured, to_value
+from tapegrad.functions.registry import implements, numbers_for_numbers, only_default, to_value
 from tapegrad.layout import Layout, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
-from tapegrad.value import Value, apply, contiguous
+from tapegrad.value import Value, apply, contiguous, structured
 
 
 def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:

@@ -163,6 +163,15 @@ def record(
     return numbers
 
 
+def place(numbers: list[int], start: int, slot: int, operands: Sequence[int]) -> None:
+    """Say in a record that begins at `start` where its result and its operands stand."""
+    numbers[start + _OUT] = slot
+    at = start + _OPERANDS + _SLOT
+    for operand in operands:
+        numbers[at] = operand
+        at += _SIZE
+
+
 # Many records at once, at positions `starts`.
 
 

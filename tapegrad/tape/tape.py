@@ -16,6 +16,7 @@ import math
 import weakref
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from operator import itemgetter
 from threading import get_ident
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
 from tapegrad.ops import RUN, has_kernel, passive_rows
-from tapegrad.ops.record import COLUMNS, record
+from tapegrad.ops.record import COLUMNS, place, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
@@ -158,8 +159,9 @@ class Tape:
         if self.top + n > self.limit:
             self.turn_page(n)
         slot = self.top
-        self.top = slot + n
-        self.limit = max(self.limit, self.top)
+        self.top = top = slot + n
+        if top > self.limit:
+            self.limit = top
         return slot
 
     def finish(self) -> None:
@@ -208,10 +210,16 @@ class Tape:
 
     def run(self, opcode: int, kind: int, n: int, operands: list[tuple[int, int, int]], params: list[int]) -> int:
         """Append an instruction over n output elements; operands are (slot, low, high). See `ops.record`."""
+        return self.run_like(opcode, n, record(kind, 0, n, operands, params), ())
+
+    def run_like(self, opcode: int, n: int, record: list[int], operands: Sequence[int]) -> int:
+        """Append an instruction over n output elements by a ready record, in which only slots are to be filled in:
+        those given for the first operands, and the result's."""
         slot = self.allocate(n)
-        k = self.side_length + len(self._records)
-        self._records += record(kind, slot, n, operands, params)
-        self.push((opcode + RUN, slot, k, n, 0))
+        start = len(self._records)
+        self._records += record
+        place(self._records, start, slot, operands)
+        self.push((opcode + RUN, slot, self.side_length + start, n, 0))
         return slot
 
     def flush(self) -> None:
