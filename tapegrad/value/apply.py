@@ -80,7 +80,7 @@ class Recorder(Reader):
         for x in given:
             if not isinstance(x, Handle | int | float | np.number):
                 raise UnsupportedError(f"an object array of Values holds {type(x).__name__}")
-            if np.size(x) != 1:
+            if isinstance(x, Handle) and x.size != 1:
                 raise ShapeError(f"an object array of Values holds one of shape {x.shape}: it takes scalars only")
         if array.ndim == 0:
             return cls._of(array[()], tape, "stack")
@@ -97,18 +97,21 @@ class Recorder(Reader):
         """
         if len(args) != operation.arity:
             raise OperationError(f"{operation.name} takes {operation.arity} operands, {len(args)} were given")
-        tape = tape_of(args)
-        # They are held until the instruction is on the tape, so that what they stand for is not forgotten before.
-        values = [
-            x if x.__class__ is cls and x._tape is tape else cls._of(x, tape, operation.name) for x in args
-        ]
-        slots = [v._slot for v in values]
-        layouts = [v._layout for v in values]
-        if layouts.count(None) == len(layouts):
+        tape = args[0]._tape if args[0].__class__ is cls else tape_of(args)
+        # Values are held until the instruction is on the tape, so that what they stand for is not forgotten before.
+        held, slots, layouts = [], [], []
+        for x in args:
+            if x.__class__ is not cls or x._tape is not tape:
+                x = cls._of(x, tape, operation.name)
+                held.append(x)
+            slots.append(x._slot)
+            layouts.append(x._layout)
+        run = _run(operation, *layouts)
+        if run is None:
             a, b, c = slots[0], slots[min(1, len(slots) - 1)], slots[-1]
             return cls._on(tape, tape.scalar(operation.opcode, a, b, c), None)
-        run = _run(operation, *layouts)
-        return cls._on(tape, tape.run_like(run.opcode, run.n, run.record, slots if run.n else ()), run.layout)
+        opcode, n, record, layout = run
+        return cls._on(tape, tape.run_like(opcode, n, record, slots if n else ()), layout)
 
     @classmethod
     def _structured(
@@ -155,8 +158,13 @@ class _Run(NamedTuple):
 
 
 @functools.lru_cache(1 << 12)
-def _run(operation: Elementwise, *layouts: Layout | None) -> _Run:
-    """What follows from the layouts of operands alone. Programs repeat themselves, so it is remembered."""
+def _run(operation: Elementwise, *layouts: Layout | None) -> _Run | None:
+    """What follows from the layouts of operands alone; None where all are scalars.
+
+    Programs repeat themselves, so it is remembered.
+    """
+    if all(layout is None for layout in layouts):
+        return None
     if all(layout.__class__ is FlagLayout for layout in layouts):
         operation = _on_truths(operation)
     shape = broadcast_shapes([() if layout is None else layout.shape for layout in layouts], operation.name)

@@ -24,33 +24,32 @@ def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[R, Any]
     assert isinstance(operation, Elementwise)
 
     def method(self: R, other: Any) -> R:
-        # Two scalars, or a scalar and a number met before, are the fast path: nothing but the append.
         tape = self._tape
-        if tape.top >= tape.limit:
+        slot = tape.top
+        if slot >= tape.limit:
             tape.turn_page()
+            slot = tape.top
         kind = other.__class__
         own = self.__class__
         if kind is own:
-            if other._tape is not tape or other._layout is not None or self._layout is not None:
+            if other._layout is not None or self._layout is not None or other._tape is not tape:
                 return self._apply(operation, (other, self) if reflected else (self, other))
             b = other._slot
         elif kind is float or kind is int:
-            b = tape.constants.get(other)
-            if b is None or self._layout is not None:
+            if self._layout is not None or other not in tape.constants:
                 return self._apply(operation, (other, self) if reflected else (self, other))
+            b = tape.constants[other]
         elif isinstance(other, np.ndarray | np.generic | list | tuple | bool):
             if isinstance(other, np.ndarray) and other.dtype == object:
                 return NotImplemented
             return self._apply(operation, (other, self) if reflected else (self, other))
         else:
             return NotImplemented
-        slot = tape.top
-        push = tape.push
-        if reflected:
-            push((opcode, slot, b, self._slot, b))
-        else:
-            push((opcode, slot, self._slot, b, b))
         tape.top = slot + 1
+        if reflected:
+            tape.push((opcode, slot, b, self._slot, b))
+        else:
+            tape.push((opcode, slot, self._slot, b, b))
         value = _new(own)
         value._tape = tape
         value._page = tape.page
@@ -70,15 +69,15 @@ def _unary_method(name: str) -> Callable[[R], R]:
 
     def method(self: R) -> R:
         tape = self._tape
-        if tape.top >= tape.limit:
+        slot = tape.top
+        if slot >= tape.limit:
             tape.turn_page()
+            slot = tape.top
         if self._layout is not None:
             return self._apply(operation, (self,))
         operand = self._slot
-        slot = tape.top
-        push = tape.push
-        push((opcode, slot, operand, operand, operand))
         tape.top = slot + 1
+        tape.push((opcode, slot, operand, operand, operand))
         value = _new(self.__class__)
         value._tape = tape
         value._page = tape.page

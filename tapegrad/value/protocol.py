@@ -19,13 +19,19 @@ from tapegrad.value.handle import Handle
 # NumPy function, or (ufunc, method) -> what carries it out on Values. `tapegrad.functions` fills it.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 
-_METHODS: dict[str, Any] = {
-    name: getattr(np, name)
-    for name in (
-        "all", "any", "argmax", "argmin", "argsort", "clip", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod",
-        "ravel", "repeat", "round", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
-    )
-}
+
+def _method(function: Any) -> Callable[..., Any]:
+    """A method that NumPy arrays have, answered by NumPy's function of that name.
+
+    Each is one of the class's own: with a `__getattr__` Python would take twice as long for every operation.
+    """
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return IMPLEMENTATIONS[function](self, *args, **kwargs)
+
+    method.__name__ = function.__name__
+    method.__doc__ = f"np.{function.__name__} of this Value."
+    return method
 
 
 class Protocol(Recorder):
@@ -82,19 +88,31 @@ class Protocol(Recorder):
                 raise UnsupportedError(f"{_name(func)} on a Value: {str(error).split('() ')[-1]}") from None
             raise
 
-    def __getattr__(self, name: str) -> Any:
-        # Methods that NumPy arrays have, answered by the function of that name.
-        function = _METHODS.get(name)
-        if function is None:
-            if hasattr(type(self), name):
-                # A property failed with an AttributeError of its own, which Python drops before it asks here.
-                raise AttributeError(f"{name!r} of a Value could not be computed")
-            raise AttributeError(f"a Value has no attribute {name!r}")
-        handler = IMPLEMENTATIONS[function]
-        return lambda *args, **kwargs: handler(self, *args, **kwargs)
+    # Methods that arrays have
 
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_METHODS})
+    all = _method(np.all)
+    any = _method(np.any)
+    argmax = _method(np.argmax)
+    argmin = _method(np.argmin)
+    argsort = _method(np.argsort)
+    clip = _method(np.clip)
+    cumsum = _method(np.cumsum)
+    diagonal = _method(np.diagonal)
+    dot = _method(np.dot)
+    max = _method(np.max)
+    mean = _method(np.mean)
+    min = _method(np.min)
+    prod = _method(np.prod)
+    ravel = _method(np.ravel)
+    repeat = _method(np.repeat)
+    round = _method(np.round)
+    squeeze = _method(np.squeeze)
+    std = _method(np.std)
+    sum = _method(np.sum)
+    swapaxes = _method(np.swapaxes)
+    take = _method(np.take)
+    trace = _method(np.trace)
+    var = _method(np.var)
 
     # What would lose the gradient
 
