@@ -83,7 +83,10 @@ class Program:
         try:
             return self.workspaces.pop()
         except IndexError:
-            return Workspace(self)
+            return self._workspace()
+
+    def _workspace(self) -> Workspace:
+        return Workspace(self.code, self.shapes, self.leaves)
 
     def give(self, workspace: Workspace) -> None:
         """Give a workspace back."""
@@ -92,7 +95,7 @@ class Program:
     def latest(self) -> Workspace:
         """The workspace of a replay that is over, for those who only look; a fresh one if there was none."""
         if not self.workspaces:
-            self.workspaces.append(Workspace(self))
+            self.workspaces.append(self._workspace())
         return self.workspaces[-1]
 
     # Values
