@@ -183,16 +183,6 @@ def operand_places(side: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np
     return starts[number] + _OPERANDS + _SIZE * (np.arange(len(number)) - first[number]) + _SLOT, number
 
 
-def is_empty(side: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Which operands, given where their slots stand in the side array, have no elements."""
-    return side[places - _SLOT + _LOW] == side[places - _SLOT + _HIGH]
-
-
-def place_results(side: np.ndarray, starts: np.ndarray, slots: np.ndarray) -> None:
-    """Say where results stand."""
-    side[starts + _OUT] = slots
-
-
 def parameters(side: np.ndarray, k: int) -> list[int]:
     """What the record at k says besides its operands."""
     return [int(x) for x in side[params_at(side, k) : k + record_length(side, k)]]
