@@ -82,7 +82,8 @@ def _count(x: Value, axis: Any, what: str) -> int:
 @implements(np.sum, (np.add, "reduce"))
 def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Sum over axes."""
-    only_default("sum", dtype=dtype, out=out)
+    if dtype is not None or out is not None:
+        only_default("sum", dtype=dtype, out=out)
     return reduce("sum", x, axis, keepdims is True)
 
 

@@ -221,10 +221,15 @@ class Tape:
     def run_like(self, opcode: int, n: int, record: list[int], operands: Sequence[int]) -> int:
         """Append an instruction over n output elements by a ready record, in which only slots are to be filled in:
         those given for the first operands, and the result's."""
-        slot = self.allocate(n)
-        start = len(self._records)
-        self._records += record
-        place(self._records, start, slot, operands)
+        slot = self.top
+        if slot + n <= self.limit:
+            self.top = slot + n
+        else:
+            slot = self.allocate(n)
+        records = self._records
+        start = len(records)
+        records += record
+        place(records, start, slot, operands)
         self.push((opcode + RUN, slot, self.side_length + start, n, 0))
         return slot
 

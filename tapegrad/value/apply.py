@@ -97,20 +97,32 @@ class Recorder(Reader):
         """
         if len(args) != operation.arity:
             raise OperationError(f"{operation.name} takes {operation.arity} operands, {len(args)} were given")
-        tape = args[0]._tape if args[0].__class__ is cls else tape_of(args)
+        first = args[0]
+        tape = first._tape if first.__class__ is cls else tape_of(args)
+        if len(args) == 1 and first.__class__ is cls and first._layout is None:
+            a = first._slot
+            return cls._on(tape, tape.scalar(operation.opcode, a, a, a), None)
         # Values are held until the instruction is on the tape, so that what they stand for is not forgotten before.
-        held, slots, layouts = [], [], []
+        held: list[Any] = []
+        slots: list[int] = []
+        layouts: list[Layout | None] = []
+        scalar = True
         for x in args:
+            if x.__class__ is float and tape.recording:
+                # A recording keeps its constants.
+                slots.append(tape.constant(x))
+                layouts.append(None)
+                continue
             if x.__class__ is not cls or x._tape is not tape:
                 x = cls._of(x, tape, operation.name)
                 held.append(x)
             slots.append(x._slot)
             layouts.append(x._layout)
-        run = _run(operation, *layouts)
-        if run is None:
+            scalar = scalar and x._layout is None
+        if scalar:
             a, b, c = slots[0], slots[min(1, len(slots) - 1)], slots[-1]
             return cls._on(tape, tape.scalar(operation.opcode, a, b, c), None)
-        opcode, n, record, layout = run
+        opcode, n, record, layout = _run(operation, *layouts)
         return cls._on(tape, tape.run_like(opcode, n, record, slots if n else ()), layout)
 
     @classmethod
@@ -158,13 +170,8 @@ class _Run(NamedTuple):
 
 
 @functools.lru_cache(1 << 12)
-def _run(operation: Elementwise, *layouts: Layout | None) -> _Run | None:
-    """What follows from the layouts of operands alone; None where all are scalars.
-
-    Programs repeat themselves, so it is remembered.
-    """
-    if all(layout is None for layout in layouts):
-        return None
+def _run(operation: Elementwise, *layouts: Layout | None) -> _Run:
+    """What follows from the layouts of operands alone. Programs repeat themselves, so it is remembered."""
     if all(layout.__class__ is FlagLayout for layout in layouts):
         operation = _on_truths(operation)
     shape = broadcast_shapes([() if layout is None else layout.shape for layout in layouts], operation.name)

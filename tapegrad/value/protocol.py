@@ -19,6 +19,8 @@ from tapegrad.value.handle import Handle
 # NumPy function, or (ufunc, method) -> what carries it out on Values. `tapegrad.functions` fills it.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 
+_PLAIN = (Handle, *NUMBERS)
+
 
 def _method(function: Any) -> Callable[..., Any]:
     """A method that NumPy arrays have, answered by NumPy's function of that name.
@@ -48,8 +50,8 @@ class Protocol(Recorder):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if not kwargs and method == "__call__":
             row = BY_UFUNC.get(ufunc)
-            # The only operand is the Value that NumPy found this method on.
-            if row is not None and (len(inputs) == 1 or all(isinstance(x, (Handle, *NUMBERS)) for x in inputs)):
+            # A single operand is the Value that NumPy found this method on.
+            if row is not None and (len(inputs) == 1 or all([isinstance(x, _PLAIN) for x in inputs])):
                 return self._apply(row, inputs)
         out = tuple(o for o in kwargs.pop("out", None) or () if o is not None)
         if any(isinstance(o, np.ndarray) and o.dtype != object for o in out):
