@@ -31,6 +31,8 @@ def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
     is marked in `gone`. Opcodes that occur are marked in `seen`, those of runs in its second half. Returns how many
     slots were taken, or OUT_OF_ORDER.
     """
+    # Most operands were recorded lately, in the last stretch, which is open: there nothing is to be looked for.
+    lately, shift = first[-1], places[-1] - first[-1]
     taken = 0
     for i in range(rows.shape[0]):
         op, n, missing = rows[i, 0], 1, False
@@ -42,8 +44,10 @@ def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
             code[i, 2], code[i, 3], code[i, 4] = rows[i, 2], n, 0
         elif op < RUN:
             for j in range(2, 5):
-                at = _place(rows[i, j], first, ends, places)
-                missing = missing or at < 0
+                at = rows[i, j] + shift
+                if rows[i, j] < lately:
+                    at = _place(rows[i, j], first, ends, places)
+                    missing = missing or at < 0
                 code[i, j] = at
             seen[op] = 1
         else:
@@ -53,8 +57,10 @@ def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
                 at = 0
                 # An operand without elements stands nowhere, so it is nowhere to be missed.
                 if operand_low(side, k, j) != operand_high(side, k, j):
-                    at = _place(operand_at(side, k, j), first, ends, places)
-                    missing = missing or at < 0
+                    at = operand_at(side, k, j) + shift
+                    if operand_at(side, k, j) < lately:
+                        at = _place(operand_at(side, k, j), first, ends, places)
+                        missing = missing or at < 0
                 side[place_operand(side, k, j)] = at
             code[i, 2], code[i, 3], code[i, 4] = k, n, 0
             seen[seen.shape[0] // 2 + op - RUN] = 1
@@ -66,10 +72,8 @@ def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
 
 
 def _place(slot, first, ends, places):
-    # Where a slot stands, -1 if it is no longer on the tape. Most were recorded lately, in the last stretch.
-    i = first.shape[0] - 1
-    if slot < first[i]:
-        i = np.searchsorted(first, slot, "right") - 1
+    # Where a slot stands, -1 if it is no longer on the tape.
+    i = np.searchsorted(first, slot, "right") - 1
     if i < 0 or slot >= ends[i]:
         return -1
     return slot - first[i] + places[i]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import struct
 import weakref
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import itemgetter
@@ -43,11 +44,6 @@ FLUSH_AT = 1 << 14
 COLLECT_AT = 1 << 14
 
 _out = itemgetter(1)
-
-
-def _numbers(buffer: list[int]) -> np.ndarray:
-    # Packing takes a third of the time that np.array and array.array take.
-    return np.frombuffer(struct.pack(f"{len(buffer)}q", *buffer), np.int64)
 
 
 class Page:
@@ -238,7 +234,9 @@ class Tape:
         if not self._buffer:
             return
         self._check_owner()
-        rows, records = _numbers(self._buffer).reshape(-1, COLUMNS), _numbers(self._records)
+        # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
+        rows = np.frombuffer(array("Q", self._buffer), np.int64).reshape(-1, COLUMNS)
+        records = np.frombuffer(struct.pack(f"{len(self._records)}q", *self._records), np.int64)
         n_new, n_slots = len(rows), self.top - self.flushed
         try:
             self._reserve(n_new, len(records), n_slots)

@@ -14,6 +14,7 @@ import numpy as np
 from tapegrad.errors import UnsupportedError
 from tapegrad.ops import BY_NAME, Elementwise, Operation
 from tapegrad.value.apply import R, Recorder, power
+from tapegrad.value.handle import Handle
 
 _new = object.__new__
 
@@ -39,7 +40,7 @@ def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[R, Any]
             if self._layout is not None or other not in tape.constants:
                 return self._apply(operation, (other, self) if reflected else (self, other))
             b = tape.constants[other]
-        elif isinstance(other, np.ndarray | np.generic | list | tuple | bool):
+        elif isinstance(other, Handle | np.ndarray | np.generic | list | tuple | bool):
             if isinstance(other, np.ndarray) and other.dtype == object:
                 return NotImplemented
             return self._apply(operation, (other, self) if reflected else (self, other))
