@@ -15,8 +15,9 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.errors import NonScalarError, ShapeError, StructureError
+from tapegrad.functions import stack
 from tapegrad.ops import BY_NAME
-from tapegrad.value import HANDLERS, Value
+from tapegrad.value import Value
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
@@ -124,7 +125,7 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
 
 
 def _stack(parts: list[Any]) -> Any:
-    return HANDLERS[np.stack](parts) if holds_values(parts) else np.stack(parts)
+    return stack(parts) if holds_values(parts) else np.stack(parts)
 
 
 def while_loop(

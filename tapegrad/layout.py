@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tapegrad.errors import ShapeError
 
+# Layouts of each class that are remembered; programs have far fewer.
+_REMEMBERED = 1 << 13
 
-class Layout(NamedTuple):
-    """Shape and strides (in elements) of an array of Values. A scalar has none (None stands for it)."""
+
+class Layout:
+    """Shape and strides (in elements) of an array of Values. A scalar has none (None stands for it).
+
+    The same shape and strides give the same object mostly, so that what follows from layouts can be remembered too.
+
+    Attributes:
+        size: the number of elements.
+        dense: whether the elements stand in row-major order without gaps.
+        reach: the offsets, from the first element, of the lowest element and past the highest.
+    """
+
+    __slots__ = ("dense", "reach", "shape", "size", "strides")
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    size: int
+    dense: bool
+    reach: tuple[int, int]
 
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    @functools.lru_cache(_REMEMBERED)  # type: ignore[misc]
+    def __new__(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> Layout:
+        made = object.__new__(cls)
+        # Integers of NumPy are equal to those of Python, and may be met first.
+        made.shape, made.strides = tuple(map(int, shape)), tuple(map(int, strides))
+        made.size = math.prod(made.shape)
+        made.dense = is_dense(made.shape, made.strides)
+        made.reach = _reach(made.shape, made.strides)
+        return made
 
-    @property
-    def dense(self) -> bool:
-        return self.strides == dense_strides(self.shape) or is_dense(self.shape, self.strides)
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shape}, {self.strides})"
 
     def offsets(self) -> np.ndarray:
         """The offset of each element from the first, in row-major order."""
@@ -33,13 +55,6 @@ class Layout(NamedTuple):
             found += (np.arange(n) * s).reshape([-1 if i == axis else 1 for i in range(len(self.shape))])
         return found.reshape(-1)
 
-    def reach(self) -> tuple[int, int]:
-        """The offsets, from the first element, of the lowest element and past the highest."""
-        if 0 in self.shape:
-            return 0, 0
-        steps = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
-        return sum(s for s in steps if s < 0), 1 + sum(s for s in steps if s > 0)
-
 
 class FlagLayout(Layout):
     """The layout of an array of truth values, on which arithmetic is logic, as it is in NumPy."""
@@ -47,9 +62,16 @@ class FlagLayout(Layout):
     __slots__ = ()
 
 
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
+    if 0 in shape:
+        return 0, 0
+    steps = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    return sum(s for s in steps if s < 0), 1 + sum(s for s in steps if s > 0)
+
+
 def flags(layout: Layout | None) -> Layout | None:
     """The same layout, of truth values."""
-    return None if layout is None else FlagLayout(*layout)
+    return None if layout is None else FlagLayout(layout.shape, layout.strides)
 
 
 def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -79,6 +101,14 @@ def dense(shape: Sequence[int]) -> Layout:
     return Layout(tuple(shape), dense_strides(shape))
 
 
+@functools.lru_cache(_REMEMBERED)
+def sliced(layout: Layout, start: int, stop: int, step: int) -> tuple[int, Layout]:
+    """A slice of the only axis, its bounds as `slice.indices` gives them: the first element's offset, and a layout."""
+    (stride,) = layout.strides
+    length = len(range(start, stop, step))
+    return start * stride if length else 0, Layout((length,), (step * stride,))
+
+
 def normalize_axis(axis: Any, ndim: int, what: str) -> int:
     """An axis from 0 to ndim - 1. Raises ShapeError naming the operation."""
     try:
@@ -94,6 +124,8 @@ def normalize_axes(axis: Any, ndim: int, what: str) -> tuple[int, ...]:
     """Axes as a sorted tuple without repeats; None means all of them."""
     if axis is None:
         return tuple(range(ndim))
+    if axis.__class__ is int and 0 <= axis < ndim:
+        return (axis,)
     axes = tuple(normalize_axis(a, ndim, what) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{what}: an axis is named twice in {axis!r}")

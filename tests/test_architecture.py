@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
 # itself, tapegrad/__init__.py, stands above them all: it imports any of them, and none imports from it.
 FLOORS = {
     "cache": 0,
+    "compiled": 0,
     "errors": 0,
     "pytree": 0,
     "compiled": 1,
@@ -59,26 +60,27 @@ def top_level(package=PACKAGE):
     return names - {"__init__"}
 
 
-def imports(path, package=PACKAGE):
-    """(line, top-level name) of each import of the package from itself, wherever in the file it stands.
-
-    The name is ROOT for what is taken from tapegrad/__init__.py.
-    """
-    names = top_level(package)
+def targets(path, package=PACKAGE):
+    """(line, dotted name in parts) of each import of the package from itself, wherever in the file it stands."""
     folder = [ROOT, *path.relative_to(package).parent.parts]
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            targets = [alias.name.split(".") for alias in node.names]
+            found = [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             start = folder[: len(folder) - node.level + 1] if node.level else []
             base = start + (node.module.split(".") if node.module else [])
-            targets = [[*base, alias.name] for alias in node.names]
+            found = [[*base, alias.name] for alias in node.names]
         else:
             continue
-        for target in targets:
-            if target[0] == ROOT:
-                below = target[1] if len(target) > 1 else ROOT
-                yield node.lineno, below if below in names else ROOT
+        yield from ((node.lineno, target) for target in found if target[0] == ROOT)
+
+
+def imports(path, package=PACKAGE):
+    """(line, top-level name) of each import of the package from itself; ROOT for what tapegrad/__init__.py defines."""
+    names = top_level(package)
+    for line, target in targets(path, package):
+        below = target[1] if len(target) > 1 else ROOT
+        yield line, below if below in names else ROOT
 
 
 def faults(package, floors):
@@ -104,11 +106,39 @@ def faults(package, floors):
                 )
             elif target != name:
                 edges[name].add(target)
+    if circle := cycle(edges):
+        found.append(f"imports in a cycle on one floor: {' <- '.join(circle)}")
+    for name in sorted(top_level(package)):
+        if circle := cycle(modules_of(name, package)):
+            found.append(f"imports in a cycle inside tapegrad/{name}: {' <- '.join(circle)}")
+    return found
+
+
+def cycle(edges):
+    """Names that import each other in a circle; [] if none do."""
     try:
         graphlib.TopologicalSorter(edges).prepare()
     except graphlib.CycleError as error:
-        found.append(f"imports in a cycle on one floor: {' <- '.join(error.args[1])}")
-    return found
+        return error.args[1]
+    return []
+
+
+def modules_of(name, package=PACKAGE):
+    """For each module of a folder, by its dotted name, which of them it imports. The folder itself is its __init__."""
+    paths = {}
+    for path in sources(package):
+        parts = [ROOT, *path.relative_to(package).with_suffix("").parts]
+        if parts[1] == name:
+            paths[".".join(parts).removesuffix(".__init__")] = path
+    edges = {module: set() for module in paths}
+    for module, path in paths.items():
+        for _, target in targets(path, package):
+            # What is imported may be a module, or a name in one.
+            while target and ".".join(target) not in paths:
+                target = target[:-1]
+            if target and ".".join(target) != module:
+                edges[module].add(".".join(target))
+    return edges
 
 
 def test_imports_go_down_only():
@@ -132,8 +162,15 @@ def test_imports_go_down_only():
         ("stray.py", "", "tapegrad/stray: its floor is not declared"),
         ("stray/kernels.py", "", "tapegrad/stray: its floor is not declared"),
         ("low.py", "import tapegrad.beside", "imports in a cycle on one floor"),
+        ("high/inner.py", "from tapegrad.high.other import f", "imports in a cycle inside tapegrad/high"),
+        ("high/inner.py", "from .other import f", "imports in a cycle inside tapegrad/high"),
+        ("high/inner.py", "from tapegrad.high import other", "imports in a cycle inside tapegrad/high"),
+        ("high/inner.py", "def f():\n    import tapegrad.high.other", "imports in a cycle inside tapegrad/high"),
+        ("high/inner.py", "if TYPE_CHECKING:\n    from . import other", "imports in a cycle inside tapegrad/high"),
+        ("high/__init__.py", "from tapegrad.high.other import f\nfrom tapegrad.high.inner import g", None),
+        ("high/inner.py", "from tapegrad.high.third import f", None),
         ("low.py", "import numpy\nfrom tapegrad.low import f", None),
-        ("high/inner.py", "from . import other\nfrom .other import f\nfrom ..low import g", None),
+        ("high/inner.py", "from . import third\nfrom .third import f\nfrom ..low import g", None),
         ("__init__.py", "from tapegrad.high import f\nfrom tapegrad import low", None),
     ],
 )
@@ -143,6 +180,9 @@ def test_the_import_check_sees(tmp_path, file, text, message):
     (package / "low.py").touch()
     (package / "beside.py").write_text("import tapegrad.low")
     (package / "high" / "__init__.py").touch()
+    (package / "high" / "inner.py").touch()
+    (package / "high" / "third.py").touch()
+    (package / "high" / "other.py").write_text("from tapegrad.high.inner import g")
     (package / file).parent.mkdir(exist_ok=True)
     (package / file).write_text(text)
     found = faults(package, {"low": 0, "beside": 0, "high": 1})

@@ -13,7 +13,8 @@ from tapegrad.adjoint.matching import check_numbers, chosen_tangents, matching, 
 from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
 from tapegrad.arguments import argument_numbers
-from tapegrad.value import HANDLERS, Value, as_value, leaf
+from tapegrad.functions import stack
+from tapegrad.value import Value, as_value, leaf
 
 
 def value_and_grad(
@@ -100,7 +101,7 @@ def _by_columns(inputs: list[Value], outputs: list[Value]) -> list[list[Value]]:
 def _stacked(parts: list[Any], axis: int, shape: tuple[int, ...], x: Value) -> Value:
     if not parts:
         return leaf(x._tape, np.zeros(shape, x.dtype))
-    return HANDLERS[np.stack](parts, axis).reshape(shape)
+    return stack(parts, axis).reshape(shape)
 
 
 def gradient_of(f: Callable[..., Any], argnums: int | Sequence[int]) -> Callable[..., Any]:

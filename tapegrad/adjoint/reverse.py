@@ -20,7 +20,8 @@ from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout, dense, dense_strides, is_dense
 from tapegrad.ops import BY_NAME, Elementwise, Structured
 from tapegrad.ops.record import STRUCTURED
-from tapegrad.value import HANDLERS, Value, handle, operand, view
+from tapegrad.sweeps import callbacks
+from tapegrad.value import Value, handle, operand, view
 
 
 class _Part(NamedTuple):
@@ -111,7 +112,7 @@ def _propagate(adjoints: _Adjoints, i: int) -> None:
 
 def _pulled(row: Structured, instruction: Instruction, adjoint: Value) -> Sequence[Any]:
     if row.opaque:
-        return HANDLERS["external_pullback"](instruction, adjoint)
+        return callbacks.call_of(instruction.params[0]).pullback(instruction, adjoint)
     if row.pullback is None:
         raise UnsupportedError(f"a second derivative through {row.name} needs its rule `pullback`")
     return row.pullback(instruction.params, instruction.result, adjoint, *[x.value for x in instruction.operands])

@@ -12,7 +12,8 @@ from tapegrad.adjoint.region import NOWHERE, Region
 from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout
 from tapegrad.ops import Elementwise
-from tapegrad.value import HANDLERS, Value, contiguous, view
+from tapegrad.sweeps import callbacks
+from tapegrad.value import Value, contiguous, view
 
 
 def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequence[Value]) -> list[Value | None]:
@@ -100,7 +101,7 @@ def _pushed(instruction: Instruction, tangents: list[Any], region: Region) -> An
         for t, x in zip(tangents, instruction.operands, strict=True)
     ]
     if row.opaque:
-        return HANDLERS["external_pushforward"](instruction, shown)
+        return callbacks.call_of(instruction.params[0]).pushforward(instruction, shown)
     if row.pushforward is None:
         raise UnsupportedError(f"a tangent through {row.name} needs its rule `pushforward`")
     # A rule of one operand is called with its tangent; of several, those without a tangent are None.

@@ -14,12 +14,13 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import evaluation, matching
 from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.functions import stack
 from tapegrad.layout import dense
 from tapegrad.ops.external import external
 from tapegrad.ops.record import STRUCTURED
 from tapegrad.sweeps import callbacks
 from tapegrad.tape import current_tape, recording_on
-from tapegrad.value import HANDLERS, Value, as_value, contiguous, handle, operand, view
+from tapegrad.value import Value, as_value, contiguous, handle, operand, view
 
 
 class Rules:
@@ -187,10 +188,6 @@ class PythonCall:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-HANDLERS["external_pullback"] = lambda i, adjoint: callbacks.call_of(i.params[0]).pullback(i, adjoint)
-HANDLERS["external_pushforward"] = lambda i, tangents: callbacks.call_of(i.params[0]).pushforward(i, tangents)
-
-
 def call(rules: Rules, args: Sequence[Any]) -> Any:
     """The function of nested arguments: evaluated where they are plain numbers, else recorded as one instruction."""
     leaves, structure = pytree.flatten(tuple(args))
@@ -238,7 +235,7 @@ def _push_by_pulls(rules: Rules, args: tuple[Any, ...], result: Any, tangents: t
 
 
 def _joined(rows: list[Any]) -> Any:
-    return HANDLERS[np.stack](rows) if evaluation.holds_values(rows) else np.stack(rows)
+    return stack(rows) if evaluation.holds_values(rows) else np.stack(rows)
 
 
 def _aligned(given: Any, args: tuple[Any, ...], what: str) -> list[Any]:

@@ -11,7 +11,7 @@ from tapegrad.functions.reductions import reduce
 from tapegrad.functions.registry import implements, only_default, to_value
 from tapegrad.layout import FlagLayout, normalize_axis
 from tapegrad.ops import BY_NAME
-from tapegrad.value import HANDLERS, Value, apply, contiguous
+from tapegrad.value import Value, apply, contiguous
 
 
 @implements(np.where)
@@ -39,12 +39,12 @@ def round(x: Any, decimals: int = 0, out: Any = None) -> Value:
     return np.rint(x * scale) / scale if decimals else np.rint(x)
 
 
-HANDLERS[np.floor_divide] = lambda x, y: np.floor(x / y)
-HANDLERS[np.logical_not] = lambda x: x == 0.0
-HANDLERS[np.float_power] = lambda x, y: x**y
-HANDLERS[np.fabs] = lambda x: np.abs(x)
-HANDLERS[np.degrees] = HANDLERS[np.rad2deg] = lambda x: x * (180.0 / np.pi)
-HANDLERS[np.radians] = HANDLERS[np.deg2rad] = lambda x: x * (np.pi / 180.0)
+implements(np.floor_divide)(lambda x, y: np.floor(x / y))
+implements(np.logical_not)(lambda x: x == 0.0)
+implements(np.float_power)(lambda x, y: x**y)
+implements(np.fabs)(lambda x: np.abs(x))
+implements(np.degrees, np.rad2deg)(lambda x: x * (180.0 / np.pi))
+implements(np.radians, np.deg2rad)(lambda x: x * (np.pi / 180.0))
 
 
 # What is constant between jumps. Truth values stay on the tape; counts and positions are numbers, and in a recording a

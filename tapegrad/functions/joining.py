@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.functions.indexing import _gather_flat, _whole_numbers
-from tapegrad.functions.registry import implements, only_default, structured, to_value
+from tapegrad.functions.registry import implements, only_default, to_value
 from tapegrad.functions.shapes import diagonal
 from tapegrad.layout import normalize_axis
-from tapegrad.tape import Tape
-from tapegrad.value import Value, as_value, contiguous, tape_of
+from tapegrad.value import Value, as_value, contiguous, gather_flat, structured, tape_of
 
 
 @implements(np.concatenate)
@@ -68,18 +66,6 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, cas
 
 def _is_objects(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype == object
-
-
-@implements("stack_objects")
-def stack_objects(array: np.ndarray, tape: Tape) -> Value:
-    """An object array of scalar Values and numbers as one Value."""
-    for x in array.reshape(-1):
-        if not isinstance(x, Value | int | float | np.number):
-            raise UnsupportedError(f"an object array of Values holds {type(x).__name__}")
-    if array.ndim == 0:
-        return as_value(array[()], tape, "stack")
-    flat = [as_value(x, tape, "stack").reshape(1) for x in array.reshape(-1)]
-    return concatenate(flat).reshape(array.shape) if flat else _whole_numbers(tape, array.astype(float))
 
 
 @implements(np.atleast_1d)
@@ -157,4 +143,4 @@ def diag(x: Any, k: int = 0) -> Value:
     rows = np.arange(x.shape[0])
     places = np.full((n, n), x.shape[0])
     places[rows + builtins.max(-k, 0), rows + builtins.max(k, 0)] = rows
-    return _gather_flat(concatenate([x, np.zeros(1, x.dtype)]), places)
+    return gather_flat(concatenate([x, np.zeros(1, x.dtype)]), places)

@@ -8,8 +8,8 @@ import numpy as np
 
 from tapegrad.errors import LabelError, ShapeError
 from tapegrad.functions.reductions import mean, sum
-from tapegrad.functions.registry import numbers_for_numbers, structured
-from tapegrad.value import Value, as_value, contiguous, leaf, tape_of
+from tapegrad.functions.registry import numbers_for_numbers
+from tapegrad.value import Value, as_value, contiguous, leaf, structured, tape_of
 
 
 @numbers_for_numbers

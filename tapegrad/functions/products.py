@@ -10,11 +10,11 @@ import numpy as np
 
 from tapegrad.errors import ShapeError
 from tapegrad.functions.reductions import sum
-from tapegrad.functions.registry import implements, only_default, structured
+from tapegrad.functions.registry import implements, only_default
 from tapegrad.functions.shapes import broadcast_to, diagonal
 from tapegrad.layout import broadcast_shapes, merge_axes
 from tapegrad.tape import Tape
-from tapegrad.value import Value, as_value, contiguous, tape_of
+from tapegrad.value import Value, as_value, contiguous, structured, tape_of
 
 
 def _matrix(x: Value) -> tuple[Value, int, int]:

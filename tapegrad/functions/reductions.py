@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.functions.registry import implements, numbers_for_numbers, only_default, structured, to_value
-from tapegrad.layout import Layout, merge_axes, normalize_axes, normalize_axis
+from tapegrad.functions.registry import implements, numbers_for_numbers, only_default, to_value
+from tapegrad.layout import Layout, dense, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
-from tapegrad.value import Value, apply, contiguous
+from tapegrad.ops.record import STRUCTURED, record
+from tapegrad.value import Value, apply, contiguous, handle
 
 
 def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:
@@ -29,26 +31,48 @@ def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:
     return [*sizes, *strides]
 
 
+class _Reduction(NamedTuple):
+    """How a reduction is recorded: in which order of axes its operand is copied, if it is, its record, its result."""
+
+    order: tuple[int, ...] | None
+    opcode: int
+    n: int
+    record: list[int]
+    layout: Layout | None
+    # With the axes that were reduced, of length 1.
+    kept: tuple[int, ...]
+
+
+@functools.lru_cache(1 << 10)
+def _reduction(name: str, layout: Layout, axes: tuple[int, ...], sign: int, cumulative: bool) -> _Reduction:
+    """What follows from the layout of the operand alone. Programs repeat themselves, so it is remembered."""
+    row, shape = BY_NAME[name], layout.shape
+    if row.needs_elements and layout.size == 0 and 0 in [shape[a] for a in axes]:
+        raise ShapeError(f"{name} of no elements: shape {shape}, over axes {axes}")
+    others = tuple(i for i in range(len(shape)) if i not in axes)
+    order, parts = None, _split(layout, axes) if layout.size else None
+    if parts is None:
+        order = (*others, *axes)
+        n = math.prod(shape[a] for a in axes)
+        parts = [math.prod(shape[a] for a in others), n, 1, n, 1, 1]
+        layout = dense([shape[a] for a in order])
+    result = shape if cumulative else tuple(shape[i] for i in others)
+    n = math.prod(result)
+    numbers = record(STRUCTURED, 0, n, [(0, *layout.reach)], [*parts, sign])
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return _Reduction(order, row.opcode, n, numbers, dense(result) if result else None, kept)
+
+
 def reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, cumulative: bool = False) -> Value:
     """Record a reduction, or what goes along an axis and keeps it (`cumulative`); see `tapegrad.ops.reduction`."""
     x = to_value(x, name)
     layout = x._layout_or_scalar()
-    ndim = len(layout.shape)
-    axes = normalize_axes(axis, ndim, name)
-    kept = tuple(i for i in range(ndim) if i not in axes)
-    if layout.size == 0 and BY_NAME[name].needs_elements and 0 in [layout.shape[a] for a in axes]:
-        raise ShapeError(f"{name} of no elements: shape {layout.shape}, axis {axis}")
-    parts = _split(layout, axes) if layout.size else None
-    if parts is None:
-        x = contiguous(x.transpose(*kept, *axes)) if ndim else x
-        n = math.prod(layout.shape[a] for a in axes)
-        outer = math.prod(layout.shape[a] for a in kept)
-        parts = [outer, n, 1, n, 1, 1]
-    shape = layout.shape if cumulative else tuple(layout.shape[i] for i in kept)
-    result = structured(name, x._tape, shape, [x], [*parts, sign])
-    if keepdims and ndim:
-        return result.reshape(tuple(1 if i in axes else n for i, n in enumerate(layout.shape)))
-    return result
+    axes = normalize_axes(axis, len(layout.shape), name)
+    order, opcode, n, numbers, result, kept = _reduction(name, layout, axes, sign, cumulative)
+    if order:
+        x = contiguous(x.transpose(order))
+    found = handle(x._tape, x._tape.run_like(opcode, n, numbers, (x._slot,)), result)
+    return found.reshape(kept) if keepdims and kept else found
 
 
 def _count(x: Value, axis: Any, what: str) -> int:
@@ -58,7 +82,8 @@ def _count(x: Value, axis: Any, what: str) -> int:
 @implements(np.sum, (np.add, "reduce"))
 def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Sum over axes."""
-    only_default("sum", dtype=dtype, out=out)
+    if dtype is not None or out is not None:
+        only_default("sum", dtype=dtype, out=out)
     return reduce("sum", x, axis, keepdims is True)
 
 

@@ -1,28 +1,23 @@
-"""What answers to NumPy's functions: registering it, and recording a structured operation."""
+"""What carries out NumPy's functions on Values: registering it, and what many of them need."""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tapegrad.errors import UnsupportedError
-from tapegrad.layout import dense
-from tapegrad.ops import BY_NAME
-from tapegrad.ops.record import STRUCTURED
-from tapegrad.tape import Tape
-from tapegrad.value import HANDLERS, Value, as_value, handle, operand, tape_of
+from tapegrad.value import IMPLEMENTATIONS, Value, as_value, tape_of
 
 
 def implements(*functions: Any) -> Callable[[Any], Any]:
-    """Register what answers to NumPy functions, or to (ufunc, method) pairs."""
+    """Register what carries out NumPy functions, or to (ufunc, method) pairs."""
 
     def register(handler: Any) -> Any:
         for function in functions:
-            HANDLERS[function] = handler
+            IMPLEMENTATIONS[function] = handler
         return handler
 
     return register
@@ -47,13 +42,7 @@ def numbers_for_numbers(function: Callable[..., Value]) -> Callable[..., Any]:
 
 def to_value(x: Any, what: str) -> Value:
     """The operand of a function of one operand, as a Value."""
-    return as_value(x, tape_of((x,)), what)
-
-
-def structured(name: str, tape: Tape, shape: Sequence[int], operands: Sequence[Value], params: Sequence[int]) -> Value:
-    """Record a structured operation; the parameters are those that its kernels read."""
-    slot = tape.run(BY_NAME[name].opcode, STRUCTURED, math.prod(shape), [operand(x) for x in operands], [*params])
-    return handle(tape, slot, dense(shape) if len(shape) else None)
+    return x if x.__class__ is Value else as_value(x, tape_of((x,)), what)
 
 
 def only_default(what: str, **kwargs: Any) -> None:

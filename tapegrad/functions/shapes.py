@@ -15,7 +15,7 @@ from tapegrad.errors import ShapeError, TapeFullError, UnsupportedError
 from tapegrad.functions.choosing import where
 from tapegrad.functions.registry import implements, to_value
 from tapegrad.layout import Layout, broadcast_shapes, broadcast_strides, normalize_axes, normalize_axis
-from tapegrad.value import HANDLERS, Value, view
+from tapegrad.value import Value, view
 
 
 @implements(np.reshape)
@@ -136,7 +136,8 @@ def _triangle(function: Any) -> Any:
     return handler
 
 
-HANDLERS[np.tril], HANDLERS[np.triu] = _triangle(np.tril), _triangle(np.triu)
+for _function in (np.tril, np.triu):
+    implements(_function)(_triangle(_function))
 
 
 @implements(np.split)
@@ -156,9 +157,9 @@ def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Value]:
     return [x[(*before, slice(int(p[0]), int(p[-1]) + 1) if len(p) else slice(0, 0))] for p in places]
 
 
-HANDLERS[np.shape] = lambda x: x.shape
-HANDLERS[np.ndim] = lambda x: x.ndim
-HANDLERS[np.size] = lambda x, axis=None: x.size if axis is None else x.shape[axis]
+implements(np.shape)(lambda x: x.shape)
+implements(np.ndim)(lambda x: x.ndim)
+implements(np.size)(lambda x, axis=None: x.size if axis is None else x.shape[axis])
 
 
 def _like(function: Any) -> Any:
@@ -169,6 +170,8 @@ def _like(function: Any) -> Any:
     return handler
 
 
-HANDLERS[np.zeros_like], HANDLERS[np.ones_like] = _like(np.zeros), _like(np.ones)
-HANDLERS[np.full_like], HANDLERS[np.empty_like] = _like(np.full), _like(np.empty)
-HANDLERS[np.result_type] = lambda *args: np.result_type(*(a.dtype if isinstance(a, Value) else a for a in args))
+implements(np.zeros_like)(_like(np.zeros))
+implements(np.ones_like)(_like(np.ones))
+implements(np.full_like)(_like(np.full))
+implements(np.empty_like)(_like(np.empty))
+implements(np.result_type)(lambda *args: np.result_type(*(a.dtype if isinstance(a, Value) else a for a in args)))

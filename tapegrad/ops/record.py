@@ -163,6 +163,15 @@ def record(
     return numbers
 
 
+def place(numbers: list[int], start: int, slot: int, operands: Sequence[int]) -> None:
+    """Say in a record that begins at `start` where its result and its operands stand."""
+    numbers[start + _OUT] = slot
+    at = start + _OPERANDS + _SLOT
+    for operand in operands:
+        numbers[at] = operand
+        at += _SIZE
+
+
 # Many records at once, at positions `starts`.
 
 
@@ -172,16 +181,6 @@ def operand_places(side: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np
     number = np.repeat(np.arange(len(starts)), arity)
     first = np.cumsum(arity) - arity
     return starts[number] + _OPERANDS + _SIZE * (np.arange(len(number)) - first[number]) + _SLOT, number
-
-
-def is_empty(side: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Which operands, given where their slots stand in the side array, have no elements."""
-    return side[places - _SLOT + _LOW] == side[places - _SLOT + _HIGH]
-
-
-def place_results(side: np.ndarray, starts: np.ndarray, slots: np.ndarray) -> None:
-    """Say where results stand."""
-    side[starts + _OUT] = slots
 
 
 def parameters(side: np.ndarray, k: int) -> list[int]:

@@ -7,6 +7,8 @@ reads the arena finds there what the program as it was recorded would have left.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, has_kernel
@@ -24,7 +26,7 @@ _CONCATENATE = BY_NAME["concatenate"].opcode
 def expanded(code: Code) -> np.ndarray:
     """The steps of a program, short runs as scalar instructions."""
     steps, side = code.steps, code.side
-    limits = _limits(code.dtype)
+    limits = _limits(code.dtype, len(TABLE))
     opcodes = steps[:, OPCODE].astype(np.int64)
     short = (opcodes >= RUN) & (steps[:, B] <= limits[opcodes % RUN])
     if not short.any():
@@ -34,9 +36,11 @@ def expanded(code: Code) -> np.ndarray:
     return made
 
 
-def _limits(dtype: np.dtype) -> np.ndarray:
-    limits = np.zeros(len(TABLE), np.int64)
-    for row in TABLE:
+@functools.cache
+def _limits(dtype: np.dtype, count: int) -> np.ndarray:
+    """For each of the first `count` opcodes the number of elements up to which its runs are expanded."""
+    limits = np.zeros(count, np.int64)
+    for row in TABLE[:count]:
         if isinstance(row, Elementwise):
             called = has_kernel(np.array([row.opcode]), dtype)[0]
             limits[row.opcode] = CALLED if called else BRANCHED

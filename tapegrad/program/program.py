@@ -83,7 +83,7 @@ class Program:
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
         self._seed: int | None = None
         # Those that nobody uses at the moment; the first has the numbers that were met while recording.
-        self.workspaces = [Workspace(self, arena)]
+        self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
 
     # Workspaces
 
@@ -93,7 +93,10 @@ class Program:
         try:
             return self.workspaces.pop()
         except IndexError:
-            return Workspace(self)
+            return self._workspace()
+
+    def _workspace(self) -> Workspace:
+        return Workspace(self.code, self.shapes, self.leaves)
 
     def give(self, workspace: Workspace) -> None:
         """Give a workspace back."""
@@ -102,7 +105,7 @@ class Program:
     def latest(self) -> Workspace:
         """The workspace of a replay that is over, for those who only look; a fresh one if there was none."""
         if not self.workspaces:
-            self.workspaces.append(Workspace(self))
+            self.workspaces.append(self._workspace())
         return self.workspaces[-1]
 
     # Values

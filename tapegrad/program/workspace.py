@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tapegrad.program.code import Code
 from tapegrad.sweeps import scratch
-
-if TYPE_CHECKING:
-    from tapegrad.program.program import Program
 
 
 class Workspace:
-    """The numbers of one replay. A program has as many as there are replays at the same time."""
+    """The numbers of one replay. A program has as many as there are replays at the same time.
 
-    def __init__(self, program: Program, values: np.ndarray | None = None) -> None:
-        code = program.code
+    Args:
+        code: the code of the program.
+        shapes: the shape of each input.
+        leaves: for each input its number among the leaves of the arguments.
+        values: an arena to begin with; a new one if not given.
+    """
+
+    def __init__(
+        self, code: Code, shapes: Sequence[tuple[int, ...]], leaves: Sequence[int], values: np.ndarray | None = None
+    ) -> None:
         self.values = code.arena() if values is None else values
         self.scratch = scratch(code.dtype)
         self.frames: dict[Any, Any] = {}
@@ -26,11 +32,11 @@ class Workspace:
         # Windows on the inputs, to be filled.
         self.feeds = [
             (self.values[at : at + n].reshape(shape), leaf)
-            for (at, n), shape, leaf in zip(code.spans, program.shapes, program.leaves, strict=True)
+            for (at, n), shape, leaf in zip(code.spans, shapes, leaves, strict=True)
         ]
         self._adjoints: np.ndarray | None = None
         self._gradients: list[np.ndarray] = []
-        self._shapes = program.shapes
+        self._shapes = shapes
         self._spans = code.spans
         self._lanes = np.zeros((0, 0), code.dtype)
         self._swept: tuple[bool, Any] = (False, None)

@@ -11,7 +11,6 @@ from bisect import bisect_right
 import numpy as np
 
 from tapegrad.errors import StaleValueError
-from tapegrad.ops.record import is_empty, operand_places, place_results
 
 _OPEN = 1 << 62
 GONE = "this value is no longer on the tape: the tape was rewound past it, or what it was recorded with was lost"
@@ -37,13 +36,9 @@ class Addresses:
             raise StaleValueError(GONE)
         return slot - self.first[i] + self.places[i]
 
-    def places_of(self, slots: np.ndarray) -> np.ndarray:
-        """The places of many slots; -1 for those that are no longer on the tape."""
-        if len(self.first) == 1 and not self.first[0]:
-            return slots
-        at = np.searchsorted(self.first, slots, "right") - 1
-        gone = (at < 0) | (slots >= np.asarray(self.ends)[at])
-        return np.where(gone, -1, slots - np.asarray(self.first)[at] + np.asarray(self.places)[at])
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ranges as compiled code reads them."""
+        return np.array(self.first), np.array(self.ends), np.array(self.places)
 
     def slots_of(self, places: np.ndarray) -> np.ndarray:
         """The slots that stand at given places."""
@@ -66,12 +61,3 @@ class Addresses:
         self.first.append(next_slot)
         self.places.append(place)
         self.ends.append(_OPEN)
-
-
-def place_records(addresses: Addresses, records: np.ndarray, starts: np.ndarray, outs: np.ndarray) -> np.ndarray:
-    """Put places for slots in records; returns which have an operand that is no longer on the tape."""
-    place_results(records, starts, outs)
-    index, number = operand_places(records, starts)
-    # An operand without elements stands nowhere, so it is nowhere to be missed.
-    records[index] = np.where(is_empty(records, index), 0, addresses.places_of(records[index]))
-    return np.bincount(number, records[index] < 0, len(starts)) > 0

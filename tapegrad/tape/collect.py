@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import place_result, record_length
 from tapegrad.sweeps.analysis import reach, relocate
 from tapegrad.sweeps.marks import LEAF
+from tapegrad.tape.loops import move_records
 
 _EVERY_SLOT = np.zeros(0, np.uint8)
 
@@ -61,7 +61,7 @@ def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
     np.add.at(stays, outs + counts, -1)
     stays = np.cumsum(stays[:-1])
     code[:, 1] = new_outs
-    _keep_records(tape, code, new_outs)
+    _keep_records(tape, code)
     to = np.cumsum(stays) - stays
     relocate(code, tape.side, to)
     source = np.flatnonzero(stays)
@@ -96,16 +96,8 @@ def forget_names(tape: Any) -> None:
         del tape.kinds[slot]
 
 
-def _keep_records(tape: Any, code: np.ndarray, outs: np.ndarray) -> None:
-    pieces, flags, at = [], [], 0
-    for i in np.flatnonzero(code[:, 0] >= RUN):
-        k = int(code[i, 2])
-        record = tape.side[k : k + int(record_length(tape.side, k))].copy()
-        record[place_result(0)] = outs[i]
-        code[i, 2] = at
-        pieces.append(record)
-        flags.append(tape.flags[k : k + len(record)])
-        at += len(record)
-    tape.side = grown(np.concatenate(pieces) if pieces else np.zeros(0, np.int64), max(64, 2 * at))
-    tape.flags = grown(np.concatenate(flags) if flags else np.zeros(0, np.uint8), len(tape.side))
+def _keep_records(tape: Any, code: np.ndarray) -> None:
+    side, flags = np.empty(tape.side_length, np.int64), np.empty(tape.side_length, np.uint8)
+    at = move_records(code, tape.side, tape.flags, side, flags)
+    tape.side, tape.flags = grown(side[:at], max(64, 2 * at)), grown(flags[:at], max(64, 2 * at))
     tape.side_length = at

@@ -13,9 +13,11 @@ recording pays nothing for it.
 from __future__ import annotations
 
 import math
+import struct
 import weakref
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from operator import itemgetter
 from threading import get_ident
 from typing import Any
@@ -23,15 +25,16 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
-from tapegrad.ops import RUN, has_kernel, passive_rows
-from tapegrad.ops.record import COLUMNS, record
+from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
+from tapegrad.ops.record import COLUMNS, OUT, B, place, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
-from tapegrad.tape.addresses import GONE, Addresses, place_records
+from tapegrad.tape.addresses import GONE, Addresses
 from tapegrad.tape.collect import collect, forget_names, grown, keep
 from tapegrad.tape.faults import check_editable, check_unedited, refused
 from tapegrad.tape.kinds import kind_at
+from tapegrad.tape.loops import settle
 
 MAX_SLOTS = 2**31
 PAGE = 1024
@@ -158,8 +161,9 @@ class Tape:
         if self.top + n > self.limit:
             self.turn_page(n)
         slot = self.top
-        self.top = slot + n
-        self.limit = max(self.limit, self.top)
+        self.top = top = slot + n
+        if top > self.limit:
+            self.limit = top
         return slot
 
     def finish(self) -> None:
@@ -208,10 +212,21 @@ class Tape:
 
     def run(self, opcode: int, kind: int, n: int, operands: list[tuple[int, int, int]], params: list[int]) -> int:
         """Append an instruction over n output elements; operands are (slot, low, high). See `ops.record`."""
-        slot = self.allocate(n)
-        k = self.side_length + len(self._records)
-        self._records += record(kind, slot, n, operands, params)
-        self.push((opcode + RUN, slot, k, n, 0))
+        return self.run_like(opcode, n, record(kind, 0, n, operands, params), ())
+
+    def run_like(self, opcode: int, n: int, record: list[int], operands: Sequence[int]) -> int:
+        """Append an instruction over n output elements by a ready record, in which only slots are to be filled in:
+        those given for the first operands, and the result's."""
+        slot = self.top
+        if slot + n <= self.limit:
+            self.top = slot + n
+        else:
+            slot = self.allocate(n)
+        records = self._records
+        start = len(records)
+        records += record
+        place(records, start, slot, operands)
+        self.push((opcode + RUN, slot, self.side_length + start, n, 0))
         return slot
 
     def flush(self) -> None:
@@ -219,30 +234,10 @@ class Tape:
         if not self._buffer:
             return
         self._check_owner()
-        ops, outs, a, b, c = np.array(array("q", self._buffer)).reshape(-1, COLUMNS).T.copy()
-        n_new = len(ops)
-        leaf, run = ops == LEAF, ops >= RUN
-        counts = np.where(leaf | run, b, 1)
-        ends = np.cumsum(counts)
-        n_slots = int(ends[-1])
-        if n_slots != self.top - self.flushed or not np.array_equal(outs, self.flushed + ends - counts):
-            self._forget_buffers()
-            raise ThreadError("the tape was recorded on by two threads at once; what was not yet computed is lost")
-        scalar = ~(leaf | run)
-        a[scalar] = self.addresses.places_of(a[scalar])
-        b[scalar] = self.addresses.places_of(b[scalar])
-        c[scalar] = self.addresses.places_of(c[scalar])
-        records = np.array(self._records, np.int64)
-        gone = scalar & ((a < 0) | (b < 0) | (c < 0))
-        if len(records):
-            gone[run] = place_records(
-                self.addresses, records, a[run] - self.side_length, self.slots + (ends - counts)[run]
-            )
-        if gone.any():
-            # Nothing can be computed there. They stay as leaves of NaN, so that all else goes on.
-            ops[gone], a[gone], b[gone], c[gone] = LEAF, 0, counts[gone], 0
-            starts = (self.flushed + ends - counts)[gone].tolist()
-            self._data += [(slot, np.full(n, np.nan)) for slot, n in zip(starts, counts[gone].tolist(), strict=True)]
+        # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
+        rows = np.frombuffer(array("Q", self._buffer), np.int64).reshape(-1, COLUMNS)
+        records = np.frombuffer(struct.pack(f"{len(self._records)}q", *self._records), np.int64)
+        n_new, n_slots = len(rows), self.top - self.flushed
         try:
             self._reserve(n_new, len(records), n_slots)
         except MemoryError:
@@ -250,8 +245,15 @@ class Tape:
             self._forget_buffers()
             raise
         new = self.code[self.length : self.length + n_new]
-        new[:, 0], new[:, 1], new[:, 2], new[:, 3], new[:, 4] = ops, self.slots + ends - counts, a, b, c
         self.side[self.side_length : self.side_length + len(records)] = records
+        gone, seen = np.zeros(n_new, np.uint8), np.zeros(2 * len(TABLE), np.uint8)
+        if settle(rows, new, self.side, *self.addresses.arrays(), self.flushed, self.slots, gone, seen) != n_slots:
+            self._forget_buffers()
+            raise ThreadError("the tape was recorded on by two threads at once; what was not yet computed is lost")
+        lost = np.flatnonzero(gone)
+        # Nothing can be computed there. They stay as leaves of NaN, so that all else goes on.
+        for start, n in new[lost][:, [OUT, B]].tolist():
+            self._data.append((start - self.slots + self.flushed, np.full(n, np.nan)))
         base = self.slots - self.flushed
         for slot, data in self._data:
             at = base + slot
@@ -259,13 +261,15 @@ class Tape:
                 self.values[at] = data
             else:
                 self.values[at : at + data.size] = data.reshape(-1)
-        self.needs_new |= set(np.unique(ops[has_kernel(ops, self.dtype)] % RUN).tolist()) - self.needs
+        scalar, run = np.flatnonzero(seen[: len(TABLE)]), np.flatnonzero(seen[len(TABLE) :])
+        self.needs_new.update([*scalar[has_kernel(scalar, self.dtype)].tolist(), *run.tolist()])
+        self.needs_new -= self.needs
         self.length += n_new
         self.side_length += len(records)
         self.slots += n_slots
         self.flushed = self.top
         self._empty_buffers()
-        if gone.any():
+        if len(lost):
             raise StaleValueError(GONE)
 
     def _empty_buffers(self) -> None:

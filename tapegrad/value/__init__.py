@@ -1,14 +1,16 @@
 """Values: handles to numbers on a tape.
 
-`handle` is what a handle is; `operators`, `views` and `protocol` are what it does with Python, shapes and NumPy; and
-`value` puts them together. Whatever is computed ends in `apply`.
+`handle` is what a handle is, `reading` shows its numbers, `apply` records; `operators`, `views` and `protocol` are what
+Values do with Python, shapes and NumPy; and `value` puts them together. Whatever is computed ends in `apply`.
 """
 
-from tapegrad.value.apply import apply, apply_structured, as_value, contiguous, operand, tape_of
-from tapegrad.value.handle import HANDLERS, handle, leaf, view
-from tapegrad.value.value import Value
+from tapegrad.value.apply import contiguous, operand, tape_of
+from tapegrad.value.gathering import gather, gather_flat
+from tapegrad.value.handle import view
+from tapegrad.value.protocol import IMPLEMENTATIONS
+from tapegrad.value.value import Value, apply, as_value, handle, leaf, structured
 
 __all__ = [
-    "HANDLERS", "Value", "apply", "apply_structured", "as_value", "contiguous", "handle", "leaf", "operand", "tape_of",
-    "view",
+    "IMPLEMENTATIONS", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle", "leaf", "operand",
+    "structured", "tape_of", "view",
 ]  # fmt: skip

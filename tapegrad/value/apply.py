@@ -1,68 +1,204 @@
-"""Recording elementwise operations: operands made Values of one tape, shapes broadcast, an instruction appended."""
+"""Recording: operands made Values of one tape, shapes broadcast, an instruction appended."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, OperationError, TapeMismatchError, UnsupportedError
-from tapegrad.layout import FlagLayout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
+from tapegrad.errors import DTypeError, OperationError, ShapeError, TapeMismatchError, UnsupportedError
+from tapegrad.layout import FlagLayout, Layout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
 from tapegrad.ops import BY_NAME, Elementwise, Structured
-from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM
+from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM, record
 from tapegrad.tape import Tape, current_tape
-from tapegrad.value.handle import HANDLERS, Handle, handle, leaf
+from tapegrad.value.handle import Handle
+from tapegrad.value.reading import Reader
 
-if TYPE_CHECKING:
-    from tapegrad.value.value import Value
+R = TypeVar("R", bound="Recorder")
 
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
-def as_value(x: Any, tape: Tape, what: str) -> Value:
-    """A number or array as a constant of `tape`; a Value of that tape as it is.
+class Recorder(Reader):
+    """The part of Value that puts things on the tape. Class methods, since not every operand is a Value."""
 
-    Raises TapeMismatchError, DTypeError, UnsupportedError.
-    """
-    if isinstance(x, Handle):
-        if x._tape is not tape:
-            raise _mismatch(x._tape, tape, what)
-        return cast("Value", x)
-    if isinstance(x, NUMBERS):
-        return _constant(tape, float(x))
-    array = np.asarray(x)
-    if array.dtype == object:
-        return HANDLERS["stack_objects"](array, tape)
-    if array.dtype.kind not in "fiub":
-        raise UnsupportedError(
-            f"{what}: an operand of type {type(x).__name__} ({array.dtype}) cannot be used with a Value"
-        )
-    if array.dtype.kind == "f" and array.ndim and array.dtype != tape.dtype:
-        raise DTypeError(
-            f"{what}: an array of {array.dtype} meets a Value of {tape.dtype}; convert it with .astype(np.{tape.dtype})"
-        )
-    if array.ndim == 0:
-        return _constant(tape, float(array))
-    if not tape.recording:
-        return leaf(tape, array)
-    # In a loop the same array is captured again and again: a recording holds it once.
-    key = array.shape, array.dtype.str, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
-    slot = tape.arrays.get(key)
-    if slot is None:
-        made = leaf(tape, array)
-        tape.arrays[key] = made._slot
-        return made
-    return handle(tape, slot, flags(dense(array.shape)) if array.dtype.kind == "b" else dense(array.shape))
+    __slots__ = ()
+
+    @classmethod
+    def _of(cls, x: Any, tape: Tape, what: str) -> Self:
+        """A number or array as a constant of `tape`; a Value of that tape as it is.
+
+        Raises TapeMismatchError, DTypeError, UnsupportedError.
+        """
+        if isinstance(x, Handle):
+            if x._tape is not tape:
+                raise _mismatch(x._tape, tape, what)
+            return cast(Self, x)
+        if isinstance(x, NUMBERS):
+            return cls._constant(tape, float(x))
+        array = np.asarray(x)
+        if array.dtype == object:
+            return cls._stacked(array, tape)
+        if array.dtype.kind not in "fiub":
+            raise UnsupportedError(
+                f"{what}: an operand of type {type(x).__name__} ({array.dtype}) cannot be used with a Value"
+            )
+        if array.dtype.kind == "f" and array.ndim and array.dtype != tape.dtype:
+            raise DTypeError(
+                f"{what}: an array of {array.dtype} meets a Value of {tape.dtype}; convert it with "
+                f".astype(np.{tape.dtype})"
+            )
+        if array.ndim == 0:
+            return cls._constant(tape, float(array))
+        if not tape.recording:
+            return cls._leaf(tape, array)
+        # In a loop the same array is captured again and again: a recording holds it once.
+        key = array.shape, array.dtype.str, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
+        slot = tape.arrays.get(key)
+        if slot is None:
+            made = cls._leaf(tape, array)
+            tape.arrays[key] = made._slot
+            return made
+        return cls._on(tape, slot, flags(dense(array.shape)) if array.dtype.kind == "b" else dense(array.shape))
+
+    @classmethod
+    def _constant(cls, tape: Tape, number: float) -> Self:
+        value = cls._on(tape, tape.constant(number), None)
+        if not tape.recording:
+            # It may be old, and the pages that it was recorded on gone: until it is used, the handle keeps it.
+            value._page = tape.pin(value._slot)
+        return value
+
+    @classmethod
+    def _stacked(cls, array: np.ndarray, tape: Tape) -> Self:
+        """An object array of scalar Values and numbers as one Value."""
+        given: list[Any] = [*array.reshape(-1)]
+        for x in given:
+            if not isinstance(x, Handle | int | float | np.number):
+                raise UnsupportedError(f"an object array of Values holds {type(x).__name__}")
+            if isinstance(x, Handle) and x.size != 1:
+                raise ShapeError(f"an object array of Values holds one of shape {x.shape}: it takes scalars only")
+        if array.ndim == 0:
+            return cls._of(array[()], tape, "stack")
+        if not len(given):
+            return cls._leaf(tape, array.astype(float))
+        values = [cls._of(x, tape, "stack") for x in given]
+        return cls._structured("concatenate", tape, array.shape, values, [1, len(values), *[1] * len(values)])
+
+    @classmethod
+    def _apply(cls, operation: Elementwise, args: Sequence[Any]) -> Self:
+        """Record an elementwise operation on Values and plain numbers or arrays, broadcast by NumPy's rules.
+
+        Raises ShapeError, DTypeError, TapeMismatchError.
+        """
+        if len(args) != operation.arity:
+            raise OperationError(f"{operation.name} takes {operation.arity} operands, {len(args)} were given")
+        first = args[0]
+        tape = first._tape if first.__class__ is cls else tape_of(args)
+        if len(args) == 1 and first.__class__ is cls and first._layout is None:
+            a = first._slot
+            return cls._on(tape, tape.scalar(operation.opcode, a, a, a), None)
+        # Values are held until the instruction is on the tape, so that what they stand for is not forgotten before.
+        held: list[Any] = []
+        slots: list[int] = []
+        layouts: list[Layout | None] = []
+        scalar = True
+        for x in args:
+            if x.__class__ is float and tape.recording:
+                # A recording keeps its constants.
+                slots.append(tape.constant(x))
+                layouts.append(None)
+                continue
+            if x.__class__ is not cls or x._tape is not tape:
+                x = cls._of(x, tape, operation.name)
+                held.append(x)
+            slots.append(x._slot)
+            layouts.append(x._layout)
+            scalar = scalar and x._layout is None
+        if scalar:
+            a, b, c = slots[0], slots[min(1, len(slots) - 1)], slots[-1]
+            return cls._on(tape, tape.scalar(operation.opcode, a, b, c), None)
+        opcode, n, record, layout = _run(operation, *layouts)
+        return cls._on(tape, tape.run_like(opcode, n, record, slots if n else ()), layout)
+
+    @classmethod
+    def _structured(
+        cls, name: str, tape: Tape, shape: Sequence[int], operands: Sequence[Handle], params: Sequence[int]
+    ) -> Self:
+        """Record a structured operation; the parameters are those that its kernels read."""
+        slot = tape.run(BY_NAME[name].opcode, STRUCTURED, math.prod(shape), [operand(x) for x in operands], [*params])
+        return cls._on(tape, slot, dense(shape) if len(shape) else None)
+
+    @classmethod
+    def _apply_structured(cls, operation: Structured, args: Sequence[Any], options: dict[str, Any]) -> Self:
+        """Record a structured operation on dense operands.
+
+        The parameters come from its `params` rule, called with the operands' shapes and the options, or are given as
+        `params`. Raises OperationError where the operation has no such rule or the operands do not have the shapes it
+        says.
+        """
+        name = operation.name
+        tape = tape_of(args)
+        values = [contiguous(cls._of(x, tape, name)) for x in args]
+        if operation.views is None or ("params" not in options and operation.params is None):
+            raise OperationError(f"{name} cannot be called: it is declared without its rules `views` and `params`")
+        if operation.arity >= 0 and len(values) != operation.arity:
+            raise OperationError(f"{name} takes {operation.arity} operands, {len(values)} were given")
+        if operation.params is None:
+            params = options["params"]
+        else:
+            params = options.get("params") or operation.params(*[v.shape for v in values], **options)
+        params = [int(p) for p in params]
+        operands, shape = operation.views(params)
+        for i, (v, (wanted, _)) in enumerate(zip(values, operands, strict=True)):
+            if v.size != math.prod(wanted):
+                raise OperationError(f"{name}: operand {i} has shape {v.shape}, its parameters say {tuple(wanted)}")
+        return cls._structured(name, tape, shape, values, params)
 
 
-def _constant(tape: Tape, number: float) -> Value:
-    # The constant may be old, and the pages that it was recorded on gone: until it is used, the handle keeps it.
-    value = handle(tape, tape.constant(number), None)
-    value._page = tape.pin(value._slot)
-    return value
+class _Run(NamedTuple):
+    """How an elementwise operation over many elements is recorded: its record without slots, and its result."""
+
+    opcode: int
+    n: int
+    record: list[int]
+    layout: Layout | None
+
+
+@functools.lru_cache(1 << 12)
+def _run(operation: Elementwise, *layouts: Layout | None) -> _Run:
+    """What follows from the layouts of operands alone. Programs repeat themselves, so it is remembered."""
+    if all(layout.__class__ is FlagLayout for layout in layouts):
+        operation = _on_truths(operation)
+    shape = broadcast_shapes([() if layout is None else layout.shape for layout in layouts], operation.name)
+    n = math.prod(shape)
+    reach = [(0, 1) if layout is None else layout.reach for layout in layouts]
+    axes, strides = merge_axes(shape, [broadcast_strides(layout, shape) for layout in layouts])
+    params = [len(axes), *axes]
+    for s in strides:
+        if (len(axes) == 1 and s[0] == 1) or n == 1:
+            mode = DENSE
+        elif not any(s):
+            mode = UNIFORM
+        else:
+            mode = STRIDED
+        params += [mode, *s]
+    layout = dense(shape) if shape else None
+    operands = [(0, low, high) if n else (0, 0, 0) for low, high in reach]
+    numbers = record(ELEMENTWISE, 0, n, operands, params)
+    return _Run(operation.opcode, n, numbers, flags(layout) if operation.truth else layout)
+
+
+def _on_truths(operation: Elementwise) -> Elementwise:
+    """What an operation is on arrays of truth values: NumPy adds them by `or`, and refuses to subtract them."""
+    other = operation.on_truths
+    if isinstance(other, str):
+        raise UnsupportedError(f"{operation.name} of truth values is not defined: {other}")
+    return operation if other is None else cast(Elementwise, other)
 
 
 def _mismatch(a: Tape, b: Tape, what: str) -> Exception:
@@ -87,105 +223,27 @@ def tape_of(args: Sequence[Any]) -> Tape:
     return current_tape()
 
 
-def apply(operation: Elementwise, args: Sequence[Any]) -> Value:
-    """Record an elementwise operation on Values and plain numbers or arrays, broadcast by NumPy's rules.
-
-    Raises ShapeError, DTypeError, TapeMismatchError.
-    """
-    if len(args) != operation.arity:
-        raise OperationError(f"{operation.name} takes {operation.arity} operands, {len(args)} were given")
-    if len(args) == 1 and isinstance(args[0], Handle) and args[0]._layout is None:
-        tape = args[0]._tape
-        return handle(tape, tape.scalar(operation.opcode, args[0]._slot, args[0]._slot, args[0]._slot), None)
-    tape = tape_of(args)
-    values = [as_value(x, tape, operation.name) for x in args]
-    layouts = [v._layout for v in values]
-    if all(layout.__class__ is FlagLayout for layout in layouts):
-        operation = _on_truths(operation)
-    if all(layout is None for layout in layouts):
-        a, b, c = values[0]._slot, values[min(1, len(values) - 1)]._slot, values[-1]._slot
-        return handle(tape, tape.scalar(operation.opcode, a, b, c), None)
-    shape = broadcast_shapes([v.shape for v in values], operation.name)
-    slot = _record_run(tape, operation.opcode, shape, values)
-    layout = dense(shape) if shape else None
-    return handle(tape, slot, flags(layout) if operation.truth else layout)
-
-
-def _on_truths(operation: Elementwise) -> Elementwise:
-    """What an operation is on arrays of truth values: NumPy adds them by `or`, and refuses to subtract them."""
-    other = operation.on_truths
-    if isinstance(other, str):
-        raise UnsupportedError(f"{operation.name} of truth values is not defined: {other}")
-    return operation if other is None else cast(Elementwise, other)
-
-
-def _record_run(tape: Tape, opcode: int, shape: tuple[int, ...], values: list[Value]) -> int:
-    operands = []
-    n = math.prod(shape)
-    for v in values:
-        low, high = v._layout_or_scalar().reach()
-        operands.append((v._slot, low, high) if n else (0, 0, 0))
-    strides = [broadcast_strides(v._layout, shape) for v in values]
-    axes, merged = merge_axes(shape, strides)
-    params = [len(axes), *axes]
-    for s in merged:
-        if (len(axes) == 1 and s[0] == 1) or n == 1:
-            mode = DENSE
-        elif not any(s):
-            mode = UNIFORM
-        else:
-            mode = STRIDED
-        params += [mode, *s]
-    return tape.run(opcode, ELEMENTWISE, n, operands, params)
-
-
-def contiguous(value: Any) -> Value:
+def contiguous(value: R) -> R:
     """The value itself if its elements stand in row-major order without gaps, else a copy that does."""
     layout = value._layout
-    return value if layout is None or layout.dense else apply(BY_NAME["copy"], (value,))
+    return value if layout is None or layout.dense else value._apply(BY_NAME["copy"], (value,))
 
 
-def operand(x: Value) -> tuple[int, int, int]:
+def operand(x: Handle) -> tuple[int, int, int]:
     """What a record says of an operand: its first element's slot, and the slots it reaches from there."""
-    low, high = x._layout_or_scalar().reach()
+    low, high = (0, 1) if x._layout is None else x._layout.reach
     return x._slot, low, high
 
 
-def apply_structured(operation: Structured, args: Sequence[Any], options: dict[str, Any]) -> Value:
-    """Record a structured operation on dense operands.
-
-    The parameters come from its `params` rule, called with the operands' shapes and the options, or are given as
-    `params`. Raises OperationError where the operation has no such rule or the operands do not have the shapes it says.
-    """
-    name = operation.name
-    tape = tape_of(args)
-    values = [contiguous(as_value(x, tape, name)) for x in args]
-    if operation.views is None or ("params" not in options and operation.params is None):
-        raise OperationError(f"{name} cannot be called: it is declared without its rules `views` and `params`")
-    if operation.arity >= 0 and len(values) != operation.arity:
-        raise OperationError(f"{name} takes {operation.arity} operands, {len(values)} were given")
-    if operation.params is None:
-        params = options["params"]
-    else:
-        params = options.get("params") or operation.params(*[v.shape for v in values], **options)
-    params = [int(p) for p in params]
-    operands, shape = operation.views(params)
-    for i, (v, (wanted, _)) in enumerate(zip(values, operands, strict=True)):
-        if v.size != math.prod(wanted):
-            raise OperationError(f"{name}: operand {i} has shape {v.shape}, its parameters say {tuple(wanted)}")
-    slot = tape.run(operation.opcode, STRUCTURED, math.prod(shape), [operand(v) for v in values], params)
-    return handle(tape, slot, dense(shape) if len(shape) else None)
-
-
-def power(base: Any, exponent: Any) -> Value:
+def power(base: R, exponent: Any) -> R:
     """base ** exponent; with a constant exponent the base may be negative, and no logarithm is taken."""
     if isinstance(exponent, NUMBERS):
         special = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}.get(float(exponent))
         if exponent == 1:
-            return +base
+            return base
         if special:
-            return apply(BY_NAME[special], (base,))
-        return apply(BY_NAME["power_constant"], (base, exponent))
+            return base._apply(BY_NAME[special], (base,))
+        return base._apply(BY_NAME["power_constant"], (base, exponent))
     if isinstance(exponent, np.ndarray) and exponent.dtype != object:
-        return apply(BY_NAME["power_constant"], (base, exponent))
-    return apply(BY_NAME["power"], (base, exponent))
+        return base._apply(BY_NAME["power_constant"], (base, exponent))
+    return base._apply(BY_NAME["power"], (base, exponent))

@@ -1,62 +1,23 @@
-"""Handles: a tape, a slot and, for arrays, a layout. What every part of `Value` stands on."""
+"""Handles: a tape, a slot and, for arrays, a layout. What every part of `Value` stands on.
+
+`Value` is put together from parts, each a class in a module of its own that knows those below it only. A part that
+makes handles makes them of the class it finds: that of its operands, or the class it was called on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from tapegrad.layout import FlagLayout, Layout, dense, flags
 from tapegrad.tape import Tape
 
-if TYPE_CHECKING:
-    from tapegrad.value.value import Value
-
-# NumPy function -> what answers to it; filled by `functions`.
-HANDLERS: dict[Any, Callable[..., Any]] = {}
+H = TypeVar("H", bound="Handle")
 
 _new = object.__new__
-# The class of handles is put together above this module, from parts that make handles; it enters itself here.
-_class: Any = None
-
-
-def handle_class(kind: Any) -> Any:
-    """Class decorator: what `handle` and `view` make."""
-    global _class
-    _class = kind
-    return kind
-
-
-def handle(tape: Tape, slot: int, layout: Layout | None) -> Value:
-    """A Value on `tape`, made without going through its constructor."""
-    value: Value = _new(_class)
-    value._tape = tape
-    value._page = tape.page
-    value._slot = slot
-    value._layout = layout
-    return value
-
-
-def view(of: Handle, slot: int, layout: Layout | None) -> Value:
-    """Another handle to the same numbers; nothing is recorded."""
-    if of._layout.__class__ is FlagLayout:
-        layout = flags(layout)
-    value: Value = _new(_class)
-    value._tape = of._tape
-    value._page = of._page
-    value._slot = slot
-    value._layout = layout
-    return value
-
-
-def leaf(tape: Tape, array: np.ndarray, wants_grad: bool = False) -> Value:
-    """Given numbers on a tape, which remembers where they were integers or truth values."""
-    slot = tape.leaf(array if array.ndim else float(array), array.size, wants_grad)
-    layout: Layout | None = dense(array.shape) if array.ndim else None
-    if array.ndim and array.dtype.kind in "iub":
-        tape.kinds[slot] = "b" if array.dtype.kind == "b" else "i"
-    return handle(tape, slot, flags(layout) if array.dtype.kind == "b" else layout)
+_SCALAR = Layout((), ())
 
 
 class Handle:
@@ -68,6 +29,25 @@ class Handle:
     _page: Any
     _slot: int
     _layout: Layout | None
+
+    @classmethod
+    def _on(cls, tape: Tape, slot: int, layout: Layout | None) -> Self:
+        """A handle to what was just recorded on `tape`, made without going through the constructor."""
+        value = _new(cls)
+        value._tape = tape
+        value._page = tape.page
+        value._slot = slot
+        value._layout = layout
+        return value
+
+    @classmethod
+    def _leaf(cls, tape: Tape, array: np.ndarray, wants_grad: bool = False) -> Self:
+        """Given numbers on a tape, which remembers where they were integers or truth values."""
+        slot = tape.leaf(array if array.ndim else float(array), array.size, wants_grad)
+        layout: Layout | None = dense(array.shape) if array.ndim else None
+        if array.ndim and array.dtype.kind in "iub":
+            tape.kinds[slot] = "b" if array.dtype.kind == "b" else "i"
+        return cls._on(tape, slot, flags(layout) if array.dtype.kind == "b" else layout)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +89,7 @@ class Handle:
         return self._tape.wants_grad(self._slot) if self.size else False
 
     def _layout_or_scalar(self) -> Layout:
-        return self._layout or Layout((), ())
+        return self._layout or _SCALAR
 
     def _window(self, arena: np.ndarray) -> np.ndarray:
         place = self._tape.locate(self._slot) if self.size else 0
@@ -124,3 +104,15 @@ class Handle:
         layout = self._layout_or_scalar()
         for index in np.ndindex(layout.shape):
             yield self._slot + sum(i * s for i, s in zip(index, layout.strides, strict=True))
+
+
+def view(of: H, slot: int, layout: Layout | None) -> H:
+    """Another handle to the same numbers; nothing is recorded."""
+    if of._layout.__class__ is FlagLayout:
+        layout = flags(layout)
+    value = _new(of.__class__)
+    value._tape = of._tape
+    value._page = of._page
+    value._slot = slot
+    value._layout = layout
+    return value

@@ -7,55 +7,51 @@ Python's speed, and every attribute read on the way shows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
 from tapegrad.errors import UnsupportedError
 from tapegrad.ops import BY_NAME, Elementwise, Operation
-from tapegrad.value.apply import apply, power
-from tapegrad.value.handle import HANDLERS, Handle
-
-if TYPE_CHECKING:
-    from tapegrad.value.value import Value
+from tapegrad.value.apply import R, Recorder, power
+from tapegrad.value.handle import Handle
 
 _new = object.__new__
 
 
-def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[Any, Any], Value]:
+def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[R, Any], R]:
     operation = BY_NAME[name]
     opcode = operation.opcode
     assert isinstance(operation, Elementwise)
 
-    def method(self: Handle, other: Any) -> Value:
-        # Two scalars, or a scalar and a number met before, are the fast path: nothing but the append.
+    def method(self: R, other: Any) -> R:
         tape = self._tape
-        if tape.top >= tape.limit:
+        slot = tape.top
+        if slot >= tape.limit:
             tape.turn_page()
+            slot = tape.top
         kind = other.__class__
         own = self.__class__
         if kind is own:
-            if other._tape is not tape or other._layout is not None or self._layout is not None:
-                return apply(operation, (other, self) if reflected else (self, other))
+            if other._layout is not None or self._layout is not None or other._tape is not tape:
+                return self._apply(operation, (other, self) if reflected else (self, other))
             b = other._slot
         elif kind is float or kind is int:
-            b = tape.constants.get(other)
-            if b is None or self._layout is not None:
-                return apply(operation, (other, self) if reflected else (self, other))
-        elif isinstance(other, np.ndarray | np.generic | list | tuple | bool):
+            if self._layout is not None or other not in tape.constants:
+                return self._apply(operation, (other, self) if reflected else (self, other))
+            b = tape.constants[other]
+        elif isinstance(other, Handle | np.ndarray | np.generic | list | tuple | bool):
             if isinstance(other, np.ndarray) and other.dtype == object:
                 return NotImplemented
-            return apply(operation, (other, self) if reflected else (self, other))
+            return self._apply(operation, (other, self) if reflected else (self, other))
         else:
             return NotImplemented
-        slot = tape.top
-        push = tape.push
-        if reflected:
-            push((opcode, slot, b, self._slot, b))
-        else:
-            push((opcode, slot, self._slot, b, b))
         tape.top = slot + 1
-        value: Value = _new(own)  # type: ignore[assignment]
+        if reflected:
+            tape.push((opcode, slot, b, self._slot, b))
+        else:
+            tape.push((opcode, slot, self._slot, b, b))
+        value = _new(own)
         value._tape = tape
         value._page = tape.page
         value._slot = slot
@@ -67,23 +63,23 @@ def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[Any, An
     return method
 
 
-def _unary_method(name: str) -> Callable[[Any], Value]:
+def _unary_method(name: str) -> Callable[[R], R]:
     operation = BY_NAME[name]
     opcode = operation.opcode
     assert isinstance(operation, Elementwise)
 
-    def method(self: Handle) -> Value:
+    def method(self: R) -> R:
         tape = self._tape
-        if tape.top >= tape.limit:
-            tape.turn_page()
-        if self._layout is not None:
-            return apply(operation, (self,))
-        operand = self._slot
         slot = tape.top
-        push = tape.push
-        push((opcode, slot, operand, operand, operand))
+        if slot >= tape.limit:
+            tape.turn_page()
+            slot = tape.top
+        if self._layout is not None:
+            return self._apply(operation, (self,))
+        operand = self._slot
         tape.top = slot + 1
-        value: Value = _new(self.__class__)  # type: ignore[assignment]
+        tape.push((opcode, slot, operand, operand, operand))
+        value = _new(self.__class__)
         value._tape = tape
         value._page = tape.page
         value._slot = slot
@@ -101,7 +97,7 @@ def add_method(kind: Any, operation: Operation) -> None:
         setattr(kind, operation.name, _unary_method(operation.name))
 
 
-class Operators(Handle):
+class Operators(Recorder):
     """The part of Value that does arithmetic."""
 
     __slots__ = ()
@@ -135,39 +131,39 @@ class Operators(Handle):
             raise UnsupportedError("a Value cannot be hashed inside a recorded function: compare numbers by ==")
         return id(self)
 
-    def __invert__(self) -> Value:
+    def __invert__(self) -> Self:
         if self._tape.kind(self._slot) != "b":
             raise UnsupportedError("~ is for truth values: comparisons and boolean arrays")
-        return self == 0.0
+        return self._apply(BY_NAME["equal"], (self, 0.0))
 
-    def __pow__(self, other: Any) -> Value:
+    def __pow__(self, other: Any) -> Self:
         return power(self, other)
 
-    def __rpow__(self, other: Any) -> Value:
-        return apply(BY_NAME["power"], (other, self))
+    def __rpow__(self, other: Any) -> Self:
+        return self._apply(BY_NAME["power"], (other, self))
 
-    def __matmul__(self, other: Any) -> Value:
-        return HANDLERS[np.matmul](self, other)
+    def __matmul__(self, other: Any) -> Self:
+        return cast(Self, np.matmul(cast(Any, self), other))
 
-    def __rmatmul__(self, other: Any) -> Value:
-        return HANDLERS[np.matmul](other, self)
+    def __rmatmul__(self, other: Any) -> Self:
+        return cast(Self, np.matmul(other, cast(Any, self)))
 
-    def __floordiv__(self, other: Any) -> Value:
-        return apply(BY_NAME["floor"], (self / other,))
+    def __floordiv__(self, other: Any) -> Self:
+        return self._apply(BY_NAME["floor"], (self / other,))
 
-    def __rfloordiv__(self, other: Any) -> Value:
-        return apply(BY_NAME["floor"], (other / self,))
+    def __rfloordiv__(self, other: Any) -> Self:
+        return self._apply(BY_NAME["floor"], (other / self,))
 
-    def __pos__(self) -> Value:
-        return cast("Value", self)
+    def __pos__(self) -> Self:
+        return self
 
-    def __round__(self, ndigits: int | None = None) -> Value:
-        return HANDLERS[np.round](self, ndigits or 0)
+    def __round__(self, ndigits: int | None = None) -> Self:
+        return cast(Self, np.round(cast(Any, self), ndigits or 0))
 
-    def copy(self) -> Value:
+    def copy(self) -> Self:
         """A copy, recorded as an operation."""
-        return apply(BY_NAME["copy"], (self,))
+        return self._apply(BY_NAME["copy"], (self,))
 
-    def leaky_relu(self, slope: float = 0.01) -> Value:
+    def leaky_relu(self, slope: float = 0.01) -> Self:
         """x where x > 0, else slope * x."""
-        return apply(BY_NAME["leaky_relu"], (self, slope))
+        return self._apply(BY_NAME["leaky_relu"], (self, slope))

@@ -6,28 +6,37 @@ plain number raises, and names what to write instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from collections.abc import Callable
+from typing import Any, NoReturn, Self, cast
 
 import numpy as np
 
 from tapegrad.errors import CutGradientError, OperationError, UnsupportedError
-from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation, Structured
-from tapegrad.value.apply import NUMBERS, apply, apply_structured
-from tapegrad.value.handle import HANDLERS, Handle
+from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
+from tapegrad.value.apply import NUMBERS, Recorder
+from tapegrad.value.handle import Handle
 
-if TYPE_CHECKING:
-    from tapegrad.value.value import Value
+# NumPy function, or (ufunc, method) -> what carries it out on Values. `tapegrad.functions` fills it.
+IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 
-_METHODS: dict[str, Any] = {
-    name: getattr(np, name)
-    for name in (
-        "all", "any", "argmax", "argmin", "argsort", "clip", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod",
-        "ravel", "repeat", "round", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
-    )
-}
+_PLAIN = (Handle, *NUMBERS)
 
 
-class Protocol(Handle):
+def _method(function: Any) -> Callable[..., Any]:
+    """A method that NumPy arrays have, answered by NumPy's function of that name.
+
+    Each is one of the class's own: with a `__getattr__` Python would take twice as long for every operation.
+    """
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return IMPLEMENTATIONS[function](self, *args, **kwargs)
+
+    method.__name__ = function.__name__
+    method.__doc__ = f"np.{function.__name__} of this Value."
+    return method
+
+
+class Protocol(Recorder):
     """The part of Value that answers NumPy."""
 
     __slots__ = ()
@@ -36,17 +45,14 @@ class Protocol(Handle):
     def _apply_operation(cls, operation: Operation, args: tuple[Any, ...]) -> Any:
         if not isinstance(operation, Elementwise):
             raise OperationError(f"{operation.name} cannot be called")
-        return apply(operation, args)
-
-    @classmethod
-    def _apply_structured(cls, operation: Structured, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        return apply_structured(operation, args, options)
+        return cls._apply(operation, args)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if not kwargs and method == "__call__":
             row = BY_UFUNC.get(ufunc)
-            if row is not None and all(isinstance(x, (Handle, *NUMBERS)) for x in inputs):
-                return apply(row, inputs)
+            # A single operand is the Value that NumPy found this method on.
+            if row is not None and (len(inputs) == 1 or all([isinstance(x, _PLAIN) for x in inputs])):
+                return self._apply(row, inputs)
         out = tuple(o for o in kwargs.pop("out", None) or () if o is not None)
         if any(isinstance(o, np.ndarray) and o.dtype != object for o in out):
             raise CutGradientError(
@@ -57,12 +63,12 @@ class Protocol(Handle):
             kwargs["out"] = out
         if any(isinstance(x, np.ndarray) and x.dtype == object for x in (*inputs, *out)):
             return getattr(ufunc, method)(*(_as_objects(x) for x in inputs), **kwargs)
-        if method == "__call__" and ufunc in HANDLERS:
-            return HANDLERS[ufunc](*inputs, **kwargs)
+        if method == "__call__" and ufunc in IMPLEMENTATIONS:
+            return IMPLEMENTATIONS[ufunc](*inputs, **kwargs)
         if method == "__call__" and ufunc in BY_UFUNC and not kwargs:
-            return apply(BY_UFUNC[ufunc], inputs)
-        if (ufunc, method) in HANDLERS:
-            return HANDLERS[ufunc, method](*inputs, **kwargs)
+            return self._apply(BY_UFUNC[ufunc], inputs)
+        if (ufunc, method) in IMPLEMENTATIONS:
+            return IMPLEMENTATIONS[ufunc, method](*inputs, **kwargs)
         name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         if method == "__call__" and ufunc in BY_UFUNC:
             raise UnsupportedError(f"{name} with {', '.join(sorted(kwargs))}= is not supported on a Value")
@@ -72,30 +78,43 @@ class Protocol(Handle):
         )
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        handler = HANDLERS.get(func)
-        name = f"{(func.__module__ or 'numpy').replace('numpy', 'np', 1)}.{func.__name__}"
+        handler = IMPLEMENTATIONS.get(func)
         if handler is None:
-            raise UnsupportedError(f"{name} is not supported on a Value; use v.data for numbers without a gradient")
+            raise UnsupportedError(
+                f"{_name(func)} is not supported on a Value; use v.data for numbers without a gradient"
+            )
         try:
             return handler(*args, **kwargs)
         except TypeError as error:
             if "unexpected keyword argument" in str(error):
-                raise UnsupportedError(f"{name} on a Value: {str(error).split('() ')[-1]}") from None
+                raise UnsupportedError(f"{_name(func)} on a Value: {str(error).split('() ')[-1]}") from None
             raise
 
-    def __getattr__(self, name: str) -> Any:
-        # Methods that NumPy arrays have, answered by the function of that name.
-        function = _METHODS.get(name)
-        if function is None:
-            if hasattr(type(self), name):
-                # A property failed with an AttributeError of its own, which Python drops before it asks here.
-                raise AttributeError(f"{name!r} of a Value could not be computed")
-            raise AttributeError(f"a Value has no attribute {name!r}")
-        handler = HANDLERS[function]
-        return lambda *args, **kwargs: handler(self, *args, **kwargs)
+    # Methods that arrays have
 
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_METHODS})
+    all = _method(np.all)
+    any = _method(np.any)
+    argmax = _method(np.argmax)
+    argmin = _method(np.argmin)
+    argsort = _method(np.argsort)
+    clip = _method(np.clip)
+    cumsum = _method(np.cumsum)
+    diagonal = _method(np.diagonal)
+    dot = _method(np.dot)
+    max = _method(np.max)
+    mean = _method(np.mean)
+    min = _method(np.min)
+    prod = _method(np.prod)
+    ravel = _method(np.ravel)
+    repeat = _method(np.repeat)
+    round = _method(np.round)
+    squeeze = _method(np.squeeze)
+    std = _method(np.std)
+    sum = _method(np.sum)
+    swapaxes = _method(np.swapaxes)
+    take = _method(np.take)
+    trace = _method(np.trace)
+    var = _method(np.var)
 
     # What would lose the gradient
 
@@ -126,7 +145,7 @@ class Protocol(Handle):
         return self._whole("ceil")
 
     def _whole(self, name: str) -> int:
-        return int(apply(BY_NAME[name], (self,)).item())
+        return int(self._apply(BY_NAME[name], (self,)).item())
 
     def __complex__(self) -> complex:
         self._cut("complex(v)")
@@ -135,18 +154,22 @@ class Protocol(Handle):
         if dtype is not None and np.dtype(dtype) == object:
             array = np.empty(self.shape, object)
             for index in np.ndindex(self.shape):
-                array[index] = cast("Value", self)[index]
+                array[index] = cast(Any, self)[index]
             return array
         self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)")
 
-    def __copy__(self) -> Value:
-        return cast("Value", self)
+    def __copy__(self) -> Self:
+        return self
 
-    def __deepcopy__(self, memo: Any) -> Value:
-        return cast("Value", self)
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
 
     def __reduce__(self) -> Any:
         raise CutGradientError("a Value cannot be pickled: its tape stays here. Pickle v.data")
+
+
+def _name(function: Any) -> str:
+    return f"{(function.__module__ or 'numpy').replace('numpy', 'np', 1)}.{function.__name__}"
 
 
 def _as_objects(x: Any) -> Any:

@@ -15,16 +15,12 @@ from tapegrad.errors import (
     UnsupportedError,
 )
 from tapegrad.ops import BY_NAME
-from tapegrad.tape import EXPECT, current_tape
-from tapegrad.value.apply import apply
-from tapegrad.value.handle import handle_class, leaf
-from tapegrad.value.numbers import numbers
+from tapegrad.tape import current_tape
 from tapegrad.value.operators import Operators, add_method
 from tapegrad.value.protocol import Protocol
 from tapegrad.value.views import Views
 
 
-@handle_class
 class Value(Operators, Views, Protocol):
     """A number, or an array of numbers, that remembers how it was computed.
 
@@ -57,89 +53,14 @@ class Value(Operators, Views, Protocol):
             raise IntegerInputError(
                 f"an array of {array.dtype} has no gradient: write Value(x.astype(float)) or requires_grad=False"
             )
-        made = leaf(current_tape(dtype), array, bool(requires_grad))
+        made = self._leaf(current_tape(dtype), array, bool(requires_grad))
         self._tape, self._page, self._slot, self._layout = made._tape, made._page, made._slot, made._layout
         if label:
             self.label = label
 
-    @property
-    def data(self) -> Any:
-        """Its number, or a read-only array of its numbers. Assigning gives a leaf new numbers.
-
-        Raises InPlaceError when assigned to a result, or inside a recording; ShapeError for another shape.
-        """
-        self._tape.evaluate()
-        self._freeze()
-        if self._layout is None:
-            return float(self._tape.values[self._tape.locate(self._slot)])
-        return numbers(self._window(self._tape.values))
-
-    @data.setter
-    def data(self, data: Any) -> None:
-        array = self._accept(data, "data")
-        if self.size:
-            self._tape.evaluate()
-            low, high = self._layout_or_scalar().reach()
-            place = self._tape.locate(self._slot)
-            if self._layout is not None and not self._layout.dense:
-                places: Any = self._places()
-            else:
-                places = slice(place + low, place + high)
-            self._tape.edit(self._slot + low, places, array.reshape(-1), high - low)
-
-    def _accept(self, data: Any, what: str) -> np.ndarray:
-        if isinstance(data, Value):
-            raise CutGradientError(f"assigning a Value to `{what}` would cut its gradient: assign v.data")
-        array = np.asarray(data)
-        if array.dtype.kind not in "fiub":
-            raise DTypeError(f"`{what}` must be real numbers, not {array.dtype}")
-        if array.shape != self.shape:
-            if array.ndim:
-                raise ShapeError(f"`{what}` has shape {array.shape}, the Value has shape {self.shape}")
-            array = np.broadcast_to(array, self.shape)
-        return array
-
-    @property
-    def grad(self) -> Any:
-        """The gradient accumulated by `backward`, 0 before it; None where no gradient is wanted. Can be assigned."""
-        self._tape.flush()
-        if self.size == 0:
-            return numbers(np.zeros(self.shape, self.dtype))
-        place = self._tape.locate(self._slot)
-        if not self._tape.wants_grad(self._slot):
-            return None
-        grads = self._tape.grown_grads()
-        if self._layout is None:
-            return float(grads[place])
-        return numbers(self._window(grads))
-
-    @grad.setter
-    def grad(self, grad: Any) -> None:
-        array = self._accept(0.0 if grad is None else grad, "grad")
-        self._tape.flush()
-        self._tape.grown_grads()[self._places()] = array.reshape(-1)
-
-    def zero_grad(self) -> None:
-        """Set the accumulated gradient to zero."""
-        self.grad = 0.0
-
-    def item(self) -> float:
-        """The number of a Value of one element. Raises ShapeError for more."""
-        if self.size != 1:
-            raise ShapeError(f"item() of a Value of shape {self.shape}: it has {self.size} elements, not one")
-        return float(np.asarray(self.data).reshape(-1)[0])
-
-    def numpy(self) -> np.ndarray:
-        """Its numbers as a plain array of its own."""
-        return np.array(self.data, self.dtype)
-
-    def tolist(self) -> Any:
-        """Its numbers as nested lists."""
-        return self.numpy().tolist()
-
     def detach(self) -> Value:
         """The same numbers, through which no gradient flows."""
-        return apply(BY_NAME["detach"], (self,))
+        return self._apply(BY_NAME["detach"], (self,))
 
     def backward(self, seed: Any = None) -> None:
         """Add to the `grad` of every value the derivative of this one with respect to it.
@@ -168,14 +89,6 @@ class Value(Operators, Views, Protocol):
         if self.size:
             self._tape.evaluate()
             self._tape.backward(self._places(), seed.reshape(-1).astype(self.dtype))
-
-    def _freeze(self) -> None:
-        # A number read while recording is good for this replay only: a guard holds it to that.
-        if self._tape.recording and not self._tape.finished:
-            for slot in self._slots():
-                expected = self._tape.constant(float(self._tape.values[self._tape.locate(slot)]))
-                self._tape.scalar(EXPECT, slot, expected, expected)
-            self._tape.flush()
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -227,3 +140,7 @@ def _holds_value(data: Any) -> bool:
 
 for _row in list(BY_NAME.values()):
     add_method(Value, _row)
+
+# What the rest of the library makes Values with.
+handle, leaf, as_value = Value._on, Value._leaf, Value._of
+apply, structured = Value._apply, Value._structured

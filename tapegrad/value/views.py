@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from tapegrad.errors import InPlaceError, ShapeError, UnsupportedError
-from tapegrad.layout import Layout, dense, normalize_axis, reshaped
-from tapegrad.value.apply import contiguous
-from tapegrad.value.handle import HANDLERS, Handle, view
+from tapegrad.layout import Layout, dense, normalize_axis, reshaped, sliced
+from tapegrad.ops import BY_NAME
+from tapegrad.value.apply import Recorder, contiguous
+from tapegrad.value.gathering import indexed
+from tapegrad.value.handle import Handle, view
 
-if TYPE_CHECKING:
-    from tapegrad.value.value import Value
+V = TypeVar("V", bound="Views")
 
 
-class Views(Handle):
+class Views(Recorder):
     """The part of Value that shows the same numbers otherwise."""
 
     __slots__ = ()
@@ -28,20 +29,30 @@ class Views(Handle):
             raise TypeError("len() of a scalar Value")
         return self._layout.shape[0]
 
-    def __iter__(self) -> Iterator[Value]:
+    def __iter__(self) -> Iterator[Self]:
         if self._layout is None:
             raise TypeError("iteration over a scalar Value")
         return (self[i] for i in range(self._layout.shape[0]))
 
-    def __getitem__(self, index: Any) -> Value:
+    def __getitem__(self, index: Any) -> Self:
+        layout = self._layout
+        if layout is not None and len(layout.shape) == 1:
+            # What programs do most: one number, or a slice, of a vector.
+            if index.__class__ is int:
+                n = layout.shape[0]
+                if -n <= index < n:
+                    return view(self, self._slot + (index % n) * layout.strides[0], None)
+            elif index.__class__ is slice:
+                offset, part = sliced(layout, *index.indices(layout.shape[0]))
+                return view(self, self._slot + offset, part)
         return _index(self, index)
 
     @property
-    def T(self) -> Value:
+    def T(self) -> Self:
         """The axes in reverse order."""
         return self.transpose()
 
-    def transpose(self, *axes: Any) -> Value:
+    def transpose(self, *axes: Any) -> Self:
         """The axes in another order, reversed by default. A view."""
         if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], tuple | list)):
             axes = tuple(axes[0] or ())
@@ -51,15 +62,16 @@ class Views(Handle):
         if sorted(order) != list(range(ndim)):
             raise ShapeError(f"transpose: axes {axes} are no order of the {ndim} axes of shape {layout.shape}")
         if self._layout is None:
-            return cast("Value", self)
+            return self
         return view(self, self._slot, Layout(
             tuple(layout.shape[a] for a in order), tuple(layout.strides[a] for a in order)))
 
-    def flatten(self) -> Value:
+    def flatten(self) -> Self:
         """A copy with one axis."""
-        return contiguous(self).reshape(-1).copy()
+        flat = contiguous(self).reshape(-1)
+        return flat._apply(BY_NAME["copy"], (flat,))
 
-    def reshape(self, *shape: Any) -> Value:
+    def reshape(self, *shape: Any) -> Self:
         """Another shape of the same size; one length may be -1. A view where the layout allows, else a copy."""
         if len(shape) == 1 and isinstance(shape[0], Sequence):
             shape = tuple(shape[0])
@@ -77,7 +89,7 @@ class Views(Handle):
             return view(copied := contiguous(self), copied._slot, dense(tuple(wanted)))
         return view(self, self._slot, layout)
 
-    def _strided(self, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Value:
+    def _strided(self, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Self:
         """A view by strides, from `offset` on, of the elements in row-major order."""
         dense_self = contiguous(self)
         return view(dense_self, dense_self._slot + offset, Layout(tuple(shape), tuple(strides)) if len(shape) else None)
@@ -89,11 +101,11 @@ class Views(Handle):
         )
 
 
-def _index(value: Views, index: Any) -> Value:
-    """Basic indexing, a view; index arrays go to `take_along`."""
+def _index(value: V, index: Any) -> V:
+    """Basic indexing, a view; index arrays gather."""
     parts = index if isinstance(index, tuple) else (index,)
     if any(isinstance(p, list | np.ndarray | Handle) for p in parts):
-        return HANDLERS["advanced_index"](value, parts)
+        return indexed(value, parts)
     layout = value._layout_or_scalar()
     given = sum(p is not None and p is not Ellipsis for p in parts)
     if given > len(layout.shape):

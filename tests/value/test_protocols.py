@@ -9,7 +9,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import Value
-from tapegrad.errors import CutGradientError, InPlaceError, UnsupportedError
+from tapegrad.errors import CutGradientError, InPlaceError, ShapeError, UnsupportedError
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,66 @@ def test_object_arrays_meet_array_values():
     s = tg.stack(o)
     assert s.tolist() == [1.0, 2.0] and np.concatenate([s, x]).shape == (4,)
     assert np.matmul(np.array([[a, b]], dtype=object), np.array([[b], [a]], dtype=object))[0, 0].item() == 4.0
+
+
+def test_object_arrays_hold_scalars_only():
+    o = np.empty(2, object)
+    o[0], o[1] = Value(1.0), Value([1.0, 2.0])
+    with pytest.raises(ShapeError, match=r"holds one of shape \(2,\)"):
+        Value._of(o, o[0].tape, "a test")
+
+
+# What Python and NumPy find on the class
+
+
+def test_methods_that_arrays_have_are_the_class_s_own():
+    # With a `__getattr__` every attribute of every Value would be found the slow way.
+    assert not hasattr(Value, "__getattr__")
+    x = Value([[3.0, 1.0], [2.0, 2.0]])
+    for name in ("sum", "mean", "std", "max", "cumsum", "ravel", "trace", "swapaxes", "argsort"):
+        assert name in dir(x) and callable(getattr(Value, name))
+        args = (0, 1) if name == "swapaxes" else ()
+        expected = getattr(x.numpy(), name)(*args)
+        found = getattr(x, name)(*args)
+        np.testing.assert_array_equal(found.numpy() if isinstance(found, Value) else found, expected)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        getattr(x, "nothing_like_it")  # noqa: B009
+
+
+def test_operators_and_views_make_values_of_the_class_they_find():
+    class Own(Value):
+        pass
+
+    a, x = Own(2.0), Own([1.0, 2.0, 3.0])
+    o = np.array([a, a], dtype=object)
+    for made in (a * a, 2.0 * a, -a, a + Value(1.0), x + a, x * Value(1.0), np.sin(x), x[1], x[1:], x[[0, 2]], x.T,
+                 x.reshape(3, 1), x.detach(), x + o[0], Own._of(o, a.tape, "a test")):  # fmt: skip
+        assert type(made) is Own
+    assert (x + a).tolist() == [3.0, 4.0, 5.0] and (a + Value(1.0)).item() == 3.0
+
+
+def test_shapes_are_integers_of_python():
+    # Layouts are remembered, and integers of NumPy are equal to those of Python.
+    x = Value(np.arange(210.0)).reshape(np.int64(30), np.int32(7))
+    assert [type(n) for n in x.shape] == [int, int]
+    assert [type(n) for n in Value(np.arange(210.0)).reshape(30, 7).shape] == [int, int]
+
+
+def test_parts_of_a_vector():
+    x = Value(np.arange(7.0))
+    numbers = x.numpy()
+    bounds = [None, -9, -7, -3, -1, 0, 2, 6, 7, 9]
+    for start in bounds:
+        for stop in bounds:
+            for step in (None, 1, 2, -1, -3, 10):
+                part = slice(start, stop, step)
+                np.testing.assert_array_equal(x[part].numpy(), numbers[part])
+    assert [x[i].item() for i in range(-7, 7)] == [numbers[i] for i in range(-7, 7)]
+    for i in (7, -8):
+        with pytest.raises(IndexError, match="out of range"):
+            x[i]
+    for wrong in (True, 1.0):
+        with pytest.raises(UnsupportedError):
+            x[wrong]
+    with pytest.raises(TypeError):
+        x[1.0:]

@@ -1,0 +1,99 @@
+"""Passes over the instructions of a tape, compiled: from the buffer to the arrays, and together in the arrays."""
+
+import numpy as np
+
+from tapegrad.compiled import compiled
+from tapegrad.ops import RUN
+from tapegrad.ops.record import (
+    operand_at,
+    operand_count,
+    operand_high,
+    operand_low,
+    place_operand,
+    place_result,
+    record_length,
+)
+from tapegrad.sweeps.marks import LEAF
+
+# What `settle` returns where slots do not follow each other.
+OUT_OF_ORDER = -1
+
+
+@compiled(
+    rows="int64[:, :]", code="uint32[:, :]", side="int64[:]", first="int64[:]", ends="int64[:]", places="int64[:]",
+    slot="int64", place="int64", gone="uint8[:]", seen="uint8[:]",
+)  # fmt: skip
+def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
+    """Write rows, whose operands are slots, to `code`, where they are places; records are in the side array already.
+
+    Slots from first[i] up to ends[i] stand from places[i] on. The rows must take consecutive slots from `slot` on,
+    which will stand from `place` on. An instruction of which an operand is not on the tape any more becomes a leaf, and
+    is marked in `gone`. Opcodes that occur are marked in `seen`, those of runs in its second half. Returns how many
+    slots were taken, or OUT_OF_ORDER.
+    """
+    # Most operands were recorded lately, in the last stretch, which is open: there nothing is to be looked for.
+    lately, shift = first[-1], places[-1] - first[-1]
+    taken = 0
+    for i in range(rows.shape[0]):
+        op, n, missing = rows[i, 0], 1, False
+        if rows[i, 1] != slot + taken:
+            return OUT_OF_ORDER
+        code[i, 0], code[i, 1] = op, place + taken
+        if op == LEAF:
+            n = rows[i, 3]
+            code[i, 2], code[i, 3], code[i, 4] = rows[i, 2], n, 0
+        elif op < RUN:
+            for j in range(2, 5):
+                at = rows[i, j] + shift
+                if rows[i, j] < lately:
+                    at = _place(rows[i, j], first, ends, places)
+                    missing = missing or at < 0
+                code[i, j] = at
+            seen[op] = 1
+        else:
+            k, n = rows[i, 2], rows[i, 3]
+            side[place_result(k)] = place + taken
+            for j in range(operand_count(side, k)):
+                at = 0
+                # An operand without elements stands nowhere, so it is nowhere to be missed.
+                if operand_low(side, k, j) != operand_high(side, k, j):
+                    at = operand_at(side, k, j) + shift
+                    if operand_at(side, k, j) < lately:
+                        at = _place(operand_at(side, k, j), first, ends, places)
+                        missing = missing or at < 0
+                side[place_operand(side, k, j)] = at
+            code[i, 2], code[i, 3], code[i, 4] = k, n, 0
+            seen[seen.shape[0] // 2 + op - RUN] = 1
+        if missing:
+            code[i, 0], code[i, 2], code[i, 3], code[i, 4] = LEAF, 0, n, 0
+            gone[i] = 1
+        taken += n
+    return taken
+
+
+def _place(slot, first, ends, places):
+    # Where a slot stands, -1 if it is no longer on the tape.
+    i = np.searchsorted(first, slot, "right") - 1
+    if i < 0 or slot >= ends[i]:
+        return -1
+    return slot - first[i] + places[i]
+
+
+@compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]", to_side="int64[:]", to_flags="uint8[:]")
+def move_records(code, side, flags, to_side, to_flags):
+    """Copy the records of instructions, one after the other, to other arrays; returns their length together.
+
+    Where results stand has been rewritten in the code already.
+    """
+    at = 0
+    for i in range(code.shape[0]):
+        if code[i, 0] >= RUN:
+            k = np.int64(code[i, 2])
+            length = record_length(side, k)
+            for j in range(length):
+                to_side[at + j] = side[k + j]
+                to_flags[at + j] = flags[k + j]
+            to_side[place_result(at)] = code[i, 1]
+            code[i, 2] = at
+            at += length
+    return at

@@ -1,0 +1,79 @@
+"""Indexing by arrays: of indices, of flags, or of indices that are numbers on the tape themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
+from tapegrad.value.apply import R, Recorder, contiguous
+
+
+def gather(x: R, indices: Any, outer: int, size: int, inner: int, shape: Sequence[int]) -> R:
+    """Of x, seen as (outer, size, inner), the elements at the indices of the middle axis; indices are a Value."""
+    if x.dtype == np.float32 and size > 2**24:
+        raise ShapeError(f"a float32 tape cannot index {size} elements: whole numbers above 2**24 are not exact there")
+    params = [outer, size, inner, indices.size]
+    return x._structured("gather", x._tape, shape, [contiguous(x), contiguous(indices)], params)
+
+
+def gather_flat(x: R, places: np.ndarray) -> R:
+    """The elements at positions counted in row-major order, in the shape of these positions."""
+    return gather(x, x._leaf(x._tape, places), 1, x.size, 1, places.shape)
+
+
+def indexed(x: R, parts: tuple[Any, ...]) -> R:
+    """x[parts] where a part is an array of indices or flags."""
+    parts = tuple(_flags(p) if isinstance(p, Recorder) else np.asarray(p) if isinstance(p, list) else p for p in parts)
+    for p in parts:
+        if isinstance(p, np.ndarray) and p.dtype.kind not in "iub" and p.size:
+            raise IntegerInputError(f"index arrays must be integers or booleans, not {p.dtype}")
+    if any(isinstance(p, Recorder) for p in parts):
+        return _by_values(x, parts)
+    if len(parts) == 1 and isinstance(parts[0], np.ndarray) and parts[0].dtype.kind in "iu" and x.ndim > 1:
+        index = parts[0]
+        n = x.shape[0]
+        if index.size and not (-n <= index.min() and index.max() < n):
+            raise IndexError(f"an index is out of range for axis 0 of size {n}")
+        inner = math.prod(x.shape[1:])
+        return gather(x, x._leaf(x._tape, index), 1, n, inner, (*index.shape, *x.shape[1:]))
+    places = np.arange(x.size).reshape(x.shape)[tuple(p.astype(int) if _empty(p) else p for p in parts)]
+    return gather_flat(x, places)
+
+
+def _empty(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.size == 0 and part.dtype.kind == "f"
+
+
+def _flags(index: Recorder) -> Any:
+    """What a Value means as an index: flags, by their numbers, which a guard holds; or integers on the tape."""
+    kind = index._tape.kind(index._slot) if index.size else "i"
+    if kind == "b":
+        return index.numpy() != 0.0
+    if kind != "i":
+        raise IntegerInputError(
+            "a Value of floats cannot index: an index on the tape is a comparison, or an array that was given as "
+            "integers; else write int(v) for one number, v.numpy().astype(int) for more"
+        )
+    return index
+
+
+def _by_values(x: R, parts: tuple[Any, ...]) -> R:
+    # Indices that are numbers on the tape, one for each leading axis: replays may change them.
+    if not all(isinstance(p, Recorder | np.ndarray | int | np.integer) for p in parts) or len(parts) > x.ndim:
+        raise UnsupportedError("index Values go with other index arrays for the leading axes, not with slices")
+    if len(parts) == 1:
+        (only,) = parts
+        return gather(x, only, 1, x.shape[0], math.prod(x.shape[1:]), (*only.shape, *x.shape[1:]))
+    flat: Any = 0.0
+    for n, part in zip(x.shape, parts, strict=False):
+        given = part if isinstance(part, Recorder) else np.asarray(part, x.dtype)
+        index: Any = x._of(given, x._tape, "index")
+        ok = np.logical_and(index >= -n, index < n)
+        flat = flat * float(n) + np.where(ok, np.where(index < 0, index + float(n), index), np.nan)
+    size = math.prod(x.shape[: len(parts)])
+    rest = x.shape[len(parts) :]
+    return gather(x, flat, 1, size, math.prod(rest), (*flat.shape, *rest))

@@ -1,0 +1,101 @@
+"""The numbers behind a handle: computed when somebody looks, and held by a guard where that is while recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import CutGradientError, DTypeError, ShapeError
+from tapegrad.tape import EXPECT
+from tapegrad.value.handle import Handle
+from tapegrad.value.numbers import numbers
+
+
+class Reader(Handle):
+    """The part of Value that shows numbers and gradients, and takes new ones."""
+
+    __slots__ = ()
+
+    @property
+    def data(self) -> Any:
+        """Its number, or a read-only array of its numbers. Assigning gives a leaf new numbers.
+
+        Raises InPlaceError when assigned to a result, or inside a recording; ShapeError for another shape.
+        """
+        self._tape.evaluate()
+        self._freeze()
+        if self._layout is None:
+            return float(self._tape.values[self._tape.locate(self._slot)])
+        return numbers(self._window(self._tape.values))
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        array = self._accept(data, "data")
+        if self.size:
+            self._tape.evaluate()
+            low, high = self._layout_or_scalar().reach
+            place = self._tape.locate(self._slot)
+            if self._layout is not None and not self._layout.dense:
+                places: Any = self._places()
+            else:
+                places = slice(place + low, place + high)
+            self._tape.edit(self._slot + low, places, array.reshape(-1), high - low)
+
+    def _accept(self, data: Any, what: str) -> np.ndarray:
+        if isinstance(data, Handle):
+            raise CutGradientError(f"assigning a Value to `{what}` would cut its gradient: assign v.data")
+        array = np.asarray(data)
+        if array.dtype.kind not in "fiub":
+            raise DTypeError(f"`{what}` must be real numbers, not {array.dtype}")
+        if array.shape != self.shape:
+            if array.ndim:
+                raise ShapeError(f"`{what}` has shape {array.shape}, the Value has shape {self.shape}")
+            array = np.broadcast_to(array, self.shape)
+        return array
+
+    @property
+    def grad(self) -> Any:
+        """The gradient accumulated by `backward`, 0 before it; None where no gradient is wanted. Can be assigned."""
+        self._tape.flush()
+        if self.size == 0:
+            return numbers(np.zeros(self.shape, self.dtype))
+        place = self._tape.locate(self._slot)
+        if not self._tape.wants_grad(self._slot):
+            return None
+        grads = self._tape.grown_grads()
+        if self._layout is None:
+            return float(grads[place])
+        return numbers(self._window(grads))
+
+    @grad.setter
+    def grad(self, grad: Any) -> None:
+        array = self._accept(0.0 if grad is None else grad, "grad")
+        self._tape.flush()
+        self._tape.grown_grads()[self._places()] = array.reshape(-1)
+
+    def zero_grad(self) -> None:
+        """Set the accumulated gradient to zero."""
+        self.grad = 0.0
+
+    def item(self) -> float:
+        """The number of a Value of one element. Raises ShapeError for more."""
+        if self.size != 1:
+            raise ShapeError(f"item() of a Value of shape {self.shape}: it has {self.size} elements, not one")
+        return float(np.asarray(self.data).reshape(-1)[0])
+
+    def numpy(self) -> np.ndarray:
+        """Its numbers as a plain array of its own."""
+        return np.array(self.data, self.dtype)
+
+    def tolist(self) -> Any:
+        """Its numbers as nested lists."""
+        return self.numpy().tolist()
+
+    def _freeze(self) -> None:
+        # A number read while recording is good for this replay only: a guard holds it to that.
+        if self._tape.recording and not self._tape.finished:
+            for slot in self._slots():
+                expected = self._tape.constant(float(self._tape.values[self._tape.locate(slot)]))
+                self._tape.scalar(EXPECT, slot, expected, expected)
+            self._tape.flush()
