@@ -13,7 +13,6 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
 # itself, tapegrad/__init__.py, stands above them all: it imports any of them, and none imports from it.
 FLOORS = {
     "cache": 0,
-    "compiled": 0,
     "errors": 0,
     "pytree": 0,
     "compiled": 1,

@@ -10,7 +10,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.layout import dense
 from tapegrad.ops import RUN, has_kernel
-from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A, B, operand_places, place_results
+from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A, B, operand_places, place_result
 from tapegrad.program.program import Program
 from tapegrad.tape import LEAF, Tape
 from tapegrad.value import Value, contiguous, handle
@@ -76,7 +76,7 @@ def _moved(
     if not wide.any():
         return rows, side[:0]
     side, starts = side.copy(), steps[wide, A].astype(np.int64)
-    place_results(side, starts, new[wide])
+    side[place_result(starts)] = new[wide]
     operands, _ = operand_places(side, starts)
     side[operands] = slots[side[operands]]
     rows[wide, A] = starts + base

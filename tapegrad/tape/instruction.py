@@ -30,7 +30,7 @@ class Operand:
     @property
     def axes(self) -> list[tuple[int, int]]:
         """Length and stride of each axis."""
-        return list(zip(*self.layout, strict=True))
+        return list(zip(self.layout.shape, self.layout.strides, strict=True))
 
     def places(self) -> np.ndarray:
         """Where the elements stand, in row-major order."""
