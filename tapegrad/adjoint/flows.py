@@ -12,7 +12,7 @@ from tapegrad.adjoint.instruction import Instruction
 from tapegrad.adjoint.region import Region
 from tapegrad.ops import BY_NAME, Elementwise
 from tapegrad.ops.rules import partials_on
-from tapegrad.tape.extend import extend
+from tapegrad.tape.writing import extend
 from tapegrad.value import Value, as_value, handle, view
 
 _CHAIN, _TIMES = BY_NAME["chain"], BY_NAME["multiply"]

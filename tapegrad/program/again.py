@@ -9,10 +9,10 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.layout import dense
-from tapegrad.ops import RUN, has_kernel
-from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A, B, operand_places, place_result
+from tapegrad.ops import RUN
+from tapegrad.ops.record import OPCODE, OUT, A, B, operand_places, place_result
 from tapegrad.program.program import Program
-from tapegrad.tape import LEAF, Tape
+from tapegrad.tape import LEAF, Tape, writing
 from tapegrad.value import Value, contiguous, handle
 
 
@@ -41,16 +41,7 @@ def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
     new = first + np.cumsum(code.counts) - code.counts
     offsets = np.arange(total) - np.repeat(new - first, code.counts)
     slots[np.repeat(steps[:, OUT].astype(np.int64), code.counts) + offsets] = first + np.arange(total)
-    rows, side = _moved(code.steps, code.side, slots, new, tape.side_length)
-    tape._reserve(len(rows), len(side), total)
-    tape.code[tape.length : tape.length + len(rows)] = rows
-    tape.side[tape.side_length : tape.side_length + len(side)] = side
-    tape.length += len(rows)
-    tape.side_length += len(side)
-    tape.slots += total
-    tape.flushed = tape.top
-    opcodes = np.unique(steps[:, OPCODE])
-    tape.needs_new |= set((opcodes[has_kernel(opcodes, tape.dtype)] % RUN).tolist()) - tape.needs
+    writing.write(tape, *_moved(code.steps, code.side, slots, new, tape.side_length), [])
     tape.calls += program.calls
     for (place, n), label in code.labels.items():
         tape.labels.setdefault((int(slots[place]), n), label)
@@ -69,10 +60,10 @@ def _write_constants(program: Program, tape: Tape, slots: np.ndarray) -> None:
 def _moved(
     steps: np.ndarray, side: np.ndarray, slots: np.ndarray, new: np.ndarray, base: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions and records with slots of the tape; on a tape that is being recorded, slots are places."""
-    rows, wide = steps.copy(), steps[:, OPCODE] >= RUN
+    """Instructions and records with slots of the tape, the records to stand in its side array from `base` on."""
+    rows, wide = steps.astype(np.int64), steps[:, OPCODE] >= RUN
     rows[:, OUT] = new
-    rows[~wide, A:COLUMNS] = slots[steps[~wide, A:COLUMNS]]
+    rows[~wide, A:] = slots[steps[~wide, A:]]
     if not wide.any():
         return rows, side[:0]
     side, starts = side.copy(), steps[wide, A].astype(np.int64)

@@ -13,9 +13,7 @@ recording pays nothing for it.
 from __future__ import annotations
 
 import math
-import struct
 import weakref
-from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import itemgetter
@@ -25,16 +23,16 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
-from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import COLUMNS, OUT, B, place, record
+from tapegrad.ops import RUN, passive_rows
+from tapegrad.ops.record import COLUMNS, place, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
-from tapegrad.tape.addresses import GONE, Addresses
-from tapegrad.tape.collect import collect, forget_names, grown, keep
+from tapegrad.tape.addresses import Addresses
+from tapegrad.tape.collect import collect, grown, keep
 from tapegrad.tape.faults import check_editable, check_unedited, refused
 from tapegrad.tape.kinds import kind_at
-from tapegrad.tape.loops import settle
+from tapegrad.tape.writing import flush
 
 MAX_SLOTS = 2**31
 PAGE = 1024
@@ -234,63 +232,7 @@ class Tape:
         if not self._buffer:
             return
         self._check_owner()
-        # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
-        rows = np.frombuffer(array("Q", self._buffer), np.int64).reshape(-1, COLUMNS)
-        records = np.frombuffer(struct.pack(f"{len(self._records)}q", *self._records), np.int64)
-        n_new, n_slots = len(rows), self.top - self.flushed
-        try:
-            self._reserve(n_new, len(records), n_slots)
-        except MemoryError:
-            # Tried again it would fail again: what was recorded is given up, so that all before it goes on.
-            self._forget_buffers()
-            raise
-        new = self.code[self.length : self.length + n_new]
-        self.side[self.side_length : self.side_length + len(records)] = records
-        gone, seen = np.zeros(n_new, np.uint8), np.zeros(2 * len(TABLE), np.uint8)
-        if settle(rows, new, self.side, *self.addresses.arrays(), self.flushed, self.slots, gone, seen) != n_slots:
-            self._forget_buffers()
-            raise ThreadError("the tape was recorded on by two threads at once; what was not yet computed is lost")
-        lost = np.flatnonzero(gone)
-        # Nothing can be computed there. They stay as leaves of NaN, so that all else goes on.
-        for start, n in new[lost][:, [OUT, B]].tolist():
-            self._data.append((start - self.slots + self.flushed, np.full(n, np.nan)))
-        base = self.slots - self.flushed
-        for slot, data in self._data:
-            at = base + slot
-            if type(data) is float:
-                self.values[at] = data
-            else:
-                self.values[at : at + data.size] = data.reshape(-1)
-        scalar, run = np.flatnonzero(seen[: len(TABLE)]), np.flatnonzero(seen[len(TABLE) :])
-        self.needs_new.update([*scalar[has_kernel(scalar, self.dtype)].tolist(), *run.tolist()])
-        self.needs_new -= self.needs
-        self.length += n_new
-        self.side_length += len(records)
-        self.slots += n_slots
-        self.flushed = self.top
-        self._empty_buffers()
-        if len(lost):
-            raise StaleValueError(GONE)
-
-    def _empty_buffers(self) -> None:
-        # In place: `push` is bound to the list.
-        for buffer in (self._buffer, self._records, self._data):
-            buffer.clear()
-
-    def _forget_buffers(self) -> None:
-        self._empty_buffers()
-        self.addresses.skip(self.flushed, self.top, self.slots)
-        self.flushed = self.top
-        forget_names(self)
-
-    def _reserve(self, instructions: int, numbers: int, slots: int) -> None:
-        if self.length + instructions > len(self.code):
-            self.code = grown(self.code, 2 * (self.length + instructions))
-        if self.side_length + numbers > len(self.side):
-            self.side = grown(self.side, 2 * (self.side_length + numbers))
-            self.flags = grown(self.flags, len(self.side))
-        if self.slots + slots > len(self.values):
-            self.values = grown(self.values, 2 * (self.slots + slots))
+        flush(self)
 
     def locate(self, slot: int) -> int:
         """Where a slot stands in the arena. Raises StaleValueError if it is no longer on the tape."""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tapegrad.cache import cache_folder
-from tapegrad.compiled import compiled, functions, store
+from tapegrad.compiled import callable as calling
+from tapegrad.compiled import compiled, store
 
 PACKAGE = Path(__file__).resolve().parents[2] / "tapegrad"
 
@@ -137,9 +138,9 @@ def test_code_that_refers_to_what_is_not_there_is_not_loaded(tmp_path, monkeypat
     monkeypatch.setattr(store, "cache_folder", lambda: tmp_path)
     store.save("some", store.ObjectCode("f", ("tapegrad_no_such_symbol",), b"never loaded"))
     built = store.ObjectCode("g", (), b"")
-    monkeypatch.setattr(functions.build, "build", lambda *args: built)
-    monkeypatch.setattr(functions.machine, "load", lambda code, symbol: (code, symbol))
-    assert functions.load("some", str, "f", None) == (b"", "g")
+    monkeypatch.setattr(calling.build, "build", lambda *args: built)
+    monkeypatch.setattr(calling.machine, "load", lambda code, symbol: (code, symbol))
+    assert calling.load("some", str, "f", None) == (b"", "g")
     assert store.find("some") == built
 
 

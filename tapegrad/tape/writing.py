@@ -1,0 +1,107 @@
+"""Moving what was recorded into the arrays that the sweeps read: the buffers of a tape, or many instructions at once."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import StaleValueError, ThreadError
+from tapegrad.ops import TABLE, has_kernel
+from tapegrad.ops.record import COLUMNS, OPCODE, OUT, B
+from tapegrad.sweeps.marks import LEAF
+from tapegrad.tape.addresses import GONE
+from tapegrad.tape.collect import forget_names, grown
+from tapegrad.tape.loops import settle
+
+# Instructions that are better appended to the buffers than to the arrays.
+_FEW = 256
+
+
+def flush(tape: Any) -> None:
+    """Move the buffers of a tape into its arrays. Raises StaleValueError, ThreadError."""
+    # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
+    rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)
+    records = np.frombuffer(struct.pack(f"{len(tape._records)}q", *tape._records), np.int64)
+    data = list(tape._data)
+    try:
+        write(tape, rows, records, data)
+    finally:
+        # Tried again it would fail again: what was recorded is given up, so that all before it goes on.
+        if tape.flushed != tape.top:
+            tape.addresses.skip(tape.flushed, tape.top, tape.slots)
+            tape.flushed = tape.top
+            forget_names(tape)
+        # In place: `push` is bound to the list.
+        for buffer in (tape._buffer, tape._records, tape._data):
+            buffer.clear()
+
+
+def write(tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple[int, Any]]) -> None:
+    """Write instructions, whose operands are slots, to the arrays of a tape; their results are its slots up to the top.
+
+    `records` are those of instructions over many elements, `data` the numbers of leaves by slot.
+
+    Raises StaleValueError for an operand that is no longer on the tape: nothing can be computed there, so such
+    instructions stay as leaves of NaN, and all else goes on. Raises ThreadError where slots are not in order.
+    """
+    count, taken = len(rows), tape.top - tape.flushed
+    reserve(tape, count, len(records), taken)
+    new = tape.code[tape.length : tape.length + count]
+    tape.side[tape.side_length : tape.side_length + len(records)] = records
+    gone, seen = np.zeros(count, np.uint8), np.zeros(2 * len(TABLE), np.uint8)
+    if settle(rows, new, tape.side, *tape.addresses.arrays(), tape.flushed, tape.slots, gone, seen) != taken:
+        raise ThreadError("the tape was recorded on by two threads at once; what was not yet computed is lost")
+    for slot, numbers in data:
+        at = slot - tape.flushed + tape.slots
+        if type(numbers) is float:
+            tape.values[at] = numbers
+        else:
+            tape.values[at : at + numbers.size] = numbers.reshape(-1)
+    lost = np.flatnonzero(gone)
+    for start, n in new[lost][:, [OUT, B]].tolist():
+        tape.values[start : start + n] = np.nan
+    scalar, run = np.flatnonzero(seen[: len(TABLE)]), np.flatnonzero(seen[len(TABLE) :])
+    tape.needs_new.update([*scalar[has_kernel(scalar, tape.dtype)].tolist(), *run.tolist()])
+    tape.needs_new -= tape.needs
+    tape.length += count
+    tape.side_length += len(records)
+    tape.slots += taken
+    tape.flushed = tape.top
+    if len(lost):
+        raise StaleValueError(GONE)
+
+
+def reserve(tape: Any, instructions: int, numbers: int, slots: int) -> None:
+    """Make room in the arrays of a tape. Raises MemoryError, and the tape stays as it is."""
+    if tape.length + instructions > len(tape.code):
+        tape.code = grown(tape.code, 2 * (tape.length + instructions))
+    if tape.side_length + numbers > len(tape.side):
+        side = grown(tape.side, 2 * (tape.side_length + numbers))
+        tape.side, tape.flags = side, grown(tape.flags, len(side))
+    if tape.slots + slots > len(tape.values):
+        tape.values = grown(tape.values, 2 * (tape.slots + slots))
+
+
+def extend(tape: Any, rows: np.ndarray, numbers: np.ndarray) -> Any:
+    """Append scalar instructions, and leaves of one known number among them, to a tape.
+
+    Rows are as `Tape.push` takes them: operands are slots, and results are the slots from `tape.top` on, in order.
+    `numbers` are those of the leaves. Returns the page that keeps all of them on the tape.
+
+    Raises StaleValueError for an operand that is no longer on the tape.
+    """
+    known = list(zip(rows[rows[:, OPCODE] == LEAF, OUT].tolist(), numbers.tolist(), strict=True))
+    if len(rows) < _FEW:
+        tape.allocate(len(rows))
+        tape.push(rows.reshape(-1).tolist())
+        tape._data += known
+        return tape.page
+    # Before there is room for them: a tape that has grown may forget and move what it has.
+    tape.flush()
+    tape.allocate(len(rows))
+    write(tape, np.ascontiguousarray(rows), np.zeros(0, np.int64), known)
+    return tape.page
