@@ -1,4 +1,4 @@
-"""Moving what was recorded into the arrays that the sweeps read: the buffers of a tape, or many instructions at once."""
+"""Moving what was recorded into the arrays that the sweeps read: a tape's buffers, or many instructions at once."""
 
 from __future__ import annotations
 
