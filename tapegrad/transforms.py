@@ -13,8 +13,9 @@ from typing import Any
 
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
-from tapegrad.recording import Recording, Unrecorded, record
+from tapegrad.recording import Recording, Unrecorded, never, record
 from tapegrad.tape import recording_tape
+from tapegrad.tape.ambient import ambient
 
 # A static argument that is another one at every call would fill the memory with recordings.
 MAX_RECORDINGS = 128
@@ -76,14 +77,14 @@ def value_and_grad(
     with_keywords = _Recordings(_keywords_last(f), numbers, extra=1)
     quick: dict[Any, Recording] = {}
 
-    # The recording of the last call: the next one is most likely of the same kind.
-    latest: Recording | None = None
+    # The next call is most likely of the same kind as the last, and takes the same branch.
+    short = never
 
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        nonlocal latest
-        if latest is not None and not kwargs and recording_tape() is None:
-            found = latest.directly(args, argnums)
+        nonlocal short
+        if not kwargs and ambient.recording is None:
+            found = short(args)
             if found is not None:
                 return found
         # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
@@ -92,8 +93,9 @@ def value_and_grad(
             recording = quick.get(plain)
             if recording is None:
                 recording = _keep(quick, plain, positional.at(args)[0])
-            latest = None if has_aux else recording
-            return recording.evaluate(args, argnums, has_aux)
+            found = recording.evaluate(args, argnums, has_aux)
+            short = never if has_aux else recording.short_way(argnums)
+            return found
         if evaluation.on_tape((args, kwargs)):
             return derivatives.value_and_grad(f, args, argnums, has_aux, kwargs)
         if kwargs:
@@ -102,8 +104,9 @@ def value_and_grad(
             recording, leaves = with_keywords.at((*args, kwargs))
             return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
         recording, leaves = positional.at(args)
-        latest = None if has_aux else recording
-        return recording.evaluate(leaves, argnums, has_aux)
+        found = recording.evaluate(leaves, argnums, has_aux)
+        short = never if has_aux else recording.short_way(argnums)
+        return found
 
     return evaluate
 

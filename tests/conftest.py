@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tapegrad.tape.ambient import _current
+from tapegrad.tape.ambient import ambient
 
 settings.register_profile(
     "tapegrad",
@@ -21,8 +21,8 @@ settings.load_profile("tapegrad")
 @pytest.fixture(autouse=True)
 def fresh_tapes():
     """Each test starts on tapes of its own, so that none depends on what another recorded or broke."""
-    _current.tapes.clear()
-    _current.recording = None
+    ambient.tapes.clear()
+    ambient.recording = None
 
 
 @pytest.fixture

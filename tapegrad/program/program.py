@@ -123,12 +123,15 @@ class Program:
         key = wrt if tasks & ADJOINTS else ()
         frame = workspace.frames.get(key)
         if frame is None:
-            code, d = self.code, workspace.values if key == () else workspace.adjoints
-            flags = self.flags(code.wanted if key is None else key)
-            frame = self.sweeps.frame(self.steps, code.side, flags, workspace.values, d, workspace.scratch, -1, 0)
-            workspace.frames[key] = frame
+            frame = workspace.frames[key] = self.new_frame(workspace, tasks, seed, key)
         frame.words[SEED], frame.words[TASKS] = seed, tasks
         return frame
+
+    def new_frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
+        """A frame that nobody else is given."""
+        code, d = self.code, workspace.adjoints if tasks & ADJOINTS else workspace.values
+        flags = self.flags(code.wanted if wrt is None else wrt)
+        return self.sweeps.frame(self.steps, code.side, flags, workspace.values, d, workspace.scratch, seed, tasks)
 
     def result(self, workspace: Workspace) -> Any:
         """All that the function returned, after a sweep."""

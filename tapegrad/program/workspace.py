@@ -27,8 +27,8 @@ class Workspace:
         self.values = code.arena() if values is None else values
         self.scratch = scratch(code.dtype)
         self.frames: dict[Any, Any] = {}
-        # What callers look up once: see `recording.direct`.
-        self.views: dict[Any, Any] = {}
+        # What the last caller that took the short way has looked up: see `recording.direct`.
+        self.view: Any = None
         # Windows on the inputs, to be filled.
         self.feeds = [
             (self.values[at : at + n].reshape(shape), leaf)

@@ -1,85 +1,146 @@
-"""The short way through a call: arguments that are arrays and floats, one program, values and gradient.
+"""The short way through a call: arguments that are arrays and floats, one program, value and gradient.
 
 Most calls are of this kind, and what they cost besides the sweep is what users notice. So everything that does not
-change from one call to the next is looked up once, and a call that is of any other kind takes the long way.
+change from one call to the next is looked up once, when the function that takes the short way is made; and a call of
+any other kind takes the long way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from tapegrad import pytree
+from tapegrad.arguments import Input, Spec
+from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.program import Program, Workspace
-from tapegrad.sweeps import ADJOINTS, SEED, TASKS, VALUES
+from tapegrad.recording.plans import Plan
+from tapegrad.sweeps import ADJOINTS, VALUES
+
+# Takes arguments; returns (value, gradient), or None where they are not of the kind that was recorded, or the function
+# takes another branch.
+Short = Callable[[Any], Any]
 
 
-class Direct:
-    """Value and gradient of one program, as a function of leaves that are all inputs.
+def never(args: Any) -> Any:
+    """In place of the short way, for what cannot go it."""
+    return None
 
-    Args:
-        program: returns one number, which depends on the inputs, and calls no Python functions.
-        scalars: for each leaf, whether it is a float, not an array.
-        chosen: the inputs that are differentiated, all that are wanted or some.
-        wrt: as `Program.sweep` takes it.
-        single: whether the gradient is that of the only input chosen, not a list.
+
+def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
+    """The short way to the value and gradient of a program, for arguments that fit a spec."""
+    leaves, dtype = spec.leaves, program.code.dtype
+    if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
+        return never
+    if not all(isinstance(leaf, Input) and leaf.dtype == dtype for leaf in leaves):
+        return never
+    nodes = pytree.children(spec.structure)
+    flat = all(map(pytree.is_leaf, nodes))
+    if flat and len(leaves) == 1 and plan.single is not None:
+        return _of_one_array(program, spec, plan)
+    wanted = [nodes[n] for n in plan.numbers]
+    structure = pytree.tuple_of(wanted) if plan.several else wanted[0]
+    put_together: Any = structure.unflatten
+    if all(map(pytree.is_leaf, wanted)):
+        put_together = tuple if plan.several else operator.itemgetter(0)
+    call = _of_leaves(program, [leaf.scalar for leaf in leaves], plan, put_together)
+    if flat:
+        return call
+
+    def nested(args: Any) -> Any:
+        given, found = pytree.flatten(args)
+        return call(given) if found == spec.structure else None
+
+    return nested
+
+
+class _View:
+    """A workspace as the short way needs it. Single numbers are read and written through memory views: that is faster.
     """
 
-    __slots__ = ("_chosen", "_leaves", "_place", "_run", "_single", "_wrt", "program")
+    __slots__ = ("adjoints", "arguments", "frame", "gradients", "owner", "values", "windows", "words")
 
-    def __init__(
-        self, program: Program, scalars: Sequence[bool], chosen: Sequence[int], wrt: Any, single: bool
-    ) -> None:
-        code = program.code
+    def __init__(self, program: Program, workspace: Workspace, plan: Plan, owner: Any) -> None:
         assert program.scalar is not None
-        self.program = program
-        self._place = program.scalar
-        dtypes = [np.dtype(x) for x in (np.float64, np.float32)]
-        (own,) = [d for d in dtypes if d == code.dtype]
-        # What each leaf must be: its class, and for an array its dtype and shape.
-        self._leaves: list[tuple[Any, Any, Any, int]] = [
-            (float, None, None, at) if scalar else (np.ndarray, own, shape, at)
-            for scalar, shape, (at, _) in zip(scalars, program.shapes, code.spans, strict=True)
-        ]
-        self._chosen = [(self._leaves[w][0] is float, code.spans[w][0], w) for w in chosen]
-        self._single = single
-        self._wrt = wrt
-        program.seed(has_aux=False)
-        self._run = program.sweeps.sweep.prepare(code.dtype)
+        # A frame of its own, in which nobody else sets anything.
+        frame = program.new_frame(workspace, VALUES | ADJOINTS, program.scalar, plan.wrt)
+        self.owner = owner
+        self.arguments, self.words = frame.arguments, frame.words
+        self.windows, self.gradients = [window for window, _ in workspace.feeds], workspace.gradients
+        self.values, self.adjoints = memoryview(workspace.values.data), memoryview(workspace.adjoints.data)
+        self.frame = frame
 
-    def _view(self, workspace: Workspace) -> Any:
-        """A workspace as a call needs it. Single numbers are read and written through memory views, which is faster."""
-        frame = self.program.frame(workspace, VALUES | ADJOINTS, self._place, self._wrt)
-        views = memoryview(workspace.values.data), memoryview(workspace.adjoints.data)
-        made = frame.arguments, frame.words, [window for window, _ in workspace.feeds], workspace.gradients, *views
-        workspace.views[self] = made
-        return made
 
-    def __call__(self, leaves: Sequence[Any]) -> Any:
-        """(value, gradient); None where the leaves are not of the kind expected, or another branch is to be taken."""
-        if len(leaves) != len(self._leaves):
+def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
+    (leaf,), place, owner = spec.leaves, program.scalar, object()
+    shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
+    program.seed(has_aux=False)
+    run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
+
+    def call(args: Any) -> Any:
+        if len(args) != 1:
             return None
-        for x, (kind, dtype, shape, _) in zip(leaves, self._leaves):
-            if x.__class__ is not kind or (kind is not float and (x.dtype is not dtype or x.shape != shape)):
+        x = args[0]
+        if x.__class__ is not kind or x.dtype is not dtype or x.shape != shape:
+            return None
+        try:
+            workspace = idle.pop()
+        except IndexError:
+            workspace = take()
+        view = workspace.view
+        if view is None or view.owner is not owner:
+            view = workspace.view = _View(program, workspace, plan, owner)
+        view.windows[0][...] = x
+        answer = None
+        if run(*view.arguments) == 0 and view.words[0] < 0:
+            answer = view.values[place], view.gradients[0].copy()
+        give(workspace)
+        return answer
+
+    return call
+
+
+def _of_leaves(program: Program, scalars: list[bool], plan: Plan, put_together: Callable[[Any], Any]) -> Short:
+    place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
+    # What each leaf must be: a float, or an array of a shape.
+    kinds: list[Any] = [None if scalar else shape for scalar, shape in zip(scalars, program.shapes, strict=True)]
+    starts = [at for at, _ in program.code.spans]
+    chosen = [(scalars[w], starts[w], w) for w in plan.chosen]
+    program.seed(has_aux=False)
+    run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
+    count, array = len(kinds), np.ndarray
+
+    def call(leaves: Any) -> Any:
+        if len(leaves) != count:
+            return None
+        for x, shape in zip(leaves, kinds):
+            if shape is None:
+                if x.__class__ is not float:
+                    return None
+            elif x.__class__ is not array or x.dtype is not own or x.shape != shape:
                 return None
-        workspace = self.program.take()
-        view = workspace.views.get(self) or self._view(workspace)
-        arguments, words, windows, gradients, values, adjoints = view
-        words[SEED], words[TASKS] = self._place, VALUES | ADJOINTS
-        for x, (kind, _, _, at), window in zip(leaves, self._leaves, windows):
-            if kind is float:
-                values[at] = x
+        try:
+            workspace = idle.pop()
+        except IndexError:
+            workspace = take()
+        view = workspace.view
+        if view is None or view.owner is not owner:
+            view = workspace.view = _View(program, workspace, plan, owner)
+        values, windows = view.values, view.windows
+        for i, x in enumerate(leaves):
+            if kinds[i] is None:
+                values[starts[i]] = x
             else:
-                window[...] = x
-        result = None
-        if self._run(*arguments) == 0 and words[0] < 0:
-            chosen = self._chosen
-            if self._single:
-                scalar, at, w = chosen[0]
-                gradient: Any = adjoints[at] if scalar else gradients[w].copy()
-            else:
-                gradient = [adjoints[at] if scalar else gradients[w].copy() for scalar, at, w in chosen]
-            result = values[self._place], gradient
-        self.program.give(workspace)
-        return result
+                windows[i][...] = x
+        answer = None
+        if run(*view.arguments) == 0 and view.words[0] < 0:
+            adjoints, gradients = view.adjoints, view.gradients
+            found = [adjoints[at] if scalar else gradients[w].copy() for scalar, at, w in chosen]
+            answer = values[place], put_together(found)
+        give(workspace)
+        return answer
+
+    return call

@@ -10,12 +10,11 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
-from tapegrad.compiled.callable import INTERPRETED
+from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
-from tapegrad.recording.direct import Direct
+from tapegrad.recording.direct import Short, short_way
 from tapegrad.recording.plans import Plan, Plans
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
@@ -25,16 +24,6 @@ from tapegrad.value import Value
 
 # Patterns of one function that are kept: of its branches, and of index arrays among its arguments.
 MAX_PATTERNS = 16
-
-
-class _Never:
-    """In place of the short way, for a program that cannot go it."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-
-    def __call__(self, leaves: Sequence[Any]) -> None:
-        return None
 
 
 class Recording:
@@ -52,7 +41,7 @@ class Recording:
         self._branches = Branches(f, spec, leaves, argnums)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
-        self._direct: dict[Any, tuple[Any, Any]] = {}
+        self._short: dict[Any, tuple[Program, Short]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
@@ -101,7 +90,8 @@ class Recording:
         """
         if evaluation.on_tape(args):
             return derivatives.value_and_grad(self.f, args, argnums, False)
-        return self.evaluate(self.check(args), argnums, has_aux=False)
+        found = self.short_way(_hashable(argnums))(args)
+        return self.evaluate(self.check(args), argnums, has_aux=False) if found is None else found
 
     def grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient alone; see `value_and_grad`."""
@@ -110,44 +100,17 @@ class Recording:
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plans.plan(argnums)
-        if not has_aux:
-            found = self._of_leaves(leaves, argnums)
-            if found is not None:
-                return found
         return self._branches.replay(
             leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux
         )
 
-    def directly(self, args: Sequence[Any], argnums: Any) -> Any:
-        """`value_and_grad` by the short way; None for arguments that cannot go it, or that were not recorded."""
-        if self._plain is not None:
-            return self._of_leaves(args, argnums)
-        leaves, structure = pytree.flatten(args)
-        return self._of_leaves(leaves, argnums) if structure == self.spec.structure else None
-
-    def _of_leaves(self, leaves: Sequence[Any], argnums: Any) -> Any:
-        known = self._direct.get(argnums)
-        if known is None or known[0].program is not self._branches.program:
-            known = self._direct[argnums] = self._directly(argnums)
-        direct, structure = known
-        found = direct(leaves)
-        if found is None or structure is None:
-            return found
-        return found[0], pytree.unflatten(structure, found[1])
-
-    def _directly(self, argnums: Any) -> tuple[Direct | _Never, Any]:
-        plan, program = self._plans.plan(argnums), self._branches.program
-        leaves = self.spec.leaves
-        if program.scalar is None or program.calls or INTERPRETED or not all(isinstance(x, Input) for x in leaves):
-            return _Never(program), None
-        if any(leaf.dtype != program.code.dtype for leaf in leaves) or not plan.chosen:
-            return _Never(program), None
-        parts = [pytree.children(self.spec.structure)[n] for n in plan.numbers]
-        single = not plan.several and pytree.is_leaf(parts[0])
-        made = Direct(program, [leaf.scalar for leaf in leaves], plan.chosen, plan.wrt, single)
-        if single:
-            return made, None
-        return made, pytree.tuple_of(parts) if plan.several else parts[0]
+    def short_way(self, argnums: Any) -> Short:
+        """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
+        program = self._branches.program
+        known = self._short.get(argnums)
+        if known is None or known[0] is not program:
+            known = self._short[argnums] = program, short_way(program, self.spec, self._plans.plan(argnums))
+        return known[1]
 
     def _value_and_gradient(
         self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool

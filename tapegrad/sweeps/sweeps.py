@@ -52,6 +52,10 @@ class Sweeps:
         """Sweep."""
         return self.sweep.run(frame, self.dtype)
 
+    def prepared(self) -> Any:
+        """What is called with the arguments of a frame to sweep, at no further cost."""
+        return self.sweep.prepare(self.dtype)
+
     def tangent(
         self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, t: np.ndarray, scratch: np.ndarray
     ) -> None:

@@ -10,12 +10,12 @@ import pytest
 import tapegrad as tg
 from tapegrad import Value
 from tapegrad.errors import RecordingWarning
-from tapegrad.tape.ambient import _current
+from tapegrad.tape.ambient import ambient
 
 
 def fresh(f, x):
     """Value and gradient of f at x, by calling f on a Value."""
-    _current.tapes.clear()
+    ambient.tapes.clear()
     v = Value(x)
     out = f(v)
     if not isinstance(out, Value):
