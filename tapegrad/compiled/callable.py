@@ -36,8 +36,8 @@ class Kind:
         name, _, axes = text.partition("[")
         self.text, self.element = text, name
         self.ndim = axes.count(":")
-        if name != "real" and name not in _DTYPES:
-            raise TypeError(f"a parameter of compiled code is an array or a number, not {text!r}")
+        if (name != "real" and name not in _DTYPES) or self.ndim > 2:
+            raise TypeError(f"a parameter of compiled code is a number, or an array of one or two axes, not {text!r}")
 
     def dtype(self, real: np.dtype) -> np.dtype:
         """Its dtype, where real numbers are of the dtype given."""
@@ -52,7 +52,7 @@ class Kind:
         if not self.ndim:
             return f"float_of_bits(w[{at}])" if self.element == "float64" else f"w[{at}]"
         lengths = ", ".join(f"w[{at + 1 + i}]" for i in range(self.ndim))
-        return f"carray(pointer_{self.dtype(real).name}(w[{at}]), ({lengths},))"
+        return f"{('array_of', 'matrix_of')[self.ndim - 1]}(pointer_{self.dtype(real).name}(w[{at}]), {lengths})"
 
 
 def load(name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any]) -> int:
@@ -147,7 +147,8 @@ class Compiled:
         for kind in self.kinds:
             arguments.append(kind.read(at, real))
             at += kind.words()
-        names = {f"pointer_{kind.dtype(real).name}" for kind in self.kinds if kind.ndim} | {"float_of_bits"}
+        names = {f"pointer_{kind.dtype(real).name}" for kind in self.kinds if kind.ndim}
+        names |= {"array_of", "float_of_bits", "matrix_of"}
         module.imports.add(f"from tapegrad.compiled.pointers import {', '.join(sorted(names))}")
         call = f"{called}({', '.join(arguments)})"
         module.add_kernel("entry", "w", [f"return {call}"] if _returns(self.function) else [call, "return 0"])

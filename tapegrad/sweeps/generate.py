@@ -157,8 +157,8 @@ def _add_kernels(module: SweepModule, row: Operation) -> None:
         for kind in _RUN:
             rule = getattr(row, kind)
             count = len(inspect.signature(getattr(rule, "py_func", rule)).parameters)
-            given = ["as_array(side, (n_side,))", "k", "as_array(flags, (n_side,))", "as_array(v, (n,))"]
-            given += ["as_array(d, (n,))"] if kind != "forward" else []
+            given = ["as_array(side, n_side)", "k", "as_array(flags, n_side)", "as_array(v, n)"]
+            given += ["as_array(d, n)"] if kind != "forward" else []
             if count < len(given):
                 del given[2]
             call = f"{module.function(rule)}({', '.join(given)})"

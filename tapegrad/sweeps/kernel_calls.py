@@ -1,10 +1,10 @@
 """Calling kernels from compiled code, by address. Imported only to compile."""
 
 from llvmlite import ir
-from numba import carray as as_array  # noqa: F401  (named by generated code)
 from numba import types
 from numba.extending import intrinsic
 
+from tapegrad.compiled.pointers import array_of as as_array  # noqa: F401  (named by generated code)
 from tapegrad.sweeps.kernels import KINDS, MAX_OPERATIONS, NAMES
 
 

@@ -114,5 +114,5 @@ def call_structured(index, side, k, flags, v, d):
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")
-def as_array(array, shape):
+def as_array(array, n):
     return array
