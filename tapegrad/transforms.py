@@ -13,7 +13,7 @@ from typing import Any
 
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
-from tapegrad.recording import Recording, Unrecorded, never, record
+from tapegrad.recording import Recording, Short, Unrecorded, never, record
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 
@@ -78,7 +78,7 @@ def value_and_grad(
     quick: dict[Any, Recording] = {}
 
     # The next call is most likely of the same kind as the last, and takes the same branch.
-    short = never
+    short: Short = never
 
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -68,7 +68,7 @@ def tangent_of(inputs, tangents, output):
     tape.evaluate()
     tape.activate()
     sweeps = sweeps_for(tape.dtype)
-    sweeps.require({int(op) % RUN for op in tape.code[: tape.length, 0]} - {LEAF, EXPECT}, TANGENT)
+    sweeps.require({int(op) % RUN for op in tape.code[: tape.length, 0]} - {LEAF, EXPECT} | {RUN}, TANGENT)
     t = np.zeros_like(tape.values)
     for value, tangent in zip(inputs, tangents):
         if value.size:

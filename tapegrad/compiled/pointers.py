@@ -26,7 +26,7 @@ pointer_uint8 = _cast_to(types.uint8)
 
 
 def _array(pointer, lengths):
-    # An array that lies at a pointer, row by row. Numba's own `carray` does the same, and takes a quarter of a second to
+    # An array that lies at a pointer, row by row. Numba's own `carray` does the same, and takes a quarter second to
     # compile wherever it is used.
     kind = types.Array(pointer.dtype, len(lengths), "C")
 

@@ -154,7 +154,7 @@ class Module:
             "import math\n\nimport numpy as np\nfrom numba import njit",
             *sorted(self.imports),
             f"T = np.{self.dtype.name}",
-            # Nothing but compiled code calls these functions: ways for Python to call them would only take time to make.
+            # Nothing but compiled code calls these functions: ways in from Python would only take time to make.
             'options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}',
         ]
         named = _NameNumbers()

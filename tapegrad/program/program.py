@@ -20,7 +20,7 @@ from tapegrad.ops.record import OPCODE, B
 from tapegrad.program.code import Code, Output
 from tapegrad.program.expand import expanded
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, SEED, TANGENT, TASKS, callbacks, sweeps_for
+from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import activate, group, reach
 from tapegrad.tape import EXPECT
 from tapegrad.value import Value
@@ -72,10 +72,13 @@ class Program:
         self.floats = tuple(w for w, i in enumerate(self.leaves) if spec.leaves[i].dtype.kind == "f")
         opcodes = np.unique(np.concatenate([code.steps[:, OPCODE], self.steps[:, OPCODE]]))
         self._needs = np.unique(opcodes[has_kernel(opcodes, code.dtype)] % RUN).tolist()
+        if (opcodes >= RUN).any():
+            self._needs.append(RUN)
         self.sweeps = sweeps_for(code.dtype)
         self.sweeps.require(self._needs, FORWARD)
         self._groups = np.zeros(len(code.side), np.uint8)
-        group(self.steps, code.side, self._groups)
+        if code.counts.max(initial=0) > BLOCK:
+            group(self.steps, code.side, self._groups)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))

@@ -1,7 +1,7 @@
 """Recordings: functions recorded once, to be replayed and differentiated at other inputs."""
 
-from tapegrad.recording.direct import never
+from tapegrad.recording.direct import Short, never
 from tapegrad.recording.record import Unrecorded, record
 from tapegrad.recording.recording import Recording
 
-__all__ = ["Recording", "Unrecorded", "never", "record"]
+__all__ = ["Recording", "Short", "Unrecorded", "never", "record"]

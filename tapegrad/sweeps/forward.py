@@ -7,7 +7,7 @@ import numpy as np
 
 from tapegrad.ops import RUN
 from tapegrad.ops.record import COLUMNS, INSIDE, LAST, A, group_flag, is_structured, result_at, result_size
-from tapegrad.sweeps.kernels import at, call_run, call_structured
+from tapegrad.sweeps.kernels import FORWARD, at, call_run, call_runs, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, EXTERNAL, LEAF, SWITCH
 from tapegrad.sweeps.operands import block, group_end
 
@@ -29,7 +29,8 @@ def forward(flat, side, flags, v, scratch):
                 failed = i
         elif op >= RUN:
             # Past a guard that failed numbers do not matter, and Python functions are not called with them.
-            if (failed < 0 or op != EXTERNAL) and not forward_run(flat, i, side, flags, v, scratch) and failed < 0:
+            carry_out = failed < 0 or op != EXTERNAL
+            if carry_out and not call_runs(FORWARD, flat, i, side, flags, v, v, scratch) and failed < 0:
                 failed = i
         elif op != LEAF and not forward_one(op, o, a, b, c, v) and failed < 0:
             failed = i
@@ -47,7 +48,8 @@ def forward_one(op, o, a, b, c, v):
     return call_run(3 * np.int64(op), 1, z, x, y, w, z, x, y, w)
 
 
-def forward_run(flat, i, side, flags, v, scratch):
+def forward_run(flat, i, side, flags, v, d, scratch):
+    # An instruction over many elements, or a group that begins with it.
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
     if is_structured(side, k):
         return call_structured(3 * op, side, k, flags, v, v)

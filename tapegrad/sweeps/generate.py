@@ -44,6 +44,13 @@ def kernels_source(dtype: np.dtype, row: Operation) -> str:
     return module.text()
 
 
+def function_source(dtype: np.dtype, function: Callable[..., Any]) -> str:
+    """The text of a module with one function, and all that it names."""
+    module = SweepModule(dtype)
+    module.function(function)
+    return module.text()
+
+
 class SweepModule(Module):
     """A module of sweeps or kernels: knows operations by name, and fills in the switch."""
 

@@ -5,7 +5,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tapegrad.compiled.pointers import array_of as as_array  # noqa: F401  (named by generated code)
-from tapegrad.sweeps.kernels import KINDS, MAX_OPERATIONS, NAMES
+from tapegrad.sweeps.kernels import NAMES, RUNS, TABLE_SIZE
 
 
 @intrinsic
@@ -24,7 +24,7 @@ def _call(context, builder, dtype, index, returned, kinds, args, missing):
     i64 = ir.IntType(64)
     table = builder.module.globals.get(NAMES[dtype])
     if table is None:
-        table = ir.GlobalVariable(builder.module, ir.ArrayType(i64, len(KINDS) * MAX_OPERATIONS), NAMES[dtype])
+        table = ir.GlobalVariable(builder.module, ir.ArrayType(i64, TABLE_SIZE), NAMES[dtype])
     address = builder.load(builder.gep(table, [ir.Constant(i64, 0), index]))
     out = builder.alloca(i64)
     builder.store(ir.Constant(i64, missing), out)
@@ -32,7 +32,11 @@ def _call(context, builder, dtype, index, returned, kinds, args, missing):
         kind = context.call_conv.get_function_type(returned, kinds)
         function = builder.inttoptr(address, kind.as_pointer())
         _, value = context.call_conv.call_function(builder, function, returned, kinds, args)
-        builder.store(ir.Constant(i64, 1) if returned == types.void else value, out)
+        if returned == types.void:
+            value = ir.Constant(i64, 1)
+        elif returned == types.boolean:
+            value = builder.zext(value, i64)
+        builder.store(value, out)
     return builder.icmp_unsigned("!=", builder.load(out), ir.Constant(i64, 0))
 
 
@@ -43,6 +47,16 @@ def call_run(typingctx, index, n, z, x, y, w, dz, dx, dy, dw):
         return _call(context, builder, z.dtype.name, args[0], types.void, kinds, args[1:], 0)
 
     return types.boolean(types.int64, types.int64, z, z, z, z, z, z, z, z), generate
+
+
+@intrinsic
+def call_runs(typingctx, kind, flat, i, side, flags, v, d, scratch):
+    def generate(context, builder, signature, args):
+        index = builder.add(args[0], ir.Constant(ir.IntType(64), RUNS))
+        kinds = signature.args[1:]
+        return _call(context, builder, v.dtype.name, index, types.boolean, kinds, args[1:], 0)
+
+    return types.boolean(types.int64, flat, types.int64, side, flags, v, v, v), generate
 
 
 @intrinsic

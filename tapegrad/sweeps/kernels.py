@@ -23,10 +23,14 @@ from tapegrad.ops import TABLE, Elementwise
 MAX_OPERATIONS = 1024
 KINDS = ("forward", "reverse", "tangent")
 FORWARD, REVERSE, TANGENT = range(3)
+# Behind the kernels of operations stand, one a kind, the loops over instructions over many elements: a tape of scalars
+# does without them, and they take as long to compile as all else.
+RUNS = len(KINDS) * MAX_OPERATIONS
+TABLE_SIZE = RUNS + len(KINDS)
 
 _DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 NAMES = {dtype.name: f"tapegrad_kernels_{dtype.name}" for dtype in _DTYPES}
-_addresses = {dtype: np.zeros(len(KINDS) * MAX_OPERATIONS, np.int64) for dtype in _DTYPES}
+_addresses = {dtype: np.zeros(TABLE_SIZE, np.int64) for dtype in _DTYPES}
 _known: set[tuple[np.dtype, int]] = set()
 # Callbacks into Python must live as long as their addresses are in use.
 _callbacks: list[Any] = []
@@ -46,18 +50,37 @@ def require(name: str, text: Callable[[], str], dtype: np.dtype, opcode: int, ki
 
     `text` makes the generated module where the kernel's source stands, and `name` tells that module from any other.
     """
-    index = len(KINDS) * opcode + kind
     if opcode >= MAX_OPERATIONS:
         raise OperationError(f"there is room for {MAX_OPERATIONS} operations, this is number {opcode + 1}")
     row = TABLE[opcode]
-    function = f"{KINDS[kind]}_{row.name}"
+    _put(dtype, len(KINDS) * opcode + kind, f"{KINDS[kind]}_{row.name}", name, text, lambda t: _type(t, row, dtype))
+
+
+def need_runs(dtype: np.dtype, kind: int) -> bool:
+    """Whether the loop over instructions over many elements is not in the table yet."""
+    return (dtype, RUNS + kind) not in _known
+
+
+def require_runs(name: str, text: Callable[[], str], dtype: np.dtype, kind: int) -> None:
+    """As `require`, of the loop over instructions over many elements."""
+
+    def signature(types: Any) -> Any:
+        real = getattr(types, dtype.name)[::1]
+        whole, side, flags = types.int64, types.int64[::1], types.uint8[::1]
+        return types.boolean(types.uint32[::1], whole, side, flags, real, real, real)
+
+    _put(dtype, RUNS + kind, f"{KINDS[kind]}_run", name, text, signature)
+
+
+def _put(
+    dtype: np.dtype, index: int, function: str, name: str, text: Callable[[], str], signature: Callable[[Any], Any]
+) -> None:
     if interpreted():
         space: dict[str, Any] = {}
         exec(text(), space)
         _interpreted[dtype, index] = space[function]
     else:
-        name = f"{function}_{dtype.name}_{name}"
-        _addresses[dtype][index] = load(name, text, function, lambda types: _type(types, row, dtype))
+        _addresses[dtype][index] = load(f"{function}_{dtype.name}_{name}", text, function, signature)
     _known.add((dtype, index))
 
 
@@ -105,6 +128,12 @@ def call_run(index, n, z, x, y, w, dz, dx, dy, dw):
     # the same.
     _interpreted[z.dtype, int(index)](n, z, x, y, w, dz, dx, dy, dw)
     return True
+
+
+@compiled_in("tapegrad.sweeps.kernel_calls")
+def call_runs(kind, flat, i, side, flags, v, d, scratch):
+    # Instruction i, which works on many elements; see `forward_run` and its like.
+    return _interpreted[v.dtype, RUNS + kind](flat, i, side, flags, v, d, scratch)
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")

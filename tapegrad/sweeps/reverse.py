@@ -11,7 +11,7 @@ import numpy as np
 
 from tapegrad.ops import RUN
 from tapegrad.ops.record import COLUMNS, FIRST, INSIDE, A, group_flag, is_structured, result_at, result_size
-from tapegrad.sweeps.kernels import at, call_run, call_structured
+from tapegrad.sweeps.kernels import REVERSE, at, call_run, call_runs, call_structured
 from tapegrad.sweeps.marks import BLOCK, LEAF, SWITCH
 from tapegrad.sweeps.operands import accumulate, adjoint_block, block, group_start
 
@@ -29,7 +29,7 @@ def reverse(flat, side, flags, v, g, scratch):
         if SWITCH("reverse"):
             pass
         elif op >= RUN:
-            reverse_run(flat, i, side, flags, v, g, scratch)
+            call_runs(REVERSE, flat, i, side, flags, v, g, scratch)
         elif op != LEAF:
             reverse_one(op, o, a, b, c, v, g)
 
@@ -41,6 +41,7 @@ def reverse_one(op, o, a, b, c, v, g):
 
 
 def reverse_run(flat, i, side, flags, v, g, scratch):
+    # An instruction over many elements, or a group that ends with it.
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
     if is_structured(side, k):
         call_structured(3 * op + 1, side, k, flags, v, g)
@@ -51,6 +52,7 @@ def reverse_run(flat, i, side, flags, v, g, scratch):
             for r in range(i, first - 1, -1):
                 op, k = np.int64(flat[COLUMNS * r]) - RUN, np.int64(flat[COLUMNS * r + A])
                 reverse_block(op, side, k, flags, v, g, scratch, start, m)
+    return True
 
 
 def reverse_block(op, side, k, flags, v, g, scratch, start, m):

@@ -12,12 +12,14 @@ import numpy as np
 from tapegrad.compiled import Compiled, Frame, store
 from tapegrad.compiled.callable import Kind
 from tapegrad.compiled.source import fingerprint
-from tapegrad.ops import TABLE, Elementwise, Operation, is_inlined
+from tapegrad.ops import RUN, TABLE, Elementwise, Operation, is_inlined
 from tapegrad.sweeps import generate, kernels
 from tapegrad.sweeps.entry import sweep
+from tapegrad.sweeps.forward import forward_run
 from tapegrad.sweeps.lanes import reverse_lanes, tangent_lanes
 from tapegrad.sweeps.marks import BLOCK, SCRATCH
-from tapegrad.sweeps.tangent import tangent
+from tapegrad.sweeps.reverse import reverse_run
+from tapegrad.sweeps.tangent import tangent, tangent_run
 
 _PROGRAM = ["uint32[:]", "int64[:]", "uint8[:]", "real[:]"]
 _LANES = ["uint32[:, :]", *_PROGRAM[1:], "real[:, :]", "real[:]", "real[:]", "real[:]"]
@@ -70,13 +72,22 @@ class Sweeps:
         self._lanes[back](code, side, flags, v, d, np.zeros_like(v), scratch, self._ones)
 
     def require(self, opcodes: Iterable[int], kind: int) -> None:
-        """Have the kernels of these operations at hand; see `kernels`."""
+        """Have the kernels of these operations at hand; RUN among them stands for runs of any; see `kernels`."""
         for opcode in opcodes:
-            if kernels.is_missing(self.dtype, opcode, kind):
+            if opcode == RUN:
+                self._require_runs(kind)
+            elif kernels.is_missing(self.dtype, opcode, kind):
                 row = TABLE[opcode]
                 name = store.digest(row.name, fingerprint(generate.rules_of(row)), _generator())
                 text = functools.partial(generate.kernels_source, self.dtype, row)
                 kernels.require(name, text, self.dtype, opcode, kind)
+
+    def _require_runs(self, kind: int) -> None:
+        if kernels.need_runs(self.dtype, kind):
+            function = (forward_run, reverse_run, tangent_run)[kind]
+            name = store.digest(fingerprint([function]), _generator())
+            text = functools.partial(generate.function_source, self.dtype, function)
+            kernels.require_runs(name, text, self.dtype, kind)
 
     # What the sweeps are made from
 

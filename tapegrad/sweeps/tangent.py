@@ -9,7 +9,7 @@ import numpy as np
 
 from tapegrad.ops import RUN
 from tapegrad.ops.record import COLUMNS, INSIDE, LAST, A, group_flag, is_structured, result_at, result_size
-from tapegrad.sweeps.kernels import at, call_run, call_structured
+from tapegrad.sweeps.kernels import TANGENT, at, call_run, call_runs, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
 from tapegrad.sweeps.operands import block, group_end
 
@@ -24,7 +24,7 @@ def tangent(flat, side, flags, v, t, scratch):
         if SWITCH("tangent"):
             pass
         elif op >= RUN:
-            tangent_run(flat, i, side, flags, v, t, scratch)
+            call_runs(TANGENT, flat, i, side, flags, v, t, scratch)
         elif op != LEAF and op != EXPECT:
             # A scalar operation that has no branch of its own is a run of one.
             x, y, w, z = np.int64(a), np.int64(b), np.int64(c), np.int64(o)
@@ -33,6 +33,7 @@ def tangent(flat, side, flags, v, t, scratch):
 
 
 def tangent_run(flat, i, side, flags, v, t, scratch):
+    # An instruction over many elements, or a group that begins with it.
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
     if is_structured(side, k):
         call_structured(3 * op + 2, side, k, flags, v, t)
@@ -45,6 +46,7 @@ def tangent_run(flat, i, side, flags, v, t, scratch):
             for r in range(i, end):
                 op, k = np.int64(flat[COLUMNS * r]) - RUN, np.int64(flat[COLUMNS * r + A])
                 tangent_block(op, side, k, v, t, scratch, half, start, m)
+    return True
 
 
 def tangent_block(op, side, k, v, t, scratch, half, start, m):

@@ -73,10 +73,16 @@ def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
 
 def _place(slot, first, ends, places):
     # Where a slot stands, -1 if it is no longer on the tape.
-    i = np.searchsorted(first, slot, "right") - 1
-    if i < 0 or slot >= ends[i]:
+    low, high = 0, first.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        if first[middle] <= slot:
+            low = middle + 1
+        else:
+            high = middle
+    if low == 0 or slot >= ends[low - 1]:
         return -1
-    return slot - first[i] + places[i]
+    return slot - first[low - 1] + places[low - 1]
 
 
 @compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]", to_side="int64[:]", to_flags="uint8[:]")

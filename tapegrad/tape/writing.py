@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import StaleValueError, ThreadError
-from tapegrad.ops import TABLE, has_kernel
+from tapegrad.ops import RUN, TABLE, has_kernel
 from tapegrad.ops.record import COLUMNS, OPCODE, OUT, B
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.addresses import GONE
@@ -66,6 +66,8 @@ def write(tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple
         tape.values[start : start + n] = np.nan
     scalar, run = np.flatnonzero(seen[: len(TABLE)]), np.flatnonzero(seen[len(TABLE) :])
     tape.needs_new.update([*scalar[has_kernel(scalar, tape.dtype)].tolist(), *run.tolist()])
+    if len(run):
+        tape.needs_new.add(RUN)
     tape.needs_new -= tape.needs
     tape.length += count
     tape.side_length += len(records)
