@@ -19,6 +19,7 @@ from tapegrad.compiled.callable import load
 from tapegrad.compiled.machine import add_symbol
 from tapegrad.errors import OperationError
 from tapegrad.ops import TABLE, Elementwise
+from tapegrad.sweeps import blas  # noqa: F401  (kernels that are loaded find its table by name)
 
 MAX_OPERATIONS = 1024
 KINDS = ("forward", "reverse", "tangent")

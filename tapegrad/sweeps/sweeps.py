@@ -108,7 +108,7 @@ def _kinds(texts: list[str]) -> list[Kind]:
 
 def _generator() -> bytes:
     here = Path(__file__).parent
-    return b"".join((here / f"{name}.py").read_bytes() for name in ("generate", "kernel_calls", "blas_calls"))
+    return b"".join((here / f"{name}.py").read_bytes() for name in ("generate", "kernels", "kernel_calls", "blas_calls"))
 
 
 def scratch(dtype: np.dtype) -> np.ndarray:
