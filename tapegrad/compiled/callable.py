@@ -19,6 +19,8 @@ from tapegrad.compiled.source import Module, fingerprint, function_tree, interpr
 __all__ = ["Compiled", "Frame", "Kind", "compiled", "interpreted", "load"]
 
 _DTYPES = {name: np.dtype(name) for name in ("float64", "float32", "int64", "int32", "uint32", "uint8")}
+_REAL = (_DTYPES["float64"], _DTYPES["float32"])
+_BYTE = ctypes.c_char
 # Numba's convention: where to put the result, where to put an error, and the arguments.
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -104,6 +106,11 @@ class Compiled:
         self.__doc__, self.__name__ = function.__doc__, function.__name__
         # Two words come first, for what is returned.
         self._size = 2 + sum(kind.words() for kind in kinds)
+        self._wanted = [
+            (kind.ndim, None if kind.element == "real" else _DTYPES[kind.element], kind.element == "float64")
+            for kind in kinds
+        ]
+        self._first_real = next((i for i, kind in enumerate(kinds) if kind.element == "real"), None)
         self._calls: dict[np.dtype, Any] = {}
         self._addresses: dict[np.dtype, int] = {}
         self._module = module
@@ -157,21 +164,22 @@ class Compiled:
     def frame(self, *args: Any) -> Frame:
         """Lay arguments out. Raises TypeError for an array of another dtype, or one that is not contiguous."""
         words, real = [0, 0], None
-        for kind, x in zip(self.kinds, args, strict=True):
-            if kind.ndim:
-                if real is None and kind.element == "real" and x.dtype in (np.float64, np.float32):
-                    real = x.dtype
-                wanted = kind.dtype(real or _DTYPES["float64"])
-                if x.dtype != wanted or x.ndim != kind.ndim or not x.flags.c_contiguous:
+        for (ndim, wanted, is_float), x in zip(self._wanted, args, strict=True):
+            if ndim:
+                dtype = x.dtype
+                if wanted is None:
+                    # A real number: float64 or float32, whichever comes first.
+                    real = real or (dtype if dtype in _REAL else _REAL[0])
+                    wanted = real
+                if dtype != wanted or x.ndim != ndim or not x.flags.c_contiguous:
+                    kind = self.kinds[[y is x for y in args].index(True)]
                     raise TypeError(
                         f"{self.__name__} takes a contiguous array {kind.text}, not {x.dtype} of shape {x.shape}"
                     )
-                words.append(x.__array_interface__["data"][0])
+                words.append(_address(x))
                 words += x.shape
-            elif kind.element == "float64":
-                words.append(float_bits(x))
             else:
-                words.append(int(x))
+                words.append(float_bits(x) if is_float else int(x))
         return Frame(array("q", words), args)
 
     def run(self, frame: Frame, real: np.dtype) -> int:
@@ -211,10 +219,17 @@ class Compiled:
 
     def real(self, args: Any) -> np.dtype:
         """The dtype of the real numbers among arguments; float64 where there are none."""
-        for kind, x in zip(self.kinds, args, strict=True):
-            if kind.element == "real":
-                return np.dtype(x.dtype)
-        return _DTYPES["float64"]
+        return _REAL[0] if self._first_real is None else args[self._first_real].dtype
+
+
+def _address(x: np.ndarray) -> int:
+    """Where an array's numbers stand."""
+    try:
+        # A quarter of the time of asking the array.
+        return ctypes.addressof(_BYTE.from_buffer(x))
+    except (TypeError, ValueError):
+        # Read-only, or empty.
+        return int(x.__array_interface__["data"][0])
 
 
 def _returns(function: Callable[..., Any]) -> bool:

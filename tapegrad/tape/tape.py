@@ -270,8 +270,9 @@ class Tape:
         """Find out which slots a gradient can flow to."""
         if len(self.active) < len(self.values):
             self.active = grown(self.active, len(self.values))
-        activate(self.code, self.side, self.flags, self.active, passive_rows(), self.activated, self.length)
-        self.activated = self.length
+        if self.activated < self.length:
+            activate(self.code, self.side, self.flags, self.active, passive_rows(), self.activated, self.length)
+            self.activated = self.length
 
     def wants_grad(self, slot: int) -> bool:
         """Whether a gradient can flow to this slot."""
