@@ -222,7 +222,7 @@ class Compiled:
         return _REAL[0] if self._first_real is None else args[self._first_real].dtype
 
 
-def _address(x: np.ndarray) -> int:
+def _address(x: Any) -> int:
     """Where an array's numbers stand."""
     try:
         # A quarter of the time of asking the array.

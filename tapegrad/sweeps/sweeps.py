@@ -106,9 +106,10 @@ def _kinds(texts: list[str]) -> list[Kind]:
     return [Kind(text) for text in texts]
 
 
+@functools.cache
 def _generator() -> bytes:
-    here = Path(__file__).parent
-    return b"".join((here / f"{name}.py").read_bytes() for name in ("generate", "kernels", "kernel_calls", "blas_calls"))
+    names = ("generate", "kernels", "kernel_calls", "blas_calls")
+    return b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in names)
 
 
 def scratch(dtype: np.dtype) -> np.ndarray:
