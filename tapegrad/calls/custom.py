@@ -103,8 +103,8 @@ def external(
         numpy_rules: whether the rules are written in NumPy as functions of their arguments alone, so that they can be
             differentiated themselves. Otherwise second derivatives raise UnsupportedError.
 
-    On a tape the call is one instruction: the forward sweep calls f, and the reverse sweep calls vjp. With plain numbers
-    it is a call of f and nothing else.
+    On a tape the call is one instruction: the forward sweep calls f, and the reverse sweep calls vjp. With plain
+    numbers it is a call of f and nothing else.
 
     >>> import numpy as np
     >>> import tapegrad as tg

@@ -99,9 +99,9 @@ def implicit_root(f: Callable[..., Any], solve: Callable[..., Any]) -> Callable[
         f: as many equations as unknowns, in NumPy: f(x, *theta) has as many elements as x.
         solve: solve(*theta) returns x, a number or an array, by any means, on plain numbers: SciPy's solvers, say.
 
-    The derivative comes from the implicit function theorem: F_x dx = -F_theta dtheta at the solution. It does not matter
-    how the solution was found, but it must be accurate: an error of the solution leads to one of the derivative. Higher
-    derivatives are taken in the same way.
+    The derivative comes from the implicit function theorem: F_x dx = -F_theta dtheta at the solution. It does not
+    matter how the solution was found, but it must be accurate: an error of the solution leads to one of the derivative.
+    Higher derivatives are taken in the same way.
 
     Raises SingularError where F_x is singular at the solution; ShapeError unless there are as many equations as
     unknowns.
