@@ -1,4 +1,4 @@
-"""What a call's arguments are: their structure, which leaves are inputs of a recording, and which are part of it."""
+"""The arguments of a call: how they are nested, which leaves are inputs of a recording, and which are part of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from tapegrad.value import Value
 
 
 class Spec(NamedTuple):
-    """What a recording was made for: the structure of its arguments, and of each leaf its shape and dtype, or,
-    for a leaf that is no number of the tape, itself."""
+    """The arguments that a recording was made for: how they are nested, and each leaf as an `Input` or a `Static`.
+
+    Two calls with equal specs can use the same recording.
+    """
 
     structure: Any
     leaves: tuple[Any, ...]
@@ -34,7 +36,7 @@ def argument_numbers(argnums: Any) -> tuple[int, ...]:
 
 
 def plain_key(args: Sequence[Any]) -> tuple[Any, ...] | None:
-    """What tells apart calls whose arguments are arrays and floats; None for any other call."""
+    """A key for calls whose arguments are arrays and floats: equal where their specs are. None for any other call."""
     key = []
     for x in args:
         kind = x.__class__
@@ -76,7 +78,7 @@ def leaf_spec(x: Any) -> Any:
         dtype = x.dtype
         if dtype.kind not in "fiub":
             raise DTypeError(f"an argument is an array of {dtype}; arrays must be real")
-        # Half the time of Input(...), once an array at every call.
+        # This takes half the time of Input(...), and every call does it for each of its arrays.
         return tuple.__new__(Input, (x.shape, dtype, False))
     if isinstance(x, float | np.floating):
         return _FLOAT if not isinstance(x, np.float32) else Input((), np.dtype(np.float32), True)
@@ -122,7 +124,7 @@ def owners(structure: Any) -> list[int]:
 
 
 def difference(recorded: Spec, given: Spec) -> str:
-    """What is wrong with arguments that are not those recorded, in words."""
+    """How the arguments of a call differ from those of a recording, in words."""
     before, now = pytree.children(recorded.structure), pytree.children(given.structure)
     if len(before) != len(now):
         return f"recorded with {len(before)} arguments, called with {len(now)}"

@@ -1,4 +1,4 @@
-"""Where files are kept from one run to the next: compiled sweeps, and what the examples download."""
+"""The folder in which files are kept for later processes: compiled code, and what the examples download."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def cache_folder() -> Path:
     named = os.environ.get("TAPEGRAD_CACHE")
     place = named or platformdirs.user_cache_dir("tapegrad", appauthor=False)
     folder = Path(os.path.expanduser(place))
-    # Where nobody knows the user's home, "~" stays; no folder of that name is wanted in whichever folder this is.
+    # Where the user's home is unknown, `expanduser` leaves "~" as it is. Then no folder is made: it would be called "~"
+    # and stand in the current folder.
     if folder.is_absolute() or (named and not named.startswith("~")):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def _until_exit() -> Path:
     owner = os.getpid()
 
     def remove() -> None:
-        # A process that was forked off has this to do as well, but not with its parent's folder.
+        # A forked process also runs this at its end, and must not remove the folder that its parent still uses.
         if os.getpid() == owner:
             shutil.rmtree(folder, ignore_errors=True)
 

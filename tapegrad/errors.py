@@ -117,7 +117,7 @@ class SingularError(TapegradError, ValueError):
 
 
 class CheckError(TapegradError, AssertionError):
-    """A derivative is not what differences say; the message names the argument, the direction and both numbers."""
+    """A derivative does not agree with differences; the message names the argument, the direction and both numbers."""
 
 
 class RecordingWarning(UserWarning):

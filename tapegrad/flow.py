@@ -1,8 +1,8 @@
 """Control flow that stays on one tape: `where`, `cond`, and loops.
 
-Plain Python works too: an `if` or `while` on a number is a guard, and each way that it can go is a recording of its
-own. What is here has no guards: every branch is on the tape, and the numbers choose among results. Choosing passes no
-gradient, not even NaN, to what was not chosen.
+Plain Python works too: an `if` or `while` on a number becomes a guard, and each way that it can go is recorded by
+itself. The functions here need no guards, except loops without `max_steps`: every branch is on the tape, and the
+numbers choose among the results. No gradient, not even NaN, is passed to a result that was not chosen.
 """
 
 from __future__ import annotations
@@ -135,11 +135,12 @@ def while_loop(
 
     Args:
         max_steps: with it, that many steps are on the tape, and each changes the state only if all conditions so far
-            held: one tape for any number of steps up to that. Without it the loop is Python's: how often it went round
-            is held by guards, and each number of rounds is a recording of its own.
+            held: one tape for any number of steps up to that. Without it, the loop is one of Python: guards check the
+            condition before each round, and each number of rounds is recorded by itself.
 
-    Raises StructureError, ShapeError where the state changes its kind; ArithmeticError, while it is recorded, where the
-    condition still holds after `max_steps`. In a replay result and gradient are NaN then.
+    Raises StructureError, ShapeError where the state changes its nesting or shapes; ArithmeticError where the condition
+    still holds after `max_steps` while the loop is recorded. Where that happens in a replay, result and gradient are
+    NaN.
 
     >>> import tapegrad as tg
     >>> halve = lambda x: while_loop(lambda x: x > 1.0, lambda x: 0.5 * x, x, max_steps=20)
@@ -171,7 +172,7 @@ def _settled(going: Any, state: Any, max_steps: int, what: str) -> Any:
     """The state of a loop that took all its steps; NaN in replays that would take more. Raises ArithmeticError."""
     now = going
     if isinstance(going, Value):
-        # Read without a guard: a replay is not held to it.
+        # Read the number without a guard: in a replay it may be another.
         going._tape.evaluate()
         now = going._window(going._tape.values) != 0.0
     if now:
@@ -187,10 +188,12 @@ def fori_loop(
 ) -> Any:
     """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`. Unrolled on the tape.
 
-    Bounds that are Values are held by guards, as by `int`; with `max_steps` that many steps are on the tape instead,
-    and only those below `upper` change the state. Where that takes more steps, see `while_loop`.
+    Bounds that are Values are read by `int`, so guards check that they are the same in a replay. With `max_steps`, that
+    many steps are on the tape instead, and only those below `upper` change the state. If `upper` is out of reach of
+    `max_steps`, the same happens as in `while_loop`.
 
-    Raises StructureError, ShapeError where the state changes its kind; ArithmeticError as `while_loop` does.
+    Raises StructureError, ShapeError where the state changes its nesting or shapes; ArithmeticError as `while_loop`
+    does.
 
     >>> fori_loop(0, 5, lambda i, x: x + i, 0)
     10

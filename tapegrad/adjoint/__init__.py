@@ -1,10 +1,12 @@
 """Derivatives written as instructions: the gradient of a tape is a tape.
 
-`region` reads the instructions that a derivative is taken of, `reverse` and `tangent` walk them and append the
-derivative to the same tape: scalar instructions by compiled code (`expand`), others by running their rules on Values,
-which see them as `instruction` has them. `flows` is what passes between both. `simplify` removes what such programs
-have too much of. The result is replayed, batched and differentiated like anything else on a tape. `evaluation` calls
-a function of Values, `derivatives` differentiates it, and `matching` checks what goes in and comes out.
+`region` finds the instructions that a derivative is taken of. `reverse` and `tangent` walk over them and append the
+derivative to the same tape. For scalar instructions compiled code writes it (`expand`); for all others the rule of the
+operation is run on Values, and `instruction` has the operands and the result of one instruction as Values. `flows`
+keeps the adjoints and tangents that these two ways of writing hand to each other. `simplify` removes superfluous
+instructions from a derivative program. The result is replayed, batched and differentiated like anything else on a
+tape. `evaluation` calls a function of Values, `derivatives` differentiates it, and `matching` checks that tangents and
+cotangents fit the arguments and results.
 """
 
 from tapegrad.adjoint import derivatives, evaluation, matching

@@ -31,7 +31,7 @@ def value_and_grad(
 
 
 def vjp(f: Callable[..., Any], primals: Sequence[Any]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """The value of a function, and the function from a cotangent to those of the primals."""
+    """The value of a function, and the function from a cotangent of the result to cotangents of the primals."""
     done = evaluate(f, primals, None)
     check_numbers(done.outputs)
 
@@ -122,7 +122,7 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], 
 
 
 def pushed(done: Evaluation, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-    """The derivative along tangents of a function that was evaluated."""
+    """The derivative, along tangents, of a function that has been called already."""
     leaves, structure = pytree.flatten(tuple(primals))
     given = matching(tuple(tangents), structure, [np.shape(x) for x in leaves], "tangents", "primals")
     known = {i: as_value(given[i], done.tape, "a tangent") for i in done.inputs if given[i] is not None}

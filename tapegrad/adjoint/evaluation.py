@@ -1,7 +1,8 @@
 """Calling a function on the tape where its arguments are, so that derivatives of it can be written there.
 
-The arguments that a derivative is taken with respect to are copied first. What follows the copies on the tape is the
-function, whatever else its arguments are used for, so derivatives nest to any depth and may close over outer Values.
+The arguments that a derivative is taken with respect to are copied first, and the function is called with the copies.
+So what depends on a copy belongs to the function, and other uses of the same arguments do not. Derivatives can
+therefore be nested to any depth, and the function may use Values from around it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Evaluation(NamedTuple):
         ]
 
     def argument(self, number: int, leaves: dict[int, Any]) -> Any:
-        """What belongs to the leaves of one argument, in its structure; None for a leaf without."""
+        """The entries of `leaves` that belong to one argument, nested as the argument is; None where there is none."""
         own = [leaves.get(i) for i, n in enumerate(self.owner) if n == number]
         return pytree.unflatten(pytree.children(self.structure)[number], own)
 
@@ -80,7 +81,7 @@ def on_tape(args: Any) -> bool:
     if recording_tape() is not None:
         return True
     if all(x.__class__ is float or (x.__class__ is np.ndarray and x.dtype != object) for x in args):
-        # What most calls are, told without taking the arguments apart.
+        # Most calls have only floats and plain arrays; these are recognised without flattening the arguments.
         return False
     return holds_values(pytree.flatten(args)[0])
 
@@ -88,9 +89,9 @@ def on_tape(args: Any) -> bool:
 def evaluate(
     f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int] | None, kwargs: Any = None
 ) -> Evaluation:
-    """Call a function on copies of the arguments numbered, of all that are floats where `numbers` is None.
+    """Call a function, with copies of the arguments in `numbers`; where it is None, of all leaves that are floats.
 
-    Raises IntegerInputError for a numbered argument that holds anything else.
+    Raises IntegerInputError where an argument in `numbers` holds anything but floats.
     """
     leaves, structure = pytree.flatten(tuple(args))
     owner = owners(structure)
@@ -110,7 +111,7 @@ def evaluate(
 
 
 def checked(numbers: Sequence[int], count: int) -> list[int]:
-    """Argument numbers counted from the front. Raises IndexError."""
+    """Argument numbers, those counted from the end turned into numbers from the front. Raises IndexError."""
     for n in numbers:
         if not -count <= n < count:
             raise IndexError(f"argnums names argument {n}, the function has {count}")

@@ -1,4 +1,4 @@
-"""Adjoints or tangents of scalar nodes, by their slots, between compiled code and rules that are run on Values."""
+"""The slots of adjoints or tangents of scalar nodes: compiled code and rules that are run on Values both use them."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ _CHAIN, _TIMES = BY_NAME["chain"], BY_NAME["multiply"]
 
 
 class Flows:
-    """For each node of a region the slot of its adjoint or tangent, -1 for none. Arrays have none here."""
+    """For each scalar node of a region the slot of its adjoint or tangent, -1 for none. Nodes that are arrays have -1:
+    their adjoints and tangents are kept by the subclasses."""
 
     def __init__(self, region: Region) -> None:
         self.region = region
         self.slots = np.full(len(region.sizes), -1, np.int64)
-        # Only slots are kept, so the pages that keep them on the tape must be.
+        # A tape forgets slots whose page is gone. `slots` are only numbers, so their pages are held here.
         self._pages: list[Any] = []
 
     def keep(self, value: Value) -> Value:
-        """Have a Value's numbers stay on the tape for as long as this is used."""
+        """Keep a Value's numbers on the tape for as long as this object lives. Returns the Value."""
         self._pages.append(value._page)
         return value
 
     def put(self, node: int, x: Any) -> None:
-        """Set what flows at a scalar node: a number, or a Value of one element."""
+        """Set the adjoint or tangent of a scalar node: a number, or a Value of one element."""
         value = self.keep(as_value(x, self.region.tape, "a derivative"))
         self.slots[node] = value._slot
 
     def get(self, node: int) -> Any:
-        """What flows at a scalar node, as a Value; None for nothing."""
+        """The adjoint or tangent of a scalar node, as a Value; None where there is none."""
         slot = int(self.slots[node])
         return None if slot < 0 else handle(self.region.tape, slot, None)
 
     def result(self, node: int) -> Any:
-        """The same, to be handed out: the slot may be older than the page that is open now."""
+        """As `get`, for a caller who keeps the Value: it holds the page of its slot, which need not be the open one."""
         found = self.get(node)
         if found is not None:
             found._page = self.region.tape.pin(found._slot)
         return found
 
     def expand(self, low: int, high: int, *, back: bool) -> None:
-        """Write the derivatives of the scalar instructions from one number up to another by compiled code."""
+        """Have compiled code write the derivatives of the scalar instructions from number `low` up to `high`."""
         region, tape = self.region, self.region.tape
         rows, numbers = written(region.given, region.templates.tables, self.slots, low, high, tape.top, back)
         if len(rows):
@@ -63,8 +64,8 @@ def partials(row: Elementwise, instruction: Instruction) -> tuple[Any, ...]:
 
 
 def times(adjoint: Any, partial: Any) -> Any:
-    """An adjoint or tangent times a partial derivative; None for nothing. A zero adjoint stays zero, whatever the
-    partial derivative is."""
+    """An adjoint or tangent times a partial derivative; None where it is zero. A zero adjoint or tangent gives zero
+    even if the partial derivative is infinite or NaN."""
     if adjoint is None or (isinstance(partial, int | float) and partial == 0.0):
         return None
     if isinstance(adjoint, int | float):
@@ -75,7 +76,8 @@ def times(adjoint: Any, partial: Any) -> Any:
 
 
 def _once(operation: Elementwise, *args: Any) -> Any:
-    """An operation whose operands are each one number shown many times, carried out once and shown as often."""
+    """The result of an elementwise operation. Where every operand is one number broadcast to an array, it is computed
+    once, and the result is broadcast."""
     shape = max((x.shape for x in args if isinstance(x, Value)), key=len)
     if any(isinstance(x, Value) and x._layout is not None and (any(x._layout.strides) or not x.size) for x in args):
         return operation(*args)

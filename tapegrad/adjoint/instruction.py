@@ -31,7 +31,7 @@ class Instruction(NamedTuple):
 
 
 def views_of(row: Any, params: list[int]) -> tuple[list[Layout], tuple[int, ...]]:
-    """As `tape.views_of`. Raises UnsupportedError for an operation that does not say how it sees its operands."""
+    """As `tape.views_of`. Raises UnsupportedError for an operation without a rule `views`."""
     found = tape.views_of(row, params)
     if found is None:
         raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""The pass of `simplify` over the code, compiled, and what holds of one scalar operation wherever it is written."""
+"""The compiled pass of `simplify` over the code, and simplifications of one scalar operation that `expand` uses too."""
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from tapegrad.ops.record import (
 )
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
-# What the pass knows of operations comes as an array, a line for each opcode, so that no cached code holds opcodes.
+# What the pass knows of operations is given as an array, a line for each opcode, so that compiled code on disk holds no
+# opcodes, which may change.
 # The columns are fields of the row: its neutral numbers as a left and as a right operand, NaN for none; whether it
 # commutes, is the identity, is opaque; and the opcode of its `unmasked` operation, -1 for none.
 LEFT, RIGHT, COMMUTES, IDENTITY, OPAQUE, UNMASKED = range(6)
@@ -76,33 +77,33 @@ def _simplify_scalar(i, code, values, constant, to, rows, table):
     table[at] = i
 
 
-# What holds of one scalar operation, whether it stands on a tape or is about to be written.
+# Simplifications of one scalar operation, whether it is on a tape already or about to be written.
 
 
 def repeated(op, a_known, a, b_known, b, rows):
-    """1 or 2 where the result is the first or second operand, whatever that is, by the known other; else 0."""
+    """1 or 2 where the result equals the first or second operand, because the other is known and neutral; else 0."""
     if b_known and b == rows[op, RIGHT]:
         return 1
     return 2 if a_known and a == rows[op, LEFT] else 0
 
 
 def unmasked(op, a_known, a, b_known, b, rows):
-    """The operation, or the plain product where that equals a masked one."""
+    """The operation that computes the same without a mask, where a known factor makes the mask superfluous; else op."""
     if rows[op, UNMASKED] >= 0 and (is_factor(a_known, a) or is_factor(b_known, b)):
         return np.int64(rows[op, UNMASKED])
     return np.int64(op)
 
 
 def is_factor(known, number):
-    # Whether a number is known, and neither zero nor infinite. With such a factor, a product that is zero wherever a
-    # factor is zero equals the plain product.
+    # Whether a number is known, and neither zero nor infinite nor NaN. With such a factor, a masked product, which is
+    # zero where either factor is zero, equals the plain product.
     return known and number != 0.0 and np.isfinite(number)
 
 
 def hashed(op, a, b, c):
-    """A number, not negative, by which an instruction is found. Where operands commute, they must be in order."""
+    """The hash of an instruction, which is not negative. Operands of an operation that commutes must be in order."""
     h = _mixed(_mixed(_mixed(np.uint64(1), op), a), b)
-    # Of two operands, the second stands for the third.
+    # An operation of fewer than three operands repeats the last as c, which tells nothing more.
     if c != b:
         h = _mixed(h, c)
     return np.int64(h >> np.uint64(1))
@@ -182,7 +183,7 @@ def _all_equal(values, slot, count):
 
 
 def _same_run(op, side, k, values, constant, rows):
-    """The slot from where on the operand stands that a run only repeats, or -1."""
+    """Where the result of a run equals one of its operands, the place where that operand begins; else -1."""
     arity, count = operand_count(side, k), result_size(side, k)
     if rows[op, IDENTITY] and side[mode_at(side, k, 0)] == DENSE:
         return operand_at(side, k, 0)

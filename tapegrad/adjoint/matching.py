@@ -72,7 +72,8 @@ def check_numbers(outputs: Sequence[Any]) -> None:
 
 
 def check_one_result(structure: Any, has_aux: bool) -> None:
-    """Raise NonScalarError or StructureError unless a function returned one leaf, or with `has_aux` a pair of one."""
+    """Raise NonScalarError or StructureError unless a function returned one leaf; with `has_aux`, a pair of one leaf
+    and anything else."""
     if has_aux:
         parts = [] if pytree.is_leaf(structure) else pytree.children(structure)
         if len(parts) != 2 or pytree.kind(structure) is not tuple or not pytree.is_leaf(parts[0]):
@@ -84,7 +85,7 @@ def check_one_result(structure: Any, has_aux: bool) -> None:
 
 
 def scalar_result(done: Evaluation, has_aux: bool) -> Any:
-    """The number that a function returned. Raises NonScalarError, StructureError unless it is one."""
+    """The scalar that a function returned. Raises NonScalarError or StructureError where it returned anything else."""
     check_one_result(done.result_structure, has_aux)
     y = done.outputs[0]
     if isinstance(y, Value) and y.size != 1:
@@ -104,14 +105,15 @@ def check_tuples(primals: Any, tangents: Any) -> None:
 
 
 def differentiable(primals: Sequence[Any]) -> int | tuple[int, ...]:
-    """The arguments that hold nothing but floats: 0 where there is only one argument."""
+    """The numbers of the arguments that hold nothing but floats; 0 where there is only one argument, whatever it is."""
     if len(primals) == 1:
         return 0
     return tuple(n for n, x in enumerate(primals) if all(map(is_float, pytree.flatten(x)[0])))
 
 
 def chosen_tangents(primals: Sequence[Any], tangents: Sequence[Any], argnums: Any) -> tuple[Any, Sequence[Any]]:
-    """Which arguments are differentiated, and one tangent for each: all that are floats where `argnums` is None."""
+    """Which arguments are differentiated, and one tangent for each. Where `argnums` is None, these are the arguments
+    that hold nothing but floats."""
     if argnums is not None:
         return argnums, tangents
     chosen = differentiable(primals)
@@ -121,7 +123,7 @@ def chosen_tangents(primals: Sequence[Any], tangents: Sequence[Any], argnums: An
 
 
 def spread(args: Sequence[Any], argnums: int | Sequence[int], own: Any) -> tuple[Any, ...]:
-    """Tangents of the arguments numbered as tangents of all, None for the others."""
+    """A tangent for each argument: those in `own` for the arguments in `argnums`, None for the others."""
     numbers = checked(argument_numbers(argnums), len(args))
     parts = [own] if isinstance(argnums, int) else list(own)
     if len(parts) != len(numbers):

@@ -1,7 +1,7 @@
 """The instructions between inputs and outputs on a tape, and where their operands come from.
 
-What can have an adjoint or a tangent is a *node*: each instruction, by its number; then each input; then each element
-of an array that a scalar instruction reads by itself.
+What can have an adjoint or a tangent is a *node*. Nodes are numbered: first the instructions of the region, then the
+inputs, then those elements of arrays that scalar instructions read.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.tape import LEAF, Tape
 from tapegrad.value import Value, handle
 
-# The node of what does not depend on the inputs.
+# In place of a node, for a number that does not depend on the inputs.
 NOWHERE = -1
 
 
 class Region:
     """The instructions that lead from inputs to outputs.
 
-    Of what is given as adjoints or tangents, those that are numbers are known when derivatives are written.
+    `given` has the adjoints of the outputs or the tangents of the inputs. Those that are plain numbers are constants to
+    the code that writes derivatives, which computes with them at once.
     """
 
     def __init__(self, tape: Tape, inputs: Sequence[Value], outputs: Sequence[Value], given: Sequence[Any]) -> None:
@@ -39,14 +40,15 @@ class Region:
         places = [tape.locate(x._slot) for x in inputs if x.size]
         start = tape.row_of(max(places)) + 1 if places else tape.length
         code, self.side, self._flags = _between(tape, inputs, outputs, start, tape.length)
-        # A tape may move what it keeps while the derivative is written: slots stay, places are used only here.
+        # The tape may move its numbers to other places while the derivative is written, and slots stay the same. So
+        # places are used only in this method, and slots are kept.
         self.ops, places_out = code[:, OPCODE].copy(), code[:, OUT]
         n, count = len(code), len(inputs)
         wide = self.ops >= RUN
         self._records = np.where(wide, code[:, A], -1)
         self.scalar = np.append(~wide, [x._layout is None for x in inputs])
         self.sizes = np.append(np.where(wide, code[:, B], 1), [x.size for x in inputs]).astype(np.int64)
-        # Which node made what stands at each place, from the first input on.
+        # For each place from the first input on, the node that made the number there.
         self._low = min(places, default=tape.slots)
         owner = np.full(max(1, tape.slots - self._low), NOWHERE, np.int32)
         owner[places_out[~wide] - self._low] = np.flatnonzero(~wide)
@@ -63,21 +65,22 @@ class Region:
         slots = _slots_of(tape, operands)
         self._find_operands_of_runs()
         self.found = [self._source(y) for y in outputs]
-        # A constant that is put on the tape may be what makes it move everything.
+        # The tape is not asked for places after this: recording a constant may make it move everything.
         kinds = np.flatnonzero(np.bincount(self.ops[~wide], minlength=1))
         self.templates = templates(tuple(kinds.tolist()))
         self.by_rule = wide | ~self.templates.has[np.where(wide, 0, self.ops)]
         numbers = [float(x) for x in given if isinstance(x, int | float)]
         constants = [tape.constant(x) for x in (*self.templates.constants, *numbers)]
-        # They may be old, and the pages that they were recorded on gone.
+        # Constants may have been recorded long ago. Holding their pages keeps them on the tape.
         self.pages: list[Any] = [tape.pin(slot) for slot in constants]
         self.given = self._resolved(operands, slots, first_places, constants)
         del self._owner
 
     def _resolved(self, places: np.ndarray, operands: np.ndarray, first: np.ndarray, constants: list[int]) -> Given:
-        """What compiled code is given: where scalar instructions read, and which numbers they meet are known.
+        """The arguments of compiled code: what scalar instructions read, and which of these numbers are known.
 
-        `first` has for each node where it begins, and `constants` the slots of numbers that are met in any case.
+        `first` has the place where each node begins, and `constants` the slots of known numbers that are passed on even
+        if no instruction reads them.
         """
         slots, numbers = _known_numbers(self.tape)
         operands = operands.copy() if operands is places else operands
@@ -85,7 +88,7 @@ class Region:
         met = np.zeros(len(slots), np.uint8)
         resolve(operands, places, self._low, self._owner, slots, reads, met)
         met[np.searchsorted(slots, constants)] = 1
-        # The numbers that this region meets are known by where they stand among those.
+        # Only the known numbers that are used are passed on, so references to them are numbered anew.
         is_known, to = operands >= 0, np.cumsum(met) - 1
         operands[is_known] = to[operands[is_known]]
         slots, numbers = slots[met != 0], numbers[met != 0]
@@ -101,9 +104,9 @@ class Region:
         return len(self) + j
 
     def stretches(self) -> Iterator[tuple[int, int]]:
-        """The instructions in order: a scalar stretch from one number up to another, then one that a rule is run for.
+        """Pairs (low, high): instructions low up to high are for compiled code, and for instruction high a rule is run.
 
-        The last pair ends past the last instruction.
+        In the last pair high is the number of instructions, so there is no rule to run.
         """
         low = 0
         for i in np.flatnonzero(self.by_rule).tolist():
@@ -114,12 +117,12 @@ class Region:
     # Nodes
 
     def _nodes(self, places: np.ndarray) -> np.ndarray:
-        """The nodes that made what stands at places."""
+        """The nodes that made the numbers at places."""
         below = places < self._low
         return np.where(below, NOWHERE, self._owner[np.where(below, 0, places - self._low)]).astype(np.int64)
 
     def _add_elements(self, at: np.ndarray, reads: np.ndarray, first: np.ndarray) -> None:
-        """Nodes for the elements of arrays that scalar instructions read."""
+        """Make nodes for the elements of arrays that scalar instructions read."""
         known = len(self.sizes)
         self._elements: dict[int, tuple[int, int]] = {}
         single = (reads >= 0) & ~self.scalar[reads]
@@ -141,7 +144,7 @@ class Region:
         return self._elements.get(node, (0, 0))
 
     def offset(self, element: int) -> int:
-        """Where in its array the element of a node stands."""
+        """The position of an element's node in its array."""
         return int(self.offsets[element - len(self) - len(self.inputs)])
 
     def _find_operands_of_runs(self) -> None:
@@ -155,7 +158,7 @@ class Region:
         self._of_runs = dict(zip(at.tolist(), zip(slots.tolist(), found.tolist(), strict=True), strict=True))
 
     def _source(self, value: Value) -> tuple[int, int]:
-        """Which node made a Value, and where in it its first element stands."""
+        """Which node made a Value, and the position of the Value's first element among the node's numbers."""
         if not value.size:
             return NOWHERE, 0
         place = self.tape.locate(value._slot)
@@ -191,7 +194,7 @@ class Region:
 
 
 def _slots_of(tape: Tape, places: np.ndarray) -> np.ndarray:
-    """The slots that stand at places: they themselves on a tape that was never tidied."""
+    """The slots of the numbers at places. On a tape that has never moved anything, slots and places are the same."""
     addresses = tape.addresses
     if len(addresses.first) == 1 and addresses.first == addresses.places:
         return places
@@ -227,7 +230,7 @@ def _between(
 
 
 def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions and their records, leaves among them as constants, to be marked without touching the tape's own."""
+    """Copies of instructions and their records, to be marked without touching the tape. Leaves become constants."""
     code = tape.code[start:stop].copy()
     code[code[:, OPCODE] == LEAF, A] = 0
     runs = np.flatnonzero(code[:, OPCODE] >= RUN)

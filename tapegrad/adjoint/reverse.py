@@ -1,9 +1,10 @@
-"""The reverse sweep, written as instructions, last one first: scalar ones by compiled code, the rules of others run on
-Values.
+"""Reverse mode, written as instructions: the instructions of a region are walked from the last to the first.
 
-What reaches a scalar is added up as it arrives. What reaches an array is gathered first, and put together when its turn
-comes, by additions where it covers the whole of it, else by one `assemble`. So every slot is still written once, and an
-adjoint program is an ordinary tape.
+Compiled code does this for scalar instructions; for all others the operation's rule is run on Values. Contributions to
+the adjoint of a scalar are added up as they arrive. Those to the adjoint of an array are gathered, and put together
+when the walk comes to the instruction that made the array: contributions to the whole array are added, and those to
+parts of it are joined by one `assemble`. So every slot is still written once, and an adjoint program is an ordinary
+tape.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class _Part(NamedTuple):
 
 
 def pull_back(inputs: Sequence[Value], outputs: Sequence[Value], seeds: Sequence[Any]) -> list[Value | None]:
-    """Write the derivative of sum(seeds * outputs) with respect to each input, of its shape; None where it is zero.
+    """Write the derivative of sum(seeds * outputs) with respect to each input, in its shape; None where it is zero.
 
-    Inputs are dense and were recorded before all that depends on them; seeds are Values or numbers of the outputs'
-    shapes. Raises UnsupportedError for an operation without the rules that this takes.
+    Inputs are dense and were recorded before everything that depends on them. Seeds are Values or numbers, in the
+    shapes of the outputs. Raises UnsupportedError for an operation that lacks the rules for this.
     """
     (tape,) = {x._tape for x in inputs} or {outputs[0]._tape}
     region = Region(tape, inputs, outputs, seeds)
@@ -141,7 +142,7 @@ def _assemble(region: Region, n: int, parts: list[_Part]) -> Value:
     operands, params = [], [n]
     for value, offset, layout in parts:
         if layout is SCALAR and isinstance(value, Value) and value._layout is None:
-            # Elements of arrays, of which there may be thousands.
+            # The adjoint of one element of an array. There may be thousands of these, so this is the short way.
             operands.append((value._slot, 0, 1))
             params += [1, offset, 1, 1, 0]
             continue

@@ -1,10 +1,11 @@
 """Removing what is superfluous in a derivative program: computations on constants, repetitions, factors of one.
 
-One pass over the code, first instruction to last. For each slot it notes the slot that holds the same number, which is
-mostly itself, and rewrites operands to that one. An instruction whose operands are all constant becomes a leaf with its
-value. Of instructions that compute the same thing, all refer to the first. `x * 1`, `x + 0`, `x / 1`, copies and the
-like refer to x: the rows of the table say which numbers are neutral. The program is then cut down to what its outputs
-depend on, which drops what nobody refers to any more. Guards stay as they are.
+One pass over the code, from the first instruction to the last. For each place it notes the place that is to be read
+instead, mostly the same one, and rewrites operands accordingly. An instruction whose operands are all constant becomes
+a leaf with its value. Where several instructions compute the same number, that of the first is read. In place of
+`x * 1`, `x + 0`, `x / 1`, copies and the like, x is read: the rows of the table say which numbers are neutral. The
+caller then cuts the program down to what its outputs depend on, which drops the instructions that are no longer read.
+Guards stay as they are.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from tapegrad.ops import TABLE, Elementwise, Operation
 def simplified(tape: Any, inputs: int) -> np.ndarray:
     """Simplify a tape that has been evaluated, its first `inputs` instructions being its inputs.
 
-    Returns for each place of the arena the place that stands for it now.
+    Returns for each place of the arena the place that is to be read instead.
     """
-    # A masked product with a constant factor becomes a plain one, so the plain one may be needed too.
+    # A masked product with a constant factor becomes a plain product, so the tape may need the plain operation too.
     tape.needs.update(row.unmasked.opcode for row in TABLE if isinstance(row, Elementwise) and row.unmasked)
     to = np.arange(len(tape.values))
     constant = np.zeros(len(tape.values), np.uint8)
@@ -35,7 +36,7 @@ def simplified(tape: Any, inputs: int) -> np.ndarray:
 
 @functools.cache
 def known_of(count: int) -> np.ndarray:
-    """What compiled code knows of the first operations of the table, in the columns that `loops` names."""
+    """What compiled code knows of the first `count` operations of the table, in the columns that `loops` names."""
     return np.array([_columns(row) for row in TABLE[:count]], np.float64)
 
 

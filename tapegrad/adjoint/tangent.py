@@ -1,5 +1,7 @@
-"""The tangent sweep, written as instructions, first one first: scalar ones by compiled code, the rules of others run on
-Values."""
+"""Forward mode, written as instructions: the instructions of a region are walked from the first to the last.
+
+Compiled code writes the tangents of scalar instructions; for all others the operation's rule is run on Values.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from tapegrad.value import Value, contiguous, view
 def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequence[Value]) -> list[Value | None]:
     """Write the derivative of each output along the tangents of the inputs; None where it is zero.
 
-    Inputs are dense and were recorded before all that depends on them; tangents are Values or numbers of their shapes,
-    or None. Raises UnsupportedError for an operation without the rules that this takes.
+    Inputs are dense and were recorded before everything that depends on them. Tangents are Values or numbers, in the
+    shapes of the inputs, or None for zero. Raises UnsupportedError for an operation that lacks the rules for this.
     """
     (tape,) = {x._tape for x in inputs} or {outputs[0]._tape}
     region = Region(tape, inputs, outputs, tangents)
@@ -104,5 +106,5 @@ def _pushed(instruction: Instruction, tangents: list[Any], region: Region) -> An
         return callbacks.call_of(instruction.params[0]).pushforward(instruction, shown)
     if row.pushforward is None:
         raise UnsupportedError(f"a tangent through {row.name} needs its rule `pushforward`")
-    # A rule of one operand is called with its tangent; of several, those without a tangent are None.
+    # `shown` has an entry for each operand, None for an operand without a tangent. At least one has a tangent.
     return row.pushforward(instruction.params, instruction.result, [x.value for x in instruction.operands], shown)

@@ -1,7 +1,8 @@
-"""Functions that a tape calls instead of looking into: black boxes, rules of the user's own, solvers, recomputation.
+"""Functions that are one instruction on a tape, which calls them: black boxes, functions with rules of the user's own,
+solvers, and recomputation.
 
-`call` puts a Python function on a tape as one instruction, `custom` is what users declare with it, `implicit` the
-functions that are defined by equations, and `linalg` NumPy's linear algebra.
+`call` puts a Python function on a tape as one instruction. Made with it are `custom`, which has what users declare;
+`implicit`, functions that are defined by equations; and `linalg`, NumPy's linear algebra.
 """
 
 from tapegrad.calls import linalg

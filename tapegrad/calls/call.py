@@ -1,7 +1,7 @@
 """One call of a Python function as one instruction.
 
-The function and its rules are given on nested arguments; here they become kernels on flat arrays, called back from the
-sweeps, and rules on Values, run when a derivative is written as instructions.
+The function and its rules take nested arguments. Here they are made into kernels on flat arrays, which the sweeps call,
+and into rules on Values, which are run when a derivative is written as instructions.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Rules:
         raise NotImplementedError
 
     def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
-        """For each argument the derivative of <cotangent, result>, nested as it is; None for zero."""
+        """For each argument the derivative of <cotangent, result>, nested as the argument is; None for zero."""
         raise NotImplementedError
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
-        """The derivative of the result along tangents: here from as many pulls as the result has elements."""
+        """The derivative of the result along tangents. This default takes one `pull` for each element of the result."""
         return _push_by_pulls(self, args, result, tangents)
 
     def certificate(self, args: tuple[Any, ...]) -> Any:
@@ -54,7 +54,7 @@ class PythonCall:
     def __init__(self, rules: Rules, structure: Any, leaves: list[Any], at: list[int], kinds: list[str]) -> None:
         self.rules = rules
         self.structure = structure
-        # Leaves that are no operands stay as they are; operands stand at the positions `at`.
+        # The leaves at the positions `at` are operands of the instruction; all others stay as they are.
         self.leaves = leaves
         self.at = at
         self.kinds = kinds
@@ -80,7 +80,7 @@ class PythonCall:
         key = b"".join(x.tobytes() for x in operands)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        # Whatever is being recorded, this is not: it is called anew in every replay.
+        # Nothing that the function does is recorded, even while something is being recorded: each replay calls it.
         with recording_on(None):
             result = self.rules.value(self._arguments(operands))
         leaves, structure = pytree.flatten(result)
@@ -95,14 +95,14 @@ class PythonCall:
             self.result_structure, self.result_shapes = structure, shapes
         elif (structure, shapes) != (self.result_structure, self.result_shapes):
             raise ShapeError(
-                f"{self.rules.name} returned shapes {shapes}, when it was recorded {self.result_shapes}"
+                f"{self.rules.name} returned shapes {shapes}, but when it was recorded {self.result_shapes}"
             )
         flat = np.concatenate([np.zeros(0), *[x.reshape(-1).astype(float) for x in arrays]])
         self._last = key, flat
         return flat
 
     def _nested(self, flat: Any) -> Any:
-        """A flat result, adjoint or tangent as the function's result is nested."""
+        """A flat result, adjoint or tangent, nested and shaped as the function's result is."""
         parts: list[Any] = []
         start = 0
         for shape in self.result_shapes or []:
@@ -159,7 +159,7 @@ class PythonCall:
         return tuple(pytree.unflatten(self.structure, leaves))
 
     def certificate(self, operands: list[np.ndarray]) -> Any:
-        """What the function knows of kinks at its operands; None if nothing."""
+        """The certificate of the function at its operands; None where it has none."""
         with recording_on(None):
             return self.rules.certificate(self._arguments(operands))
 
@@ -204,7 +204,8 @@ def call(rules: Rules, args: Sequence[Any]) -> Any:
             values.append(contiguous(as_value(x, tape, rules.name)))
     made = PythonCall(rules, structure, leaves, at, kinds)
     tape.evaluate()
-    # Called once to learn the shape of its result; the tape will find the numbers in its memory.
+    # Call the function once, to learn how large its result is. `forward` remembers the result, so that the forward
+    # sweep, which comes next with the same operands, does not call the function again.
     n = len(made.forward([np.asarray(v._window(tape.values)).reshape(-1).copy() for v in values]))
     tape.calls.append(made)
     number = callbacks.register(made)

@@ -1,4 +1,4 @@
-"""Functions whose derivatives the user declares, or that a tape is not to look into."""
+"""Functions whose derivatives the user declares, or whose inner instructions are not to be on the tape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tapegrad.value import Value
 
 
 def stop_gradient(x: Any) -> Any:
-    """The same numbers, nested as they are, through which no gradient flows.
+    """The same numbers, nested in the same way, through which no gradient flows.
 
     >>> import tapegrad as tg
     >>> tg.grad(lambda x: x * stop_gradient(x))(3.0)
@@ -65,7 +65,7 @@ class _External(Rules):
 
 
 class _BlackBox(Rules):
-    """A rule that cannot be looked into either: it has a value, and no derivative."""
+    """A derivative rule that is a black box as its function is: it can be called, but not differentiated again."""
 
     def __init__(self, name: str, f: Any) -> None:
         self.name, self.f = name, f
@@ -84,7 +84,7 @@ class _BlackBox(Rules):
 
 
 def _one_each(grads: Any, count: int) -> Sequence[Any]:
-    # With one argument its gradient need not come in a tuple.
+    # Where there is only one argument, the rule may return its gradient without a tuple.
     return grads if count != 1 or (isinstance(grads, tuple) and len(grads) == 1) else (grads,)
 
 
@@ -103,7 +103,8 @@ def external(
         numpy_rules: whether the rules are written in NumPy as functions of their arguments alone, so that they can be
             differentiated themselves. Otherwise second derivatives raise UnsupportedError.
 
-    On a tape it is one instruction, which calls f and vjp from the sweeps. Calls with plain numbers call f.
+    On a tape the call is one instruction: the forward sweep calls f, and the reverse sweep calls vjp. With plain
+    numbers it is a call of f and nothing else.
 
     >>> import numpy as np
     >>> import tapegrad as tg
@@ -145,7 +146,7 @@ class _Checkpointed(Rules):
         return self._recording(args).certificate(*args)
 
     def _other(self, name: str, f: Any) -> Rules:
-        # The derivative is recomputed as the function is: checkpointed itself.
+        # The derivative is checkpointed like the function: its intermediate results are recomputed too.
         if name not in self._derived:
             self._derived[name] = _Checkpointed(f)
         return self._derived[name]
@@ -154,10 +155,10 @@ class _Checkpointed(Rules):
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f, whose intermediate results are not kept on the tape but computed anew when the gradient needs them.
 
-    On a tape a call is one instruction; f is recorded once, apart, and every call replays that recording. A long loop
-    of checkpointed steps so takes the memory of its states and of one step, for about one forward sweep more and some
-    tens of microseconds a call: it is for large steps. The gradient is the same. f must be a function of its arguments
-    alone: it cannot use Values from around it.
+    On a tape a call is one instruction. f is recorded once, on a tape of its own, and every call replays that
+    recording. So a long loop of checkpointed steps takes only the memory of its states and of one step. In return the
+    gradient takes about one more forward sweep, and each call some tens of microseconds, so that this pays for large
+    steps. The gradient is the same. f must be a function of its arguments alone: it cannot use Values from around it.
 
     >>> import numpy as np
     >>> import tapegrad as tg
@@ -179,7 +180,8 @@ class _Custom(Rules):
         functools.update_wrapper(self, f)
 
     def __call__(self, *args: Any) -> Any:
-        # Arguments that are not differentiated are no operands, so they go in a box that nothing looks into.
+        # An argument that is not differentiated must not become an operand, so it is put in a box: that is a leaf, but
+        # neither a Value nor a number, whatever is in it.
         return call(self, tuple(_Box(x) if i in self.nondiff else x for i, x in enumerate(args)))
 
     def value(self, args: tuple[Any, ...]) -> Any:
@@ -216,7 +218,8 @@ class custom_vjp(_Custom):
     function and its rules are NumPy code; they are called from the sweeps with numbers, and with Values when a second
     derivative is written, so derivatives of any order follow the rules.
 
-    Raises OperationError without rules, or where bwd returns anything else.
+    Raises OperationError where a derivative is taken before rules are declared, or where fwd or bwd returns anything
+    else.
 
     >>> import numpy as np
     >>> import tapegrad as tg
@@ -250,9 +253,10 @@ class custom_jvp(_Custom):
     """A function with a forward rule of its own, as `jax.custom_jvp`: a decorator, then `defjvp(rule)`.
 
     rule(primals, tangents) returns (result, tangent of the result), the tangent being linear in the tangents. Arguments
-    numbered by `nondiff_argnums` are not differentiated, and come before. Reverse mode transposes the rule.
+    numbered by `nondiff_argnums` are not differentiated, and the rule gets them before `primals`. Reverse mode
+    transposes the rule.
 
-    Raises OperationError without a rule.
+    Raises OperationError where a derivative is taken before the rule is declared.
 
     >>> import numpy as np
     >>> import tapegrad as tg
@@ -267,7 +271,7 @@ class custom_jvp(_Custom):
     rule: Callable[..., Any] | None = None
 
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
-        """Declare the rule; returns it, to be a decorator."""
+        """Declare the rule. Returns the rule, so that this can be used as a decorator."""
         self.rule = rule
         return rule
 

@@ -1,4 +1,4 @@
-"""Functions defined by equations, differentiated by the implicit function theorem: the solver is never looked into."""
+"""Functions defined by equations, differentiated by the implicit function theorem, not through their solver."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def _evaluated(value: Any) -> np.ndarray:
 def _check_regular(matrix: np.ndarray, name: str) -> None:
     if not np.isfinite(matrix).all():
         raise SingularError(f"{name}: the derivative of the equations with respect to x is not finite at the solution")
-    # Equations and unknowns may come in any units: it is what scaling cannot mend that counts.
+    # Equations and unknowns may have any units, so columns and rows are scaled to a largest element of 1 first. A large
+    # condition number after that is not a matter of units.
     for axis in (1, 0):
         largest = np.max(np.abs(matrix), axis, keepdims=True, initial=0.0)
         matrix = matrix / np.where(largest > 0.0, largest, 1.0)
@@ -98,9 +99,9 @@ def implicit_root(f: Callable[..., Any], solve: Callable[..., Any]) -> Callable[
         f: as many equations as unknowns, in NumPy: f(x, *theta) has as many elements as x.
         solve: solve(*theta) returns x, a number or an array, by any means, on plain numbers: SciPy's solvers, say.
 
-    The derivative comes from the implicit function theorem: F_x dx = -F_theta dtheta at the solution. How it was found
-    does not matter, but it must be found well: an error of the solution is one of the derivative. Higher derivatives
-    too.
+    The derivative comes from the implicit function theorem: F_x dx = -F_theta dtheta at the solution. It does not
+    matter how the solution was found, but it must be accurate: an error of the solution leads to one of the derivative.
+    Higher derivatives are taken in the same way.
 
     Raises SingularError where F_x is singular at the solution; ShapeError unless there are as many equations as
     unknowns.

@@ -46,8 +46,8 @@ _inv = external(
 
 
 def _cofactors(z: Any, a: Any) -> Any:
-    # The derivative of the determinant z. Written as instructions it takes the inverse; computed at once it comes from
-    # the singular values, which a singular matrix has too.
+    # The derivative of the determinant z. On numbers it is computed from the singular values, so that it is right for a
+    # singular matrix too. On Values it takes the inverse, which a singular matrix lacks.
     if isinstance(a, Value):
         return z * _transposed(np.linalg.inv(a))
     u, s, vt = np.linalg.svd(a)
@@ -56,7 +56,7 @@ def _cofactors(z: Any, a: Any) -> Any:
 
 
 _det = external(np.linalg.det, lambda w, z, a: w * _cofactors(z, a), numpy_rules=True)
-# The sign is constant between jumps: no gradient comes from it.
+# The sign is piecewise constant, so its derivative is zero.
 _slogdet = external(
     lambda a: tuple(np.linalg.slogdet(a)), lambda w, z, a: w[1] * _transposed(np.linalg.inv(a)), numpy_rules=True
 )

@@ -8,14 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 _EPS = float(np.finfo(np.float64).eps)
-# How many steps there are, and each in proportion to the one before: not a half, with which all steps may be multiples
-# of a period. Where they do not do, as the function is not defined that far or varies faster, the next are smaller.
+# An extrapolation takes this many steps, each this fraction of the one before. The fraction is not 1/2: with it, all
+# steps can be multiples of the period of a function, which then looks constant.
 _STEPS = 8
 _RATIO = 0.45
+# Where the function is not defined as far as the first step, or varies too fast for it, the extrapolation is done again
+# with a first step that is smaller by this factor.
 _SMALLER = 2.0**-8
+# An estimated error is good enough if it is smaller than this, relative to the largest slope, or than this, relative to
+# the function's values.
 _GOOD = 1e-8
 _NOISE = 1e-12
-# The first step: a thirtieth of the size of the argument.
+# The first step, relative to the size of the argument.
 STEP = 2.0**-5
 
 
@@ -23,10 +27,10 @@ class Slope(NamedTuple):
     """The derivative of a function at 0, element by element.
 
     Attributes:
-        value: central differences at eight steps, extrapolated to step 0; NaN where the function has no number nearby.
-        error: how far off that may be.
-        left, right: the differences on either side, at a small step.
-        kink: where those two differ and smaller steps bring them no closer.
+        value: central differences at eight steps, extrapolated to step 0; NaN where the function is not finite nearby.
+        error: an estimate of the error of `value`.
+        left, right: the difference quotients on either side of 0, at a small step.
+        kink: whether those two differ, and do so by as much when the step is made smaller.
     """
 
     value: np.ndarray
@@ -39,9 +43,9 @@ class Slope(NamedTuple):
 def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
     """f'(0), by Richardson's extrapolation of central differences.
 
-    Of all columns of the extrapolation, each element takes the number that agrees best with its neighbours (C. Ridders,
-    Advances in Engineering Software 4, 75, 1982). Where steps leave the domain of f (NaN, infinity), or their numbers
-    do not agree, smaller ones are taken.
+    The extrapolation makes a table of estimates, and each element of the result is the estimate that agrees best with
+    its neighbours in the table (C. Ridders, Advances in Engineering Software 4, 75, 1982). Where f is NaN or infinite
+    at some of the steps, or the estimates do not agree, the extrapolation is done again with smaller steps.
 
     >>> found = slope(lambda t: np.array([np.exp(t), abs(t)]))
     >>> found.value.round(9).tolist(), found.kink.tolist()
@@ -57,7 +61,7 @@ def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
                 break
             h *= _SMALLER
             other, other_error = _extrapolated(f, h)
-            # No difference at all, where larger steps showed one, is one lost to rounding.
+            # Where larger steps gave a slope and these give exactly 0, the difference was lost to rounding.
             lost = (other == 0.0) & (error < 1e-2 * np.abs(value))
             better = ~(other_error >= error) & ~lost
             value, error = np.where(better, other, value), np.where(better, other_error, error)
@@ -65,7 +69,8 @@ def slope(f: Callable[[float], np.ndarray], step: float = STEP) -> Slope:
         *_, closer = _sides(f, center, h * _SMALLER**2)
         size = np.maximum(np.abs(left), np.abs(right))
         noise = _EPS * (np.abs(center) + size * h) / (h * _SMALLER**2)
-        # Of a smooth function the sides come closer in proportion to the step; noise drives them apart.
+        # With a smaller step, left and right of a smooth function come closer in proportion to the step, and rounding
+        # drives them apart. So there is a kink where their distance stays about the same.
         kink = (np.abs(closer) > 1e-3 * size + 100.0 * noise) & (closer / bend > 0.3) & (closer / bend < 3.0)
         return Slope(np.where(np.isfinite(error), value, np.nan), error, left, right, kink)
 

@@ -13,7 +13,7 @@ from tapegrad.checking.report import Ledger, Report, difference_text, element, f
 from tapegrad.errors import CheckError
 
 _MODES = ("fwd", "rev")
-# An argument of no more elements than this is searched for the one that is wrong.
+# Where a derivative is wrong and the argument has no more elements than this, the message names the worst element.
 _SEARCHED = 64
 
 
@@ -36,10 +36,10 @@ def check_grads(
         args: its arguments, a tuple. All floats among them are taken as float64; integers, strings and so on stay as
             they are.
         order: up to which order of derivative.
-        modes: "fwd", "rev" or both; for higher orders in every succession.
+        modes: "fwd", "rev" or both; for higher orders every sequence of them is checked, such as fwd of rev.
         argnums: the argument, or arguments, to differentiate with respect to; by default all that hold floats.
-        rtol, atol: |found - differences| <= atol + rtol max(|found|, |differences|), and what the differences
-            themselves are uncertain by.
+        rtol, atol: |found - differences| <= atol + rtol max(|found|, |differences|), plus the estimated error of the
+            differences themselves.
         eps: the first step of the differences, relative to the size of each argument; by default 1/32. Seven smaller
             ones follow, and all are extrapolated to zero.
         seed: of the random directions.
@@ -122,7 +122,7 @@ class _Run:
                 raise
 
     def _drawn(self, shape: tuple[int, ...]) -> Any:
-        """Random numbers; a number for a number."""
+        """Random numbers in a shape; for the shape (), a plain number."""
         return np.asarray(self.rng.normal(size=shape))[()]
 
     def trial(self, level: Level, point: Arrays, mode: str, v: Arrays, w: Arrays, measured: Slope) -> _Trial:
@@ -149,7 +149,7 @@ class _Run:
         return (int(np.argmax(trial.slope.kink)),) if trial.expected.ndim else (), np.inf
 
     def compare(self, level: Level, point: Arrays, path: tuple[str, ...], trial: _Trial, w: Arrays) -> None:
-        """Raises CheckError unless a derivative is what differences say."""
+        """Raises CheckError unless a derivative agrees with differences."""
         self.ledger.checks += 1
         if self.farthest(trial)[1] > 1.0:
             raise CheckError(self.message(level, point, path, trial, w))
@@ -194,7 +194,7 @@ def _only(shape: tuple[int, ...], i: tuple[int, ...]) -> np.ndarray:
 
 
 def _hint(measured: Slope) -> str:
-    """Why differences may be of no use."""
+    """Why the differences may be wrong, and not the derivative; "" where there is no sign of that."""
     if not np.all(np.isfinite(measured.value)):
         return "; differences are not finite: the point lies at the edge of where the function is defined"
     left, right, bent = measured.left, measured.right, measured.kink

@@ -111,12 +111,12 @@ def size_of(x: Any) -> float:
 
 
 def _copied(x: Any) -> Any:
-    # What f does to its arguments in place must not last.
+    # f gets copies, because it may change its arguments in place.
     return np.array(x)[()]
 
 
 def first_level(f: Callable[..., Any], args: Any, argnums: Any, subject: str) -> tuple[Level, list[Any]]:
-    """A function as one of those leaves of its arguments that are floats, and these leaves.
+    """The function to be checked, as a function of only those leaves of its arguments that are floats; and these leaves.
 
     Raises StructureError, CutGradientError, IntegerInputError, CheckError for numbers that are not finite.
     """
@@ -124,7 +124,7 @@ def first_level(f: Callable[..., Any], args: Any, argnums: Any, subject: str) ->
         raise StructureError(f"args must be a tuple of arguments, not {type(args).__name__}: write (x,) for one")
     leaves, structure = pytree.flatten(tuple(args))
     if holds_values(leaves):
-        raise CutGradientError("args must be plain numbers, not Values: the check moves them about; pass v.data")
+        raise CutGradientError("args must be plain numbers, not Values, because f is called at other points too: pass v.data")
     chosen = _chosen(leaves, owners(structure), argnums, len(args))
     paths = [f"argument {path[1:].replace(']', '', 1)}" for path in pytree.paths(structure, "")]
     leaves = [np.asarray(x, float)[()] if _is_float(x) else x for x in leaves]

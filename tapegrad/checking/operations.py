@@ -46,20 +46,21 @@ def check_op(
         samples: how many operands are drawn.
         constant: operands of an elementwise operation that it holds constant on purpose: their partial is 0. By default
             those that the row declares as `held`.
-        rtol, atol: |found - differences| <= atol + rtol max(|found|, |differences|), and what the differences
-            themselves are uncertain by.
+        rtol, atol: |found - differences| <= atol + rtol max(|found|, |differences|), plus the estimated error of the
+            differences themselves.
         seed: of all random numbers.
         options: what a structured operation is called with besides its operands, `params=...` for one.
 
-    An elementwise row: its value against its ufunc; its partials against differences; what is compiled of them, on
-    numbers, arrays, broadcast arrays and views, in float64 and float32, in replays at another point than recorded,
-    against the rules on plain numbers; derivatives written as instructions against the rules, and their derivatives,
-    forward and reverse, against differences of the partials; NumPy's dispatch.
+    Of an elementwise operation it checks that the value agrees with the ufunc, and the partials with differences; that
+    the compiled rules agree with the rules run on plain numbers, for numbers, arrays, broadcast arrays and views, in
+    float64 and float32, and in replays at another point than recorded; that derivatives written as instructions agree
+    with the rules, and the derivatives of these, forward and reverse, with differences of the partials; and that NumPy
+    calls the operation.
 
-    A structured operation: the tangent and the reverse kernel against differences of the forward one and against each
-    other, <J v, w> = <v, J'w>; adjoints must be added to, not overwritten; all in lanes and in float32; `pullback` and
-    `pushforward` against the kernels, and their derivatives against differences of the kernels; `depends`, outside of
-    which the Jacobian must be zero.
+    Of a structured operation it checks that the tangent and the reverse kernel agree with differences of the forward
+    kernel and with each other, <J v, w> = <v, J'w>; that the reverse kernel adds to adjoints and does not overwrite
+    them; that the kernels work in lanes and in float32; that `pullback` and `pushforward` agree with the kernels, and
+    their derivatives with differences of the kernels; and that the Jacobian is zero wherever `depends` says so.
 
     Raises CheckError, which is an AssertionError and names the rule, the sample and both numbers; OperationError for an
     operation that cannot be called, or without examples.
@@ -92,7 +93,8 @@ def check_op(
 
 
 class _Row:
-    """The checks of one elementwise operation, at samples `here`; `there` is where recordings are made."""
+    """The checks of one elementwise operation, at the samples `here`. Recordings are made at the samples `there`, so
+    that they are replayed at other points."""
 
     def __init__(
         self, row: Elementwise, here: Arrays, there: Arrays, constant: tuple[int, ...], ledger: Ledger,
@@ -146,7 +148,8 @@ class _Row:
         return f" at sample {i[0]} ({numbers})"
 
     def slope(self, f: Callable[[Arrays], np.ndarray], j: int) -> tuple[Slope, np.ndarray]:
-        """Differences along operand j at every sample, and the samples where they mean something."""
+        """Differences along operand j at every sample, and at which samples these are accurate enough to compare with.
+        """
         low, high = self.row.samples[j]
         size = np.maximum(np.abs(self.here[j]), 0.1 * (high - low))
         shape = f(self.here).shape
@@ -156,7 +159,7 @@ class _Row:
         return found._replace(value=found.value / size, error=found.error / size), smooth
 
     def against(self, what: str, found: np.ndarray, by: Slope, smooth: np.ndarray, side: str) -> None:
-        """Compare with differences where they mean something."""
+        """Compare with differences at the samples where these are accurate."""
         if 2 * smooth.sum() < smooth.size:
             raise CheckError(
                 f"{self.subject}: {what}: at {smooth.size - smooth.sum()} of {smooth.size} samples differences do not "

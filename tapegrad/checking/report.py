@@ -1,4 +1,4 @@
-"""Comparing numbers, and what is said of them: an error at the first that is wrong, a report if none is."""
+"""Comparing numbers: an error for the first that is wrong, a report if none is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from tapegrad.errors import CheckError
 
-# What the estimated error of differences may add to a tolerance, relative to the largest number compared.
+# The most that the estimated error of differences may add to a tolerance, relative to the largest number compared.
 _MOST = 1e-4
-# That estimate is the smallest of many, so it is rather too small.
+# The estimated error is multiplied by this: it is the smallest of many estimates, so it is probably too small.
 _DOUBT = 30.0
 
 
@@ -64,8 +64,9 @@ class Ledger:
     ) -> None:  # fmt: skip
         """|found - expected| <= atol + rtol max(|found|, |expected|, scale), element by element.
 
-        `error` is what `expected` may be off by. Raises CheckError for the element that is farthest off, with what
-        `place` says of it. What was computed in `single` precision does not count for the report's worst error.
+        The tolerance is larger by the estimated `error` of `expected`. Raises CheckError for the element that is
+        farthest off, in words of `place`. Numbers computed in `single` precision do not count for the report's worst
+        error.
         """
         a, b = np.asarray(found, float), np.asarray(expected, float)
         self.checks += 1

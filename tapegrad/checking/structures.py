@@ -17,7 +17,7 @@ from tapegrad.recording import record
 from tapegrad.transforms import jvp, vjp
 from tapegrad.value import Value
 
-# Of this many elements of an operand or result each gets a direction of its own; of more, as many are drawn.
+# An operand or result of up to this many elements is checked at each of them; of a larger one this many are drawn.
 _ELEMENTS = 64
 
 
@@ -52,7 +52,7 @@ class _Structure:
         self.there = [x + 0.01 * size * self.drawn(np.shape(x)) for x, size in zip(self.here, self.sizes, strict=True)]
 
     def drawn(self, shape: tuple[int, ...]) -> Any:
-        """Random numbers; a number for a number."""
+        """Random numbers in a shape; for the shape (), a plain number."""
         return np.asarray(self.rng.normal(size=shape))[()]
 
     def f(self, *xs: Any) -> Any:
@@ -104,11 +104,11 @@ class _Structure:
         self.ledger.compare(what, found, expected, rtol=rtol, atol=1e-300, **options)
 
     def against(self, what: str, found: Any, by: Slope, place: Callable[[tuple[int, ...]], str], side: str) -> None:
-        """Compare with differences, but at kinks."""
+        """Compare with differences, except at kinks."""
         found = np.asarray(found, float)
         smooth = ~by.kink.reshape(found.shape)
         if 2 * smooth.sum() < smooth.size:
-            raise CheckError(f"{self.ledger.subject}: {what}: the examples stand on a kink: choose others")
+            raise CheckError(f"{self.ledger.subject}: {what}: there are kinks at most of the examples: choose others")
         expected = np.where(smooth, by.value.reshape(found.shape), found)
         error = np.where(smooth, by.error.reshape(found.shape), 0.0)
         scale = 1e-3 * float(np.max(np.abs(expected), initial=0.0))
@@ -130,7 +130,7 @@ class _Structure:
         return [tuple(int(j) for j in np.unravel_index(i, shape)) for i in chosen]
 
     def units(self) -> Iterator[tuple[int, tuple[int, ...], list[Any]]]:
-        """A direction for each element of each operand, of its size."""
+        """Directions along single elements of the operands, each as long as the operand's numbers are large."""
         for k, x in enumerate(self.here):
             for i in self.some(np.shape(x)):
                 d = [np.zeros(np.shape(y)) for y in self.here]
@@ -146,7 +146,8 @@ class _Structure:
             self.same(f"reverse {what}, {name}", g, 0.0 * g, "found", "expected")
 
     def check_tangent(self) -> None:
-        """The tangent kernel against differences, element by element; they are kept for the other kernels."""
+        """The tangent kernel against differences, element by element. The differences are kept for the reverse kernel.
+        """
         self.columns: list[tuple[int, tuple[int, ...], Slope]] = []
         for k, i, d in self.units():
             by = slope(lambda t, d=d: np.reshape(self.recording(*self.moved(self.here, d, t)), -1))  # type: ignore[misc]
@@ -188,7 +189,8 @@ class _Structure:
                           "lanes", "tangent kernel")  # fmt: skip
 
     def check_accumulation(self) -> None:
-        """A reverse kernel adds to what is there, and serves each operand that wants an adjoint when others do not."""
+        """A reverse kernel adds to the adjoints that are there, and also works where only one operand wants an adjoint.
+        """
         expected = self.adjoints(self.here, self.w)
 
         def twice(*xs: Any) -> Any:
@@ -207,7 +209,7 @@ class _Structure:
 
     @contextmanager
     def rule(self, name: str) -> Iterator[None]:
-        """What a rule raises is its error."""
+        """Turn an exception that a rule raises into a CheckError that names the rule."""
         try:
             yield
         except CheckError:
@@ -273,7 +275,7 @@ class _Structure:
             self.against(f"{rule} differentiated (rev) by {name}", np.sum(back[k] * d[k]), total, lambda i: "", "rule")
 
     def check_pattern(self) -> None:
-        """No derivative that is not zero outside of what `depends` says."""
+        """The derivative must be zero wherever `depends` says that a result does not depend on an operand."""
         if self.operation.depends is None:
             self.ledger.skipped.append("sparsity (there is no rule depends)")
             return

@@ -1,4 +1,4 @@
-"""Having Numba compile the text of a module: the only place that needs Numba."""
+"""Having Numba compile the text of a module. Numba is imported only when this is needed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tapegrad.cache import cache_folder
 from tapegrad.compiled import store
 from tapegrad.compiled.store import ObjectCode
 
-# Numba compiles one function at a time anyway.
+# Held while something is compiled: Numba compiles only one function at a time anyway.
 _lock = threading.RLock()
+# The names that each module defines, for the modules generated in this process.
 _spaces: dict[str, dict[str, Any]] = {}
 _announced = False
 
@@ -28,12 +29,12 @@ def announce() -> None:
 
 
 def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
-    """What a generated module defines. It is written beside the object code, for people to look at."""
+    """The names that a generated module defines. Its text is kept beside the object code, for people to look at."""
     known = _spaces.get(name)
     if known is None:
         source = text()
         path = cache_folder() / f"{name}.py"
-        # Only to look at: where it cannot be written, nothing is lost.
+        # Nothing else reads this file, so it does no harm if it cannot be written.
         with contextlib.suppress(OSError):
             store.write(path, source.encode())
         known = _spaces[name] = {"__name__": f"tapegrad_{name}"}
@@ -42,9 +43,9 @@ def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
 
 
 def build(name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any]) -> ObjectCode:
-    """Compile one function of a generated module; `signature` makes its type of Numba's module of types.
+    """Compile one function of a generated module; `signature` is called with `numba.types` and returns its type.
 
-    Raises what Numba raises, and no half-made code is kept.
+    Raises what Numba raises; nothing is kept then.
     """
     with _lock:
         announce()
@@ -69,7 +70,7 @@ SECONDS: dict[str, float] = {}
 
 
 def load_numba() -> None:
-    """Have Numba's own functions found by name: code that allocates memory calls them."""
+    """Make the functions of Numba's runtime known by name: compiled code that allocates memory calls them."""
     with _lock:
         from numba.core.registry import cpu_target
         from numba.core.runtime import rtsys

@@ -21,7 +21,8 @@ __all__ = ["Compiled", "Frame", "Kind", "compiled", "interpreted", "load"]
 _DTYPES = {name: np.dtype(name) for name in ("float64", "float32", "int64", "int32", "uint32", "uint8")}
 _REAL = (_DTYPES["float64"], _DTYPES["float32"])
 _BYTE = ctypes.c_char
-# Numba's convention: where to put the result, where to put an error, and the arguments.
+# How Numba's functions are called: with pointers to where the result and an error are put, then the arguments; here
+# the only argument is the address of the frame's words.
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
@@ -60,8 +61,8 @@ class Kind:
 def load(name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any]) -> int:
     """The address of a function of a generated module: from the disk, or compiled now and kept.
 
-    `name` tells the function and all that it was made from apart from any other. What is damaged, or refers to names
-    that cannot be found, is compiled anew.
+    `name` is unique to the function and to everything that it was made from. If the code on disk is damaged, or refers
+    to names that cannot be found, the function is compiled anew.
     """
     made = store.find(name)
     if made is not None and machine.missing(made.needs):
@@ -77,16 +78,16 @@ def load(name: str, text: Callable[[], str], function: str, signature: Callable[
 
 
 class Frame:
-    """The arguments of one function, laid out in memory, so that it can be called again and again at no further cost.
+    """The arguments of one function, laid out in memory once, so that each call only hands over addresses.
 
-    The arrays must stay where they are: what they hold may change, and `words` may be set.
+    The arrays must stay where they are. Between calls, their contents and the numbers in `words` may be changed.
     """
 
     __slots__ = ("arguments", "arrays", "words")
 
     def __init__(self, words: array[int], arrays: Any) -> None:
         self.words = words
-        # Kept alive, for compiled code knows nothing but addresses.
+        # Compiled code has only the addresses of the arrays, so they are kept alive here.
         self.arrays = arrays
         address = words.buffer_info()[0]
         self.arguments = tuple(map(ctypes.c_void_p, (address, address + 8, address + 16)))
@@ -95,7 +96,8 @@ class Frame:
 class Compiled:
     """A function that is compiled when it is first called, once for each dtype of its real numbers.
 
-    `frame(*args)` lays arguments out, `run(frame)` calls; calling it does both. It returns a whole number, or nothing.
+    `frame(*args)` lays out arguments, and `run(frame)` calls the function with them; calling this object does both. The
+    function returns a whole number or nothing; where it returns nothing, a call gives 0.
     """
 
     __frame__ = True
@@ -116,20 +118,21 @@ class Compiled:
         self._module = module
 
     def call_address(self, frame: Frame, real: np.dtype) -> int:
-        """What `frames.call_frame` calls it by, with this frame."""
+        """The address with which `frames.call_frame` calls this function; where nothing is compiled, a number that
+        stands for the function and this frame."""
         if INTERPRETED:
             return stand_in(id(frame), lambda: self._interpret(frame))
         return self.address(real)
 
     def prepare(self, real: np.dtype) -> Any:
-        """Have it ready for a dtype; returns what calls it."""
+        """Have the machine code for a dtype ready; returns a ctypes function, which takes `Frame.arguments`."""
         call = self._calls.get(real)
         if call is None:
             call = self._calls[real] = _CALL(self.address(real))
         return call
 
     def address(self, real: np.dtype) -> int:
-        """Where the machine code stands, a function of (address of the result, of an error, of the words)."""
+        """The address of the machine code. It takes the addresses of the result, of an error and of the words."""
         known = self._addresses.get(real)
         if known is None:
             known = self._addresses[real] = self._load(real)
@@ -147,7 +150,8 @@ class Compiled:
         )  # fmt: skip
 
     def text(self, real: np.dtype) -> str:
-        """The module that holds it."""
+        """The text of the generated module with this function, and with `entry`, which reads its arguments from words.
+        """
         module = self._module.gather(real) if self._module is not None else Module(real)
         called = module.function(self.function)
         arguments, at = [], 0
@@ -204,7 +208,7 @@ class Compiled:
         return frame.words[0]
 
     def _python(self, arguments: list[Any]) -> Any:
-        """The function as it runs where nothing is compiled: as it stands, or as its module has it."""
+        """The Python function that runs where nothing is compiled: as it was written, or as its module has it."""
         if self._module is None:
             return self.function
         real = self.real(arguments)

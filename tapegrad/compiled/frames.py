@@ -21,11 +21,11 @@ def stand_in(number: int, function: Callable[[], int]) -> int:
 
 @compiled_in("tapegrad.compiled.pointers")
 def call_frame(address: int, words: np.ndarray) -> int:
-    """Call what stands at an address with the arguments in the words of a frame; returns what it returns."""
+    """Call the function at an address with the arguments in the words of a frame; returns what the function returns."""
     return _functions[address]()
 
 
 @compiled_in("tapegrad.compiled.pointers")
 def float_bits(x: float) -> int:
-    """The whole number whose bits are those of a float64: how a frame holds one."""
+    """The whole number whose bits are those of a float64, as which a frame holds a float."""
     return int(struct.unpack("q", struct.pack("d", x))[0])

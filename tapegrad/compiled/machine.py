@@ -9,13 +9,15 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-# Engines own the memory that code stands in, and code may be called as long as the process lives.
+# An engine of LLVM owns the memory of the code that it has loaded. Engines are kept for ever, because the code may be
+# called as long as the process lives.
 _engines: list[Any] = []
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def _nothing_to_free(_: int) -> None:
-    # Numba ends every function that made an array from an address by giving up memory that is not there.
+    # Numba's code releases the memory of each array that it has made, and calls this function of its runtime for that.
+    # Arrays made from an address have no memory of their own, so there is nothing to free.
     pass
 
 
@@ -62,7 +64,8 @@ def _libraries() -> Any:
 
 
 def load(code: bytes, name: str) -> int:
-    """The address of a function in object code, all of whose names can be found (LLVM would end the process else)."""
+    """The address of a function in object code. None of the names that the code refers to may be `missing`, because
+    LLVM ends the process at a name that it does not find."""
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()

@@ -1,4 +1,4 @@
-"""Marks on functions that compiled code treats in a way of its own."""
+"""Marks on functions that are not compiled like others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 
 def compiled_in(module: str) -> Callable[[_F], _F]:
-    """Mark a function whose place in compiled code is taken by another of the same name, which stands in `module`.
+    """Mark a function in place of which compiled code calls the function of the same name in `module`.
 
-    The marked function is what runs where nothing is compiled; that module is imported only to compile.
+    The marked function runs where nothing is compiled. `module` is imported only when something is compiled.
     """
 
     def mark(function: _F) -> _F:
@@ -22,6 +22,7 @@ def compiled_in(module: str) -> Callable[[_F], _F]:
 
 
 def inlined(function: _F) -> _F:
-    """Mark a function of one expression that is put in place of its calls, as text: it costs nothing to compile."""
+    """Mark a function that returns one expression. In compiled code its calls are replaced by the text of that
+    expression, so that Numba has no call to compile."""
     function.__inlined__ = True  # type: ignore[attr-defined]
     return function

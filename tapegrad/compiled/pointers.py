@@ -1,4 +1,4 @@
-"""What compiled code does with addresses. Imported only to compile."""
+"""What compiled code does with addresses. Imported only when something is compiled."""
 
 from llvmlite import ir
 from numba import types
@@ -77,7 +77,7 @@ def float_bits(typingctx, x):
 
 @intrinsic
 def call_frame(typingctx, address, words):
-    """Call an entry point, as `functions.Compiled.run` does."""
+    """Call an entry point, as `callable.Compiled.run` does."""
 
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[1])(context, builder, args[1]).data

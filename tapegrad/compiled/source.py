@@ -23,8 +23,9 @@ import numpy as np
 
 from tapegrad.errors import OperationError
 
-# The same function on numbers under another name, which Numba compiles in a fraction of the time. (Uncompiled, `math`
-# raises where NumPy returns NaN or infinity.)
+# NumPy's functions in place of which compiled code calls those of `math`: on numbers they are the same, and Numba
+# compiles them in a fraction of the time. (Where nothing is compiled they are not replaced, because there `math` raises
+# where NumPy returns NaN or infinity.)
 _SAME = ("cos", "cosh", "exp", "expm1", "hypot", "log", "log10", "log1p", "sin", "sinh", "sqrt", "tan", "tanh")
 _ARC = ("cos", "cosh", "sin", "sinh", "tan", "tan2", "tanh")
 _IN_MATH = {name: name for name in _SAME} | {f"arc{name}": f"a{name}" for name in _ARC}
@@ -37,7 +38,7 @@ def interpreted() -> bool:
 
 @functools.cache
 def _lambdas(filename: str, length: int) -> list[ast.Lambda]:
-    """All lambdas in a file; its length tells one version of it from another."""
+    """All lambdas in a file of `length` lines. The length is given so that an edited file is not looked up as before."""
     tree = ast.parse("".join(linecache.getlines(filename)))
     return [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
 
@@ -57,7 +58,7 @@ def function_tree(function: Callable[..., Any]) -> ast.Lambda | ast.FunctionDef:
         text = textwrap.dedent(inspect.getsource(function))
         return next(n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef))
     parameters = list(inspect.signature(function).parameters)
-    # Where each bytecode stands in the source; entering the function stands nowhere, which shows as no width.
+    # The position of each bytecode in the source. That of entering the function has no width, and is left out.
     spans = [(r0, r1, c0, c1) for r0, r1, c0, c1 in code.co_positions() if r0 and r1 and c1 and c0 != c1]
     try:
         lambdas = _lambdas(code.co_filename, len(lines))
@@ -123,7 +124,7 @@ class Module:
         self.definitions.append(ast.fix_missing_locations(tree))
 
     def add_kernel(self, name: str, arguments: str, lines: list[str]) -> None:
-        """A function that is compiled only when it is asked for."""
+        """Add a function to the text of the module that is not compiled together with the others, but by itself."""
         text = "\n".join(f"    {line}" for line in lines)
         self.kernels += ast.parse(f"def {name}({arguments}):\n{text}").body
 
@@ -144,7 +145,7 @@ class Module:
         return Replace(dict(zip(parameters, arguments, strict=True))).visit(result)
 
     def known(self, found: Any) -> ast.expr | None:
-        """What stands in the module for an object that a function names, if it is none that any module knows."""
+        """The expression for an object that a function names, if a subclass knows what to write for it; else None."""
         return None
 
     def text(self) -> str:
@@ -154,7 +155,7 @@ class Module:
             "import math\n\nimport numpy as np\nfrom numba import njit",
             *sorted(self.imports),
             f"T = np.{self.dtype.name}",
-            # Nothing but compiled code calls these functions: ways in from Python would only take time to make.
+            # Only compiled code calls these functions, so Numba is not asked for wrappers with which Python could.
             'options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}',
         ]
         named = _NameNumbers()
@@ -168,7 +169,7 @@ class Module:
 
 
 def names_around(function: Callable[..., Any]) -> dict[str, Any]:
-    """What the names in a function mean that are not its own."""
+    """The objects that a function refers to by names from around it: builtins, globals and closure variables."""
     scope = inspect.getclosurevars(function)
     return {**scope.builtins, **scope.globals, **scope.nonlocals}
 

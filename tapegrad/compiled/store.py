@@ -18,7 +18,7 @@ _HEADER = b"tapegrad object code 1\n"
 
 
 class ObjectCode(NamedTuple):
-    """A compiled function: machine code, its name there, and the names that it refers to outside."""
+    """A compiled function: machine code, the function's name in it, and the names that it refers to and lacks."""
 
     symbol: str
     needs: tuple[str, ...]
@@ -27,7 +27,7 @@ class ObjectCode(NamedTuple):
 
 @cache
 def _surroundings() -> bytes:
-    # Whoever compiles, for which processor, and how: the files of this folder.
+    # What code depends on besides its source: the compiler's version, the processor, and the files of this folder.
     versions = " ".join(version(name) for name in ("numba", "llvmlite", "numpy"))
     own = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     return f"{versions} {machine.processor()}".encode() + own

@@ -1,7 +1,8 @@
 """NumPy's functions on Values, and functions that NumPy lacks.
 
-Elementwise operations need nothing here: their rows name their ufuncs. What is registered with `implements` is what
-NumPy's dispatch, and the method of the same name, end in. Importing this package registers it all.
+Elementwise operations need nothing here: their rows name their ufuncs. A function registered with `implements` is what
+is called when NumPy's function, or the method of that name, is called with a Value. Importing this package registers
+all of them.
 """
 
 from tapegrad.functions import choosing, einsum, indexing, joining, loss, products, reductions, shapes

@@ -47,8 +47,8 @@ implements(np.degrees, np.rad2deg)(lambda x: x * (180.0 / np.pi))
 implements(np.radians, np.deg2rad)(lambda x: x * (np.pi / 180.0))
 
 
-# What is constant between jumps. Truth values stay on the tape; counts and positions are numbers, and in a recording a
-# guard holds each of them to what it was.
+# Piecewise constant functions. Those that return truth values element by element record an operation. `all`, `any`,
+# counts and positions return plain numbers, and in a recording a guard checks that a replay finds the same numbers.
 
 
 @implements(np.isnan)
@@ -157,7 +157,7 @@ def order_along(x: Any, axis: Any) -> Value:
     """The positions of the elements in ascending order along an axis, on the tape."""
     x = to_value(x, "sort")
     axis = normalize_axis(axis, x.ndim, "sort")
-    # Lines that no stride reaches are copied first.
+    # An operand that is not dense is copied first: its elements along the axis may have no common stride.
     return reduce("argsort", contiguous(x), axis, cumulative=True)
 
 

@@ -122,7 +122,7 @@ def _parsed(subscripts: str, shapes: list[tuple[int, ...]]) -> tuple[list[str], 
 
 
 def _axes_of(x: Value, term: str, sizes: dict[str, int]) -> tuple[Value, str]:
-    """An operand with one axis for each letter, and those to broadcast left out."""
+    """An operand as a view with one axis for each letter, without the axes of length one that are broadcast."""
     letters = "".join(c for c in dict.fromkeys(term) if x.shape[term.index(c)] == sizes[c])
     if letters == term:
         return x, term
@@ -152,7 +152,7 @@ def _path(parts: list[tuple[Value, str]], output: str, sizes: dict[str, int], op
 
 
 def _summed(x: Value, term: str, wanted: set[str]) -> tuple[Value, str]:
-    """The sum over axes that nobody asks for any more."""
+    """The sum over the axes whose letters are not wanted: neither the result nor another operand has them."""
     alone = tuple(a for a, c in enumerate(term) if c not in wanted)
     return (reduce("sum", x, alone), "".join(c for c in term if c in wanted)) if alone else (x, term)
 

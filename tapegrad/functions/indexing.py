@@ -16,7 +16,7 @@ from tapegrad.value import Value, gather, gather_flat, leaf
 
 @implements(np.take)
 def take(x: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Value:
-    """Elements by index along an axis; of the flattened array where none is given."""
+    """Elements by index along an axis; of the flattened array where no axis is given."""
     only_default("take", out=out)
     x = to_value(x, "take")
     if mode != "raise":
@@ -58,7 +58,7 @@ def take_along_axis(x: Any, indices: Any, axis: Any = -1) -> Value:
 
 @implements(np.roll)
 def roll(x: Any, shift: Any, axis: Any = None) -> Value:
-    """Rolled along an axis or several, each by a shift of its own; flattened for it where none is given."""
+    """Rolled along an axis or several, each by a shift of its own. Without an axis, the flattened array is rolled."""
     if np.asarray(shift).dtype.kind not in "iub" or np.ndim(shift) > 1:
         raise IntegerInputError(f"roll: a shift must be an integer, or a sequence of integers, not {shift!r}")
     if axis is None:

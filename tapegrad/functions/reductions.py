@@ -17,7 +17,7 @@ from tapegrad.value import Value, apply, contiguous, handle
 
 
 def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:
-    """A layout as (outer, n, inner) and their strides, where n runs over `axes`; None where that takes a copy."""
+    """A layout as three axes (outer, n, inner) and their strides, where n is all of `axes`; None if it needs a copy."""
     if axes and axes != tuple(range(axes[0], axes[-1] + 1)):
         return None
     first, last = (axes[0], axes[-1] + 1) if axes else (len(layout.shape), len(layout.shape))
@@ -32,20 +32,22 @@ def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:
 
 
 class _Reduction(NamedTuple):
-    """How a reduction is recorded: in which order of axes its operand is copied, if it is, its record, its result."""
+    """How a reduction is recorded. Where `order` is not None, the operand is first transposed to that order of axes, and
+    copied."""
 
     order: tuple[int, ...] | None
     opcode: int
     n: int
     record: list[int]
     layout: Layout | None
-    # With the axes that were reduced, of length 1.
+    # The shape of the result with `keepdims`: the axes that were reduced have length 1.
     kept: tuple[int, ...]
 
 
 @functools.lru_cache(1 << 10)
 def _reduction(name: str, layout: Layout, axes: tuple[int, ...], sign: int, cumulative: bool) -> _Reduction:
-    """What follows from the layout of the operand alone. Programs repeat themselves, so it is remembered."""
+    """How a reduction is recorded, which depends on the operand's layout alone. Programs repeat themselves, so this is
+    remembered."""
     row, shape = BY_NAME[name], layout.shape
     if row.needs_elements and layout.size == 0 and 0 in [shape[a] for a in axes]:
         raise ShapeError(f"{name} of no elements: shape {shape}, over axes {axes}")
@@ -64,7 +66,8 @@ def _reduction(name: str, layout: Layout, axes: tuple[int, ...], sign: int, cumu
 
 
 def reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, cumulative: bool = False) -> Value:
-    """Record a reduction, or what goes along an axis and keeps it (`cumulative`); see `tapegrad.ops.reduction`."""
+    """Record a reduction; or, with `cumulative`, an operation along an axis whose result has the operand's shape. See
+    `tapegrad.ops.reduction`."""
     x = to_value(x, name)
     layout = x._layout_or_scalar()
     axes = normalize_axes(axis, len(layout.shape), name)
@@ -170,7 +173,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> V
 
 @implements(np.cumsum)
 def cumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Value:
-    """Running sum along an axis; of the flattened array where none is given."""
+    """Running sum along an axis; of the flattened array where no axis is given."""
     only_default("cumsum", dtype=dtype, out=out)
     x = to_value(x, "cumsum")
     if axis is None or x.ndim == 0:

@@ -1,4 +1,4 @@
-"""What carries out NumPy's functions on Values: registering it, and what many of them need."""
+"""Registering functions that implement NumPy's functions on Values, and helpers that many of these need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tapegrad.value import IMPLEMENTATIONS, Value, as_value, tape_of
 
 
 def implements(*functions: Any) -> Callable[[Any], Any]:
-    """Register what carries out NumPy functions, or to (ufunc, method) pairs."""
+    """Decorator: register a function as the implementation, on Values, of NumPy functions or (ufunc, method) pairs."""
 
     def register(handler: Any) -> Any:
         for function in functions:

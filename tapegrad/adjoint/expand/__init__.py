@@ -1,8 +1,8 @@
 """Derivatives of scalar instructions in compiled code.
 
-`symbols` runs each operation's rule for partial derivatives once and writes down what it does, `templates` makes arrays
-of that, `loops` walks scalar instructions and writes the templates out, multiplied and added up, and `stretch` calls
-it.
+`symbols` runs each operation's rule for partial derivatives once, and notes the operations that it does: the template.
+`templates` puts these into arrays. `loops` is the compiled code: it walks over scalar instructions, writes the template
+of each, multiplies by adjoints or tangents, and adds up. `stretch` calls the compiled code.
 """
 
 from tapegrad.adjoint.expand.loops import resolve

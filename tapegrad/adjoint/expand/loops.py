@@ -1,11 +1,11 @@
 """Derivatives of scalar instructions, written by compiled code: templates put together with adjoints or tangents.
 
-What stands at a slot is named by a *reference*: ~slot, which is negative, for what was on the tape before, else the
-number of a row. Rows are gathered in one array: known numbers first, then the instructions that are differentiated,
-then what is written. What has known operands is folded on the way, and what was computed before is not computed
-again: a small table remembers what was met lately, by which most of it is found and which stays in the processor's
-cache (with a table of everything the walk takes twice as long); `simplify` finds the rest. Between calls adjoints and
-tangents are known by their slots; -1 stands for none.
+A number is named by a *reference*. A negative reference is ~slot, and names a number that was on the tape before; any
+other is the number of a row in the array `rows`. This array holds the known numbers first, then the instructions that
+are differentiated, then the instructions that are written here. An operation on known numbers is computed at once.
+An instruction that was written before is not written again: a small table remembers the instructions met lately. It
+finds most repetitions, and stays in the processor's cache (with a table of everything the walk takes twice as long);
+`simplify` finds the rest. Between calls, adjoints and tangents are named by their slots; -1 stands for none.
 """
 
 import numpy as np
@@ -16,11 +16,13 @@ from tapegrad.compiled.frames import float_bits
 from tapegrad.ops.record import OPCODE, OUT, A, B, C
 from tapegrad.sweeps.marks import LEAF
 
-# The opcodes of what is written besides templates, and folded, come in this order.
+# The argument `named` has the opcodes of these operations, in this order: they are written besides those of templates,
+# and computed at once where their operands are known.
 ADD, SUBTRACT, MULTIPLY, DIVIDE, NEGATIVE, CHAIN = range(6)
-# Refers to nothing.
+# In place of a reference: there is no number, because a derivative is zero.
 NONE = -(2**62)
-# Entries of the table at most, and how far ahead of the walk the instructions that are differentiated are entered.
+# The most entries that the table has, and how many instructions ahead of the walk the instructions that are
+# differentiated are entered in it.
 TABLE, AHEAD = 1 << 14, 1 << 12
 
 
@@ -29,9 +31,10 @@ TABLE, AHEAD = 1 << 14, 1 << 12
     met="uint8[:]",
 )  # fmt: skip
 def resolve(operands, places, low, owner, slots, reads, met):
-    """Put references in place of the slots of operands, and find the nodes that made what stands at their places.
+    """Replace the slots in `operands` by references, and set `reads` to the nodes that made the numbers at `places`.
 
-    `owner` has the nodes from place `low` on, `slots` those of known numbers, ascending; `met` says which of them are.
+    `owner` has the node of each place from `low` on. `slots` has the slots of known numbers, ascending; `met` is set
+    to 1 for those of them that are operands.
     """
     last = slots[-1] if slots.shape[0] else np.int64(-1)
     for i in range(operands.shape[0]):
@@ -56,7 +59,7 @@ def _reference(slot, slots, last):
     return np.int64(low) if slots[low] == slot else ~slot
 
 
-# Writing rows. `numbers` has what is known of each, NaN where nothing is.
+# Writing rows. `numbers` has for each row its number where that is known, else NaN.
 
 
 def _enter(rows, table, r, known):
@@ -68,10 +71,10 @@ def _enter(rows, table, r, known):
 
 
 def _append(rows, table, numbers, n, op, a, b, c, number):
-    """A reference to an instruction, which is written unless it was before, and how many rows there are then."""
+    """A reference to an instruction, and how many rows there are then; it is written unless the table has it."""
     h = hashed(op, a, b, c)
     at = h & (table.shape[0] - 1)
-    # Half of an entry is of the hash: most rows that are another need not be looked at to tell.
+    # The upper half of an entry is that of the hash: most rows that differ are told by it, and not looked at.
     if table[at] >> 32 == h >> 32 and is_same(rows, table[at] & 0xFFFFFFFF, op, a, b, c):
         return rows[table[at] & 0xFFFFFFFF, OUT], n
     rows[n, OPCODE], rows[n, OUT], rows[n, A], rows[n, B], rows[n, C] = op, n, a, b, c
@@ -81,7 +84,7 @@ def _append(rows, table, numbers, n, op, a, b, c, number):
 
 
 def _computed(op, a, b, named):
-    """What an operation makes of two known numbers; NaN where it is not one of those that are folded."""
+    """The result of an operation on two known numbers; NaN where the operation is not one of those in `named`."""
     if op == named[ADD]:
         return a + b
     if op == named[SUBTRACT]:
@@ -98,14 +101,15 @@ def _computed(op, a, b, named):
 
 
 def _write(rows, table, numbers, n, op, a, b, c, named, known):
-    """A reference to what an operation makes of three operands, written in the shortest way that is known."""
+    """A reference to the result of an operation, which is simplified where a rule here applies, and else written."""
     x = numbers[a] if a >= 0 else np.nan
     y = numbers[b] if b >= 0 else np.nan
     x_known, y_known = not np.isnan(x), not np.isnan(y)
     if x_known and y_known:
         number = _computed(op, x, y, named)
         if np.isfinite(number):
-            # In place of operands stand the number's bits, to find it by. What a leaf has there comes in the end.
+            # A leaf has the bits of its number in place of operands, so that the table finds equal numbers. `expand`
+            # replaces them in the end by what a leaf on a tape has there.
             bits = np.int64(float_bits(number))
             return _append(rows, table, numbers, n, np.int64(LEAF), bits, bits, bits, number)
     if x_known or y_known:
@@ -116,7 +120,7 @@ def _write(rows, table, numbers, n, op, a, b, c, named, known):
         if op == named[MULTIPLY] and (x == -1.0 or y == -1.0):
             op, a = named[NEGATIVE], b if x == -1.0 else a
             b = c = a
-    # Numbers whose negatives were written: -(-x) = x and x + (-y) = x - y.
+    # Where an operand was written as a negative: -(-x) = x and x + (-y) = x - y.
     if op == named[NEGATIVE]:
         if a >= 0 and rows[a, OPCODE] == op:
             return rows[a, A], n
@@ -133,14 +137,14 @@ def _write(rows, table, numbers, n, op, a, b, c, named, known):
 
 
 def _product(rows, table, numbers, n, flow, partial, named, known):
-    """A reference to an adjoint or tangent times a partial derivative; to nothing where that is zero."""
+    """A reference to an adjoint or tangent times a partial derivative; NONE where either is known to be zero."""
     if (flow >= 0 and numbers[flow] == 0.0) or (partial >= 0 and numbers[partial] == 0.0):
         return np.int64(NONE), n
     return _write(rows, table, numbers, n, named[CHAIN], flow, partial, partial, named, known)
 
 
 def _sum(rows, table, numbers, n, a, b, named, known):
-    """A reference to the sum of two, either of which may be missing."""
+    """A reference to the sum of two numbers, either of which may be NONE."""
     if a == NONE or b == NONE:
         return max(a, b), n
     return _write(rows, table, numbers, n, named[ADD], a, b, b, named, known)
@@ -150,7 +154,7 @@ def _sum(rows, table, numbers, n, a, b, named, known):
 
 
 def _stands_for(constants, operands, i, out, made, reference):
-    """What a reference of a template stands for at instruction i; see `symbols`."""
+    """The reference for what a template refers to as `reference`, at instruction i; see `symbols`."""
     if reference < 0:
         return constants[-1 - reference]
     if reference < 3:
@@ -159,9 +163,10 @@ def _stands_for(constants, operands, i, out, made, reference):
 
 
 def _partial(rows, table, numbers, n, named, known, steps, low, high, constants, operands, i, out, made):
-    """The derivative of instruction i by an operand: steps low up to high of the templates, the last one says which.
+    """A reference to the derivative of instruction i by an operand.
 
-    `made` has the steps that were written for the operands before.
+    Steps `low` to `high` of the templates compute it; the last of them is no step, but says which number it is. `made`
+    has references to the steps that were already written for other operands of this instruction.
     """
     for s in range(low, high - 1):
         m = steps[s, 0]
@@ -174,7 +179,7 @@ def _partial(rows, table, numbers, n, named, known, steps, low, high, constants,
 
 
 def _of_slot(slot, first, start, slots, last):
-    """A reference to what flows at a node, given by its slot."""
+    """The reference for the adjoint or tangent that has a slot; NONE where the slot is -1."""
     if slot < 0:
         return np.int64(NONE)
     return slot - first + start if slot >= first else _reference(slot, slots, last)
@@ -196,14 +201,15 @@ def expand(
     ops, outs, operands, reads, constants, slots, arity, length, first_step, steps, named, known, rows, table, numbers,
     made, flows, low, high, first, back,
 ):  # fmt: skip
-    """Write the derivatives of instructions low up to high.
+    """Write the derivatives of the instructions from number `low` up to `high`.
 
-    Backward, last instruction first, the adjoints of all that they read; forward, the tangents of what they make.
-    `rows` begins with what is known and what is differentiated; what is written follows, its results being the slots
+    With `back`, the walk goes from the last instruction to the first, and adds to the adjoint of each node that an
+    instruction reads; else it goes from first to last, and sets the tangent of each result. `rows` begins with known
+    numbers and with the instructions that are differentiated; what is written follows, and its results get the slots
     from `first` on. Returns how many rows there are then.
     """
     start = slots.shape[0] + high - low
-    shift = start - high  # of rows of instructions against their numbers
+    shift = start - high  # the row of an instruction is its number plus this
     last = slots[-1] if slots.shape[0] else np.int64(-1)
     for r in range(slots.shape[0]):
         _enter(rows, table, r, known)

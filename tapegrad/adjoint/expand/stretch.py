@@ -1,4 +1,4 @@
-"""One stretch of scalar instructions: what compiled code is given of it, and what it leaves."""
+"""Calls the compiled code that writes the derivatives of one stretch of scalar instructions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tapegrad.ops import TABLE, arithmetic
 from tapegrad.ops.record import COLUMNS, OPCODE, OUT, A
 from tapegrad.sweeps.marks import LEAF
 
-# In the order that `loops` has.
+# In the order of ADD to CHAIN in `loops`.
 _NAMED = np.array([
     getattr(arithmetic, name).opcode for name in ("add", "subtract", "multiply", "divide", "negative", "chain")
 ])  # fmt: skip
 
 
 class Given(NamedTuple):
-    """The instructions of a region, and the known numbers that they and their templates name."""
+    """The instructions of a region, and the known numbers that they and their templates use."""
 
     ops: np.ndarray
     outs: np.ndarray  # slots
@@ -34,19 +34,19 @@ class Given(NamedTuple):
 def written(
     given: Given, tables: Tables, flows: np.ndarray, low: int, high: int, first: int, back: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The derivatives of instructions low up to high, see `loops.expand`, as rows for a tape, whose results are the
-    slots from `first` on; and the numbers of the leaves among them.
+    """The derivatives of instructions `low` up to `high`, as rows for a tape, and the numbers of the leaves among them.
 
-    `flows` has the slots of adjoints or tangents by node, and is brought up to date.
+    The results of the rows have the slots from `first` on. `flows` has the slot of each node's adjoint or tangent, and
+    is brought up to date. See `loops.expand`.
     """
     known, own = len(given.slots), high - low
     start = known + own
-    # Memory that is not written to is not taken either.
+    # Most of these rows may stay unused: the system provides memory only where it is written to.
     most = start + int(tables.room[given.ops[low:high]].sum())
     rows, numbers = np.empty((most, COLUMNS), np.int64), np.empty(most)
     numbers[:known], numbers[known:start] = given.numbers, np.nan
     rows[:known, OPCODE], rows[:known, OUT] = LEAF, np.arange(known)
-    # What is known is found by the bits of its number.
+    # The table finds a known number by its bits, which stand in place of operands.
     rows[:known, A:] = numbers[:known, None].view(np.int64)
     rows[known:start, OPCODE], rows[known:start, OUT] = given.ops[low:high], ~given.outs[low:high]
     rows[known:start, A:] = given.operands[low:high]

@@ -1,4 +1,4 @@
-"""What a rule for partial derivatives does, found out by running it once on symbols that write down every operation."""
+"""The operations of a rule for partial derivatives, found by running it once on symbols that note every operation."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from tapegrad.errors import OperationError
 from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise
 from tapegrad.ops.rules import partials_on
 
-# What stands for an operand of a step: operands of the operation are 0, 1 and 2, its result is RESULT, steps of the
-# template follow from STEPS on, and constant number k is -1 - k.
+# How a step refers to its operands: 0, 1 and 2 are the operands of the operation, RESULT is its result, STEPS + n is
+# the result of step n of the template, and -1 - k is constant number k.
 RESULT, STEPS = 3, 4
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 class Step(NamedTuple):
-    """One operation of a template, on what its references stand for."""
+    """One operation of a template, and references to its operands."""
 
     opcode: int
     operands: tuple[int, ...]
 
 
 class Template(NamedTuple):
-    """The partial derivatives of an elementwise operation: the operations that compute them, and which is whose."""
+    """The partial derivatives of an elementwise operation: the steps that compute them, the constants that these use,
+    and for each operand a reference to the derivative by it."""
 
     steps: list[Step]
     constants: list[float]
@@ -34,7 +35,7 @@ class Template(NamedTuple):
 
 
 class Untraceable(Exception):
-    """A rule does something that only Values can do."""
+    """A rule does something that Values can do and symbols cannot."""
 
 
 class _Trace:
@@ -73,7 +74,7 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Any]:
 
 
 class Symbol:
-    """What a rule is given in place of an operand, to write down what is done with it."""
+    """Stands for an operand or result when a rule is run, and notes the operations that it is used in."""
 
     __slots__ = ("_trace", "reference")
     __hash__ = None  # type: ignore[assignment]

@@ -11,27 +11,27 @@ from tapegrad.adjoint.expand.symbols import STEPS, Template, traced
 from tapegrad.ops import TABLE, Elementwise
 from tapegrad.sweeps.marks import EXPECT, LEAF
 
-# Operands that a scalar instruction can have, and with them the steps of a template.
+# The most operands that a scalar instruction can have, and so a step of a template, which becomes one.
 MAX_ARITY = 3
 
 
 class Tables(NamedTuple):
-    """Templates side by side. All but the last have an entry for each opcode.
+    """Templates side by side. All arrays but `steps` have an entry for each opcode.
 
-    What a partial derivative takes are the steps from `first[opcode, operand]` up to `first[opcode, operand + 1]`. A
-    step is its number in the template, an opcode and three references; the last is none: it says what stands for the
-    partial, by the first of its references.
+    The partial derivative by an operand takes the rows of `steps` from `first[opcode, operand]` up to
+    `first[opcode, operand + 1]`. A row has the number of a step in the template, its opcode and three references. The
+    last row of a partial derivative is no step: its first reference is that of the derivative.
     """
 
     arity: np.ndarray
-    length: np.ndarray  # how many steps it has
-    room: np.ndarray  # at most so many instructions are written for one
+    length: np.ndarray  # how many steps the template has
+    room: np.ndarray  # the most instructions that are written for one of this opcode
     first: np.ndarray
     steps: np.ndarray
 
 
 class Templates(NamedTuple):
-    """Templates of some operations: tables, the constants that they name, and which opcodes have one."""
+    """Templates of some operations: as tables, the constants that they use, and which opcodes have a template."""
 
     tables: Tables
     constants: tuple[float, ...]
@@ -53,11 +53,11 @@ def templates(opcodes: tuple[int, ...]) -> Templates:
         if template is None or row.arity > MAX_ARITY or any(len(s.operands) > MAX_ARITY for s in template.steps):
             continue
         has[opcode] = True
-        # The same number has one place among all constants. Zero has two signs that compare equal.
+        # Equal constants share one entry. They are compared by their bits, because 0.0 and -0.0 compare equal.
         at = [constants.setdefault(np.float64(x).tobytes(), (len(constants), x))[0] for x in template.constants]
         reference = lambda r, at=at: -1 - at[-1 - r] if r < 0 else r
         arity[opcode], length[opcode] = row.arity, len(template.steps)
-        # For each operand a product and a sum, each of which may be a constant.
+        # Each step writes one instruction at most, and so do the product and the sum for each operand.
         room[opcode] = len(template.steps) + 2 * row.arity
         for j, r in enumerate(template.partials):
             first[opcode, j] = len(steps)
@@ -71,7 +71,7 @@ def templates(opcodes: tuple[int, ...]) -> Templates:
 
 
 def _steps_for(template: Template, reference: int) -> list[int]:
-    """The steps that something depends on, ascending."""
+    """The numbers of the steps that a reference depends on, ascending."""
     found = set()
     left = [reference]
     while left:
