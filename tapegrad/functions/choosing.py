@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import UnsupportedError
-from tapegrad.functions.reductions import reduce
-from tapegrad.functions.registry import implements, only_default, to_value
+from tapegrad.functions.reductions import along_first_axis, reduce
+from tapegrad.functions.registry import implements, keeps, only_default, to_value
 from tapegrad.layout import FlagLayout, normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.value import Value, apply, contiguous
@@ -92,14 +92,18 @@ def _flags(x: Any) -> Value:
 def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
     """Whether all elements are true: a truth value, or an array of them."""
     only_default("all", out=out)
-    return _truth(_flags(a), axis, keepdims is True, sign=-1)
+    return _truth(_flags(a), axis, keeps(keepdims), sign=-1)
 
 
 @implements(np.any)
 def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
     """Whether any element is true: a truth value, or an array of them."""
     only_default("any", out=out)
-    return _truth(_flags(a), axis, keepdims is True, sign=1)
+    return _truth(_flags(a), axis, keeps(keepdims), sign=1)
+
+
+for _ufunc, _reduction in {np.logical_and: all, np.logical_or: any}.items():
+    implements((_ufunc, "reduce"))(along_first_axis(_reduction))
 
 
 def _truth(flags: Value, axis: Any, keepdims: bool, sign: int) -> Any:
@@ -143,14 +147,14 @@ def nonzero(a: Any) -> Any:
 def argmax(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
     """The position of the first largest element."""
     only_default("argmax", out=out)
-    return _numbers(reduce("argmax", a, axis, keepdims is True), int)
+    return _numbers(reduce("argmax", a, axis, keeps(keepdims)), int)
 
 
 @implements(np.argmin)
 def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
     """The position of the first smallest element."""
     only_default("argmin", out=out)
-    return _numbers(reduce("argmax", a, axis, keepdims is True, sign=-1), int)
+    return _numbers(reduce("argmax", a, axis, keeps(keepdims), sign=-1), int)
 
 
 def order_along(x: Any, axis: Any) -> Value:

@@ -48,7 +48,7 @@ def _multiply_matrices(tape: Tape, a: Value, b: Value) -> Value:
     (m, k), n = a.shape[-2:], b.shape[-1]
     if a.ndim > 2 and b.ndim == 2:
         # One product of all the rows is faster than one product a batch.
-        rows = contiguous(a).reshape(-1, k)
+        rows = contiguous(a).reshape(math.prod(a.shape[:-1]), k)
         return _multiply_matrices(tape, rows, b).reshape(*a.shape[:-1], n)
     batch = broadcast_shapes([a.shape[:-2], b.shape[:-2]], f"matmul of {a.shape} and {b.shape}")
     a, ta, lda = _matrix(a)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.functions.registry import implements, numbers_for_numbers, only_default, to_value
+from tapegrad.functions.registry import implements, keeps, numbers_for_numbers, only_default, to_value
 from tapegrad.layout import Layout, dense, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.ops.record import STRUCTURED, record
@@ -82,19 +82,19 @@ def _count(x: Value, axis: Any, what: str) -> int:
     return math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim, what))
 
 
-@implements(np.sum, (np.add, "reduce"))
+@implements(np.sum)
 def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Sum over axes."""
     if dtype is not None or out is not None:
         only_default("sum", dtype=dtype, out=out)
-    return reduce("sum", x, axis, keepdims is True)
+    return reduce("sum", x, axis, keeps(keepdims))
 
 
 @implements(np.mean)
 def mean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Mean over axes."""
     only_default("mean", dtype=dtype, out=out)
-    return reduce("sum", x, axis, keepdims is True) / float(_count(x, axis, "mean"))
+    return reduce("sum", x, axis, keeps(keepdims)) / float(_count(x, axis, "mean"))
 
 
 @implements(np.average)
@@ -107,7 +107,7 @@ def average(x: Any, axis: Any = None, weights: Any = None, *, keepdims: Any = Fa
         weights = weights * np.ones(np.shape(x), x.dtype)
     if np.shape(weights) != np.shape(x):
         raise ShapeError(f"average: weights of shape {np.shape(weights)} for an array of shape {np.shape(x)}")
-    return sum(x * weights, axis, keepdims=keepdims) / np.sum(weights, axis, keepdims=keepdims is True)
+    return sum(x * weights, axis, keepdims=keepdims) / np.sum(weights, axis, keepdims=keeps(keepdims))
 
 
 @implements(np.var)
@@ -115,7 +115,7 @@ def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any 
     """Variance over axes: sum((x - mean)^2) / (n - ddof)."""
     only_default("var", dtype=dtype, out=out)
     deviation = x - mean(x, axis, keepdims=True)
-    return reduce("sum", deviation**2, axis, keepdims is True) / float(_count(x, axis, "var") - ddof)
+    return reduce("sum", deviation**2, axis, keeps(keepdims)) / float(_count(x, axis, "var") - ddof)
 
 
 @implements(np.std)
@@ -124,25 +124,39 @@ def std(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any 
     return apply(BY_NAME["sqrt"], (var(x, axis, dtype, out, ddof, keepdims),))
 
 
-@implements(np.prod, (np.multiply, "reduce"))
+@implements(np.prod)
 def prod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Product over axes. Exact at zeros, in its derivative too."""
     only_default("prod", dtype=dtype, out=out)
-    return reduce("prod", x, axis, keepdims is True)
+    return reduce("prod", x, axis, keeps(keepdims))
 
 
-@implements(np.max, np.amax, (np.maximum, "reduce"))
+@implements(np.max, np.amax)
 def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Largest element over axes; ties share the derivative equally."""
     only_default("max", out=out)
-    return reduce("max", x, axis, keepdims is True)
+    return reduce("max", x, axis, keeps(keepdims))
 
 
-@implements(np.min, np.amin, (np.minimum, "reduce"))
+@implements(np.min, np.amin)
 def min(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Value:
     """Smallest element over axes; ties share the derivative equally."""
     only_default("min", out=out)
-    return reduce("max", x, axis, keepdims is True, sign=-1)
+    return reduce("max", x, axis, keeps(keepdims), sign=-1)
+
+
+def along_first_axis(reduction: Any) -> Any:
+    """The `reduce` of a ufunc: as the function of its kind, but along the first axis where none is given."""
+
+    def handler(x: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: Any = False, **rest: Any) -> Any:
+        only_default(f"{reduction.__name__} as the reduce of a ufunc", dtype=dtype, out=out, **rest)
+        return reduction(x, axis if np.ndim(x) else None, keepdims=keepdims)
+
+    return handler
+
+
+for _ufunc, _reduction_of in {np.add: sum, np.multiply: prod, np.maximum: max, np.minimum: min}.items():
+    implements((_ufunc, "reduce"))(along_first_axis(_reduction_of))
 
 
 @implements(np.ptp)
@@ -163,12 +177,23 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Value:
 
 @implements(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    """The 2-norm over axes (Frobenius for matrices), or the 1- or infinity-norm of vectors; derivative 0 at 0."""
-    if ord in (None, 2, "fro") and not (ord == 2 and axis is None and np.ndim(x) == 2):
-        return reduce("norm", x, axis, keepdims)
-    if ord in (1, np.inf) and (isinstance(axis, int) or (axis is None and np.ndim(x) == 1)):
+    """The 2-norm of vectors and the Frobenius norm of matrices; the 1- and infinity-norm of vectors; derivative 0 at 0.
+
+    Raises ShapeError for more than two axes, UnsupportedError for other norms, those of matrices by singular values
+    among them.
+    """
+    x = to_value(x, "norm")
+    count = len(normalize_axes(axis, x.ndim, "norm"))
+    if count > 2 and (axis is not None or ord is not None):
+        raise ShapeError(f"norm: a norm is over one axis or two, not over {count} (axis={axis!r}, shape {x.shape})")
+    if ord is None or (count == 1 and ord == 2) or (count == 2 and ord in ("fro", "f")):
+        return reduce("norm", x, axis, keeps(keepdims))
+    if count == 1 and ord in (1, np.inf):
         return (sum if ord == 1 else max)(np.abs(x), axis, keepdims=keepdims)
-    raise UnsupportedError(f"np.linalg.norm with ord={ord!r} on a Value of {np.ndim(x)} dimensions is not supported")
+    raise UnsupportedError(
+        f"np.linalg.norm with ord={ord!r} over {count} axes is not supported on a Value: over one axis there are 1, 2 "
+        "and infinity, over two there is 'fro'"
+    )
 
 
 @implements(np.cumsum)

@@ -45,6 +45,11 @@ def to_value(x: Any, what: str) -> Value:
     return x if x.__class__ is Value else as_value(x, tape_of((x,)), what)
 
 
+def keeps(keepdims: Any) -> bool:
+    """Whether axes are to be kept, by any truth value: NumPy passes a marker of its own where nothing was said."""
+    return keepdims is not np._NoValue and bool(keepdims)
+
+
 def only_default(what: str, **kwargs: Any) -> None:
     """Refuse arguments that NumPy has and Values do not. Raises UnsupportedError."""
     for name, given in kwargs.items():

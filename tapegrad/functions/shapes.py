@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, TapeFullError, UnsupportedError
+from tapegrad.errors import ShapeError, TapeFullError
 from tapegrad.functions.choosing import where
 from tapegrad.functions.registry import implements, to_value
 from tapegrad.layout import Layout, broadcast_shapes, broadcast_strides, normalize_axes, normalize_axis
@@ -22,15 +22,13 @@ from tapegrad.value import Value, view
 def reshape(x: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: Any = None) -> Value:
     """Another shape of the same size."""
     shape = newshape if shape is None else shape
-    if order != "C":
-        raise UnsupportedError(f"np.reshape with order={order!r} is not supported on a Value")
-    return x.reshape(shape)
+    return x.reshape(shape, order=order)
 
 
 @implements(np.ravel)
 def ravel(x: Any, order: str = "C") -> Value:
-    """One axis of all elements."""
-    return x.reshape(-1)
+    """One axis of all elements, in row-major order, or column-major ("F")."""
+    return x.reshape(-1, order=order)
 
 
 @implements(np.transpose, np.permute_dims)

@@ -66,15 +66,25 @@ class Views(Recorder):
         return view(self, self._slot, Layout(
             tuple(layout.shape[a] for a in order), tuple(layout.strides[a] for a in order)))
 
-    def flatten(self) -> Self:
+    def flatten(self, order: str = "C") -> Self:
         """A copy with one axis."""
-        flat = contiguous(self).reshape(-1)
+        flat = contiguous(self).reshape(-1, order=order)
         return flat._apply(BY_NAME["copy"], (flat,))
 
-    def reshape(self, *shape: Any) -> Self:
-        """Another shape of the same size; one length may be -1. A view where the layout allows, else a copy."""
+    def reshape(self, *shape: Any, order: str = "C") -> Self:
+        """Another shape of the same size; one length may be -1. A view where the layout allows, else a copy.
+
+        Elements are read and put in row-major order, or, where `order` is "F", in column-major order. Raises ShapeError
+        for a shape of another size, UnsupportedError for other orders.
+        """
         if len(shape) == 1 and isinstance(shape[0], Sequence):
             shape = tuple(shape[0])
+        if order == "F":
+            return self.transpose().reshape(*shape[::-1]).transpose()
+        if order != "C":
+            raise UnsupportedError(
+                f"the order of elements must be 'C' or 'F', not {order!r}: how a Value lies in memory is not its own"
+            )
         wanted = [operator.index(n) for n in shape]
         if wanted.count(-1) == 1:
             rest = math.prod(n for n in wanted if n != -1)
