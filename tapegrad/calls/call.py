@@ -19,7 +19,7 @@ from tapegrad.layout import dense
 from tapegrad.ops.external import external
 from tapegrad.ops.record import STRUCTURED
 from tapegrad.sweeps import callbacks
-from tapegrad.tape import current_tape, recording_on
+from tapegrad.tape import current_tape, on_fresh_tapes
 from tapegrad.value import Value, as_value, contiguous, handle, operand, view
 
 
@@ -81,7 +81,7 @@ class PythonCall:
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         # Nothing that the function does is recorded, even while something is being recorded: each replay calls it.
-        with recording_on(None):
+        with on_fresh_tapes():
             result = self.rules.value(self._arguments(operands))
         leaves, structure = pytree.flatten(result)
         arrays = [np.asarray(x) for x in leaves]
@@ -118,7 +118,7 @@ class PythonCall:
     def reverse(self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray) -> list[Any]:
         """For each operand its adjoint, by the rule."""
         args = self._arguments(operands)
-        with recording_on(None):
+        with on_fresh_tapes():
             return self._own(self.rules.pull(args, self._nested(result), self._nested(adjoint)), "a gradient")
 
     def _own(self, per_argument: Any, what: str) -> list[Any]:
@@ -137,7 +137,7 @@ class PythonCall:
 
     def tangent(self, operands: list[np.ndarray], result: np.ndarray, tangents: list[np.ndarray]) -> np.ndarray:
         """The tangent of the result, by the rule."""
-        with recording_on(None):
+        with on_fresh_tapes():
             pushed = self.rules.push(self._arguments(operands), self._nested(result), self._tangents(tangents))
         return np.concatenate([np.zeros(0), *[np.reshape(t, -1) for t in self._result_leaves(pushed)]])
 
@@ -160,7 +160,7 @@ class PythonCall:
 
     def certificate(self, operands: list[np.ndarray]) -> Any:
         """The certificate of the function at its operands; None where it has none."""
-        with recording_on(None):
+        with on_fresh_tapes():
             return self.rules.certificate(self._arguments(operands))
 
     # On Values

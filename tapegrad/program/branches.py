@@ -102,11 +102,11 @@ class Branches:
                 failed = program.sweep(workspace, tasks, seed, wrt)
                 if failed < 0:
                     if program.calls:
-                        callbacks.check()
+                        callbacks.check(workspace.scratch)
                     return read(program, workspace, *how)
                 row = program.steps[failed]
                 if row[OPCODE] != EXPECT:
-                    raise callbacks.raised() or operand_error(row, program.code.side, workspace.values)
+                    raise callbacks.raised(row[OPCODE]) or operand_error(row, program.code.side, workspace.values)
                 guard = int(np.searchsorted(program.guards, failed))
                 found = workspace.values[row[A] : row[A] + 1].tobytes()
             finally:

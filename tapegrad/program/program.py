@@ -218,7 +218,7 @@ class Program:
             self._reverse(Part(self.steps, self.flags(wrt)), values, adjoints, workspace)
         finally:
             self.give(workspace)
-        callbacks.check()
+        callbacks.check(workspace.scratch)
         found = [(self.code.spans[w], self.shapes[w]) for w in wrt]
         return [adjoints[i : i + n].reshape(shape).copy() for (i, n), shape in found]
 
@@ -239,7 +239,7 @@ class Program:
             self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
         finally:
             self.give(workspace)
-        callbacks.check()
+        callbacks.check(workspace.scratch)
         return [None if o.places is None else t[o.places].reshape(o.shape) for o in self.code.outputs]
 
     def places_of(self, wrt: Sequence[int]) -> np.ndarray:
@@ -299,5 +299,5 @@ class Program:
                 self._reverse(part, values, store[i], workspace)
             else:
                 self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch)
-        callbacks.check()
+        callbacks.check(workspace.scratch)
         return d

@@ -3,12 +3,18 @@
 The kernels of the operation `external` are these functions, by address: compiled code calls them through ctypes, which
 takes the GIL. What they raise cannot pass through compiled code: it is kept, the results are NaN, and whoever started
 the sweep asks for it by `raised` or `check`.
+
+Ctrl-C, or too deep a recursion, can also raise before the first line of a callback is reached. Nothing in the callback
+can catch that: ctypes reports it to `sys.unraisablehook`, and goes on. So a callback says so when it came to its end, a
+sweep notes where that is missing, and the exception is taken from the hook.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -18,7 +24,8 @@ import numpy as np
 
 from tapegrad.ops.external import external
 from tapegrad.ops.record import operand_spans, params_at, result_at, result_size, wants_flag
-from tapegrad.sweeps.kernels import FORWARD, REVERSE, install
+from tapegrad.sweeps.kernels import FORWARD, REVERSE, entries, install
+from tapegrad.sweeps.marks import EXTERNAL, LOST
 
 
 class Call(Protocol):
@@ -40,6 +47,8 @@ _numbers = itertools.count(1)
 
 class _Raised(threading.local):
     error: BaseException | None = None
+    # What ctypes reported of a callback that was never entered.
+    unentered: BaseException | None = None
 
 
 _raised = _Raised()
@@ -47,6 +56,7 @@ _raised = _Raised()
 
 def register(call: Call) -> int:
     """The number under which instructions know a call. It is forgotten when nobody else holds the call."""
+    _listen()
     number = next(_numbers)
     _calls[number] = call
     return number
@@ -57,17 +67,59 @@ def call_of(number: int) -> Any:
     return _calls[number]
 
 
-def raised() -> Any:
-    """What a call has raised during a sweep of this thread, once; None if nothing."""
+def raised(failed: int = 0) -> Any:
+    """What a call has raised during a sweep of this thread, once; None if nothing.
+
+    `failed` is the opcode of the instruction at which the sweep stopped, if it did.
+    """
     error, _raised.error = _raised.error, None
-    return error
+    unentered, _raised.unentered = _raised.unentered, None
+    return error or (_lost(unentered) if failed == EXTERNAL else None)
 
 
-def check() -> None:
-    """Raise what a call has raised during a sweep of this thread."""
-    error = raised()
+def check(scratch: np.ndarray) -> None:
+    """Raise what a call has raised during a sweep of this thread with this scratch space."""
+    lost, scratch[LOST] = scratch[LOST], 0.0
+    error = raised(EXTERNAL if lost else 0)
     if error is not None:
         raise error
+
+
+def _lost(unentered: BaseException | None) -> BaseException:
+    """What to raise where a callback was not entered."""
+    # What ctypes meets while it makes arrays of addresses, it says in an error of its own.
+    if unentered is not None and not isinstance(unentered, ctypes.ArgumentError):
+        return unentered
+    try:
+        _deeper(_DEPTH)
+    except RecursionError as error:
+        return error
+    return unentered or RuntimeError("a Python function that a tape calls was interrupted before its first line, so nothing came of it")
+
+
+# How many calls lie between a sweep and what its callbacks call, at most.
+_DEPTH = 12
+
+
+def _deeper(n: int) -> None:
+    if n:
+        _deeper(n - 1)
+
+
+def _listen() -> None:
+    """See to it that `sys.unraisablehook` passes on what it hears of our callbacks, and the rest to whoever listened."""
+    before = sys.unraisablehook
+    if getattr(before, "of_tapegrad", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if any(unraisable.object is entry for entry in entries):
+            _raised.unentered = unraisable.exc_value
+        else:
+            before(unraisable)
+
+    hook.of_tapegrad = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def _carry_out(kind: int, side: np.ndarray, k: int, flags: np.ndarray, v: np.ndarray, d: np.ndarray) -> bool:

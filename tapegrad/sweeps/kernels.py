@@ -35,6 +35,8 @@ _addresses = {dtype: np.zeros(TABLE_SIZE, np.int64) for dtype in _DTYPES}
 _known: set[tuple[np.dtype, int]] = set()
 # Callbacks into Python must live as long as their addresses are in use.
 _callbacks: list[Any] = []
+# The functions that they enter Python by.
+entries: list[Any] = []
 # Where nothing is compiled, the functions themselves stand in for their addresses.
 _interpreted: dict[tuple[np.dtype, int], Callable[..., Any]] = {}
 for _dtype in _DTYPES:
@@ -101,6 +103,8 @@ def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any
     view = np.ctypeslib.as_array
 
     def called(result: Any, _: Any, side: Any, n_side: int, k: int, flags: Any, v: Any, d: Any, n: int) -> int:
+        # ctypes returns zero where an exception ends this. So the result, which is zero before, is what says that all
+        # went well.
         arrays = view(side, (n_side,)), k, view(flags, (n_side,)), view(v, (n,)), view(d, (n,))
         result[0] = function(*arrays)
         return 0
@@ -109,6 +113,7 @@ def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any
     kind_of_call = ctypes.CFUNCTYPE(ctypes.c_int32, whole, ctypes.c_void_p, whole, size, size, bytes_, real, real, size)
     callback = kind_of_call(called)
     _callbacks.append(callback)
+    entries.append(called)
     _interpreted[dtype, index] = lambda side, n_side, k, flags, v, d, n: function(side, k, flags, v, d)
     _addresses[dtype][index] = ctypes.cast(callback, ctypes.c_void_p).value or 0
     _known.add((dtype, index))

@@ -24,7 +24,7 @@ from tapegrad.ops.record import (
     wants_flag,
 )
 from tapegrad.sweeps.kernels import at, call_run, call_structured
-from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
+from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, LOST, SWITCH
 from tapegrad.sweeps.operands import block, stretch
 
 
@@ -84,7 +84,7 @@ def copy_lane(d, lane, h, low, high):
     return found
 
 
-def structured_lanes(op, side, k, flags, v, d, h, back):
+def structured_lanes(op, side, k, flags, v, d, h, scratch, back):
     out, n, arity = result_at(side, k), result_size(side, k), operand_count(side, k)
     for lane in range(d.shape[1]):
         found = False
@@ -93,8 +93,8 @@ def structured_lanes(op, side, k, flags, v, d, h, back):
         else:
             for j in range(arity):
                 found |= copy_lane(d, lane, h, operand_low(side, k, j), operand_high(side, k, j))
-        if found:
-            call_structured(3 * op + (1 if back else 2), side, k, flags, v, h)
+        if found and not call_structured(3 * op + (1 if back else 2), side, k, flags, v, h):
+            scratch[LOST] = 1.0
         if not back:
             for s in range(out, out + n):
                 d[s, lane] = h[s] if found else 0.0
@@ -110,7 +110,7 @@ def structured_lanes(op, side, k, flags, v, d, h, back):
 
 def run_lanes(op, side, k, flags, v, d, h, scratch, ones, back):
     if is_structured(side, k):
-        structured_lanes(op, side, k, flags, v, d, h, back)
+        structured_lanes(op, side, k, flags, v, d, h, scratch, back)
         return
     n, out, arity = result_size(side, k), result_at(side, k), operand_count(side, k)
     for start in range(0, n, BLOCK):

@@ -8,6 +8,8 @@ from tapegrad.ops.external import external
 BLOCK = 1024
 # Scratch space of a sweep: one block for each operand, and one for the adjoints of each.
 SCRATCH = 6 * BLOCK
+# Behind it stands one number, which a sweep sets where a kernel did not say that it came to its end.
+LOST = SCRATCH
 
 LEAF = control.leaf.opcode
 EXPECT = control.expect.opcode

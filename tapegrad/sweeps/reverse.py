@@ -12,7 +12,7 @@ import numpy as np
 from tapegrad.ops import RUN
 from tapegrad.ops.record import COLUMNS, FIRST, INSIDE, A, group_flag, is_structured, result_at, result_size
 from tapegrad.sweeps.kernels import REVERSE, at, call_run, call_runs, call_structured
-from tapegrad.sweeps.marks import BLOCK, LEAF, SWITCH
+from tapegrad.sweeps.marks import BLOCK, LEAF, LOST, SWITCH
 from tapegrad.sweeps.operands import accumulate, adjoint_block, block, group_start
 
 
@@ -44,7 +44,8 @@ def reverse_run(flat, i, side, flags, v, g, scratch):
     # An instruction over many elements, or a group that ends with it.
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
     if is_structured(side, k):
-        call_structured(3 * op + 1, side, k, flags, v, g)
+        if not call_structured(3 * op + 1, side, k, flags, v, g):
+            scratch[LOST] = 1.0
     elif flags[group_flag(k)] != FIRST and flags[group_flag(k)] != INSIDE:
         n, first = result_size(side, k), group_start(flat, flags, i)
         for start in range(0, n, BLOCK):

@@ -114,7 +114,7 @@ def _generator() -> bytes:
 
 def scratch(dtype: np.dtype) -> np.ndarray:
     """Scratch space of a sweep, of its own for each that runs at the same time."""
-    return np.empty(SCRATCH, dtype)
+    return np.zeros(SCRATCH + 1, dtype)
 
 
 # For each dtype, the number of inlined operations and the sweeps made for them.

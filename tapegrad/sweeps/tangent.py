@@ -10,7 +10,7 @@ import numpy as np
 from tapegrad.ops import RUN
 from tapegrad.ops.record import COLUMNS, INSIDE, LAST, A, group_flag, is_structured, result_at, result_size
 from tapegrad.sweeps.kernels import TANGENT, at, call_run, call_runs, call_structured
-from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, SWITCH
+from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, LOST, SWITCH
 from tapegrad.sweeps.operands import block, group_end
 
 
@@ -36,7 +36,8 @@ def tangent_run(flat, i, side, flags, v, t, scratch):
     # An instruction over many elements, or a group that begins with it.
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
     if is_structured(side, k):
-        call_structured(3 * op + 2, side, k, flags, v, t)
+        if not call_structured(3 * op + 2, side, k, flags, v, t):
+            scratch[LOST] = 1.0
     elif flags[group_flag(k)] != INSIDE and flags[group_flag(k)] != LAST:
         n, end = result_size(side, k), group_end(flat, flags, i)
         # The second half of scratch is for tangents.

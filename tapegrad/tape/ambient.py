@@ -51,6 +51,21 @@ def recording_tape() -> Tape | None:
 
 
 @contextmanager
+def on_fresh_tapes() -> Iterator[None]:
+    """Have this thread's new values go on tapes of their own.
+
+    A function that a sweep calls may use Values and `backward` itself. On the tape that is being swept it would move
+    the arrays under the sweep and write over its adjoints.
+    """
+    recording, tapes = ambient.recording, ambient.tapes
+    ambient.recording, ambient.tapes = None, {}
+    try:
+        yield
+    finally:
+        ambient.recording, ambient.tapes = recording, tapes
+
+
+@contextmanager
 def recording_on(tape: Tape | None) -> Iterator[Tape | None]:
     """Have this thread's new values go on `tape`; on its own tapes again where that is None."""
     before = ambient.recording

@@ -68,7 +68,8 @@ class Tape:
         "__weakref__", "active", "activated", "_buffer", "_collect_at", "_data", "edits", "flushed",
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
-        "push", "recording", "scratch", "side", "side_length", "slots", "top", "values", "calls", "derived", "arrays",
+        "push", "recording", "scratch", "side", "side_length", "slots", "sweeping", "top", "values", "calls", "derived",
+        "arrays",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -102,6 +103,8 @@ class Tape:
         self.active = np.zeros(0, np.uint8)
         self.length = self.side_length = self.slots = 0
         self.evaluated = self.activated = 0
+        # How many sweeps are under way: until they are over nothing may move.
+        self.sweeping = 0
         self._collect_at = COLLECT_AT
         self.needs, self.needs_new = set[int](), set[int]()
         self.calls: list[Any] = []  # Python functions that instructions call, kept alive
@@ -257,9 +260,14 @@ class Tape:
         code = self.code[self.evaluated : self.length]
         failed = self._sweep(code, self.values, VALUES)
         if failed >= 0 and code[failed, 0] != EXPECT:
+            error = callbacks.raised(code[failed, 0])
+            if error is not None and not isinstance(error, Exception):
+                # Interrupted: it is computed when somebody looks again.
+                self.evaluated += failed
+                raise error
             # What follows is computed from its NaN when somebody looks.
             self.evaluated += failed + 1
-            raise callbacks.raised() or refused(code[failed], self.side, self.values)
+            raise error or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
 
     def _sweep(self, code: np.ndarray, d: np.ndarray, tasks: int) -> int:
@@ -306,14 +314,21 @@ class Tape:
         sweeps = sweeps_for(self.dtype)
         sweeps.require(self.needs, REVERSE)
         self.grown_grads()
-        if len(self.adjoints) < len(self.values):
-            self.adjoints = np.zeros(len(self.values), self.dtype)
-        self.adjoints[:top] = 0.0
-        np.add.at(self.adjoints, slots, seed)
+        # Taken while it is in use: whoever calls `backward` of this tape in the middle of the sweep has another array.
+        adjoints, self.adjoints = self.adjoints, np.zeros(0, self.dtype)
+        if len(adjoints) < len(self.values):
+            adjoints = np.zeros(len(self.values), self.dtype)
+        adjoints[:top] = 0.0
+        np.add.at(adjoints, slots, seed)
         code = self.code[:stop] if len(rows) == stop else self.code[rows]
-        self._sweep(code, self.adjoints, ADJOINTS)
-        callbacks.check()
-        self.grads[:top] += self.adjoints[:top]
+        self.sweeping += 1
+        try:
+            self._sweep(code, adjoints, ADJOINTS)
+        finally:
+            self.sweeping -= 1
+        callbacks.check(self.scratch)
+        self.grads[:top] += adjoints[:top]
+        self.adjoints = adjoints
 
     # Editing numbers in place
 
@@ -331,7 +346,7 @@ class Tape:
     def collect(self) -> None:
         """Forget what no value that is still referred to depends on. Happens by itself when the tape has grown."""
         self.flush()
-        if not self.recording:
+        if not self.recording and not self.sweeping:
             collect(self)
             self._collect_at = max(COLLECT_AT, 2 * max(self.length, self.slots))
 

@@ -1,6 +1,9 @@
 """Functions that a tape calls instead of looking into: black boxes, rules, solvers, checkpoints, linear algebra."""
 
 import functools
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -397,3 +400,87 @@ def test_matrices_that_are_large_or_singular():
     with pytest.raises(np.linalg.LinAlgError):
         r.grad(np.ones((3, 3)))
     alike(tg.grad(np.linalg.det)(np.diag([1.0, 2.0, 0.0])), np.diag([0.0, 0.0, 2.0]))
+
+
+# Calls that are interrupted, or use the tape themselves
+
+
+def test_a_rule_that_differentiates_by_itself_leaves_the_sweep_that_calls_it_alone():
+    def vjp(w, y, x):
+        v = Value(x)
+        np.sum(np.sin(v) * w).backward()
+        tg.current_tape().collect()
+        return np.array(v.grad)
+
+    sine = tg.external(np.sin, vjp)
+    x = Value(np.array([0.1]))
+    (np.sum(sine(x)) + np.sum(x * x)).backward()
+    assert x.grad[0] == pytest.approx(np.cos(0.1) + 0.2, rel=1e-15)
+
+    @tg.custom_vjp
+    def square(x):
+        return x * x
+
+    square.defvjp(lambda x: (x * x, x), lambda x, w: (vjp(w, None, x),))
+    x = Value(np.array([0.1]))
+    (np.sum(square(x)) + np.sum(x * x)).backward()
+    assert x.grad[0] == pytest.approx(np.cos(0.1) + 0.2, rel=1e-15)
+
+
+INTERRUPTED = """
+import ctypes, random, signal, sys, time
+import numpy as np
+import tapegrad as tg
+
+x = np.array([0.1])
+f = tg.external(np.sin, lambda w, y, x: w * np.cos(x), lambda t, y, x: t[0] * np.cos(x))
+gradient = tg.grad(lambda x: np.sum(f(x)))
+
+def eager():
+    v = tg.Value(x)
+    np.sum(f(v)).backward()
+    return v.grad
+
+def at_depth(n, ask):
+    return ask() if n == 0 else at_depth(n - 1, ask)
+
+right = float(np.cos(0.1))
+wrong = raised = 0
+forward = tg.jacfwd(lambda x: f(x))
+sys.setrecursionlimit(300)
+for ask in (lambda: gradient(x), eager, lambda: forward(x)):
+    ask()
+    for n in range(220, 300):
+        try:
+            wrong += float(np.ravel(at_depth(n, ask))[0]) != right
+        except (RecursionError, ctypes.ArgumentError):
+            raised += 1
+sys.setrecursionlimit(1000)
+print(wrong, raised > 30)
+
+class Late(Exception):
+    pass
+
+def late(*_):
+    raise Late
+
+signal.signal(signal.SIGALRM, late)
+wrong = raised = 0
+until = time.monotonic() + 2.0
+while time.monotonic() < until:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1.2e-4))
+        found = gradient(x)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        wrong += found[0] != right
+    except Late:
+        raised += 1
+signal.setitimer(signal.ITIMER_REAL, 0.0)
+print(wrong, raised > 100)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_a_call_that_is_interrupted_before_its_first_line_is_no_zero_gradient():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0 True\n0 True\n", done.stderr[-2000:]
