@@ -46,7 +46,7 @@ class Region:
         n, count = len(code), len(inputs)
         wide = self.ops >= RUN
         self._records = np.where(wide, code[:, A], -1)
-        self.scalar = np.append(~wide, [x._layout is None for x in inputs])
+        self.scalar = np.append(~wide, np.array([x._layout is None for x in inputs], bool))
         self.sizes = np.append(np.where(wide, code[:, B], 1), [x.size for x in inputs]).astype(np.int64)
         # For each place from the first input on, the node that made the number there.
         self._low = min(places, default=tape.slots)

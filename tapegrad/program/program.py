@@ -123,17 +123,17 @@ class Program:
 
     def frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
         """What a sweep is called with."""
-        key = wrt if tasks & ADJOINTS else ()
+        key = (wrt, bool(tasks & ADJOINTS))
         frame = workspace.frames.get(key)
         if frame is None:
-            frame = workspace.frames[key] = self.new_frame(workspace, tasks, seed, key)
+            frame = workspace.frames[key] = self.new_frame(workspace, tasks, seed, wrt)
         frame.words[SEED], frame.words[TASKS] = seed, tasks
         return frame
 
     def new_frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
         """A frame that nobody else is given."""
         code, d = self.code, workspace.adjoints if tasks & ADJOINTS else workspace.values
-        flags = self.flags(code.wanted if wrt is None else wrt)
+        flags = self._groups if not tasks & ADJOINTS else self.flags(code.wanted if wrt is None else wrt)
         return self.sweeps.frame(self.steps, code.side, flags, workspace.values, d, workspace.scratch, seed, tasks)
 
     def result(self, workspace: Workspace) -> Any:

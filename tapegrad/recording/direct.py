@@ -37,6 +37,8 @@ def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
         return never
     if not all(isinstance(leaf, Input) and leaf.dtype == dtype for leaf in leaves):
         return never
+    if len(set(plan.numbers)) < len(plan.numbers):
+        return never
     nodes = pytree.children(spec.structure)
     flat = all(map(pytree.is_leaf, nodes))
     if flat and len(leaves) == 1 and plan.single is not None:

@@ -54,7 +54,10 @@ def write(tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple
     tape.side[tape.side_length : tape.side_length + len(records)] = records
     gone, seen = np.zeros(count, np.uint8), np.zeros(2 * len(TABLE), np.uint8)
     if settle(rows, new, tape.side, *tape.addresses.arrays(), tape.flushed, tape.slots, gone, seen) != taken:
-        raise ThreadError("the tape was recorded on by two threads at once; what was not yet computed is lost")
+        raise ThreadError(
+            "the tape was recorded on by two threads at once, or recording was interrupted; what was not yet computed "
+            "is lost"
+        )
     for slot, numbers in data:
         at = slot - tape.flushed + tape.slots
         if type(numbers) is float:
