@@ -206,10 +206,12 @@ def call(rules: Rules, args: Sequence[Any]) -> Any:
     tape.evaluate()
     # Called once to learn the shape of its result; the tape will find the numbers in its memory.
     n = len(made.forward([np.asarray(v._window(tape.values)).reshape(-1).copy() for v in values]))
-    tape.calls.append(made)
     number = callbacks.register(made)
+    tape.calls[number] = made
     params = [number, n, *[v.size for v in values]]
     slot = tape.run(external.opcode, STRUCTURED, n, [operand(v) for v in values], params)
+    # Once more: the tape may have tidied up before it took the instruction.
+    tape.calls[number] = made
     return made._nested(handle(tape, slot, dense((n,))))
 
 
