@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tapegrad.cache import cache_folder
+from tapegrad.cache import wanted_folder
 from tapegrad.compiled import store
+from tapegrad.compiled.machine import lock
 from tapegrad.compiled.store import ObjectCode
 
-# Numba compiles one function at a time anyway.
-_lock = threading.RLock()
 _spaces: dict[str, dict[str, Any]] = {}
 _announced = False
 
@@ -23,7 +20,7 @@ def announce() -> None:
     """Say once, where somebody sits at a terminal, why the first call takes so long."""
     global _announced
     if not _announced and sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write(f"tapegrad: compiling for this machine, some seconds, once; kept in {cache_folder()}\n")
+        sys.stderr.write(f"tapegrad: compiling for this machine, some seconds, once; kept in {wanted_folder()}\n")
     _announced = True
 
 
@@ -32,12 +29,10 @@ def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
     known = _spaces.get(name)
     if known is None:
         source = text()
-        path = cache_folder() / f"{name}.py"
-        # Only to look at: where it cannot be written, nothing is lost.
-        with contextlib.suppress(OSError):
-            store.write(path, source.encode())
-        known = _spaces[name] = {"__name__": f"tapegrad_{name}"}
-        exec(compile(source, str(path), "exec"), known)
+        store.keep(f"{name}.py", source.encode())
+        space = {"__name__": f"tapegrad_{name}"}
+        exec(compile(source, f"{wanted_folder()}/{name}.py", "exec"), space)
+        known = _spaces[name] = space
     return known
 
 
@@ -46,7 +41,7 @@ def build(name: str, text: Callable[[], str], function: str, signature: Callable
 
     Raises what Numba raises, and no half-made code is kept.
     """
-    with _lock:
+    with lock:
         announce()
         import numba
         from numba import types
@@ -70,7 +65,7 @@ SECONDS: dict[str, float] = {}
 
 def load_numba() -> None:
     """Have Numba's own functions found by name: code that allocates memory calls them."""
-    with _lock:
+    with lock:
         from numba.core.registry import cpu_target
         from numba.core.runtime import rtsys
 

@@ -536,5 +536,6 @@ print(failed, sum(met), len(met) > 20)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_replays_in_a_forked_process_and_in_a_signal_handler():
     """Wherever the other replay was when the process forked, or the signal came."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ELSEWHERE], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-W", "ignore", "-c", ELSEWHERE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "0\n0 0 True\n", done.stderr[-2000:]
