@@ -13,6 +13,21 @@ from pathlib import Path
 import platformdirs
 
 
+def wanted_folder() -> Path | None:
+    """The folder where files are looked for, whether it exists and can be written or not; None if nobody knows one.
+
+    >>> wanted_folder() is None or wanted_folder().name != "~"
+    True
+    """
+    named = os.environ.get("TAPEGRAD_CACHE")
+    place = named or platformdirs.user_cache_dir("tapegrad", appauthor=False)
+    folder = Path(os.path.expanduser(place))
+    # Where the user's home is unknown, `expanduser` leaves "~" as it is. Then no folder is made: it would be called "~"
+    # and stand in the current folder.
+    known = folder.is_absolute() or (named and not named.startswith("~"))
+    return folder.absolute() if known else None
+
+
 @cache
 def cache_folder() -> Path:
     """The folder for files that can be made again: it exists and can be written.
@@ -24,24 +39,26 @@ def cache_folder() -> Path:
     >>> cache_folder().is_dir()
     True
     """
-    named = os.environ.get("TAPEGRAD_CACHE")
-    place = named or platformdirs.user_cache_dir("tapegrad", appauthor=False)
-    folder = Path(os.path.expanduser(place))
-    # Where the user's home is unknown, `expanduser` leaves "~" as it is. Then no folder is made: it would be called "~"
-    # and stand in the current folder.
-    if folder.is_absolute() or (named and not named.startswith("~")):
+    folder = wanted_folder()
+    if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
-                return folder.absolute()
+                return folder
         except OSError:
             pass
-    warnings.warn(
-        f"{folder} cannot be written, so what is compiled is lost with this process and the next one compiles it "
-        "again: name a folder in the environment variable TAPEGRAD_CACHE",
-        stacklevel=2,
-    )
+    warn_once()
     return _until_exit()
+
+
+@cache
+def warn_once() -> None:
+    """Say that nothing can be kept."""
+    warnings.warn(
+        f"{wanted_folder() or 'the cache'} cannot be written, so what is compiled is lost with this process and the "
+        "next one compiles it again: name a folder in the environment variable TAPEGRAD_CACHE",
+        stacklevel=3,
+    )
 
 
 def _until_exit() -> Path:

@@ -23,8 +23,9 @@ MAX_RECORDINGS = 128
 
 def _keep(known: dict[Any, Recording], key: Any, recording: Recording) -> Recording:
     """Keep a recording, in place of the oldest where there are too many."""
-    while len(known) >= MAX_RECORDINGS:
-        del known[next(iter(known))]
+    # Other threads may be at the same: a list is made in one step, and what is gone already does not matter.
+    for oldest in list(known)[: max(0, len(known) + 1 - MAX_RECORDINGS)]:
+        known.pop(oldest, None)
     known[key] = recording
     return recording
 

@@ -207,10 +207,12 @@ def call(rules: Rules, args: Sequence[Any]) -> Any:
     # Call the function once, to learn how large its result is. `forward` remembers the result, so that the forward
     # sweep, which comes next with the same operands, does not call the function again.
     n = len(made.forward([np.asarray(v._window(tape.values)).reshape(-1).copy() for v in values]))
-    tape.calls.append(made)
     number = callbacks.register(made)
+    tape.calls[number] = made
     params = [number, n, *[v.size for v in values]]
     slot = tape.run(external.opcode, STRUCTURED, n, [operand(v) for v in values], params)
+    # Once more: the tape may have tidied up before it took the instruction.
+    tape.calls[number] = made
     return made._nested(handle(tape, slot, dense((n,))))
 
 

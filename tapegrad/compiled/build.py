@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tapegrad.cache import cache_folder
+from tapegrad.cache import wanted_folder
 from tapegrad.compiled import store
+from tapegrad.compiled.machine import lock
 from tapegrad.compiled.store import ObjectCode
 
-# Held while something is compiled: Numba compiles only one function at a time anyway.
-_lock = threading.RLock()
 # The names that each module defines, for the modules generated in this process.
 _spaces: dict[str, dict[str, Any]] = {}
 _announced = False
@@ -24,7 +21,7 @@ def announce() -> None:
     """Say once, where somebody sits at a terminal, why the first call takes so long."""
     global _announced
     if not _announced and sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write(f"tapegrad: compiling for this machine, some seconds, once; kept in {cache_folder()}\n")
+        sys.stderr.write(f"tapegrad: compiling for this machine, some seconds, once; kept in {wanted_folder()}\n")
     _announced = True
 
 
@@ -33,12 +30,10 @@ def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
     known = _spaces.get(name)
     if known is None:
         source = text()
-        path = cache_folder() / f"{name}.py"
-        # Nothing else reads this file, so it does no harm if it cannot be written.
-        with contextlib.suppress(OSError):
-            store.write(path, source.encode())
-        known = _spaces[name] = {"__name__": f"tapegrad_{name}"}
-        exec(compile(source, str(path), "exec"), known)
+        store.keep(f"{name}.py", source.encode())
+        space = {"__name__": f"tapegrad_{name}"}
+        exec(compile(source, f"{wanted_folder()}/{name}.py", "exec"), space)
+        known = _spaces[name] = space
     return known
 
 
@@ -47,7 +42,7 @@ def build(name: str, text: Callable[[], str], function: str, signature: Callable
 
     Raises what Numba raises; nothing is kept then.
     """
-    with _lock:
+    with lock:
         announce()
         import numba
         from numba import types
@@ -71,7 +66,7 @@ SECONDS: dict[str, float] = {}
 
 def load_numba() -> None:
     """Make the functions of Numba's runtime known by name: compiled code that allocates memory calls them."""
-    with _lock:
+    with lock:
         from numba.core.registry import cpu_target
         from numba.core.runtime import rtsys
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,13 @@ import llvmlite.binding as llvm
 # An engine of LLVM owns the memory of the code that it has loaded. Engines are kept for ever, because the code may be
 # called as long as the process lives.
 _engines: list[Any] = []
+
+# Numba compiles one function at a time anyway, and LLVM loads one at a time.
+lock = threading.RLock()
+# A process that is forked off has only one thread: what another was compiling would never be finished there, nor would
+# its locks be given back. So forking waits for it.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -66,9 +75,10 @@ def _libraries() -> Any:
 def load(code: bytes, name: str) -> int:
     """The address of a function in object code. None of the names that the code refers to may be `missing`, because
     LLVM ends the process at a name that it does not find."""
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    address = int(engine.get_function_address(name))
-    _engines.append(engine)
-    return address
+    with lock:
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        address = int(engine.get_function_address(name))
+        _engines.append(engine)
+        return address

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import threading
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from tapegrad.cache import cache_folder
+from tapegrad.cache import wanted_folder, warn_once
 from tapegrad.compiled import machine
 
-_HEADER = b"tapegrad object code 1\n"
+_HEADER = b"tapegrad object code 2\n"
 
 
 class ObjectCode(NamedTuple):
@@ -44,21 +45,42 @@ def digest(*parts: bytes | str) -> str:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: elsewhere first, then moved, so that nobody ever reads half of it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(data)
-    os.replace(file.name, path)
+    # Opened plainly, so that it has the permissions that the user has chosen: a cache may be shared.
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        scratch.write_bytes(data)
+        os.replace(scratch, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise
+
+
+def keep(file: str, data: bytes) -> None:
+    """Keep a file in the cache. Where it cannot be written there is a warning, and the next process makes it again."""
+    folder = wanted_folder()
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder / file, data)
+            return
+    except OSError:
+        pass
+    warn_once()
 
 
 def save(name: str, made: ObjectCode) -> None:
     """Keep object code under a name."""
-    body = json.dumps({"symbol": made.symbol, "needs": made.needs}).encode() + b"\n" + made.code
-    write(cache_folder() / f"{name}.code", _HEADER + hashlib.sha256(body).digest() + body)
+    head = {"name": name, "symbol": made.symbol, "needs": made.needs}
+    body = json.dumps(head).encode() + b"\n" + made.code
+    keep(f"{name}.code", _HEADER + hashlib.sha256(body).digest() + body)
 
 
 def find(name: str) -> ObjectCode | None:
-    """What is kept under a name; None if nothing, or if it is damaged."""
+    """What is kept under a name; None if nothing, or if it is damaged. The folder need not be one to write to."""
+    folder = wanted_folder()
     try:
-        data = (cache_folder() / f"{name}.code").read_bytes()
+        data = b"" if folder is None else (folder / f"{name}.code").read_bytes()
     except OSError:
         return None
     start = len(_HEADER)
@@ -66,5 +88,11 @@ def find(name: str) -> ObjectCode | None:
     if data[:start] != _HEADER or hashlib.sha256(body).digest() != data[start : start + 32]:
         return None
     head, _, code = body.partition(b"\n")
-    said = json.loads(head)
-    return ObjectCode(said["symbol"], tuple(said["needs"]), code)
+    try:
+        said = json.loads(head)
+        # A file that was copied to another name is whole, and yet another function.
+        if said["name"] == name:
+            return ObjectCode(said["symbol"], tuple(said["needs"]), code)
+    except (ValueError, KeyError, TypeError):
+        pass
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +14,12 @@ from tapegrad.nn import loops
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.program import Branches
-from tapegrad.sweeps import ADJOINTS, VALUES
+from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, operand_error
 from tapegrad.value import contiguous
+
+# How long a compiled call may take, about, while Ctrl-C waits.
+_SECONDS = 0.2
 
 
 class Rule(NamedTuple):
@@ -77,25 +81,30 @@ class Step:
         """The parameters as this step's arena has them: a window."""
         return self._workspace.values[: self._sizes[0]]
 
-    def run(self, rule: Rule, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray) -> int:
-        """Run the batches of `order`; see `loops.train`. Returns how many were done, for an exception that follows.
+    def run(
+        self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Run the batches of `order`, and count in counts[START] how many were done; see `loops.train`.
 
         A batch for which the model or loss takes another branch than recorded has the step recorded anew. Raises
-        LabelError, IndexRangeError, GuardError.
+        LabelError, IndexRangeError, GuardError, and what Python functions that the step calls raise.
         """
-        optimizer = rule.optimizer
-        counts, stuck = np.array([0, optimizer.steps if optimizer else 0]), -1
-        while True:
-            failed = self._train(rule, counts, xs, ys, order, sums)
+        stuck, at_once = -1, 1
+        while counts[loops.START] < len(rule.rates):
+            before, started = int(counts[loops.START]), time.perf_counter()
+            # Signals are seen between compiled calls only, so none may take long.
+            end = before + (1 if self.program.calls else at_once)
+            failed = self._train(rule._replace(rates=rule.rates[:end]), counts, xs, ys, order, sums)
             done = int(counts[loops.START])
             if failed < 0:
-                return done
+                at_once = max(1, int((done - before) * _SECONDS / max(time.perf_counter() - started, 1e-6)))
+                continue
             row = self.program.steps[failed]
             if row[0] != EXPECT:
-                raise _stopped(operand_error(row, self.program.code.side, self._workspace.values), done)
+                error = callbacks.raised(row[0])
+                raise error or operand_error(row, self.program.code.side, self._workspace.values)
             if done == stuck:
-                error = GuardError("the step took another branch when it was recorded again at the same batch")
-                raise _stopped(error, done)
+                raise GuardError("the step took another branch when it was recorded again at the same batch")
             stuck = done
             rows = order[done * self.batch : (done + 1) * self.batch]
             x = xs[rows].reshape(self.program.shapes[1])
@@ -104,7 +113,23 @@ class Step:
             self._branches.program = self._branches.record(leaves)
             self._prepare()
 
-    def _train(
+    def _train(self, rule: Rule, counts: np.ndarray, *batches: np.ndarray) -> int:
+        """`_compiled`, undone where a Python function that the step calls has failed on the way back."""
+        if not self.program.calls or rule.optimizer is None:
+            return self._compiled(rule, counts, *batches)
+        state = rule.optimizer.state(self._sizes[0], self.program.code.dtype)
+        sums = batches[-1]
+        kept = [(now, now.copy()) for now in (self.parameters, state, counts, sums)]
+        failed = self._compiled(rule, counts, *batches)
+        try:
+            callbacks.check(self._workspace.scratch)
+        except BaseException:
+            for now, then in kept:
+                now[...] = then
+            raise
+        return failed
+
+    def _compiled(
         self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
     ) -> int:
         program, workspace, optimizer = self.program, self._workspace, rule.optimizer
@@ -129,8 +154,3 @@ class Step:
 
 def _words(frame: Frame) -> np.ndarray:
     return np.frombuffer(frame.words, np.int64)
-
-
-def _stopped(error: Exception, done: int) -> Exception:
-    error.batches_done = int(done)  # type: ignore[attr-defined]
-    return error

@@ -9,6 +9,7 @@ import numpy as np
 
 from tapegrad.arguments import spec_of
 from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.nn.loops import START
 from tapegrad.nn.losses import LOSSES, check_labels
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.steps import Rule, Step
@@ -117,6 +118,8 @@ class Training:
         Returns:
             The mean loss and the accuracy over the epoch, each batch before its step.
 
+        Ctrl-C takes effect within a second; the batches before it stay learnt.
+
         Raises LabelError, before anything is changed, for labels that are NaN or out of range; ShapeError for x and y
         of different lengths, or what does not fit the model; DTypeError.
         """
@@ -195,15 +198,12 @@ class Training:
             rates[:] = [optimizer.rate(optimizer.steps + i) for i in range(count)]
         rule = Rule(optimizer, rates, np.array(self._clips))
         step.parameters[:] = p
-        done = 0
+        counts = np.array([0, optimizer.steps if optimizer else 0])
         try:
-            done = step.run(rule, xs, ys, order, sums)
-        except Exception as error:
-            done = getattr(error, "batches_done", 0)
-            raise
+            step.run(rule, counts, xs, ys, order, sums)
         finally:
             if optimizer:
-                optimizer.steps += done
+                optimizer.steps += int(counts[START])
                 p[:] = step.parameters
         return p
 

@@ -42,7 +42,7 @@ def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
     offsets = np.arange(total) - np.repeat(new - first, code.counts)
     slots[np.repeat(steps[:, OUT].astype(np.int64), code.counts) + offsets] = first + np.arange(total)
     writing.write(tape, *_moved(code.steps, code.side, slots, new, tape.side_length), [])
-    tape.calls += program.calls
+    tape.calls |= program.calls
     for (place, n), label in code.labels.items():
         tape.labels.setdefault((int(slots[place]), n), label)
     return pytree.unflatten(program.structure, [_output(tape, slots, o) for o in code.outputs])

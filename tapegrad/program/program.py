@@ -48,12 +48,12 @@ class Program:
         structure: how the outputs are nested.
         spec: what the arguments are; see `arguments`.
         prefixes: for each guard a digest of what was recorded before it.
-        calls: Python functions that instructions call, to be kept alive.
+        calls: Python functions that instructions call, by number, to be kept alive.
         values: an arena with the numbers of one evaluation, for the first workspace.
     """
 
     def __init__(
-        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: Sequence[Any] = (),
+        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None,
         values: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.code = code
@@ -65,7 +65,7 @@ class Program:
         arena = code.arena() if values is None else values
         self.signature = arena[code.steps[code.guards, B]].tobytes()
         self.prefixes = list(prefixes)
-        self.calls = list(calls)
+        self.calls = dict(calls or {})
         self.leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
         self.shapes = [spec.leaves[i].shape for i in self.leaves]
         # The inputs that are floats.

@@ -94,7 +94,7 @@ def _lost(unentered: BaseException | None) -> BaseException:
         _deeper(_DEPTH)
     except RecursionError as error:
         return error
-    return unentered or RuntimeError("a Python function that a tape calls was interrupted before its first line, so nothing came of it")
+    return unentered or RuntimeError("a Python function that a tape calls was interrupted before its first line")
 
 
 # How many calls lie between a sweep and what its callbacks call, at most.
@@ -107,7 +107,7 @@ def _deeper(n: int) -> None:
 
 
 def _listen() -> None:
-    """See to it that `sys.unraisablehook` passes on what it hears of our callbacks, and the rest to whoever listened."""
+    """Have `sys.unraisablehook` keep what it hears of our callbacks, and pass the rest on to whoever listened."""
     before = sys.unraisablehook
     if getattr(before, "of_tapegrad", False):
         return

@@ -11,6 +11,6 @@ from tapegrad.tape.instruction import Instruction, Operand, instruction, views_o
 from tapegrad.tape.tape import Tape
 
 __all__ = [
-    "EXPECT", "LEAF", "Instruction", "Operand", "Tape", "current_tape", "instruction", "on_fresh_tapes", "operand_error",
-    "operand_spans", "recording_on", "recording_tape", "views_of",
+    "EXPECT", "LEAF", "Instruction", "Operand", "Tape", "current_tape", "instruction", "on_fresh_tapes",
+    "operand_error", "operand_spans", "recording_on", "recording_tape", "views_of",
 ]  # fmt: skip

@@ -45,19 +45,23 @@ class Addresses:
         at = np.searchsorted(self.places, places, "right") - 1
         return places - np.asarray(self.places)[at] + np.asarray(self.first)[at]
 
-    def move(self, slots: np.ndarray, counts: np.ndarray, places: np.ndarray, next_slot: int, next_place: int) -> None:
-        """Keep stretches of slots, in order, at new places; whatever is not named is gone."""
+    @staticmethod
+    def of(slots: np.ndarray, counts: np.ndarray, places: np.ndarray, next_slot: int, next_place: int) -> Addresses:
+        """Stretches of slots, in order, at their places; whatever is not named is gone."""
         # Neighbours that were neighbours before are one range.
         starts = np.ones(len(slots), bool)
         starts[1:] = slots[1:] != slots[:-1] + counts[:-1]
         stops = np.append(starts[1:], True) if len(slots) else starts
-        self.first = [*slots[starts].tolist(), next_slot]
-        self.places = [*places[starts].tolist(), next_place]
-        self.ends = [*(slots + counts)[stops].tolist(), _OPEN]
+        found = Addresses()
+        found.first = [*slots[starts].tolist(), next_slot]
+        found.places = [*places[starts].tolist(), next_place]
+        found.ends = [*(slots + counts)[stops].tolist(), _OPEN]
+        return found
 
-    def skip(self, slot: int, next_slot: int, place: int) -> None:
-        """Give up the slots from `slot` up to `next_slot`; those after stand from `place` on."""
-        self.ends[-1] = slot
-        self.first.append(next_slot)
-        self.places.append(place)
-        self.ends.append(_OPEN)
+    def without(self, slot: int, next_slot: int, place: int) -> Addresses:
+        """The same, less the slots from `slot` up to `next_slot`; those after stand from `place` on."""
+        found = Addresses()
+        found.first = [*self.first, next_slot]
+        found.places = [*self.places, place]
+        found.ends = [*self.ends[:-1], slot, _OPEN]
+        return found

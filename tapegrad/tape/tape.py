@@ -69,7 +69,7 @@ class Tape:
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
         "push", "recording", "scratch", "side", "side_length", "slots", "sweeping", "top", "values", "calls", "derived",
-        "arrays",
+        "arrays", "flushing",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -103,11 +103,14 @@ class Tape:
         self.active = np.zeros(0, np.uint8)
         self.length = self.side_length = self.slots = 0
         self.evaluated = self.activated = 0
+        # Whether the buffers are being moved to the arrays.
+        self.flushing = False
         # How many sweeps are under way: until they are over nothing may move.
         self.sweeping = 0
         self._collect_at = COLLECT_AT
         self.needs, self.needs_new = set[int](), set[int]()
-        self.calls: list[Any] = []  # Python functions that instructions call, kept alive
+        # Python functions that instructions call, by number, kept alive.
+        self.calls: dict[int, Any] = {}
         # Whether derivatives were written on it, which leaves much to simplify.
         self.derived = False
         # Captured arrays, by a digest of what is in them.
@@ -218,15 +221,17 @@ class Tape:
     def run_like(self, opcode: int, n: int, record: list[int], operands: Sequence[int]) -> int:
         """Append an instruction over n output elements by a ready record, in which only slots are to be filled in:
         those given for the first operands, and the result's."""
-        slot = self.top
-        if slot + n <= self.limit:
-            self.top = slot + n
-        else:
-            slot = self.allocate(n)
+        if self.top + n > self.limit:
+            self.turn_page(n)
+            self.limit = max(self.limit, self.top + n)
+        own = record.copy()
+        place(own, 0, self.top, operands)
         records = self._records
         start = len(records)
-        records += record
-        place(records, start, slot, operands)
+        # An interrupt can come at a call, but not from here to the end of the last one.
+        slot = self.top
+        self.top = slot + n
+        records += own
         self.push((opcode + RUN, slot, self.side_length + start, n, 0))
         return slot
 

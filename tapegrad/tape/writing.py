@@ -14,7 +14,7 @@ from tapegrad.ops import RUN, TABLE, has_kernel
 from tapegrad.ops.record import COLUMNS, OPCODE, OUT, B
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.addresses import GONE
-from tapegrad.tape.collect import forget_names, grown
+from tapegrad.tape.collect import grown, names_left
 from tapegrad.tape.loops import settle
 
 # Instructions that are better appended to the buffers than to the arrays.
@@ -22,28 +22,45 @@ _FEW = 256
 
 
 def flush(tape: Any) -> None:
-    """Move the buffers of a tape into its arrays. Raises StaleValueError, ThreadError."""
-    # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
-    rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)
-    records = np.frombuffer(struct.pack(f"{len(tape._records)}q", *tape._records), np.int64)
-    data = list(tape._data)
+    """Move the buffers of a tape into its arrays, all that is in them or nothing.
+
+    An interrupt leaves the buffers as they are. Raises StaleValueError, ThreadError, MemoryError: then what was in the
+    buffers is given up, so that all before it goes on; tried again it would fail again.
+    """
+    if tape.flushing:
+        raise ThreadError("a signal handler used a value while the tape that it is on was being written")
+    tape.flushing = True
     try:
-        write(tape, rows, records, data)
-    finally:
-        # Tried again it would fail again: what was recorded is given up, so that all before it goes on.
+        # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
+        rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)
+        records = np.frombuffer(struct.pack(f"{len(tape._records)}q", *tape._records), np.int64)
+        write(tape, rows, records, list(tape._data), buffered=True)
+    except Exception:
         if tape.flushed != tape.top:
-            tape.addresses.skip(tape.flushed, tape.top, tape.slots)
-            tape.flushed = tape.top
-            forget_names(tape)
-        # In place: `push` is bound to the list.
-        for buffer in (tape._buffer, tape._records, tape._data):
-            buffer.clear()
+            _give_up(tape)
+        raise
+    finally:
+        tape.flushing = False
 
 
-def write(tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple[int, Any]]) -> None:
+def _give_up(tape: Any) -> None:
+    """Forget what is in the buffers of a tape."""
+    addresses = tape.addresses.without(tape.flushed, tape.top, tape.slots)
+    constants, zeros, labels, kinds = names_left(tape, addresses)
+    buffer, records, data = list[int](), list[int](), list[Any]()
+    push = buffer.extend
+    tape.addresses, tape.flushed = addresses, tape.top
+    tape._buffer, tape.push, tape._records, tape._data = buffer, push, records, data
+    tape.constants, tape.zeros, tape.labels, tape.kinds = constants, zeros, labels, kinds
+
+
+def write(
+    tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple[int, Any]], buffered: bool = False
+) -> None:
     """Write instructions, whose operands are slots, to the arrays of a tape; their results are its slots up to the top.
 
-    `records` are those of instructions over many elements, `data` the numbers of leaves by slot.
+    `records` are those of instructions over many elements, `data` the numbers of leaves by slot. Where they are what is
+    in the buffers, these are emptied.
 
     Raises StaleValueError for an operand that is no longer on the tape: nothing can be computed there, so such
     instructions stay as leaves of NaN, and all else goes on. Raises ThreadError where slots are not in order.
@@ -72,10 +89,14 @@ def write(tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple
     if len(run):
         tape.needs_new.add(RUN)
     tape.needs_new -= tape.needs
-    tape.length += count
-    tape.side_length += len(records)
-    tape.slots += taken
-    tape.flushed = tape.top
+    at, k, n = (COLUMNS * count, len(records), len(data)) if buffered else (0, 0, 0)
+    side_length = tape.side_length + len(records)
+    # Until here nothing was written but past the end of what is there. An interrupt can come at any call, but there is
+    # none from here to the end. What a signal handler has recorded meanwhile stays in the buffers.
+    buffer = tape._buffer[at:]
+    tape._buffer, tape.push, tape._records, tape._data = buffer, buffer.extend, tape._records[k:], tape._data[n:]
+    tape.length, tape.side_length, tape.slots = tape.length + count, side_length, tape.slots + taken
+    tape.flushed += taken
     if len(lost):
         raise StaleValueError(GONE)
 
@@ -107,6 +128,11 @@ def extend(tape: Any, rows: np.ndarray, numbers: np.ndarray) -> Any:
         return tape.page
     # Before there is room for them: a tape that has grown may forget and move what it has.
     tape.flush()
-    tape.allocate(len(rows))
-    write(tape, np.ascontiguousarray(rows), np.zeros(0, np.int64), known)
+    try:
+        tape.allocate(len(rows))
+        write(tape, np.ascontiguousarray(rows), np.zeros(0, np.int64), known)
+    except BaseException:
+        if tape.flushed != tape.top:
+            _give_up(tape)
+        raise
     return tape.page

@@ -1,6 +1,7 @@
 """Functions that a tape calls instead of looking into: black boxes, rules, solvers, checkpoints, linear algebra."""
 
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -484,3 +485,57 @@ print(wrong, raised > 100)
 def test_a_call_that_is_interrupted_before_its_first_line_is_no_zero_gradient():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
     assert done.stdout == "0 True\n0 True\n", done.stderr[-2000:]
+
+
+ELSEWHERE = """
+import os, signal, threading, time
+import numpy as np
+import tapegrad as tg
+
+f = lambda x: np.sum(np.sin(x) * x)
+x = np.linspace(0.0, 1.0, 2000)
+recording, gradient = tg.record(f, x), tg.grad(f)
+right = gradient(x)
+
+def wrong():
+    return not (np.array_equal(recording.grad(x), right) and np.array_equal(gradient(x), right))
+
+over = threading.Event()
+
+def work():
+    while not over.is_set():
+        wrong()
+
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+failed = 0
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        new = tg.grad(lambda x: np.sum(np.cos(x)))(x)
+        os._exit(wrong() or not np.allclose(new, -np.sin(x)))
+    failed += os.waitpid(child, 0)[1] != 0
+over.set()
+for thread in threads:
+    thread.join()
+print(failed)
+
+met = []
+signal.signal(signal.SIGALRM, lambda *_: met.append(wrong()))
+signal.setitimer(signal.ITIMER_REAL, 1e-3, 7e-4)
+until, failed = time.monotonic() + 1.0, 0
+while time.monotonic() < until:
+    failed += wrong()
+signal.setitimer(signal.ITIMER_REAL, 0.0)
+print(failed, sum(met), len(met) > 20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_replays_in_a_forked_process_and_in_a_signal_handler():
+    """Wherever the other replay was when the process forked, or the signal came."""
+    command = [sys.executable, "-W", "ignore", "-c", ELSEWHERE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0\n0 0 True\n", done.stderr[-2000:]

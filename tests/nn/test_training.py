@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -288,3 +290,62 @@ print(losses + model.flat.tolist())
     found, expected = (np.array(json.loads(r.stdout)) for r in results)
     assert len(found) == 3 + 10
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_an_interrupt_comes_soon_and_what_was_learnt_is_kept():
+    x, y = data(100_000)
+
+    def made():
+        model = nn.MLP([6, 128, 128, 3], seed=0)
+        return model, nn.Training(model, optim.Adam(model, 1e-3), batch_size=10)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    model, training = made()
+    training.evaluate(x[:10], y[:10])
+    training._run(x[:10], y[:10], np.arange(10), 10, optim.SGD(model, 0.0))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        started = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            training.epoch(x, y, rng=1)
+        assert time.monotonic() - started < 1.5
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    steps = training.optimizer.steps
+    assert 0 < steps < 10_000
+    other, again = made()
+    order = np.random.default_rng(1).permutation(len(x))
+    again._run(x, y, order[: 10 * steps], 10, again.optimizer)
+    np.testing.assert_array_equal(model.flat.data, other.flat.data)
+    training.epoch(x[:100], y[:100], rng=2)
+    assert training.optimizer.steps == steps + 10
+
+
+def test_a_step_whose_python_function_fails_on_the_way_back_is_not_taken():
+    calls = []
+
+    def vjp(w, y, x):
+        calls.append(1)
+        if len(calls) == 3:
+            raise ArithmeticError("no gradient here")
+        return w * np.cos(x)
+
+    sine = tg.external(np.sin, vjp)
+    x, y = np.linspace(-1.0, 1.0, 40)[:, None], np.zeros((40, 1))
+
+    def loss(output, y):
+        return np.mean((sine(output) - y) ** 2)
+
+    models = [nn.MLP([1, 4, 1], "tanh", seed=0) for _ in range(2)]
+    training = nn.Training(models[0], optim.Adam(models[0], 0.1), loss=loss, batch_size=8)
+    with pytest.raises(ArithmeticError, match="no gradient here"):
+        training.epoch(x, y, rng=0)
+    assert training.optimizer.steps == 2
+    again = nn.Training(models[1], optim.Adam(models[1], 0.1), loss=loss, batch_size=8)
+    again._run(x, y, np.random.default_rng(0).permutation(40)[:16], 8, again.optimizer)
+    np.testing.assert_array_equal(models[0].flat.data, models[1].flat.data)

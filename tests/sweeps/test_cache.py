@@ -1,5 +1,7 @@
 """Compiled sweeps on disk: an edited rule is noticed, and nothing about the folder can go wrong unnoticed."""
 
+import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -135,17 +137,77 @@ def test_a_process_that_finds_all_code_on_disk_never_imports_numba(cache):
 
 def test_code_that_refers_to_what_is_not_there_is_not_loaded(tmp_path, monkeypatch):
     """LLVM would end the process."""
-    monkeypatch.setattr(store, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(store, "wanted_folder", lambda: tmp_path)
     store.save("some", store.ObjectCode("f", ("tapegrad_no_such_symbol",), b"never loaded"))
     built = store.ObjectCode("g", (), b"")
     monkeypatch.setattr(calling.build, "build", lambda *args: built)
     monkeypatch.setattr(calling.machine, "load", lambda code, symbol: (code, symbol))
     assert calling.load("some", str, "f", None) == (b"", "g")
     assert store.find("some") == built
+    # Whole files that are something else: of another function, and with a head that is none.
+    shutil.copy(tmp_path / "some.code", tmp_path / "other.code")
+    assert store.find("other") is None
+    for head in (b"", b"[1]", b"{}", b"{", b'{"name": "bad", "symbol": 1, "needs": 1}', b"\xff"):
+        body = head + b"\ncode"
+        (tmp_path / "bad.code").write_bytes(store._HEADER + hashlib.sha256(body).digest() + body)
+        assert store.find("bad") is None
 
 
+def test_a_cache_that_can_be_read_but_not_written_is_used(cache, tmp_path):
+    """Numba is not imported, nothing is left in the temporary folder, and there is nothing to warn of."""
+    run(GRADIENT, cache)
+    (tmp_path / "tmp").mkdir()
+    # The permissions alone would not do: they do not hold for root.
+    read_only = """
+import pathlib
+def refuse(*args, **kwargs):
+    raise PermissionError(13, "Permission denied")
+pathlib.Path.mkdir = pathlib.Path.write_bytes = refuse
+"""
+    cache.chmod(0o555)
+    try:
+        code = f"{read_only}{GRADIENT}\nimport sys\nprint('numba' in sys.modules)"
+        process = start(code, cache, TMPDIR=str(tmp_path / "tmp"))
+        out, err = process.communicate(timeout=300)
+    finally:
+        cache.chmod(0o755)
+    assert out == "5.0 3.0 [5.0, 5.0]\nFalse\n" and not err
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_no_folder_of_any_kind_can_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "file" / "below")
+    for named in (nowhere, ""):
+        process = start(
+            GRADIENT, named, HOME=nowhere, XDG_CACHE_HOME=nowhere, TMPDIR=nowhere, NUMBA_DISABLE_JIT="1"
+        )
+        out, err = process.communicate(timeout=300)
+        assert out == "5.0 3.0 [5.0, 5.0]\n", err
+
+
+def test_what_is_kept_has_the_permissions_of_any_file(tmp_path):
+    (tmp_path / "plain").touch()
+    store.write(tmp_path / "some", b"data")
+    assert (tmp_path / "some").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_full_disk_leaves_no_pieces(tmp_path, monkeypatch):
+    def full(path, data):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        store.write(tmp_path / "some", b"data")
+    assert not list(tmp_path.iterdir())
+
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be written")
 def test_what_cannot_be_kept_runs_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "cache_folder", lambda: tmp_path / "none")
+    (tmp_path / "none").touch()
+    monkeypatch.setattr(store, "wanted_folder", lambda: tmp_path / "none")
     assert twice(np.arange(3.0)) == 6
 
 

@@ -1,6 +1,8 @@
 """The ambient tape: memory stays flat, handles stay right, edits and stale handles are noticed, threads are apart."""
 
 import gc
+import os
+import sys
 import threading
 
 import numpy as np
@@ -364,3 +366,80 @@ def test_values_of_two_dtypes_are_refused():
     with pytest.raises(tg.errors.DTypeError, match="float64.*float32|float32.*float64"):
         a * b
     assert (a * 2.0).item() == 2.0 and (b * 2.0).item() == 2.0
+
+
+def test_a_loop_of_detached_steps_keeps_memory_flat():
+    """Also where nobody looks, and the kind of what was detached is known afterwards."""
+    for start in (np.full(1000, 0.5), 0.5):
+        h, sizes = Value(start), []
+        chosen = Value(np.arange(3), requires_grad=False).detach()
+        for _ in range(40_000 if np.ndim(start) == 0 else 2000):
+            h = np.tanh(h * 1.1).detach()
+            sizes.append(len(current_tape().values))
+        assert max(sizes) <= 200_000
+        number = 0.5
+        for _ in range(len(sizes)):
+            number = np.tanh(number * 1.1)
+        np.testing.assert_allclose(h.data, number, rtol=1e-12)
+        assert Value([4.0, 5.0, 6.0])[chosen].data.tolist() == [4.0, 5.0, 6.0]
+
+
+def test_a_loop_of_calls_keeps_few_of_them():
+    matrix = Value(2.0 * np.eye(50))
+    step = tg.checkpoint(lambda x: np.sin(x) @ x)
+    for _ in range(200):
+        np.linalg.inv(matrix).data, step(matrix).data
+        assert len(current_tape().calls) <= 20
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def training(seed, steps=30):
+    """Numbers of a loop that makes, keeps and forgets instructions of all kinds."""
+    rng = np.random.default_rng(seed)
+    w, s, found = Value(rng.normal(size=20)), Value(0.3), []
+    for i in range(steps):
+        a = rng.normal(size=(6, 20))
+        loss = np.sum(np.tanh(a @ w) * s) + np.sum(w[::2] * w[1::2])
+        for j in range(8):
+            loss = loss + s * 0.5 * j + (s * w[j]).sin()
+        loss.backward()
+        found += [loss.data, *w.grad, s.grad]
+        w.zero_grad()
+        w.data -= 1e-3 * a[0]
+        if i % 10 == 9:
+            current_tape().collect()
+    return found
+
+
+@pytest.mark.parametrize("error", [Interrupted, MemoryError])
+def test_a_tape_that_is_interrupted_anywhere_is_whole(error):
+    """At the calls in what writes and tidies tapes, for there interrupts come: what is computed after is right."""
+    expected = training(1)
+    files = tuple(f"tape{os.sep}{name}.py" for name in ("writing", "collect", "addresses", "tape"))
+    left = 0
+
+    def profile(frame, event, arg):
+        nonlocal left
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(files):
+            left -= 1
+            if left == 0:
+                raise error
+
+    before, interrupted = sys.getprofile(), 0
+    for after in range(1, 6000, 37):
+        left = after
+        older = Value(np.arange(4.0))
+        current_tape().evaluate()
+        sys.setprofile(profile)
+        try:
+            training(2)
+        except error:
+            interrupted += 1
+        finally:
+            sys.setprofile(before)
+        assert older.data.tolist() == [0.0, 1.0, 2.0, 3.0]
+        assert training(1) == expected
+    assert interrupted > 50
