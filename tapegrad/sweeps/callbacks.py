@@ -1,8 +1,8 @@
 """Instructions that call Python in the middle of a sweep.
 
-The kernels of the operation `external` are these functions, by address: compiled code calls them through ctypes, which
-takes the GIL. What they raise cannot pass through compiled code: it is kept, the results are NaN, and whoever started
-the sweep asks for it by `raised` or `check`.
+The kernels of the operation `external` are Python functions, whose addresses this module puts in the table of kernels.
+Compiled code calls them through ctypes, which takes the GIL. An exception cannot pass through compiled code: it is
+kept, the results are set to NaN, and the caller of the sweep asks for the exception with `raised` or `check`.
 """
 
 from __future__ import annotations
@@ -46,19 +46,20 @@ _raised = _Raised()
 
 
 def register(call: Call) -> int:
-    """The number under which instructions know a call. It is forgotten when nobody else holds the call."""
+    """Give a call a number, by which instructions refer to it. The call is not kept alive here: a tape or program with
+    such an instruction must hold it."""
     number = next(_numbers)
     _calls[number] = call
     return number
 
 
 def call_of(number: int) -> Any:
-    """The call of a number."""
+    """The call that has a number."""
     return _calls[number]
 
 
 def raised() -> Any:
-    """What a call has raised during a sweep of this thread, once; None if nothing."""
+    """The first exception that a call has raised in a sweep of this thread, which is then forgotten; None if none."""
     error, _raised.error = _raised.error, None
     return error
 

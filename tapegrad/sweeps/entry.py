@@ -1,4 +1,7 @@
-"""What Python calls: a whole evaluation in one compiled call. Read as source, like the sweeps that it calls."""
+"""The entry point that Python calls: values, adjoints or both in one compiled call.
+
+It is read as source by `generate`, like the sweeps that it calls.
+"""
 
 from tapegrad.sweeps.forward import forward
 from tapegrad.sweeps.reverse import reverse

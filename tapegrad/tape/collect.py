@@ -1,7 +1,8 @@
 """Forgetting instructions that nothing refers to any more.
 
-Handles hold the page that was open when they were made, and pages are garbage-collected by Python. What was recorded
-on a page that is gone is kept only if something recorded on a live page, or after it, still depends on it.
+Handles hold the page that was open when they were made, and Python garbage-collects a page when no handle holds it any
+more. An instruction that was recorded on a page that is gone is kept only if an instruction on a live page, or a guard,
+depends on it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def needed_for(tape: Any, mark: np.ndarray) -> np.ndarray:
 
 
 def collect(tape: Any) -> None:
-    """Keep only what values that are still referred to depend on."""
+    """Forget all instructions but those that live pages or guards depend on."""
     tape.pages = [page for page in tape.pages if page[2]() is not None]
     mark = np.zeros(len(tape.values), np.uint8)
     addresses = tape.addresses
@@ -46,9 +47,10 @@ def collect(tape: Any) -> None:
 
 
 def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
-    """Keep only these instructions, ascending, and move what they use together. They must not need any other.
+    """Forget all instructions but those in `rows` (ascending), and move the numbers of these together in the arena.
 
-    Returns for each place of the arena where what stays of it has gone.
+    They must not depend on any other instruction. Returns for each place of the arena the new place of the number that
+    was there; for a number that is forgotten, what it says means nothing.
     """
     code = tape.code[rows]
     wide = (code[:, 0] == LEAF) | (code[:, 0] >= RUN)
@@ -69,7 +71,7 @@ def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
         old = getattr(tape, name)
         if len(old):
             new = np.zeros(max(64, 2 * slots), old.dtype)
-            # Those that grow on demand may not reach as far as the values yet.
+            # Gradients, adjoints and marks grow on demand, so there may be fewer of them than values.
             known = source[source < len(old)]
             new[: len(known)] = old[known]
             setattr(tape, name, new)

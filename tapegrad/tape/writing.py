@@ -17,25 +17,26 @@ from tapegrad.tape.addresses import GONE
 from tapegrad.tape.collect import forget_names, grown
 from tapegrad.tape.loops import settle
 
-# Instructions that are better appended to the buffers than to the arrays.
+# Fewer instructions than this are appended to the buffers, which is faster for a few; more are written to the arrays.
 _FEW = 256
 
 
 def flush(tape: Any) -> None:
     """Move the buffers of a tape into its arrays. Raises StaleValueError, ThreadError."""
-    # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
+    # The fastest ways by far from a list of integers to an array. In rows no number is negative; in records some may be.
     rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)
     records = np.frombuffer(struct.pack(f"{len(tape._records)}q", *tape._records), np.int64)
     data = list(tape._data)
     try:
         write(tape, rows, records, data)
     finally:
-        # Tried again it would fail again: what was recorded is given up, so that all before it goes on.
+        # If this has failed, it would fail again. So the instructions in the buffers are given up, and the tape goes on
+        # with those before them.
         if tape.flushed != tape.top:
             tape.addresses.skip(tape.flushed, tape.top, tape.slots)
             tape.flushed = tape.top
             forget_names(tape)
-        # In place: `push` is bound to the list.
+        # The lists are emptied, not replaced, because `push` is a method of the buffer.
         for buffer in (tape._buffer, tape._records, tape._data):
             buffer.clear()
 
@@ -45,8 +46,8 @@ def write(tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple
 
     `records` are those of instructions over many elements, `data` the numbers of leaves by slot.
 
-    Raises StaleValueError for an operand that is no longer on the tape: nothing can be computed there, so such
-    instructions stay as leaves of NaN, and all else goes on. Raises ThreadError where slots are not in order.
+    Raises StaleValueError for an operand that is no longer on the tape, after everything is written: an instruction with
+    such an operand becomes a leaf of NaN. Raises ThreadError where slots are not in order.
     """
     count, taken = len(rows), tape.top - tape.flushed
     reserve(tape, count, len(records), taken)
@@ -102,7 +103,8 @@ def extend(tape: Any, rows: np.ndarray, numbers: np.ndarray) -> Any:
         tape.push(rows.reshape(-1).tolist())
         tape._data += known
         return tape.page
-    # Before there is room for them: a tape that has grown may forget and move what it has.
+    # The buffers are written first, because their slots come before. Taking slots may make the tape collect, which moves
+    # what it has, so that comes before writing as well.
     tape.flush()
     tape.allocate(len(rows))
     write(tape, np.ascontiguousarray(rows), np.zeros(0, np.int64), known)

@@ -49,7 +49,8 @@ def _empty(part: Any) -> bool:
 
 
 def _flags(index: Recorder) -> Any:
-    """What a Value means as an index: flags, by their numbers, which a guard holds; or integers on the tape."""
+    """A Value as an index. Truth values become an array of flags, and a guard checks that replays find the same ones;
+    integers stay a Value, so that replays may find other ones."""
     kind = index._tape.kind(index._slot) if index.size else "i"
     if kind == "b":
         return index.numpy() != 0.0

@@ -130,7 +130,8 @@ class Protocol(Recorder):
     def __index__(self) -> int:
         raise CutGradientError("a Value cannot be an index or a count: write int(v)")
 
-    # Whole numbers are constant between jumps, so no gradient is lost; in a recording a guard holds them.
+    # Whole numbers are piecewise constant, so no gradient is lost. In a recording, a guard checks that a replay finds
+    # the same ones.
 
     def __int__(self) -> int:
         return self._whole("trunc")
