@@ -146,7 +146,7 @@ class _Structure:
             self.same(f"reverse {what}, {name}", g, 0.0 * g, "found", "expected")
 
     def check_tangent(self) -> None:
-        """The tangent kernel against differences, for each element. These are kept to check the reverse kernel."""
+        """The tangent kernel against differences, for each element. They are kept to check the reverse kernel."""
         self.columns: list[tuple[int, tuple[int, ...], Slope]] = []
         for k, i, d in self.units():
             by = slope(lambda t, d=d: np.reshape(self.recording(*self.moved(self.here, d, t)), -1))  # type: ignore[misc]
@@ -188,7 +188,7 @@ class _Structure:
                           "lanes", "tangent kernel")  # fmt: skip
 
     def check_accumulation(self) -> None:
-        """A reverse kernel adds to adjoints, not overwrites them, and works where only one operand wants an adjoint."""
+        """A reverse kernel adds to adjoints, and also works where only one operand wants an adjoint."""
         expected = self.adjoints(self.here, self.w)
 
         def twice(*xs: Any) -> Any:

@@ -19,7 +19,7 @@ from tapegrad.value import contiguous
 
 
 class Rule(NamedTuple):
-    """How parameters are updated, one update for each rate; without an optimiser they are not."""
+    """How parameters are updated, once for each rate; without an optimiser they stay as they are."""
 
     optimizer: Optimizer | None
     rates: np.ndarray
@@ -42,7 +42,7 @@ class Step:
             value = loss(output, y)
             if np.size(value) != 1:
                 raise NonScalarError(f"a loss must be one number, this one has shape {np.shape(value)}")
-            # The answers must stand in order, whatever view the model returned.
+            # `loops.train` reads the output in row-major order, so a view is copied.
             return (value, contiguous(output)) if scored else (value,)
 
         flat = np.array(model.flat.data)
@@ -74,7 +74,7 @@ class Step:
 
     @property
     def parameters(self) -> np.ndarray:
-        """The parameters as this step's arena has them: a window."""
+        """The parameters in this step's arena: a view, through which they can be changed."""
         return self._workspace.values[: self._sizes[0]]
 
     def run(self, rule: Rule, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray) -> int:
@@ -114,7 +114,7 @@ class Step:
         self._plan[loops.LEARN] = optimizer is not None
         values, adjoints = workspace.values, workspace.adjoints
         if optimizer is None:
-            # Never called.
+            # Without an optimiser the update is never called, so any function will do.
             update, kernel = sweep, program.sweeps.sweep
         else:
             n = self._sizes[0]

@@ -1,7 +1,7 @@
 """Matrix products for kernels: `gemm`, by the BLAS that SciPy ships.
 
-SciPy's BLAS is wanted for its `beta`: a reverse sweep accumulates in place. What stands here runs where nothing is
-compiled; compiled code calls BLAS itself, see `sweeps.blas`.
+BLAS is called directly, and not by `np.matmul`, because it can add to its result (`beta`), as a reverse sweep does to
+adjoints. The function here runs where nothing is compiled; compiled code calls BLAS itself, see `sweeps.blas`.
 """
 
 import numpy as np

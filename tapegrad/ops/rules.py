@@ -1,4 +1,4 @@
-"""Rules as ordinary Python: how derivatives run them on Values, and the check that a partials rule can be run so.
+"""Running rules as ordinary Python, which derivatives do on Values; and the check that a partials rule allows this.
 
 In a sweep a rule is compiled, and any Python on numbers will do. A second derivative runs the partials rule on Values
 instead, to write it down as instructions. There `if x > 0.0` would ask for the truth of a number that varies, and
@@ -29,7 +29,8 @@ class _MisuseError(Exception):
 
 
 class _StandIn:
-    """Stands for an operand or a result: any arithmetic gives a stand-in again; truth and number it has none."""
+    """Stands for an operand or a result. Any arithmetic gives a stand-in again; asking for its truth or its number
+    raises."""
 
     __slots__ = ()
 
@@ -63,7 +64,8 @@ _STAND_IN = _StandIn()
 
 @functools.cache
 def plain(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule as Python, with njit functions that it names as Python too: what is run on Values."""
+    """A rule as a Python function, in which names of njit functions stand for Python functions too: this is what is run
+    on Values."""
     rule = getattr(rule, "py_func", rule)
     names = {name: g for name, g in rule.__globals__.items() if name in rule.__code__.co_names and _is_compiled(g)}
     cells = tuple(rule.__closure__ or ())
@@ -119,7 +121,7 @@ def tried(name: str, rule: Callable[..., Any], arity: int) -> tuple[Any, ...]:
 
 
 def _helper(error: BaseException, rule: Callable[..., Any]) -> str:
-    """In which other function the rule went wrong, where it did not do so itself."""
+    """Where the error was in another function that the rule calls: words that name that function; else ""."""
     trace, at = error.__traceback__, None
     while trace is not None:
         if trace.tb_frame.f_code.co_filename != __file__:

@@ -64,7 +64,7 @@ class Addresses:
         self.ends = [*(slots + counts)[stops].tolist(), _OPEN]
 
     def skip(self, slot: int, next_slot: int, place: int) -> None:
-        """Take the slots from `slot` up to `next_slot` off the tape. Those after them will be at places from `place` on.
+        """Take the slots from `slot` up to `next_slot` off the tape. Later ones will be at the places from `place` on.
         """
         self.ends[-1] = slot
         self.first.append(next_slot)

@@ -17,13 +17,14 @@ from tapegrad.tape.addresses import GONE
 from tapegrad.tape.collect import forget_names, grown
 from tapegrad.tape.loops import settle
 
-# Fewer instructions than this are appended to the buffers, which is faster for a few; more are written to the arrays.
+# Fewer instructions than this are appended to the buffers, which is faster for few. More go to the arrays at once.
 _FEW = 256
 
 
 def flush(tape: Any) -> None:
     """Move the buffers of a tape into its arrays. Raises StaleValueError, ThreadError."""
-    # The fastest ways by far from a list of integers to an array. In rows no number is negative; in records some may be.
+    # The fastest ways by far from a list of integers to an array. Numbers in rows are not negative, in records they may
+    # be.
     rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)
     records = np.frombuffer(struct.pack(f"{len(tape._records)}q", *tape._records), np.int64)
     data = list(tape._data)
@@ -46,8 +47,8 @@ def write(tape: Any, rows: np.ndarray, records: np.ndarray, data: Sequence[tuple
 
     `records` are those of instructions over many elements, `data` the numbers of leaves by slot.
 
-    Raises StaleValueError for an operand that is no longer on the tape, after everything is written: an instruction with
-    such an operand becomes a leaf of NaN. Raises ThreadError where slots are not in order.
+    Raises StaleValueError for an operand that is no longer on the tape, after everything is written: an instruction
+    with such an operand becomes a leaf of NaN. Raises ThreadError where slots are not in order.
     """
     count, taken = len(rows), tape.top - tape.flushed
     reserve(tape, count, len(records), taken)
@@ -103,8 +104,8 @@ def extend(tape: Any, rows: np.ndarray, numbers: np.ndarray) -> Any:
         tape.push(rows.reshape(-1).tolist())
         tape._data += known
         return tape.page
-    # The buffers are written first, because their slots come before. Taking slots may make the tape collect, which moves
-    # what it has, so that comes before writing as well.
+    # The buffers are written first, because their slots come before. Taking slots may make the tape collect, which
+    # moves what it has, so that comes before writing as well.
     tape.flush()
     tape.allocate(len(rows))
     write(tape, np.ascontiguousarray(rows), np.zeros(0, np.int64), known)

@@ -93,7 +93,7 @@ class Reader(Handle):
         return self.numpy().tolist()
 
     def _freeze(self) -> None:
-        # What is recorded next may depend on a number that is read. So a guard checks that replays find the same number.
+        # What is recorded next may depend on a number that is read, so a guard checks that replays find the same.
         if self._tape.recording and not self._tape.finished:
             for slot in self._slots():
                 expected = self._tape.constant(float(self._tape.values[self._tape.locate(slot)]))
