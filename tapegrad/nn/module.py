@@ -17,7 +17,7 @@ from tapegrad.nn.structure import register
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.value import Value
 
-# Counts changes of the structure of any module. What a module has noted about its tree holds as long as this number.
+# Counts changes of the structure of any module. What a module has noted about its tree holds until the next change.
 _version = itertools.count(1)
 _latest = 0
 

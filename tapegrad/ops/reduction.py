@@ -303,7 +303,7 @@ def directions(x, z):
 
 
 def gap(p, z, x):
-    # The distance from the largest element to the second largest (with sign -1, from the smallest).
+    # The distance between the largest element and the second largest; with sign -1, between the two smallest.
     ordered = np.sort(x, 1)
     pair = ordered[:, -2:] if p[6] > 0 else ordered[:, :2]
     return pair[:, -1] - pair[:, 0] if x.shape[1] > 1 else np.full((x.shape[0], x.shape[2]), np.inf)

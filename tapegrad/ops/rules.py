@@ -143,8 +143,8 @@ def checked_partials(row: Any) -> tuple[Any, ...]:
 def partials_on(row: Any, *numbers: Any) -> tuple[Any, ...]:
     """The partial derivatives of an elementwise operation by its rule, run on Values: operands first, then the result.
 
-    Whoever writes derivatives as instructions calls this. Raises OperationError, which names the rule and where it is
-    written, where it cannot be run on Values.
+    This is called to write derivatives as instructions. Raises OperationError, which names the rule and its file and
+    line, if the rule cannot be run on Values.
     """
     checked_partials(row)
     try:
@@ -161,6 +161,6 @@ def passes(row: Any) -> tuple[bool, ...]:
     try:
         found = checked_partials(row)
     except (NameError, OperationError):
-        # A rule that could not be tried when it was declared. Whoever needs its derivative is told what is wrong.
+        # A rule that cannot be tried on stand-ins. The error is raised when a derivative by it is written.
         return (True,) * row.arity
     return tuple(isinstance(p, _StandIn) or p != 0.0 for p in found)

@@ -244,7 +244,7 @@ def _best_order(greedy: Any, keys: Any, bound: int) -> tuple[np.ndarray, int]:
     """The colouring in the order of the key with which it takes fewest colours; `bound` is the fewest there can be."""
     n = len(keys[0])
     best, count = np.full(n, -1, np.int32), n + 1
-    # An order that takes very many colours may also take very long: those that take few go first.
+    # An order that takes very many colours may also take very long. So each order is first given up at 256 colours.
     for limit in (256, n + 1) if bound < 256 else (n + 1,):
         for key in keys:
             colors = np.full(n, -1, np.int32)

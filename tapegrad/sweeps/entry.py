@@ -12,7 +12,7 @@ VALUES, ADJOINTS = 1, 2
 
 def sweep(flat, side, flags, v, g, scratch, seed, tasks):
     # Forward and reverse in one entry point, so that both are compiled once and a gradient is a single call.
-    # Adjoints start from 1 in slot `seed`; where that is negative the caller has set them. Returns the first
+    # Adjoints start from 1 at place `seed`; if that is negative, the caller has set them. Returns the first
     # instruction that failed, or -1.
     if tasks & VALUES:
         failed = forward(flat, side, flags, v, scratch)

@@ -142,7 +142,7 @@ class Tape:
         self.limit = self.top + PAGE
 
     def turn_page(self, n: int = 1) -> None:
-        """Make room for n slots. Whoever takes slots past the limit calls this before."""
+        """Make room for n slots. This must be called before slots are taken past the limit."""
         self._check_owner()
         if len(self._buffer) > FLUSH_AT:
             self.flush()

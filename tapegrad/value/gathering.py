@@ -63,7 +63,7 @@ def _flags(index: Recorder) -> Any:
 
 
 def _by_values(x: R, parts: tuple[Any, ...]) -> R:
-    # Indices that are numbers on the tape, one for each leading axis: replays may change them.
+    # Indices for the leading axes, some of them Values: replays may find other numbers there.
     if not all(isinstance(p, Recorder | np.ndarray | int | np.integer) for p in parts) or len(parts) > x.ndim:
         raise UnsupportedError("index Values go with other index arrays for the leading axes, not with slices")
     if len(parts) == 1:
