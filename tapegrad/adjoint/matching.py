@@ -24,7 +24,7 @@ def matching(given: Any, structure: Any, shapes: Sequence[tuple[int, ...]], what
     def visit(node: Any, x: Any) -> None:
         if pytree.is_leaf(node):
             if isinstance(x, tuple | list | dict):
-                raise StructureError(f"the {what} must be nested as the {of}: a {type(x).__name__} is where a number was")
+                raise StructureError(f"the {what} must be nested as the {of}: a {type(x).__name__} is not a number")
             leaves.append(x)
             return
         if x is None:
