@@ -260,7 +260,7 @@ class Module:
     # How it looks
 
     def describe(self) -> str:
-        """What stands between the parentheses of its `repr`, where it holds no other modules."""
+        """The text between the parentheses of its `repr`, for a module that holds no other modules."""
         return ""
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from tapegrad.compiled import compiled_in
 
 
 def matrix(x, offset, rows, columns, ld):
-    # Column-major, as BLAS has it: element (i, j) stands at offset + i + j * leading dimension.
+    # Column-major, as in BLAS: element (i, j) is at offset + i + j * leading dimension.
     return np.lib.stride_tricks.as_strided(x[offset:], (rows, columns), (x.itemsize, ld * x.itemsize))
 
 

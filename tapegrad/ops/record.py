@@ -31,7 +31,8 @@ ELEMENTWISE, STRUCTURED = range(2)
 # What the flags say of a record: it is on its own, or in a group of elementwise runs that are computed together, block
 # by block.
 ALONE, FIRST, INSIDE, LAST = range(4)
-# How an operand of an elementwise run stands in the arena: one element after the other, one element for all, strided.
+# The modes of an operand of an elementwise run: its elements follow each other, or it is one number for all elements,
+# or it has strides.
 DENSE, UNIFORM, STRIDED = range(3)
 
 # Reading one record, at position k.

@@ -188,7 +188,7 @@ def _times(row: Elementwise, partial: str, factor: str) -> str:
     return f"{factor} * ({partial})"
 
 
-# In a scalar branch the slots of out and operands stand in o, a, b and c.
+# In a scalar branch o, a, b and c are the places of the result and of the operands.
 _SLOTS = ("a", "b", "c")
 
 

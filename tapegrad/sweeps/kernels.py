@@ -35,7 +35,7 @@ _addresses = {dtype: np.zeros(TABLE_SIZE, np.int64) for dtype in _DTYPES}
 _known: set[tuple[np.dtype, int]] = set()
 # Callbacks into Python must live as long as their addresses are in use.
 _callbacks: list[Any] = []
-# Where nothing is compiled, the functions themselves stand in for their addresses.
+# Where nothing is compiled, the kernels as Python functions, by dtype and position in the table of addresses.
 _interpreted: dict[tuple[np.dtype, int], Callable[..., Any]] = {}
 for _dtype in _DTYPES:
     add_symbol(NAMES[_dtype.name], _addresses[_dtype].ctypes.data)

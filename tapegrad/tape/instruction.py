@@ -75,7 +75,7 @@ class Instruction:
 
     @property
     def results(self) -> slice:
-        """Where its result stands."""
+        """The places of its result."""
         return slice(self.out, self.out + self.count)
 
     @property

@@ -110,7 +110,7 @@ class Tape:
         self.derived = False
         # Captured arrays, by a digest of what is in them.
         self.arrays: dict[Any, int] = {}
-        # A constant stands on the tape once. Zero has two signs that compare equal, so it is looked up by its sign.
+        # Slots of constants: equal constants share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.
         self.constants: dict[float, int] = {}
         self.zeros: dict[float, int] = {}
         # Labels by slot and size: an array and its first element begin at the same slot.
@@ -236,7 +236,7 @@ class Tape:
         flush(self)
 
     def locate(self, slot: int) -> int:
-        """Where a slot stands in the arena. Raises StaleValueError if it is no longer on the tape."""
+        """The place of a slot in the arena. Raises StaleValueError if the slot is no longer on the tape."""
         return self.addresses.place(slot)
 
     # Sweeping

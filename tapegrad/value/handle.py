@@ -71,7 +71,7 @@ class Handle:
 
     @property
     def tape(self) -> Tape:
-        """The tape it stands on."""
+        """The tape that it is on."""
         return self._tape
 
     @property

@@ -16,7 +16,7 @@ from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
 from tapegrad.value.apply import NUMBERS, Recorder
 from tapegrad.value.handle import Handle
 
-# NumPy function, or (ufunc, method) -> what carries it out on Values. `tapegrad.functions` fills it.
+# For each NumPy function, or (ufunc, method), the function that implements it on Values; see `functions.registry`.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 
 _PLAIN = (Handle, *NUMBERS)
