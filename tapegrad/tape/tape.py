@@ -110,7 +110,7 @@ class Tape:
         self.derived = False
         # Captured arrays, by a digest of what is in them.
         self.arrays: dict[Any, int] = {}
-        # Slots of constants: equal constants share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.
+        # Slots of constants: equal ones share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.
         self.constants: dict[float, int] = {}
         self.zeros: dict[float, int] = {}
         # Labels by slot and size: an array and its first element begin at the same slot.
