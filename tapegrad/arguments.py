@@ -130,7 +130,7 @@ def difference(recorded: Spec, given: Spec) -> str:
         return f"recorded with {len(before)} arguments, called with {len(now)}"
     for n, (one, other) in enumerate(zip(before, now, strict=True)):
         if one != other:
-            return f"argument {n}: recorded as {_nesting(one)}, called with {_nesting(other)}: it is nested otherwise"
+            return f"argument {n}: recorded as {_nesting(one)}, called with {_nesting(other)}, nested differently"
     owner = owners(recorded.structure)
     for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
         if a != b:

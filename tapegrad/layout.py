@@ -38,7 +38,7 @@ class Layout:
     @functools.lru_cache(_REMEMBERED)  # type: ignore[misc]
     def __new__(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> Layout:
         made = object.__new__(cls)
-        # Integers of NumPy are equal to those of Python, and may be met first.
+        # This is remembered for equal shapes, and integers of NumPy are equal to Python's: keep only the latter.
         made.shape, made.strides = tuple(map(int, shape)), tuple(map(int, strides))
         made.size = math.prod(made.shape)
         made.dense = is_dense(made.shape, made.strides)

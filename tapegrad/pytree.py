@@ -1,7 +1,7 @@
 """Nested arguments, taken apart into leaves and put together: tuples, lists, dicts, dataclasses, registered classes.
 
-`optree` does it, in compiled code. Here stands what is our own: dataclasses are containers, and the order of a dict's
-keys counts.
+`optree` does this, in compiled code. Two things are added here: dataclasses are containers, and the order of a dict's
+keys is a part of the structure.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tapegrad.errors import StructureError
 Structure = optree.PyTreeSpec
 
 _NAMESPACE = "tapegrad"
-# A function may go through a dict in its order, so the same keys in another order are another structure; and keys that
-# cannot be sorted are keys too. The name keeps the setting, which would end with the object.
+# A function may go through a dict in its order, so the same keys in another order are another structure. Besides, keys
+# need not be sortable then. The setting lasts as long as this object, which is why it has a name.
 _insertion_order = optree.dict_insertion_ordered(True, namespace=_NAMESPACE)
 _insertion_order.__enter__()
 
-# Classes that were met as leaves, and so are no dataclasses.
+# Classes of leaves that were met, and are known not to be dataclasses.
 _leaf_classes: set[type] = set()
 _dataclasses: set[type] = set()
 _lock = threading.Lock()
@@ -69,7 +69,8 @@ def flatten(x: Any) -> tuple[list[Any], Structure]:
 
 
 def flatten_once(x: Any) -> tuple[list[Any], Structure]:
-    """The children of a container, and its structure with a leaf for each; for a leaf itself, and that of a leaf.
+    """The children of a container, and its structure with a leaf in place of each; for a leaf, the leaf alone and the
+    structure of a leaf.
 
     >>> flatten_once([1.0, (2.0, 3.0), None])[0]
     [1.0, (2.0, 3.0), None]
@@ -91,9 +92,10 @@ def unflatten(structure: Structure, leaves: Iterable[Any]) -> Any:
 
 
 def leaves_as(structure: Structure, x: Any) -> list[Any]:
-    """The leaves of what is nested alike, but for the order of a dict's keys, in the order of a structure.
+    """The leaves of x, which must be nested as `structure` says, in the order of that structure. Dicts may have their
+    keys in another order.
 
-    Raises StructureError where it is nested otherwise.
+    Raises StructureError where x is nested otherwise.
 
     >>> leaves_as(flatten({"w": 1.0, "b": 2.0})[1], {"b": 20.0, "w": 10.0})
     [10.0, 20.0]
@@ -111,7 +113,7 @@ def leaves_as(structure: Structure, x: Any) -> list[Any]:
 
 
 def is_leaf(structure: Structure) -> bool:
-    """Whether this is the structure of a leaf. None is none.
+    """Whether this is the structure of a leaf. (None is not a leaf, but a container without children.)
 
     >>> is_leaf(flatten(1.0)[1]), is_leaf(flatten(None)[1]), is_leaf(flatten([1.0])[1])
     (True, False, False)
@@ -175,7 +177,7 @@ def paths(structure: Structure, root: str) -> list[str]:
 
 
 def _new_containers(leaves: Iterable[Any]) -> bool:
-    """Whether there are dataclasses among what passed for leaves, which are containers from now on."""
+    """Whether any of the leaves is a dataclass that was not known yet. From now on it is a container."""
     found = False
     for kind in set(map(type, leaves)) - _leaf_classes:
         if dataclasses.is_dataclass(kind):
@@ -196,7 +198,7 @@ def _register_dataclass(kind: type) -> None:
             raise StructureError(f"a {kind.__name__} lacks a field: {error}") from None
 
     def put_together(_: None, parts: Iterable[Any]) -> Any:
-        # Around __init__, which may compute or refuse: the fields are all there is.
+        # `__init__` is not called, because it may compute other fields or refuse Values. Only the fields are set.
         made: Any = object.__new__(kind)
         for name, part in zip(fields, parts, strict=True):
             try:

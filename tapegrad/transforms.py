@@ -17,7 +17,8 @@ from tapegrad.recording import Recording, Short, Unrecorded, never, record
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 
-# A static argument that is another one at every call would fill the memory with recordings.
+# The most recordings of one function that are kept. Otherwise a static argument that is different at each call would
+# fill the memory with recordings.
 MAX_RECORDINGS = 128
 
 
@@ -31,11 +32,11 @@ def _keep(known: dict[Any, Recording], key: Any, recording: Recording) -> Record
 
 
 class _Recordings:
-    """The recordings of one function, by structure, shapes, dtypes and static arguments."""
+    """The recordings of one function, one for each nesting, shapes, dtypes and static arguments."""
 
     def __init__(self, f: Callable[..., Any], argnums: Sequence[int], extra: int = 0) -> None:
         self.f = f
-        # Arguments after those that argnums counts.
+        # How many arguments come after those that argnums counts.
         self.extra = extra
         self.argnums = argnums
         self.known: dict[Spec, Recording] = {}
@@ -100,7 +101,7 @@ def value_and_grad(
         if evaluation.on_tape((args, kwargs)):
             return derivatives.value_and_grad(f, args, argnums, has_aux, kwargs)
         if kwargs:
-            # One more argument, never differentiated.
+            # The keyword arguments are one more argument, a dict, which is never differentiated.
             wanted = evaluation.checked(numbers, len(args))
             recording, leaves = with_keywords.at((*args, kwargs))
             return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
@@ -132,7 +133,10 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
 
 
 def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of f's arguments that asks something of f's recording, or does it on the tape of its arguments."""
+    """A function of f's arguments that returns what(recording of f, arguments, argnums).
+
+    Where arguments are Values, `what` gets an `Unrecorded` in place of a recording, which writes on their tape.
+    """
     numbers = argument_numbers(argnums)
     own: Any = numbers if isinstance(argnums, tuple | list) else numbers[0]
     positional, with_keywords = _Recordings(f, numbers), _Recordings(_keywords_last(f), numbers, extra=1)
@@ -141,7 +145,7 @@ def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callabl
     def derivative(*args: Any, **kwargs: Any) -> Any:
         known, wanted = positional, own
         if kwargs:
-            # One more argument, never differentiated.
+            # The keyword arguments are one more argument, a dict, which is never differentiated.
             checked = evaluation.checked(numbers, len(args))
             known, wanted = with_keywords, checked[0] if isinstance(own, int) else tuple(checked)
             args = (*args, kwargs)
@@ -166,8 +170,8 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bo
             that share nothing are swept together.
 
     The result has, for each output of shape S and each argument of shape T, an array of shape S + T; nested as the
-    outputs, and within them as the arguments. From the outputs back where there are no more outputs than inputs, else
-    from the inputs forward; several directions go in one pass.
+    outputs, and within them as the arguments. It is computed in reverse mode where there are no more outputs than
+    inputs, else in forward mode; several directions go in one pass.
 
     Raises IntegerInputError, and what `record` raises.
 
@@ -248,7 +252,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     """The value of f, and the function from a cotangent w of its result to w'J, a cotangent for each primal.
 
     f is called once. The pullback may be called any number of times; it gives a tuple with one entry for each primal,
-    nested as it is, and None in place of what is no float.
+    nested as that primal, with None in place of what is no float.
 
     Raises what `record` raises; the pullback ShapeError, StructureError for a cotangent that does not match the result.
 

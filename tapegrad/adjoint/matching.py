@@ -24,7 +24,7 @@ def matching(given: Any, structure: Any, shapes: Sequence[tuple[int, ...]], what
     def visit(node: Any, x: Any) -> None:
         if pytree.is_leaf(node):
             if isinstance(x, tuple | list | dict):
-                raise StructureError(f"the {what} must be nested as the {of}: a {type(x).__name__} stands for a number")
+                raise StructureError(f"the {what} must be nested as the {of}: a {type(x).__name__} is not a number")
             leaves.append(x)
             return
         if x is None:
@@ -35,7 +35,7 @@ def matching(given: Any, structure: Any, shapes: Sequence[tuple[int, ...]], what
         if isinstance(x, dict) and type(x) is pytree.kind(node):
             if set(x) != set(names):
                 raise StructureError(f"the {what} has the keys {list(x)}, the {of} {names}")
-            # The same keys, in whichever order.
+            # The keys are the same, but their order may differ.
             parts = [x[key] for key in names]
         elif pytree.is_leaf(own) or pytree.kind(own) is not pytree.kind(node) or pytree.names(own) != names:
             have = type(x).__name__ if pytree.is_leaf(own) else f"{type(x).__name__} of {len(parts)}"

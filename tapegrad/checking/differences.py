@@ -15,8 +15,8 @@ _RATIO = 0.45
 # Where the function is not defined as far as the first step, or varies too fast for it, the extrapolation is done again
 # with a first step that is smaller by this factor.
 _SMALLER = 2.0**-8
-# An estimated error is good enough if it is smaller than this, relative to the largest slope, or than this, relative to
-# the function's values.
+# An estimated error is good enough if it is at most _GOOD times the largest slope plus _NOISE times the largest value
+# of the function.
 _GOOD = 1e-8
 _NOISE = 1e-12
 # The first step, relative to the size of the argument.

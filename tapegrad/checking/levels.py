@@ -116,7 +116,7 @@ def _copied(x: Any) -> Any:
 
 
 def first_level(f: Callable[..., Any], args: Any, argnums: Any, subject: str) -> tuple[Level, list[Any]]:
-    """The function to be checked, as a function of only those leaves of its arguments that are floats; and these leaves.
+    """The function to be checked, as a function of those leaves of its arguments that are floats; and these leaves.
 
     Raises StructureError, CutGradientError, IntegerInputError, CheckError for numbers that are not finite.
     """
@@ -124,7 +124,7 @@ def first_level(f: Callable[..., Any], args: Any, argnums: Any, subject: str) ->
         raise StructureError(f"args must be a tuple of arguments, not {type(args).__name__}: write (x,) for one")
     leaves, structure = pytree.flatten(tuple(args))
     if holds_values(leaves):
-        raise CutGradientError("args must be plain numbers, not Values, because f is called at other points too: pass v.data")
+        raise CutGradientError("args must be plain numbers, not Values: f is called at other points too; pass v.data")
     chosen = _chosen(leaves, owners(structure), argnums, len(args))
     paths = [f"argument {path[1:].replace(']', '', 1)}" for path in pytree.paths(structure, "")]
     leaves = [np.asarray(x, float)[()] if _is_float(x) else x for x in leaves]

@@ -108,7 +108,7 @@ class _Structure:
         found = np.asarray(found, float)
         smooth = ~by.kink.reshape(found.shape)
         if 2 * smooth.sum() < smooth.size:
-            raise CheckError(f"{self.ledger.subject}: {what}: there are kinks at most of the examples: choose others")
+            raise CheckError(f"{self.ledger.subject}: {what}: the examples are at a kink: choose others")
         expected = np.where(smooth, by.value.reshape(found.shape), found)
         error = np.where(smooth, by.error.reshape(found.shape), 0.0)
         scale = 1e-3 * float(np.max(np.abs(expected), initial=0.0))
@@ -146,8 +146,7 @@ class _Structure:
             self.same(f"reverse {what}, {name}", g, 0.0 * g, "found", "expected")
 
     def check_tangent(self) -> None:
-        """The tangent kernel against differences, element by element. The differences are kept for the reverse kernel.
-        """
+        """The tangent kernel against differences, for each element. They are kept to check the reverse kernel."""
         self.columns: list[tuple[int, tuple[int, ...], Slope]] = []
         for k, i, d in self.units():
             by = slope(lambda t, d=d: np.reshape(self.recording(*self.moved(self.here, d, t)), -1))  # type: ignore[misc]
@@ -189,8 +188,7 @@ class _Structure:
                           "lanes", "tangent kernel")  # fmt: skip
 
     def check_accumulation(self) -> None:
-        """A reverse kernel adds to the adjoints that are there, and also works where only one operand wants an adjoint.
-        """
+        """A reverse kernel adds to adjoints, and also works where only one operand wants an adjoint."""
         expected = self.adjoints(self.here, self.w)
 
         def twice(*xs: Any) -> Any:

@@ -38,7 +38,7 @@ def interpreted() -> bool:
 
 @functools.cache
 def _lambdas(filename: str, length: int) -> list[ast.Lambda]:
-    """All lambdas in a file of `length` lines. The length is given so that an edited file is not looked up as before."""
+    """All lambdas in a file of `length` lines; the length is a parameter so that an edited file is read again."""
     tree = ast.parse("".join(linecache.getlines(filename)))
     return [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
 

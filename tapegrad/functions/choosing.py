@@ -167,7 +167,7 @@ def order_along(x: Any, axis: Any) -> Value:
 
 @implements(np.argsort)
 def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
-    """The positions of the elements in ascending order, equal ones as they stand."""
+    """The positions of the elements in ascending order; equal elements keep their order."""
     only_default("argsort", order=order)
     a = to_value(a, "argsort")
     a, axis = (a.reshape(-1), -1) if axis is None else (a, axis)

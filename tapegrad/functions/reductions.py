@@ -32,8 +32,8 @@ def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:
 
 
 class _Reduction(NamedTuple):
-    """How a reduction is recorded. Where `order` is not None, the operand is first transposed to that order of axes, and
-    copied."""
+    """How a reduction is recorded. Where `order` is not None, the operand is first transposed to that order of axes
+    and copied."""
 
     order: tuple[int, ...] | None
     opcode: int

@@ -13,5 +13,5 @@ from tapegrad.tape import Tape
 __all__ = ["Drawing", "draw", "listing"]
 
 
-# The tape is floors below and cannot name what prints it.
+# These classes cannot import this package, because it imports them. So their `__str__` is set here.
 Tape.__str__ = Recording.__str__ = lambda self: listing(self)  # type: ignore[arg-type,method-assign]

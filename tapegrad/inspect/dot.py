@@ -66,7 +66,8 @@ def rows_of(value: Value, reader: Reader, depth: int | None) -> list[int]:
     if depth is None:
         mark = np.zeros(len(tape.values), np.uint8)
         mark[value._places()] = 1
-        # As if a gradient could flow through everything: guards compute nothing that the value needs.
+        # With a mask of slots that gradients flow through, `reach` leaves guards out, which compute nothing that is
+        # drawn. Here all slots are in the mask.
         everything = np.ones(len(tape.values), np.uint8)
         found = np.empty(root + 1, np.int64)
         first = int(reach(tape.code, tape.side, mark, everything, root + 1, found))
@@ -109,7 +110,8 @@ class Graph:
         layout = value._layout_or_scalar()
         self.root = self.instructions[max(found)]
         self.seen_as = Operand(tape.locate(value._slot), layout)
-        # The result may be a view: of all elements, only its shape is another; of some, it gets a box of its own.
+        # The value may be a view of an instruction's result. A view of some of its elements gets a box of its own; a
+        # view of all of them is drawn as the result, in the shape of the view.
         self.part = self._part(self.seen_as, self.root)
         if not self.part and value.size == self.root.count:
             self.shapes[self.root.row] = value.shape

@@ -14,7 +14,7 @@ from tapegrad.ops import Elementwise
 from tapegrad.recording import Recording
 from tapegrad.tape import Instruction, Tape
 
-# What is wider than this is not made the width of its column.
+# Columns are not made wider than this; a longer entry sticks out.
 _WIDEST = 64
 
 
@@ -80,7 +80,7 @@ def _table(reader: Reader, rows: list[int], grads: np.ndarray, inputs: Mapping[i
         table.append((str(i.row), statement(reader, i, shapes.get(i.row), what), value, grad))
     widths = [min(max((len(line[column]) for line in table), default=0), _WIDEST) for column in range(4)]
     for row, text, value, grad in table:
-        # Single numbers stand under each other, and arrays begin where they begin.
+        # Single numbers are aligned at the right, arrays at the left.
         value = value if value.startswith("[") else f"{value:>9}"
         line = f"{row:>{max(widths[0], 3)}}  {text:<{widths[1]}}  {value:<{widths[2]}}"
         yield (line + (f"  ∂ {grad}" if grad else "")).rstrip()

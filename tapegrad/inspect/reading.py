@@ -1,6 +1,6 @@
 """The tape's arrays read back as instructions, operands with shapes, and names.
 
-Listings and pictures see a tape through `Reader`. It computes nothing: what is shown is what stands there.
+Listings and pictures read a tape through `Reader`, which computes nothing: it shows the numbers that are in the arena.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ Shape = tuple[int, ...]
 
 
 def _without_ones(shape: Shape) -> Shape | None:
-    # Lengths of 1 come and go with views, and a single axis may be several, merged: neither tells the shape.
+    # A shape as a record has it, as far as it can be relied on: views add and drop axes of length 1, and a single axis
+    # may be several axes that were merged.
     kept = tuple(n for n in shape if n != 1)
     return kept if len(kept) > 1 else None
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What is there to read, of a tape or of a recorded program.
+    """The arrays of a tape or of a recorded program, to be read.
 
     Attributes:
         rows, side: the instructions; see `ops.record`.
@@ -141,10 +142,10 @@ class Reader:
     # Shapes
 
     def shapes(self, instructions: Iterable[Instruction]) -> dict[int, Shape]:
-        """The shapes of outputs by row, as far as they can be told; one number has shape ().
+        """The shapes of results by row, as far as they can be found; one number has shape ().
 
-        The tape keeps counts. Shapes follow from what an instruction says of itself, from how it is used, and,
-        for elementwise operations, from its operands.
+        The tape keeps only counts. A shape is found from the record of the instruction itself, from the shapes in which
+        other instructions read its result, or from the operands of the instruction.
         """
         rows = {i.row: i for i in instructions}
         known = {i.row: shape for i in rows.values() if (shape := shape_of(i)) is not None}

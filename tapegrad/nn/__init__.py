@@ -1,7 +1,7 @@
 """Neural networks: modules whose parameters are one vector on the tape, and training in compiled code.
 
-`module` and `parameter` say how a model holds its numbers, `layers`, `activations` and `init` are what models are made
-of, and `training` runs whole epochs without Python between the steps.
+`module` and `parameter` say how a model holds its numbers; `layers`, `activations` and `init` have what models are made
+of; `training` runs whole epochs without Python between the steps, which `steps` records and `loops` runs.
 """
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation

@@ -105,7 +105,7 @@ ACTIVATIONS: dict[str, type[Module]] = {
     "identity": Identity,
 }
 
-# What each activation leaves of the variance of its input decides which initial weights suit it.
+# Which initial weights suit an activation depends on how it changes the variance of its input.
 SUITABLE_INIT = {name: "kaiming" for name in ("relu", "gelu", "leaky_relu", "softplus")}
 SUITABLE_INIT |= {name: "xavier" for name in ("tanh", "sigmoid", "identity")}
 

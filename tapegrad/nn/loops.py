@@ -1,7 +1,7 @@
-"""A stretch of training in one compiled call: batches in, sweeps, optimiser, sums out, with the GIL released.
+"""Several batches of training in one compiled call, with the GIL released; `train` is the entry point.
 
-The sweep and the optimiser's kernel are called by address. Called as functions, they would be compiled into the loop
-once more: seconds, for every user and every optimiser, instead of a fraction of one. Read `train` first.
+The sweep and the optimiser's kernel are called by address. If they were called as functions, they would be compiled
+once more as a part of this loop, for every user and every optimiser, which takes seconds instead of a fraction of one.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from tapegrad.compiled import compiled
 from tapegrad.compiled.frames import call_frame, float_bits
 from tapegrad.optim.loops import clip_values, global_norm, scale_to_norm
 
-# Where things stand in a plan, which says of a recorded step what the loop needs to know: the parameters come first in
-# the arena, from slot 0 on.
+# Positions in the plan, which has what the loop needs to know of a recorded step: sizes, and places in its arena (the
+# parameters come first, from place 0 on).
 N_PARAMS, BATCH, INPUTS, TARGETS, LOSS, LOGITS, CLASSES, LEARN = range(8)
-# Where they stand in the counts of a stretch: the batch to begin with, and how many updates went before it.
+# Positions in the counts of one call: the batch to begin with, and how many updates were done before the call.
 START, DONE = range(2)
 # Limits of the gradient; 0 for none.
 CLIP_NORM, CLIP_VALUE = range(2)
@@ -27,9 +27,9 @@ CLIP_NORM, CLIP_VALUE = range(2)
 def train(
     sweep, sweep_words, update, update_words, values, adjoints, plan, counts, rates, limits, xs, ys, order, sums
 ):
-    # Batches from counts[START] on of the samples in `order`, as many as there are rates. Adds the losses times the
-    # batch size to sums[0] and the right answers to sums[1]. Returns the instruction at which a sweep stopped, with its
-    # batch in counts[START]; -1 when all went well.
+    # Trains on the batches from number counts[START] on of the samples in `order`; there are as many batches as rates.
+    # Adds each loss times the batch size to sums[0], and the number of right answers to sums[1]. Returns the number of
+    # the instruction that failed in a sweep, with the number of the batch in counts[START]; -1 if none failed.
     g = adjoints[: plan[N_PARAMS]]
     batch, loss = plan[BATCH], plan[LOSS]
     for step in range(counts[START], rates.shape[0]):
@@ -71,6 +71,6 @@ def right_answers(plan, v):
         for j in range(1, plan[CLASSES]):
             if v[a + j] > v[a + best]:
                 best = j
-        # NaN compares with nothing, and is no answer.
+        # If the best logit is NaN, there is no answer.
         right += best == v[plan[TARGETS] + i] and v[a + best] == v[a + best]
     return right

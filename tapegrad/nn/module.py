@@ -17,7 +17,7 @@ from tapegrad.nn.structure import register
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.value import Value
 
-# Counts changes of any module's structure: what a module knows about its tree holds until the next one.
+# Counts changes of the structure of any module. What a module has noted about its tree holds until the next change.
 _version = itertools.count(1)
 _latest = 0
 
@@ -123,7 +123,7 @@ class Module:
                         yield f"{name}.{i}", item
 
     def _tree(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Parameter]]:
-        # A parameter or module that occurs twice is one: it has the name where it is met first.
+        # A parameter or module that occurs twice counts once, under the name by which it is met first.
         seen = set() if seen is None else seen
         if id(self) in seen:
             return
@@ -136,7 +136,7 @@ class Module:
             yield from child._tree(f"{prefix}{name}.", seen)
 
     def _gathered(self) -> list[tuple[str, Parameter]]:
-        # The named parameters, side by side in one store from here on.
+        # The named parameters. They are put side by side in one store, if they are not yet.
         named = list(self._tree())
         if _calls.depth or any(p.is_fixed for _, p in named):
             return named
@@ -260,7 +260,7 @@ class Module:
     # How it looks
 
     def describe(self) -> str:
-        """What stands between the parentheses of its `repr`, where it holds no other modules."""
+        """The text between the parentheses of its `repr`, for a module that holds no other modules."""
         return ""
 
     def __repr__(self) -> str:

@@ -142,7 +142,8 @@ def gather(named: Sequence[tuple[str, Parameter]]) -> Store:
 
 
 class _Substitutes(threading.local):
-    """The vectors that stand in for stores in this thread, by identity: (vector, place of its first element)."""
+    """The vectors that are used in place of stores in this thread, by the id of the store: (vector, position in the
+    store of its first element)."""
 
     def __init__(self) -> None:
         self.flats: dict[int, tuple[Any, int]] = {}

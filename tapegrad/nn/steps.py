@@ -23,7 +23,7 @@ _SECONDS = 0.2
 
 
 class Rule(NamedTuple):
-    """How parameters are updated, one update for each rate; without an optimiser they are not."""
+    """How parameters are updated, once for each rate; without an optimiser they stay as they are."""
 
     optimizer: Optimizer | None
     rates: np.ndarray
@@ -46,7 +46,7 @@ class Step:
             value = loss(output, y)
             if np.size(value) != 1:
                 raise NonScalarError(f"a loss must be one number, this one has shape {np.shape(value)}")
-            # The answers must stand in order, whatever view the model returned.
+            # `loops.train` reads the output in row-major order, so a view is copied.
             return (value, contiguous(output)) if scored else (value,)
 
         flat = np.array(model.flat.data)
@@ -78,7 +78,7 @@ class Step:
 
     @property
     def parameters(self) -> np.ndarray:
-        """The parameters as this step's arena has them: a window."""
+        """The parameters in this step's arena: a view, through which they can be changed."""
         return self._workspace.values[: self._sizes[0]]
 
     def run(
@@ -139,7 +139,7 @@ class Step:
         self._plan[loops.LEARN] = optimizer is not None
         values, adjoints = workspace.values, workspace.adjoints
         if optimizer is None:
-            # Never called.
+            # Without an optimiser the update is never called, so any function will do.
             update, kernel = sweep, program.sweeps.sweep
         else:
             n = self._sizes[0]

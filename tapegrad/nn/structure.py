@@ -1,5 +1,5 @@
-"""Modules as pytrees: the leaves are the parameters' numbers, and what is put together again is a copy of the module
-whose parameters stand for given Values or arrays."""
+"""Modules as pytrees. The leaves of a module are the numbers of its parameters; `unflatten` makes a copy of the module
+in which given Values or arrays take the place of the parameters."""
 
 from __future__ import annotations
 

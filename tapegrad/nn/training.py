@@ -182,7 +182,7 @@ class Training:
                 for step, part in zip(steps, parts, strict=True):
                     p = self._stretch(step, p, xs, ys, part, optimizer, sums)
         finally:
-            # What was learnt before an error stays learnt, by model and optimiser alike.
+            # If there is an error, the batches before it still count: model and optimiser keep what they learnt.
             if optimizer:
                 self.model.flat.data = p
         n = sum(len(part) for part in parts)

@@ -1,7 +1,7 @@
 """Matrix products for kernels: `gemm`, by the BLAS that SciPy ships.
 
-SciPy's BLAS is wanted for its `beta`: a reverse sweep accumulates in place. What stands here runs where nothing is
-compiled; compiled code calls BLAS itself, see `sweeps.blas`.
+BLAS is called directly, and not by `np.matmul`, because it can add to its result (`beta`), as a reverse sweep does to
+adjoints. The function here runs where nothing is compiled; compiled code calls BLAS itself, see `sweeps.blas`.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from tapegrad.compiled import compiled_in
 
 
 def matrix(x, offset, rows, columns, ld):
-    # Column-major, as BLAS has it: element (i, j) stands at offset + i + j * leading dimension.
+    # Column-major, as in BLAS: element (i, j) is at offset + i + j * leading dimension.
     return np.lib.stride_tricks.as_strided(x[offset:], (rows, columns), (x.itemsize, ld * x.itemsize))
 
 

@@ -1,4 +1,4 @@
-"""What is known of all operations, as arrays by opcode."""
+"""Properties of all operations, as arrays by opcode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tapegrad.ops.spec import RUN, TABLE, Elementwise, Operation, Structured
 
 
 def _is_passive(row: Operation) -> bool:
-    # Elementwise, a rule that returns the number 0 for every operand lets no gradient through.
+    # An elementwise operation lets no gradient through if its rule returns the number 0 for every operand.
     if isinstance(row, Structured):
         return row.passive
     return isinstance(row, Elementwise) and not any(passes(row))

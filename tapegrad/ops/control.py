@@ -1,4 +1,4 @@
-"""Instructions that compute nothing: where numbers enter the tape, and what a replay must find unchanged."""
+"""Instructions that compute nothing: leaves, by which numbers enter the tape, and guards, which check a replay."""
 
 from tapegrad.ops.spec import BY_NAME, TABLE, Operation
 
@@ -13,5 +13,6 @@ def _declare(name: str, formula: str, arity: int) -> Operation:
 # A leaf: `b` slots that hold a constant, a parameter or an input; `a` is 1 where a gradient is wanted.
 leaf = _declare("leaf", "z given", 0)
 
-# A guard: the replay is valid only while slot a equals slot b (a constant, the value met while recording).
+# A guard: the replay is valid only if the number of operand a equals that of operand b, a constant: the number that was
+# found while recording.
 expect = _declare("expect", "x must equal y", 2)

@@ -37,8 +37,8 @@ def in_range(side, k, v):
 
 
 def pick(side, k, v, d, wide, narrow, keep):
-    # Elements of the array from `wide` on, (outer, size, inner), go where the indices have them in that from `narrow`
-    # on, (outer, n, inner): in place of what is there, or added to it.
+    # For an array (outer, size, inner) at `wide` and one (outer, n, inner) at `narrow`: copy to the second the elements
+    # of the first that the indices name, or with `keep` add them to what is there.
     _, index, _, outer, size, inner, n = gather_layout(side, k)
     for i in range(outer):
         for j in range(n):
@@ -50,7 +50,7 @@ def pick(side, k, v, d, wide, narrow, keep):
 
 
 def spread(side, k, v, d, wide, narrow):
-    # The transpose: elements from `narrow` on are added to those from `wide` on that the indices name.
+    # The transpose of `pick`: add the elements at `narrow` to those at `wide` that the indices name.
     _, index, _, outer, size, inner, n = gather_layout(side, k)
     for i in range(outer):
         for j in range(n):
@@ -315,7 +315,7 @@ concatenate = structured("concatenate", "z = the operands joined along an axis",
     pullback=lambda p, z, gz, *operands: tuple(gz[:, start:end] for start, end in joined_rows(p)),
     pushforward=concatenate_pushforward)
 
-# The transpose of `gather`, and that of showing views: what adjoints are put together with.
+# Adjoints are put together by these two: `scatter` is the transpose of `gather`, and `assemble` that of taking views.
 scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2,
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,

@@ -10,8 +10,8 @@ from tapegrad.ops.blas import gemm
 from tapegrad.ops.record import operand_at, params_of_two, result_at, wants_flag
 from tapegrad.ops.spec import structured
 
-# BLAS thinks in columns: a row-major matrix is its transpose there, so in C = X Y the operands swap. What stands
-# transposed on the tape is a matrix in columns as it is.
+# BLAS expects matrices in column-major order. A row-major matrix is, in that order, its transpose; so instead of
+# C = X Y the transposes are multiplied, C' = Y' X'. A matrix that is stored transposed on the tape is column-major.
 
 
 def matmul_layout(side, k):

@@ -71,7 +71,7 @@ def cross_entropy_tangent(side, k, v, t):
 
 
 def probabilities(p, x, labels):
-    # Softmax of each row, and where the labels stand in them.
+    # The softmax of each row, and an array that is true at the label of each row.
     n, classes = p
     normalised = np.exp(x - logsumexp(x, params=[n, classes, 1, classes, 1, 1, 1]))
     return normalised, labels[:, None] == np.arange(classes)

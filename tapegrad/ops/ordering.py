@@ -1,4 +1,4 @@
-"""Positions and orders of numbers along an axis: constant between jumps, so no gradient flows through them.
+"""Positions and orders of numbers along an axis. They are piecewise constant, so no gradient flows through them.
 
 Operands, outputs and parameters are those of the reductions.
 """

@@ -1,13 +1,14 @@
-"""How an instruction over many elements is laid out in the side array; only this module knows.
+"""The layout of instructions, and of the records of instructions over many elements; only this module knows these.
 
 A scalar instruction is five numbers: opcode, out, a, b, c. An instruction over many elements has RUN added to its
 opcode; `a` is then the position k of its record in the side array, and `b` the number of its output elements. A record
-says whether the instruction is elementwise or structured, where its result stands and how many elements it has, for
-each operand its first slot and the slots that it touches, and then what the operation needs besides: its parameters.
+says whether the instruction is elementwise or structured, the place and the size of its result, for each operand the
+place of its first element and which places it touches, and then what else the operation needs: its parameters. (Before
+the instruction is flushed, a record has slots where later it has places.)
 
-The functions here read a record, in Python or in compiled code, where each is put in place of its calls. What is found
-out about a recorded program afterwards, which operands a gradient must reach and which instructions go block by block
-together, stands in a second array of the same length as the side array, the flags.
+The functions here read a record, in Python or in compiled code, where their calls are replaced by their expressions.
+There is a second array of the same length as the side array, the flags. It has what is found out about a program
+afterwards: which operands a gradient must reach, and which instructions are computed together, block by block.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ _SLOT, _LOW, _HIGH = range(3)
 _SIZE = 3
 
 ELEMENTWISE, STRUCTURED = range(2)
-# What the flags say of a record: it is on its own, or in a group of elementwise runs that go block by block together.
+# What the flags say of a record: it is on its own, or in a group of elementwise runs that are computed together, block
+# by block.
 ALONE, FIRST, INSIDE, LAST = range(4)
-# How an operand of an elementwise run stands in the arena: one element after the other, one element for all, strided.
+# The modes of an operand of an elementwise run: its elements follow each other, or it is one number for all elements,
+# or it has strides.
 DENSE, UNIFORM, STRIDED = range(3)
 
 # Reading one record, at position k.
@@ -47,7 +50,7 @@ def record_length(side, k):
 
 @inlined
 def result_at(side, k):
-    # The first slot of the result, whose elements always stand in order.
+    # The first place of the result, whose elements always follow each other in row-major order.
     return side[k + _OUT]
 
 
@@ -63,31 +66,31 @@ def operand_count(side, k):
 
 @inlined
 def operand_at(side, k, j):
-    # The slot of the element [0, 0, ...] of operand j.
+    # The place of the element [0, 0, ...] of operand j.
     return side[k + _OPERANDS + _SIZE * j + _SLOT]
 
 
 @inlined
 def operand_low(side, k, j):
-    # The first slot that operand j touches.
+    # The first place that operand j touches.
     return side[k + _OPERANDS + _SIZE * j + _SLOT] + side[k + _OPERANDS + _SIZE * j + _LOW]
 
 
 @inlined
 def operand_high(side, k, j):
-    # Past the last slot that operand j touches.
+    # The place after the last that operand j touches.
     return side[k + _OPERANDS + _SIZE * j + _SLOT] + side[k + _OPERANDS + _SIZE * j + _HIGH]
 
 
 @inlined
 def params_at(side, k):
-    # Where the parameters begin.
+    # The position in the side array at which the parameters begin.
     return k + _OPERANDS + _SIZE * side[k + _ARITY]
 
 
 @inlined
 def params_of_one(k):
-    # Where the parameters of an operation of one operand begin; below, of two.
+    # The same for an operation of one operand, for which the record need not be read; below, of two.
     return k + _OPERANDS + _SIZE
 
 
@@ -106,13 +109,13 @@ def axes(side, k):
 
 @inlined
 def shape_at(side, k):
-    # Where the shape begins.
+    # The position at which the shape begins.
     return k + _OPERANDS + _SIZE * side[k + _ARITY] + 1
 
 
 @inlined
 def mode_at(side, k, j):
-    # Where operand j's mode stands; its strides follow.
+    # The position of the mode of operand j; its strides follow.
     return (k + _OPERANDS + _SIZE * side[k + _ARITY] + 1 + side[k + _OPERANDS + _SIZE * side[k + _ARITY]]
             + j * (1 + side[k + _OPERANDS + _SIZE * side[k + _ARITY]]))
 
@@ -122,13 +125,13 @@ def mode_at(side, k, j):
 
 @inlined
 def group_flag(k):
-    # Where the flags have ALONE, FIRST, INSIDE or LAST.
+    # The position in the flags of ALONE, FIRST, INSIDE or LAST.
     return k
 
 
 @inlined
 def wants_flag(k, j):
-    # Where the flags have whether a gradient must reach operand j.
+    # The position in the flags that says whether a gradient must reach operand j.
     return k + _OPERANDS + _SIZE * j
 
 
@@ -137,7 +140,7 @@ def wants_flag(k, j):
 
 @inlined
 def place_operand(side, k, j):
-    # Where the slot of operand j stands, to be written anew.
+    # The position in the side array of the place of operand j, to overwrite it.
     return k + _OPERANDS + _SIZE * j + _SLOT
 
 
@@ -148,14 +151,16 @@ def place_result(k):
 
 @inlined
 def tells_apart(d):
-    # Whether number d of a record tells it from another of the same operation: all but where its result goes does.
+    # Whether two records of one operation that differ in number d compute different results: all numbers but the place
+    # of the result do.
     return d != _OUT
 
 
 def record(
     kind: int, slot: int, n: int, operands: Sequence[tuple[int, int, int]], params: Sequence[int]
 ) -> list[int]:
-    """A record, as numbers: operands are (slot, low, high), the slots touched counted from the first element's."""
+    """A record, as numbers. Operands are (slot, low, high): the slot of the first element, and from it, the offsets of
+    the first slot that is touched and of that after the last."""
     numbers = [kind, _OPERANDS + _SIZE * len(operands) + len(params), slot, n, len(operands)]
     for operand in operands:
         numbers += operand
@@ -164,7 +169,7 @@ def record(
 
 
 def place(numbers: list[int], start: int, slot: int, operands: Sequence[int]) -> None:
-    """Say in a record that begins at `start` where its result and its operands stand."""
+    """Fill in the slots of the result and of the operands in a record that begins at `start`."""
     numbers[start + _OUT] = slot
     at = start + _OPERANDS + _SLOT
     for operand in operands:
@@ -176,7 +181,7 @@ def place(numbers: list[int], start: int, slot: int, operands: Sequence[int]) ->
 
 
 def operand_places(side: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the slots of all operands stand in the side array, and for each the number of its record."""
+    """The positions in the side array of the places of all operands, and for each the number of its record."""
     arity = side[starts + _ARITY]
     number = np.repeat(np.arange(len(starts)), arity)
     first = np.cumsum(arity) - arity
@@ -184,11 +189,11 @@ def operand_places(side: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np
 
 
 def parameters(side: np.ndarray, k: int) -> list[int]:
-    """What the record at k says besides its operands."""
+    """The parameters in the record at k."""
     return [int(x) for x in side[params_at(side, k) : k + record_length(side, k)]]
 
 
 def operand_spans(side: np.ndarray, k: int) -> list[tuple[int, int, int]]:
-    """For each operand its first element's slot, the first slot that it touches, and past the last."""
+    """For each operand the place of its first element, the first place that it touches, and that after the last."""
     count = range(int(operand_count(side, k)))
     return [(int(operand_at(side, k, j)), int(operand_low(side, k, j)), int(operand_high(side, k, j))) for j in count]

@@ -68,7 +68,7 @@ def extent(side, k):
 
 
 def line(side, k, i):
-    # Where line i begins, and where its result stands.
+    # The place where line i begins, and the place of its result.
     _, _, inner, so, _, si = layout(side, k)
     return operand_at(side, k, 0) + (i // inner) * so + (i % inner) * si, result_at(side, k) + i
 
@@ -84,7 +84,8 @@ def prod_forward(side, k, v):
 
 
 def others(v, a, n, step, skip):
-    # The product of all but one factor: right at zeros, and where the whole product under- or overflows.
+    # The product of all factors but one, without a division: right at zeros, and where the product of all factors
+    # underflows or overflows.
     product = 1.0
     for j in range(n):
         if j != skip:
@@ -274,7 +275,8 @@ def along(z, x):
 
 
 def products_of_others(x):
-    # Down a tree of products: right at zeros, to every order of derivative, in O(n) multiplications.
+    # For each element the product of all others in its line, by a tree of products from the whole line down to single
+    # elements. There is no division, so this is right at zeros, to every order of derivative; it takes O(n) products.
     levels, level = [], x
     while level.shape[1] > 1:
         if level.shape[1] % 2:
@@ -301,7 +303,7 @@ def directions(x, z):
 
 
 def gap(p, z, x):
-    # How far the runner-up is from the largest.
+    # The distance between the largest element and the second largest; with sign -1, between the two smallest.
     ordered = np.sort(x, 1)
     pair = ordered[:, -2:] if p[6] > 0 else ordered[:, :2]
     return pair[:, -1] - pair[:, 0] if x.shape[1] > 1 else np.full((x.shape[0], x.shape[2]), np.inf)

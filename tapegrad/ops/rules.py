@@ -1,4 +1,4 @@
-"""Rules as ordinary Python: how derivatives run them on Values, and the check that a partials rule can be run so.
+"""Running rules as ordinary Python, which derivatives do on Values; and the check that a partials rule allows this.
 
 In a sweep a rule is compiled, and any Python on numbers will do. A second derivative runs the partials rule on Values
 instead, to write it down as instructions. There `if x > 0.0` would ask for the truth of a number that varies, and
@@ -29,7 +29,8 @@ class _MisuseError(Exception):
 
 
 class _StandIn:
-    """Stands for an operand or a result: any arithmetic gives a stand-in again; truth and number it has none."""
+    """Stands for an operand or a result. Any arithmetic gives a stand-in again; asking for its truth or its number
+    raises."""
 
     __slots__ = ()
 
@@ -63,7 +64,8 @@ _STAND_IN = _StandIn()
 
 @functools.cache
 def plain(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule as Python, with njit functions that it names as Python too: what is run on Values."""
+    """A rule as a Python function, in which names of njit functions stand for Python functions too: this is what is run
+    on Values."""
     rule = getattr(rule, "py_func", rule)
     names = {name: g for name, g in rule.__globals__.items() if name in rule.__code__.co_names and _is_compiled(g)}
     cells = tuple(rule.__closure__ or ())
@@ -119,7 +121,7 @@ def tried(name: str, rule: Callable[..., Any], arity: int) -> tuple[Any, ...]:
 
 
 def _helper(error: BaseException, rule: Callable[..., Any]) -> str:
-    """In which other function the rule went wrong, where it did not do so itself."""
+    """Where the error was in another function that the rule calls: words that name that function; else ""."""
     trace, at = error.__traceback__, None
     while trace is not None:
         if trace.tb_frame.f_code.co_filename != __file__:
@@ -141,8 +143,8 @@ def checked_partials(row: Any) -> tuple[Any, ...]:
 def partials_on(row: Any, *numbers: Any) -> tuple[Any, ...]:
     """The partial derivatives of an elementwise operation by its rule, run on Values: operands first, then the result.
 
-    Whoever writes derivatives as instructions calls this. Raises OperationError, which names the rule and where it is
-    written, where it cannot be run on Values.
+    This is called to write derivatives as instructions. Raises OperationError, which names the rule and its file and
+    line, if the rule cannot be run on Values.
     """
     checked_partials(row)
     try:
@@ -159,6 +161,6 @@ def passes(row: Any) -> tuple[bool, ...]:
     try:
         found = checked_partials(row)
     except (NameError, OperationError):
-        # A rule that could not be tried when it was declared. Whoever needs its derivative is told what is wrong.
+        # A rule that cannot be tried on stand-ins. The error is raised when a derivative by it is written.
         return (True,) * row.arity
     return tuple(isinstance(p, _StandIn) or p != 0.0 for p in found)

@@ -59,7 +59,7 @@ class Operation:
             other fields say.
         opcode: its number in the table.
         arity: how many operands it takes; -1 for any number.
-        formula: what it computes. Listings write the operands into it.
+        formula: what it computes. Listings put the names of operands into it.
         ufunc: NumPy's function of that name, if there is one: called with Values, it records this operation.
         convention: what the derivative is at a kink or tie, in words.
         symbol: what a picture shows for it, where its formula has no sign between the operands: "@".
@@ -115,8 +115,8 @@ class Elementwise(Operation):
         value: the rule for z, of the operands.
         partials: the rule for the partial derivatives, of the operands and z. It is run on Values too.
         samples: for each operand the interval of sensible numbers, from which tests draw.
-        selects: whether a partial derivative of 0 means an operand that was not chosen, which not even an infinite
-            adjoint reaches.
+        selects: whether a partial derivative of 0 means that the operand was not chosen. Then nothing is passed to it,
+            even if the adjoint is infinite or NaN.
         on_truths: what it is where all operands are arrays of truth values: another operation, as NumPy adds truth
             values by `or`; or, where it is refused, what to do instead, in words.
         neutral: for each operand the number that makes the result equal to the other operand, or None; () where there
@@ -364,5 +364,5 @@ def structured(
     return _add(row)
 
 
-# What `structured` takes by keyword besides the kernels: the fields of its row that are not an elementwise one's alone.
+# The keywords that `structured` takes: the fields of `Structured`, but for those that only elementwise operations use.
 _STRUCTURED = {f.name for f in fields(Structured)} - {"opcode", "ufunc", "inline", "inline_float32"}

@@ -1,7 +1,7 @@
 """Optimisers over one vector of parameters, learning-rate schedules and gradient clipping.
 
-`kernels` has the loops, `methods` the optimisers, `optimizer` what they share: `step()` on Values, `update(p, g)` on
-arrays, and a kernel that compiled training (`tapegrad.nn.Training`) calls between sweeps.
+`loops` has the compiled loops, `methods` the optimisers, `optimizer` what they share: `step()` on Values,
+`update(p, g)` on arrays, and a kernel that compiled training (`tapegrad.nn.Training`) calls between sweeps.
 """
 
 from tapegrad.optim.clipping import clip_by_norm, clip_by_value

@@ -74,7 +74,7 @@ def global_norm(g):
 
 
 def scale_to_norm(g, norm, limit):
-    # A norm that is NaN or infinite is left alone: scaling would turn it into zeros or NaN without a word.
+    # Where the norm is NaN or infinite, nothing is scaled: the gradient would silently become zeros or NaN.
     if norm > limit and norm < np.inf:
         factor = g.dtype.type(limit / norm)
         for i in range(g.shape[0]):

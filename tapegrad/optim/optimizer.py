@@ -120,7 +120,7 @@ class Optimizer:
             v.zero_grad()
 
     def _given(self) -> list[Value]:
-        # A module may have been built on since: it is asked anew.
+        # The vector of a module may be another since the module was changed, so the module is asked for it each time.
         values = [self._module.flat] if self._module is not None else self.values
         if not values:
             raise StructureError("this optimiser was made without parameters: call update(params, grads)")

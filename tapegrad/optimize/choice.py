@@ -12,7 +12,8 @@ from tapegrad.recording import Recording
 LEAST = 200
 # The largest share of entries that may differ from zero.
 MOST = 0.1
-# Rows looked at before the pattern is asked for, which takes long where everything depends on everything.
+# How many rows are evaluated first: finding the pattern takes long where everything depends on everything, and a few
+# rows show that.
 SAMPLES = 8
 
 DENSE, SPARSE, PRODUCT = "dense", "sparse", "product"
@@ -63,5 +64,5 @@ def kind_of_hessian(recording: Recording, *args: np.ndarray) -> str:
 def _looks_dense(line: Callable[[int], np.ndarray], count: int) -> bool:
     """Whether a few rows, or columns, have so many entries that the pattern need not be found."""
     chosen = np.unique(((np.arange(SAMPLES) + 0.5) * count / SAMPLES).astype(int))
-    # A sample may be unlucky: twice the share is let through, and the pattern decides.
+    # The rows chosen may have more entries than others, so twice the share is allowed here. The pattern then decides.
     return bool(np.mean([line(i) != 0.0 for i in chosen.tolist()]) > 2 * MOST)

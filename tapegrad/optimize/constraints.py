@@ -72,7 +72,7 @@ def _nonlinear(given: NonlinearConstraint, nesting: Nesting, method: str) -> tup
     if method != "trust-constr":
         hess = None
     elif type(hess) is BFGS:
-        # SciPy's default, and not to be told from it.
+        # A `BFGS()` given by the user cannot be told from SciPy's default, which is replaced by the exact Hessian.
         hess = residuals.weighted_hessian
     elif callable(hess):
         hess = lambda x, v: given.hess(nesting.nest(x), v)

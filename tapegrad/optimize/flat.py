@@ -178,7 +178,7 @@ def arguments(args: Any) -> tuple[Any, ...]:
 
 
 def off_tape() -> AbstractContextManager[Any]:
-    """Let no recording that is going on around a solver see what the solver computes."""
+    """Within the block nothing is recorded, even if the solver is called while a function is being recorded."""
     return recording_on(None)
 
 

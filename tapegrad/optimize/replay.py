@@ -70,7 +70,7 @@ class Objective:
 
 
 def _check_finite(value: float, gradient: np.ndarray) -> None:
-    # From there no solver that follows gradients gets anywhere, and most say that it is a matter of precision.
+    # No solver that follows gradients can go on from such a point, and most would blame a loss of precision.
     if not np.isfinite(value):
         raise ValueError(f"the function to minimise is {value} at the start: start where it is finite")
     bad = np.flatnonzero(~np.isfinite(gradient))
@@ -158,7 +158,7 @@ class Residuals:
         return self.sparse
 
     def weighted_hessian(self, x: np.ndarray, v: np.ndarray) -> Any:
-        """The sum of the Hessians of the outputs, times v: that of x -> v · f(x)."""
+        """The sum of the Hessians of the outputs, each times its element of v: the Hessian of x -> v · f(x)."""
         if self._weighted is None:
             both = np.asarray(x, float), np.asarray(v, float)
             self._weighted = Curvature(record(lambda x, v: np.sum(v * self._vector(x)), *both))

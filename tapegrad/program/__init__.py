@@ -1,7 +1,8 @@
 """Recorded programs.
 
-`Code` is what a program is, `build` makes it from a tape, a `Workspace` is what one replay needs for itself, and a
-`Program` is replayed; `Branches` has a program for each path that a function took. `write` puts one on another tape.
+`Code` has a program's instructions as plain arrays, and `build` makes it from a tape. A `Workspace` has the arrays that
+one replay needs for itself. A `Program` replays code in workspaces. `Branches` has a program for each path that a
+function took. `write` appends a program to another tape.
 """
 
 from tapegrad.program.again import can_be_written, write

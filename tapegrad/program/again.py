@@ -17,7 +17,7 @@ from tapegrad.value import Value, contiguous, handle
 
 
 def can_be_written(program: Program) -> bool:
-    """Whether all that a program returns stands in order somewhere, as what a Value refers to does."""
+    """Whether each output of a program is at consecutive places, so that one dense Value can refer to it."""
     return all(
         o.places is None or bool(np.array_equal(o.places, o.places[0] + np.arange(len(o.places))))
         for o in program.code.outputs
@@ -27,10 +27,10 @@ def can_be_written(program: Program) -> bool:
 def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
     """Append a program to a tape on which a function is being recorded; returns what the program returns, as Values.
 
-    `inputs` stand for the program's inputs.
+    `inputs` are Values on that tape, which take the places of the program's inputs.
     """
     code = program.code
-    # Where each number of the program stands on the tape.
+    # For each place of the program, the slot of that number on the tape.
     slots = np.zeros(code.size + 1, np.int64)
     for (at, n), x in zip(code.spans, inputs, strict=True):
         slots[at : at + n] = contiguous(x)._slot + np.arange(n)
@@ -60,7 +60,8 @@ def _write_constants(program: Program, tape: Tape, slots: np.ndarray) -> None:
 def _moved(
     steps: np.ndarray, side: np.ndarray, slots: np.ndarray, new: np.ndarray, base: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions and records with slots of the tape, the records to stand in its side array from `base` on."""
+    """Instructions and records with slots of the tape in place of the program's places. The records are to be written
+    to the tape's side array from `base` on."""
     rows, wide = steps.astype(np.int64), steps[:, OPCODE] >= RUN
     rows[:, OUT] = new
     rows[~wide, A:] = slots[steps[~wide, A:]]

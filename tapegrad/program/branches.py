@@ -1,8 +1,9 @@
 """The programs of one function, told apart by what their guards found: its branch signature.
 
-A replay starts with the program that was used last. When a guard fails, the numbers that the guards have found so far
-are the beginning of the signature that is wanted, and the replay goes on with a program that begins so; where there is
-none the function is recorded there. The signatures form a tree: each step down it agrees with the function for longer.
+A replay starts with the program that was used last. When a guard fails, the numbers that the guards have found so far,
+that of the failed guard included, are the beginning of the signature of the right program. The replay is done again
+with a program whose signature begins so; where there is none, the function is recorded at these arguments. Each program
+that is tried agrees with the function up to a later guard than the one before, so this ends.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
 from tapegrad.value import as_value
 from tapegrad.value import leaf as put_leaf
 
-# Branches of one function that are kept; past them each new one is recorded at every call.
+# The most branches of one function that are kept. When there are as many, each new branch is recorded at every call.
 MAX_BRANCHES = 64
 
 
@@ -36,8 +37,8 @@ class Branches:
     Args:
         f: the function.
         spec, leaves: of the arguments that it is first recorded at.
-        argnums: which arguments a gradient is wanted of; None for all.
-        same_prefixes: whether two paths must have recorded the same up to where they part, or a warning is due.
+        argnums: the arguments with respect to which a gradient is wanted; None for all.
+        same_prefixes: whether to warn where two paths recorded different instructions before the guard where they part.
     """
 
     def __init__(
@@ -154,12 +155,12 @@ class Branches:
 
 
 def _outside() -> int:
-    """How many calls up the first one is that does not come from this package: where a warning belongs."""
+    """The stack level of the innermost caller outside this package, to which a warning is attributed."""
     package = str(Path(__file__).parents[1])
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         level, frame = level + 1, frame.f_back
-    # Counted from whoever warns, one call below.
+    # This function is called by the one that warns, so counting from here gives the level that `warnings.warn` wants.
     return level
 
 

@@ -18,7 +18,7 @@ from tapegrad.value import Value
 
 
 def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
-    """The code that computes outputs from the first leaves of a tape, which is finished by it.
+    """The code that computes `outputs` from the first `inputs` leaves of a tape. Afterwards the tape is finished.
 
     Raises StructureError for a Value of another tape.
     """
@@ -51,7 +51,7 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     return Code(
         dtype=tape.dtype,
         rows=own,
-        # No side array at all would have no address.
+        # At least one number, so that the array has an address.
         side=tape.side[: max(1, tape.side_length)].copy(),
         constants=np.concatenate([np.zeros(0, tape.dtype), *numbers]),
         inputs=inputs,
@@ -62,7 +62,8 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
 
 
 def digests(tape: Tape, inputs: int) -> list[int]:
-    """For each guard on an evaluated tape a digest of what was recorded before it, its own constant left out."""
+    """For each guard on an evaluated tape, a digest of what was recorded before it, without the constant that the guard
+    compares with."""
     code = tape.code[: tape.length]
     found, done, digest = [], inputs, 0
     for row in np.flatnonzero(code[:, OPCODE] == EXPECT).tolist():

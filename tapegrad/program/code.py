@@ -1,4 +1,4 @@
-"""What a recorded program is: plain arrays that nothing changes any more, shared by all who replay it."""
+"""The code of a recorded program: plain arrays that are never changed, and that all replays share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tapegrad.tape import EXPECT, LEAF
 
 
 class Output(NamedTuple):
-    """A result: where it stands in the arena, or something that does not depend on the inputs."""
+    """A result of a program: its places in the arena; or, if it does not depend on the inputs, itself as `constant`."""
 
     places: np.ndarray | None
     shape: tuple[int, ...]
@@ -30,7 +30,7 @@ class Code:
         rows: (instructions, 5), uint32. Leaves are among them: those of the inputs first, then constants.
         side: int64, the records of instructions over many elements; see `ops.record`.
         constants: the numbers of the leaves that are no inputs, one after the other.
-        inputs: how many leaves are inputs. They stand in the arena from slot 0 on.
+        inputs: how many leaves are inputs. Their numbers are at the places from 0 on.
         size: numbers in the arena.
         outputs: what the program returns.
         labels: names of places in the arena, with how many numbers each names.
@@ -62,12 +62,12 @@ class Code:
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
-        """For each input where it stands, and how many numbers it has."""
+        """For each input its first place, and how many numbers it has."""
         return [(int(row[OUT]), int(row[B])) for row in self.rows[: self.inputs]]
 
     @cached_property
     def wanted(self) -> tuple[int, ...]:
-        """The inputs that a gradient was wanted of when it was recorded."""
+        """The inputs with respect to which a gradient was wanted when the function was recorded."""
         return tuple(np.flatnonzero(self.rows[: self.inputs, A]).tolist())
 
     @cached_property
@@ -86,7 +86,7 @@ class Code:
         return sum(array.nbytes for array in (self.rows, self.side, self.constants, self.steps))
 
     def arena(self) -> np.ndarray:
-        """A new arena with the constants in place, and one slot more at the end, which nothing reads."""
+        """A new arena with the constants in place, and one number more at the end, which no instruction reads."""
         values = np.zeros(self.size + 1, self.dtype)
         at = 0
         leaves = self.rows[self.inputs :]

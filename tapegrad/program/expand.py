@@ -1,8 +1,9 @@
-"""Short runs as scalar instructions: for a few elements the sweeps are faster so, by what an instruction costs besides.
+"""Short runs replaced by scalar instructions.
 
-An elementwise run over n elements becomes n scalar instructions, whatever the strides of its operands; joining short
-arrays becomes copies, past which those that read them look for the original. Every slot is still computed, so whoever
-reads the arena finds there what the program as it was recorded would have left.
+A run costs tens of nanoseconds besides its elements, so that for a few elements scalar instructions are faster. An
+elementwise run over n elements becomes n scalar instructions, whatever the strides of its operands. Joining short
+arrays becomes copies; instructions that would read a copy read the original instead. Every number is still computed, so
+that the arena is the same after a replay as without this.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from tapegrad.ops.record import OPCODE, B
 from tapegrad.program.code import Code
 from tapegrad.program.loops import expand
 
-# Elements up to which a run is expanded: of an operation with a branch of its own in the sweeps, and of another, whose
-# scalar form calls a kernel.
+# The most elements of a run that is expanded: for an operation with a branch of its own in the sweeps, and for any
+# other, whose scalar instructions call a kernel.
 BRANCHED, CALLED = 16, 4
 _COPY = BY_NAME["copy"].opcode
 _CONCATENATE = BY_NAME["concatenate"].opcode

@@ -20,9 +20,10 @@ from tapegrad.ops.record import (
 
 @compiled(steps="uint32[:, :]", side="int64[:]", limits="int64[:]", to="int64[:]", made="uint32[:, :]", copy="int64")
 def expand(steps, side, limits, to, made, copy):
-    """Write the steps to `made`, short runs as scalar instructions; joining becomes `copy`.
+    """Write the steps to `made`, short runs as scalar instructions; joining becomes instructions `copy`.
 
-    `to` says of each slot where the same number stood first. Returns how many were written.
+    `to` has for each place the place that is read in its stead: for a copy, that of the original. Returns how many
+    instructions were written.
     """
     r = 0
     for i in range(steps.shape[0]):
@@ -57,7 +58,7 @@ def expand(steps, side, limits, to, made, copy):
 
 
 def element(side, k, j, e):
-    """Where element e of operand j of an elementwise run stands."""
+    """The place of element e of operand j of an elementwise run."""
     slot, p, q = operand_at(side, k, j), mode_at(side, k, j), shape_at(side, k)
     for d in range(axes(side, k) - 1, -1, -1):
         slot += (e % side[q + d]) * side[p + 1 + d]
@@ -66,7 +67,7 @@ def element(side, k, j, e):
 
 
 def joined_element(side, k, e):
-    """Where the element stands that `concatenate` puts at place e.
+    """The place of the operand's element that `concatenate` puts at position e of its result.
 
     Its parameters are the number of rows, the length of a row of the result, and that of a row of each operand.
     """

@@ -1,7 +1,8 @@
 """One recorded path through a function, ready to be replayed: its code, what follows from it, and workspaces.
 
-Inputs come first in the arena, contiguous, so that one compiled call computes values and leaves the gradient at the
-same places of the adjoint arena. A comparison that the function branched on is a guard on the tape.
+Inputs come first in the arena, one after the other. One compiled call computes the values, and leaves the gradient at
+the same places of the arena of adjoints. A number or comparison that the function read is a guard among the
+instructions.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from tapegrad.sweeps.analysis import activate, group, reach
 from tapegrad.tape import EXPECT
 from tapegrad.value import Value
 
-# Elements an instruction, on average, from which on a sweep a lane beats a sweep over lanes.
+# With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
+# lanes.
 _WIDE = 16
-# Numbers that a pass over several directions may take up at once.
+# The most numbers in the lanes of one pass over several directions.
 _LANES_AT_ONCE = 1 << 23
 
 
@@ -85,7 +87,7 @@ class Program:
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
         self._seed: int | None = None
-        # Those that nobody uses at the moment; the first has the numbers that were met while recording.
+        # The workspaces that are not in use. The first has the numbers that were found while recording.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
 
     # Workspaces
@@ -131,7 +133,7 @@ class Program:
         return frame
 
     def new_frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
-        """A frame that nobody else is given."""
+        """A new frame, which is not kept in the workspace."""
         code, d = self.code, workspace.adjoints if tasks & ADJOINTS else workspace.values
         flags = self._groups if not tasks & ADJOINTS else self.flags(code.wanted if wrt is None else wrt)
         return self.sweeps.frame(self.steps, code.side, flags, workspace.values, d, workspace.scratch, seed, tasks)
@@ -158,25 +160,26 @@ class Program:
     # Gradients
 
     def prepare(self, kind: int = REVERSE) -> None:
-        """Have the kernels of a sweep at hand."""
+        """Compile or load the kernels that one kind of sweep needs."""
         self.sweeps.require(self._needs, kind)
 
     def seed(self, has_aux: bool) -> int:
-        """Where adjoints start from: `scalar_output`, with all that the reverse sweep calls at hand."""
+        """As `scalar_output`, remembered; the kernels of the reverse sweep are compiled or loaded too."""
         if self._seed is None:
             self.prepare()
             self._seed = self.scalar_output(has_aux)
         return self._seed
 
     def scalar_output(self, has_aux: bool) -> int:
-        """Where the number stands whose gradient is wanted. Raises NonScalarError, StructureError without one."""
+        """The place of the number whose gradient is wanted. Raises NonScalarError, StructureError without one."""
         matching.check_one_result(self.structure, has_aux)
         output = self.code.outputs[0]
         if output.places is None:
             if isinstance(output.constant, int | float | np.number) or (
                 isinstance(output.constant, np.ndarray) and output.constant.size == 1
             ):
-                # A result that no input reaches: its gradient is zero. The slot past the end takes the seed.
+                # The result does not depend on the inputs, so its gradient is zero: the adjoint of one is put at the
+                # place after the last, which no instruction reads.
                 return self.code.size
             raise NonScalarError(f"the function returned {type(output.constant).__name__}, not a scalar Value")
         if len(output.places) != 1:
@@ -193,9 +196,9 @@ class Program:
         return known
 
     def flow(self, code: np.ndarray, sources: np.ndarray, passive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where something that stands at some places can reach, through all but the passive operations.
+        """What depends on the numbers at the places `sources`, other than through passive operations.
 
-        Returns a mark for each place of the arena, and flags for the operands on the way.
+        Returns a mark for each place of the arena, and flags for the operands that depend on them.
         """
         flags, active = self._groups.copy(), np.zeros(self.code.size + 1, np.uint8)
         active[sources] = 1
@@ -248,7 +251,7 @@ class Program:
         return np.concatenate([np.zeros(0, np.int64), *found])
 
     def jacobian(self, workspace: Workspace, outputs: np.ndarray, wrt: tuple[int, ...], back: bool) -> np.ndarray:
-        """The derivative of what stands at some places with respect to inputs, (places, inputs), after a sweep."""
+        """The derivative of the numbers at places `outputs` with respect to inputs, (places, inputs), after a sweep."""
         inputs = self.places_of(wrt)
         source, target = (outputs, inputs) if back else (inputs, outputs)
         result = np.empty((len(source), len(target)), self.code.dtype)
@@ -260,7 +263,8 @@ class Program:
         return result if back else result.T
 
     def part(self, sources: np.ndarray, rows: np.ndarray, seeds: np.ndarray, back: bool) -> Part:
-        """Of some steps those that one lane takes: which lead from its seeds forward, or to sources back."""
+        """Of the steps in `rows`, those that one lane needs: forward, those that depend on its seeds; back, those on
+        the way from its seeds to sources."""
         code = self.code.steps[rows]
         active, flags = self.flow(code, sources if back else seeds, passive_rows())
         if back:
@@ -277,11 +281,12 @@ class Program:
         self, workspace: Workspace, places: np.ndarray, lane: np.ndarray, count: int, wrt: tuple[int, ...],
         back: bool, parts: Sequence[Part] | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """Adjoints or tangents, (slots, count), from a one at each of some places, each in a lane, after a sweep.
+        """Adjoints or tangents in lanes, (places of the arena, count). Call this after a sweep.
 
-        A wide program takes a sweep for each lane, which is faster there, and can be told the part for each; another
-        takes one pass over all, and one part. The array is a view of one that the next call fills anew. It is
-        contiguous, or for a wide program its transpose is.
+        They start from ones: at places[i] in lane[i]. For a wide program, each lane is a sweep of its own, which is
+        faster there, and `parts` may have one part for each lane; for any other, there is one pass over all lanes, and
+        one part. The result is a view of an array that the next call overwrites. It is contiguous, or for a wide
+        program its transpose is.
         """
         store = workspace.lanes(count, self.wide, back, parts, sum(n for _, n in self.code.spans))
         d = store.T if self.wide else store

@@ -1,4 +1,4 @@
-"""What one replay of a program needs for itself: arenas, scratch, and the frames that sweeps are called with."""
+"""The arrays that one replay of a program needs for itself: arenas, scratch, and the frames to call sweeps with."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Workspace:
         self.values = code.arena() if values is None else values
         self.scratch = scratch(code.dtype)
         self.frames: dict[Any, Any] = {}
-        # What the last caller that took the short way has looked up: see `recording.direct`.
+        # What the short way through a call keeps in this workspace: see `recording.direct`.
         self.view: Any = None
-        # Windows on the inputs, to be filled.
+        # For each input a view of its numbers, to be filled, and its number among the leaves.
         self.feeds = [
             (self.values[at : at + n].reshape(shape), leaf)
             for (at, n), shape, leaf in zip(code.spans, shapes, leaves, strict=True)
@@ -55,7 +55,7 @@ class Workspace:
 
     @property
     def gradients(self) -> list[np.ndarray]:
-        """Windows on the adjoints of the inputs."""
+        """Views of the adjoints of the inputs."""
         if not self._gradients:
             adjoints = self.adjoints
             windows = zip(self._spans, self._shapes, strict=True)
@@ -74,15 +74,15 @@ class Workspace:
             window[...] = leaves[i]
 
     def lanes(self, count: int, wide: bool, back: bool, parts: Any, inputs: int) -> np.ndarray:
-        """Room for adjoints or tangents of several directions, zero where a sweep does not write.
+        """An array for the adjoints or tangents of several directions, zero wherever a sweep does not write.
 
-        (lanes, slots) for a wide program, which takes a sweep a lane, else (slots, lanes). The same memory is handed
-        out again and again.
+        Its shape is (lanes, places) for a wide program, which does a sweep for each lane, else (places, lanes). The
+        same memory is returned again and again.
         """
         n = len(self.values)
         shape = (count, n) if wide else (n, count)
-        # Tangents are written, not accumulated: the next time, only those of inputs are left. But another part does
-        # not write all that this one may have left.
+        # A tangent sweep overwrites the tangents of all results of its part, so only those of inputs must be set to
+        # zero. But a sweep of another part would not overwrite all of them, so for that a new array is made.
         if self._lanes.shape != shape or self._swept[0] != back or self._swept[1] is not parts:
             self._lanes, self._swept = np.zeros(shape, self.values.dtype), (back, parts)
         d = self._lanes.T if wide else self._lanes

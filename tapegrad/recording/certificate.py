@@ -20,7 +20,7 @@ class Kink(NamedTuple):
     Attributes:
         distance: how far its operands are from it, in their units; 0 on it.
         instruction: number of the instruction among those that are replayed.
-        operation: its name, or "guard" where a number was read that is not constant between jumps.
+        operation: its name, or "guard" where a number was read that changes smoothly with the inputs.
         formula: what it computes.
         element: position in its result, in row-major order.
         operands: the numbers that it was given.
@@ -72,8 +72,8 @@ class Certificate(NamedTuple):
 def certify(program: Program, workspace: Workspace) -> Certificate:
     """The certificate of the point that a program was swept at."""
     v = workspace.values
-    # Where numbers change smoothly with the inputs. A number that changes in jumps only, like the result of floor, puts
-    # no operation on a kink except when it jumps, and that kink is found at the operation that jumps.
+    # Marks of the numbers that change smoothly with the inputs. A piecewise constant number, like the result of floor,
+    # moves an operation onto its kink only by a jump, and that jump is found at the operation that makes it.
     smooth = _smooth(program)
     found = [*_kinks(program, v, smooth), *_inside_calls(program, v)]
     if not _is_finite(program, v):
@@ -83,7 +83,7 @@ def certify(program: Program, workspace: Workspace) -> Certificate:
 
 
 def _smooth(program: Program) -> np.ndarray:
-    # What an operation holds constant on purpose varies all the same.
+    # The result of an operation that holds an operand constant on purpose (`held`) still varies with that operand.
     held = np.array([bool(row.held) for row in TABLE])
     jumps = passive_rows() & ~held
     return program.flow(program.code.steps, program.places_of(program.floats), jumps)[0]
@@ -183,7 +183,7 @@ def _distance(d: float) -> float:
 
 
 def _reads(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink]:
-    # A guard on a number that changes smoothly: after the slightest change of it a replay takes another branch.
+    # A guard on a number that changes smoothly: the slightest change of the number makes a replay take another branch.
     for i in program.code.guards.tolist():
         place = int(program.code.steps[i, 2])
         if varies[place]:

@@ -26,7 +26,7 @@ Short = Callable[[Any], Any]
 
 
 def never(args: Any) -> Any:
-    """In place of the short way, for what cannot go it."""
+    """In place of a short way, where there is none: every call is answered by None, and so takes the long way."""
     return None
 
 
@@ -67,7 +67,7 @@ class _View:
 
     def __init__(self, program: Program, workspace: Workspace, plan: Plan, owner: Any) -> None:
         assert program.scalar is not None
-        # A frame of its own, in which nobody else sets anything.
+        # This frame is used by the short way only, so nothing in it has to be set again for the next call.
         frame = program.new_frame(workspace, VALUES | ADJOINTS, program.scalar, plan.wrt)
         self.owner = owner
         self.arguments, self.words = frame.arguments, frame.words

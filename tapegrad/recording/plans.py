@@ -1,4 +1,4 @@
-"""Which arguments a derivative is taken of, what is given along them, and how it is handed back."""
+"""With respect to which arguments a derivative is taken, which tangents are given for them, and how it is nested."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class Plan(NamedTuple):
     """How a derivative is taken.
 
     Attributes:
-        numbers: of which arguments.
-        several: whether it was asked for as that of a tuple of arguments.
-        single: the input, where it is that of one array.
-        wrt: of which inputs a sweep takes it; None for those wanted when the function was recorded.
-        chosen: the inputs, in the order of the arguments.
+        numbers: the arguments that it is taken with respect to.
+        several: whether `argnums` was a tuple, so that the derivative is a tuple too.
+        single: the input, where it is the derivative by one argument that is an array; else None.
+        wrt: the inputs that a sweep differentiates with respect to; None where these are the inputs for which gradients
+            were wanted when the function was recorded.
+        chosen: the same inputs, in the order of the arguments.
     """
 
     numbers: tuple[int, ...]
@@ -32,7 +33,8 @@ class Plan(NamedTuple):
 
 
 class Plans:
-    """The plans for arguments that fit a spec. `wanted` says which leaves a gradient was wanted of when recorded."""
+    """The plans for arguments that fit a spec. `wanted` says for which leaves a gradient was wanted when the function
+    was recorded."""
 
     def __init__(self, spec: Spec, wanted: Sequence[bool]) -> None:
         self._spec = spec
@@ -43,7 +45,7 @@ class Plans:
         self._known: dict[int, Plan] = {}
 
     def tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
-        """Tangents of the arguments numbered, by input."""
+        """Tangents of the arguments in `numbers`, as arrays by the number of the input."""
         nodes = pytree.children(self._spec.structure)
         if len(tangents) != len(numbers):
             raise ShapeError(f"there are {len(tangents)} tangents for {len(numbers)} arguments")
@@ -70,7 +72,7 @@ class Plans:
             self._check_floats(numbers)
         floats = [getattr(self._spec.leaves[i], "dtype", np.dtype(int)).kind == "f" for i in self._inputs]
         wanted = tuple(w for w, i in enumerate(self._inputs) if self._owner[i] in numbers and floats[w])
-        # As recorded, or a choice among the arguments that could be differentiated.
+        # The inputs for which gradients were wanted when the function was recorded: for them `wrt` is None.
         everything = tuple(w for w, i in enumerate(self._inputs) if self._wanted[i])
         single = None
         if isinstance(argnums, int) and pytree.is_leaf(nodes[numbers[0]]) and wanted:
@@ -92,7 +94,8 @@ class Plans:
                 )
 
     def shaped(self, plan: Plan, by_input: dict[int, Any], copy: bool = True) -> Any:
-        """What belongs to inputs, in the structure of the arguments of a plan; None for a leaf without."""
+        """What `by_input` has for each input, nested as the arguments of a plan; None for a leaf that it does not have.
+        """
         own = []
         for number in plan.numbers:
             leaves: list[Any] = []

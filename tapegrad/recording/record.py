@@ -10,7 +10,8 @@ from tapegrad.recording.recording import Recording
 
 
 class Unrecorded(Recording):
-    """What a recording does where it is called on a tape, without being one: every answer is written there."""
+    """Answers as a recording does that is called with Values: each answer is written on their tape. For such calls
+    nothing is recorded apart, so this has no program."""
 
     def __init__(self, f: Callable[..., Any]) -> None:
         self.f = f

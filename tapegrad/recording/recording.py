@@ -1,4 +1,4 @@
-"""`Recording`: what can be asked of a function that was recorded, each answer one or more replays."""
+"""`Recording`: the value and the derivatives of a function that was recorded, computed by replays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tapegrad.sweeps import ADJOINTS, VALUES
 from tapegrad.tape import recording_tape
 from tapegrad.value import Value
 
-# Patterns of one function that are kept: of its branches, and of index arrays among its arguments.
+# The most sparsity patterns of one function that are kept: each branch, and each index array given, has its own.
 MAX_PATTERNS = 16
 
 
@@ -255,13 +255,14 @@ class Recording:
             leaves = self.check(tuple(args))
             again = functools.wraps(self.f)(lambda *args: self._again(*args))
             gradient = derivatives.gradient_of(again, argnums)
-            # What is dead code differs from branch to branch, and whether the function depends on something else was
-            # looked at when it was recorded itself.
+            # Whether branches were recorded alike up to the guard where they part is not checked here: which of their
+            # instructions are dead code differs. It was checked when the function itself was recorded.
             self._gradients[key] = Branches(gradient, self.spec, leaves, None, same_prefixes=False)
         return self._gradients[key]
 
     def _again(self, *args: Any) -> Any:
-        """The function on a tape that is being recorded: what is known of the branch that it takes there is written."""
+        """The function, called on a tape that is being recorded. A replay at these arguments finds the program of the
+        branch taken, whose instructions are written on that tape, so that the function need not be called again."""
         leaves, structure = pytree.flatten(args)
         tape = recording_tape()
         if tape is None or structure != self.spec.structure:
@@ -330,7 +331,7 @@ class Recording:
     # Arguments
 
     def _kept(self, branches: Branches, leaves: Sequence[Any]) -> tuple[Any, Program, np.ndarray]:
-        """A replay whose numbers stay, whatever is replayed later."""
+        """The result of a replay, its program, and a copy of the arena, which later replays do not change."""
         def read(program: Program, workspace: Workspace) -> tuple[Any, Program, np.ndarray]:
             program.check_numbers()
             return program.result(workspace), program, workspace.values.copy()

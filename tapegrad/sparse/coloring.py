@@ -63,8 +63,9 @@ def color_rows(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, i
 def color_symmetric(indptr: Any, indices: Any, n: int) -> tuple[np.ndarray, int]:
     """Colour the columns of a symmetric n×n pattern so that every entry can be read from H @ S: a star colouring.
 
-    Two columns with an entry where they cross differ in colour, and every path i-j-k-l of such columns has at least
-    three colours: columns of any two colours form stars. That is often far fewer colours than `color_columns` needs.
+    The columns are vertices of a graph, and each entry (i, j) off the diagonal joins columns i and j. Joined columns
+    differ in colour, and every path i-j-k-l has at least three colours. So the columns of any two colours form stars: a
+    hub, and spokes that are joined to the hub alone. This often takes far fewer colours than `color_columns`.
 
     Returns (colors, count): int32 (n,), from 0 to count - 1, or -1 for columns without entries; and how many colours
     there are. The order of colouring is the natural one, by falling or by rising number of entries: the first of these
@@ -79,9 +80,11 @@ def color_symmetric(indptr: Any, indices: Any, n: int) -> tuple[np.ndarray, int]
     """
     indptr, indices = _pattern(indptr, indices, n, square=True)
     _mirror(indptr, indices)
-    # Only columns that cross no other can do with one colour.
+    # The fewest colours there can be: one where all entries are on the diagonal, else two.
     bound = 1 if np.array_equal(rows_of_entries(indptr), indices) else 2
-    # Hubs that do not cross get one colour if they come first, and then no two of the columns they share can.
+    # Which order is best depends on the pattern. By falling number of entries, columns with many entries come first,
+    # and get one colour if they are not joined. Then no two columns that are joined to the same two of them can share
+    # a colour, so the opposite order may take fewer.
     keys = np.arange(n), -np.diff(indptr), np.diff(indptr)
     return _best_order(lambda *rest: loops.greedy_star(indptr, indices, *rest), keys, bound)
 
@@ -155,7 +158,10 @@ def recover_symmetric(indptr: Any, indices: Any, colors: Any) -> tuple[np.ndarra
     rows = rows_of_entries(indptr)
     if np.any(lost := ~(alone | alone[mirror])):
         e = int(np.argmax(lost))
-        raise OperationError(f"no star colouring of this pattern: entry ({rows[e]}, {indices[e]}) is nowhere alone")
+        raise OperationError(
+            f"no star colouring of this pattern: entry ({rows[e]}, {indices[e]}) can be read neither from its row nor "
+            "from its column, because other entries there have the same colour"
+        )
     return np.where(alone, rows, indices), np.where(alone, lanes, lanes[mirror])
 
 
@@ -185,7 +191,7 @@ def transpose(indptr: Any, indices: Any, n_columns: int) -> tuple[np.ndarray, np
 
 
 def _pattern(indptr: Any, indices: Any, n_columns: int, square: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Index arrays as the compiled loops want them, which look at no bounds: of int64, checked."""
+    """Index arrays as int64, and checked, because the compiled loops do not check bounds."""
     indptr, indices = _integers(indptr, "indptr"), _integers(indices, "indices")
     if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
         raise ShapeError(f"indptr must ascend from 0 to the number of indices, {len(indices)}")
@@ -200,7 +206,7 @@ def _integers(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise ShapeError(f"{name} must be a vector of integers, not {array.ndim}-dimensional of {array.dtype}")
-    # One type only, and writeable: Numba compiles anew for every other.
+    # The compiled loops take contiguous arrays of int64.
     return np.require(array, np.int64, ["C", "W"])
 
 
@@ -238,7 +244,7 @@ def _best_order(greedy: Any, keys: Any, bound: int) -> tuple[np.ndarray, int]:
     """The colouring in the order of the key with which it takes fewest colours; `bound` is the fewest there can be."""
     n = len(keys[0])
     best, count = np.full(n, -1, np.int32), n + 1
-    # An order that takes very many colours may also take very long: those that take few go first.
+    # An order that takes very many colours may also take very long. So each order is first given up at 256 colours.
     for limit in (256, n + 1) if bound < 256 else (n + 1,):
         for key in keys:
             colors = np.full(n, -1, np.int32)

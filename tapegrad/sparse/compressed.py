@@ -1,4 +1,4 @@
-"""Jacobians and Hessians from few sweeps: columns or rows that share nothing go together in one lane."""
+"""Jacobians and Hessians from few sweeps: columns or rows of one colour are computed together, in one lane."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tapegrad.sparse.coloring import (
 from tapegrad.sparse.matrices import csr_array
 from tapegrad.sparse.pattern import Sets, Sources, propagate, sources_of
 
-# Numbers that the lanes of one pass may take up.
+# The most numbers in the lanes of one pass: with more, there are several passes.
 _AT_ONCE = 1 << 25
-# Lanes for which the instructions that each takes are kept.
+# With up to this many lanes, each sweeps only the instructions that it needs, and these are kept for each lane.
 _PARTS = 64
-# What a reverse lane costs, measured in forward lanes.
+# The time of a reverse lane, in units of a forward lane.
 _REVERSE_COST = 1.5
 
 
@@ -40,7 +40,7 @@ class Sparsity:
 
     def __init__(self, pattern: Any, mode: str, colors: np.ndarray, count: int) -> None:
         for own in (pattern.data, pattern.indices, pattern.indptr, colors):
-            # What evaluations rest on, for all to see.
+            # Users can reach these arrays, and evaluations rely on them.
             own.flags.writeable = False
         self.pattern = pattern
         self.mode = mode
@@ -78,7 +78,15 @@ class Sparsity:
 
 
 class _Lanes(NamedTuple):
-    """Seeds in lanes, and where each entry stands in what comes out: its place, and its lane."""
+    """How lanes are seeded, and where the entries of the matrix are read from them.
+
+    Attributes:
+        back: whether lanes carry adjoints back, or tangents forward.
+        seeds, lane: the places that start from one, and the lane of each.
+        total: how many lanes there are.
+        places, reads: the place, and the lane, that each entry is read from.
+        parts: the instructions that are swept; see `_parts`.
+    """
 
     back: bool
     seeds: np.ndarray
@@ -90,18 +98,19 @@ class _Lanes(NamedTuple):
 
 
 class CompressedJacobian:
-    """What it takes to evaluate a sparse matrix of derivatives at the point that a program was last swept at."""
+    """Evaluates a sparse matrix of derivatives of a program, at the point that a workspace was swept at."""
 
     def __init__(self, program: Program, wrt: tuple[int, ...], sparsity: Sparsity, lanes: _Lanes, to: Any) -> None:
         self.program = program
         self.wrt = wrt
         self.sparsity = sparsity
         self._lanes = lanes
-        # Where each entry stands in all lanes, one after the other.
+        # The position of each entry in the array of all lanes, flattened: lane by lane for a wide program, else place
+        # by place.
         n = program.code.size + 1
         wide = lanes.reads * n + lanes.places, lanes.places * lanes.total + lanes.reads
         self._flat = wide[0] if program.wide else wide[1]
-        # Where each number read goes among the entries; None where they are the entries, in order.
+        # The entry that each number read is added to; None where the numbers are the entries, in order.
         self._to = to
 
     def evaluate(self, workspace: Workspace) -> Any:
@@ -137,9 +146,10 @@ def _matrix(sets: Sets, columns: int) -> Any:
 def analyse(
     program: Program, workspace: Workspace, wrt: tuple[int, ...], symmetric: bool
 ) -> CompressedJacobian:
-    """The pattern of a program's Jacobian with respect to inputs, coloured; of a gradient's, as that of a Hessian.
+    """Find the pattern of a program's Jacobian with respect to the inputs `wrt`, and colour it.
 
-    Indices among the numbers of the workspace are taken as they are.
+    With `symmetric` the program is a gradient, and its Jacobian a Hessian. Where the program has indices among its
+    numbers, the pattern is that for the indices in the workspace.
     """
     values = workspace.values
     results = program.code.outputs
@@ -170,7 +180,7 @@ def analyse(
 def _parts(
     program: Program, sources: Sources, seeds: np.ndarray, lane: np.ndarray, count: int, back: bool
 ) -> list[Part]:
-    """What each lane takes of a wide program; of another, what all of them take."""
+    """The instructions that each lane needs, for a wide program; for any other, those that all lanes need together."""
     if not program.wide or count > _PARTS:
         return [program.part(sources.places, sources.rows, seeds, back)] * (count if program.wide else 1)
     return [program.part(sources.places, sources.rows, seeds[lane == i], back) for i in range(count)]
@@ -195,7 +205,8 @@ def _reverse(
 ) -> CompressedJacobian:  # fmt: skip
     lane = recover_rows(sets.indptr, sets.indices, colors)
     places = sources.places[sets.indices]
-    # Entries by row and column, found again in the pattern of the inputs, where copies of one input come together.
+    # Entries are numbered by row and column of the matrix, to find them in its pattern: what was read for several
+    # copies of one input belongs to one entry.
     n = pattern.shape[1]
     wanted = rows_of_entries(sets.indptr) * n + sources.columns[sets.indices]
     keys = rows_of_entries(pattern.indptr) * np.int64(n) + pattern.indices

@@ -22,9 +22,10 @@ def varying(program: Program, wrt: Sequence[int]) -> np.ndarray:
 def links(
     instruction: Instruction, values: np.ndarray, varies: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Of a structured instruction: for each operand, which result (counted) depends on which place of the arena.
+    """For each operand of a structured instruction, two arrays: numbers of results, and places that they depend on.
 
-    None where every result depends on every operand element, or may: where the indices themselves vary.
+    None where every result depends on every element of every operand, or may do so because indices vary with the
+    inputs.
     """
     row: Structured = instruction.operation
     if row.depends is None or row.views is None:

@@ -18,12 +18,13 @@ from tapegrad.sweeps.marks import EXPECT, LEAF
 
 # Index sets; see `pattern`.
 
-# `at` holds how much of the pool is used, a number for each union, and the element of an instruction to go on with.
+# What `at` holds: how much of the pool is used; the number of the last union, by which `stamp` tells what that union
+# has already; and the element at which to go on with an instruction that was left for want of room.
 USED, TICKET, ELEMENT = range(3)
 
 
 def union(o, ins, n, first, count, stamp, pool, at):
-    # Give slot o the union of the sets of n slots; False where the pool may not have room for it.
+    # Give place o the union of the sets of the n places in `ins`; False where the pool may not have room for it.
     best, total = -1, 0
     for i in range(n):
         s = ins[i]
@@ -50,7 +51,7 @@ def union(o, ins, n, first, count, stamp, pool, at):
                     pool[end] = pool[i]
                     end += 1
     if end == used + count[best]:
-        # Nothing but what one of them has: the same set.
+        # The largest set contains the others, so the result shares its memory.
         first[o], count[o] = first[best], count[best]
         return True
     for i in range(count[best]):
@@ -120,7 +121,8 @@ def collect(outputs, indptr, indices, first, pool):
 
 # Colourings; see `coloring`.
 
-# What stands in place of a vertex's one neighbour of some colour: it has several, or that neighbour has several.
+# In `only`, in place of a vertex's one neighbour of some colour: HUB if the vertex has several neighbours of that
+# colour, SPOKE if it has one, which has several neighbours of the vertex's colour.
 HUB, SPOKE = -1, -2
 
 
@@ -141,8 +143,9 @@ def find_alone(indptr, lanes, last, alone):
 def greedy_columns(indptr, indices, starts, rows, order, limit, colors):
     # Returns the number of colours; stops when they are `limit`. `colors` comes as -1.
     #
-    # Sets of colours are bits, 64 to a word. A long row keeps its set, which is no more words than it has entries:
-    # looking at these for each of its columns would cost the square of its length.
+    # A set of colours is an array of words of 64 bits. For a long row, the set of colours that its columns have is
+    # kept: going through all entries of the row for each of its columns would take the square of its length. The set
+    # has fewer words than the row has entries.
     words = order.shape[0] // 64 + 1
     long, n_long = np.full(indptr.shape[0] - 1, -1, np.int64), 0
     for i in range(long.shape[0]):
@@ -214,14 +217,16 @@ def greedy_star(indptr, indices, order, limit, colors):
                 continue
             forbidden[b] = v
             if met[b] != v:
-                # The first of its colour: v must not lengthen a star at its tip.
+                # w is the first neighbour of this colour. Where w is a spoke, v must not get the colour of the hub: a
+                # path of two colours would lead from another spoke over the hub and w to v.
                 met[b], leader[b] = v, w
                 if spokes[w]:
                     for s in range(indptr[w], end[w]):
                         if only[s] == SPOKE:
                             forbidden[around[s]] = v
                 continue
-            # v would be the hub of all neighbours of this colour, so they must be in no other star of these colours.
+            # v has several neighbours of this colour, and becomes their hub. So they may have no other neighbour of the
+            # colour that v gets.
             for q in (leader[b], w):
                 if q >= 0:
                     for color in around[indptr[q] : end[q]]:
@@ -241,7 +246,8 @@ def greedy_star(indptr, indices, order, limit, colors):
                 continue
             s = -1 if new else first_slot(around, indptr[w], end[w], c)
             if s >= 0:
-                # A star of these colours is there at w, or one edge, of which w becomes the hub. v is its next spoke.
+                # w has a neighbour of v's colour already. So w is the hub of their star, or becomes it now, and v is
+                # the next spoke.
                 x = only[s]
                 only[s] = HUB
                 if x >= 0:
@@ -258,7 +264,7 @@ def greedy_star(indptr, indices, order, limit, colors):
                 placed[b], place[b] = v, end[v]
                 end[v] += 1
                 continue
-            # v is the hub, of w and of those before it.
+            # w is not the first neighbour of its colour, so v is the hub of these neighbours.
             for x in (only[place[b]], w):
                 if x >= 0:
                     only[end[x] - 1] = SPOKE

@@ -1,4 +1,4 @@
-"""SciPy's sparse arrays, imported when one is first made: that takes a tenth of a second."""
+"""SciPy's sparse arrays. They are imported when one is first made, because importing takes a tenth of a second."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ Evaluating Derivatives, 2nd ed., section 7.1.) The Hessian's pattern is that of 
 what the adjoint of input i reads are exactly the inputs that i interacts with nonlinearly.
 
 Sources are the inputs, and copies of inputs made by gathering and joining: `x[i]` for an index array is an array of
-sources of its own. Taken as sources, the copies that different outputs read do not collide, so that far fewer reverse
-sweeps are needed, and what belongs to one input is added up afterwards.
+sources of its own. Two outputs that read different copies of one input can be computed in the same sweep, which they
+could not if the input were their source. So far fewer reverse sweeps are needed; the derivatives with respect to all
+copies of an input are added up afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tapegrad.tape import Instruction, instruction
 
 
 class Sources(NamedTuple):
-    """What outputs are said to depend on: where each stands, and which input it is a copy of (counted from 0)."""
+    """Sources: the place of each, and which input it is or is a copy of (inputs are counted from 0)."""
 
     places: np.ndarray
     columns: np.ndarray
@@ -72,7 +73,8 @@ def _results(code: np.ndarray) -> np.ndarray:
 
 
 def _origins(move: Instruction, values: np.ndarray, varies: np.ndarray) -> np.ndarray | None:
-    """For each result of a move, the place of the element that it is; None where that can change."""
+    """For each result of a move, the place of the element that it copies; None where that can change with the inputs.
+    """
     if isinstance(move.operation, Elementwise):
         return move.operands[0].places()
     found = links(move, values, varies)
@@ -109,24 +111,27 @@ def propagate(program: Program, values: np.ndarray, sources: Sources, outputs: n
 
 
 class _State(NamedTuple):
-    # For each slot where its set begins in the pool, and how many there are; for each source, when it was last met.
+    # For each place, where its set begins in the pool, and its size; for each source, the number of the union that it
+    # was last met in.
     first: np.ndarray
     size: np.ndarray
     stamp: np.ndarray
 
 
 class _Pool:
-    """Where sets are kept, one after the other; grown when compiled code says that it does not suffice."""
+    """The memory in which sets are kept, one after the other. It grows when compiled code finds no room."""
 
     def __init__(self, sets: np.ndarray, counters: np.ndarray) -> None:
         self.sets = sets
-        # How much of it is used, a number for each union, and the element of an instruction to go on with.
+        # What `loops.USED`, `TICKET` and `ELEMENT` name.
         self.counters = counters
 
     def run(self, function: Any, start: int, arguments: Any) -> int:
-        """Run a pass from an instruction on, again with more room from where it stopped, until it is through.
+        """Run a compiled pass from instruction `start` on. Where it stops for want of room, the pool is enlarged and
+        the pass goes on from there.
 
-        It returns the number of the instruction that it has come to, or -1 - that number where there was no room.
+        The pass returns the number of the instruction that it has come to, or -1 minus that number where there was no
+        room.
         """
         while True:
             at = function(*arguments(start), self.sets, self.counters)

@@ -1,8 +1,10 @@
 """Replaying a tape: forward, reverse and tangent sweeps.
 
-`forward`, `reverse`, `tangent`, `operands` and `entry` are the handwritten loops, `generate` fills the table's
-operations in, `kernels` keeps the operations over many elements, and `sweeps` hands out what is compiled. `lanes`
-carries several directions at once, `callbacks` calls Python, `analysis` finds out what depends on what.
+`forward`, `reverse`, `tangent`, `operands` and `entry` are the handwritten loops. They are never called as Python
+functions: `generate` reads them as source, fills in the operations of the table, and writes a module, which is
+compiled. `kernels` keeps the compiled loops of single operations, and `sweeps` hands out the compiled sweeps. `lanes`
+has the sweeps for several directions at once, `callbacks` calls Python functions from a sweep, and `analysis` finds out
+what depends on what.
 """
 
 from tapegrad.sweeps import callbacks

@@ -24,7 +24,7 @@ from tapegrad.ops.record import (
 )
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF
 
-# Runs that go together: few enough that a block of all their values and adjoints stays in the second-level cache.
+# The most runs in a group: a block of the values and adjoints of all of them stays in the second-level cache.
 GROUP = 32
 
 
@@ -33,7 +33,8 @@ GROUP = 32
     stop="int64",
 )  # fmt: skip
 def activate(code, side, flags, active, passive, start, stop):
-    """Mark the slots that a gradient can flow through, from the leaves that want one, and flag operands likewise."""
+    """Mark the places that a gradient can flow to, starting from leaves that want one, and flag the operands of runs
+    that have such places."""
     for i in range(start, stop):
         op, o, a, b, c = code[i, 0], code[i, 1], code[i, 2], code[i, 3], code[i, 4]
         if op == LEAF:
@@ -60,10 +61,11 @@ def activate(code, side, flags, active, passive, start, stop):
     code="uint32[:, :]", side="int64[:]", mark="uint8[:]", active="uint8[:]", stop="int64", rows="int64[:]"
 )
 def reach(code, side, mark, active, stop, rows):
-    """The instructions below `stop` that the marked slots depend on, marking as it goes.
+    """Find the instructions below `stop` that the marked places depend on. What they read is marked too.
 
-    Where `active` is not empty, only through active slots. Guards count where it is empty: a replay needs them.
-    Rows are written to the end of `rows`, ascending; returns where they start.
+    Where `active` is not empty, dependencies count only through active places, and guards are left out. Where it is
+    empty, all guards are found too, because a replay needs them. The numbers of the instructions are written to the end
+    of `rows`, ascending; returns where they start there.
     """
     first = rows.shape[0]
     derivatives = active.shape[0] > 0
@@ -96,7 +98,7 @@ def reach(code, side, mark, active, stop, rows):
 
 @compiled(code="uint32[:, :]", side="int64[:]", to="int64[:]")
 def relocate(code, side, to):
-    """Rewrite the operand slots of every instruction: slot s becomes to[s]. `out` has been rewritten already."""
+    """Rewrite the operands of every instruction: place p becomes to[p]. `out` has been rewritten already."""
     for i in range(code.shape[0]):
         op = code[i, 0]
         if op == LEAF:
@@ -115,8 +117,9 @@ def relocate(code, side, to):
 def group(code, side, flags):
     """Find elementwise runs that follow each other and can go a block at a time together.
 
-    They have as many elements, and what one reads of another's results is the same block of it. A block of all of them
-    then stays in the cache, where long arrays one after the other would not.
+    All runs of a group have the same number of elements, and where one reads the result of another, it reads the whole
+    result in order, so that each block needs only the same block of the other. Then the blocks that are worked on stay
+    in the cache, which whole long arrays would not.
     """
     i, n_code = 0, code.shape[0]
     while i < n_code:

@@ -1,7 +1,7 @@
 """The BLAS that SciPy ships, for compiled code: a table of two addresses, found by name.
 
 Importing SciPy's linear algebra takes longer than a first gradient. So the table first holds stand-ins that import
-SciPy, put the real addresses in their own place, and pass the call on.
+SciPy, replace both stand-ins by the real addresses, and pass the call on.
 """
 
 import ctypes

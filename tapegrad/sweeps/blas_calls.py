@@ -1,4 +1,4 @@
-"""Calling BLAS from compiled code. Imported only to compile."""
+"""Calling BLAS from compiled code. Imported only when something is compiled."""
 
 from llvmlite import ir
 from numba import types

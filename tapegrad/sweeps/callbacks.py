@@ -1,12 +1,12 @@
 """Instructions that call Python in the middle of a sweep.
 
-The kernels of the operation `external` are these functions, by address: compiled code calls them through ctypes, which
-takes the GIL. What they raise cannot pass through compiled code: it is kept, the results are NaN, and whoever started
-the sweep asks for it by `raised` or `check`.
+The kernels of the operation `external` are Python functions, whose addresses this module puts in the table of kernels.
+Compiled code calls them through ctypes, which takes the GIL. An exception cannot pass through compiled code: it is
+kept, the results are set to NaN, and the caller of the sweep asks for the exception with `raised` or `check`.
 
 Ctrl-C, or too deep a recursion, can also raise before the first line of a callback is reached. Nothing in the callback
-can catch that: ctypes reports it to `sys.unraisablehook`, and goes on. So a callback says so when it came to its end, a
-sweep notes where that is missing, and the exception is taken from the hook.
+can catch that: ctypes hands the exception to `sys.unraisablehook` and goes on. So each callback returns whether it came
+to its end. Where it did not, the sweep takes note, and the exception is taken from the hook.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ _raised = _Raised()
 
 
 def register(call: Call) -> int:
-    """The number under which instructions know a call. It is forgotten when nobody else holds the call."""
+    """Give a call a number, by which instructions refer to it. The call is not kept alive here: a tape or program with
+    such an instruction must hold it."""
     _listen()
     number = next(_numbers)
     _calls[number] = call
@@ -63,12 +64,12 @@ def register(call: Call) -> int:
 
 
 def call_of(number: int) -> Any:
-    """The call of a number."""
+    """The call that has a number."""
     return _calls[number]
 
 
 def raised(failed: int = 0) -> Any:
-    """What a call has raised during a sweep of this thread, once; None if nothing.
+    """The first exception that a call has raised in a sweep of this thread, which is then forgotten; None if none.
 
     `failed` is the opcode of the instruction at which the sweep stopped, if it did.
     """

@@ -1,4 +1,4 @@
-"""Calling kernels from compiled code, by address. Imported only to compile."""
+"""Calling kernels from compiled code, by address. Imported only when something is compiled."""
 
 from llvmlite import ir
 from numba import types
@@ -20,7 +20,10 @@ def at(typingctx, v, p):
 
 
 def _call(context, builder, dtype, index, returned, kinds, args, missing):
-    """Call entry `index` of the table of a dtype; `missing` where there is nothing."""
+    """Call the function in entry `index` of the table of a dtype; whether it returned anything but 0.
+
+    A function that returns nothing counts as having returned 1, and an empty entry as having returned `missing`.
+    """
     i64 = ir.IntType(64)
     table = builder.module.globals.get(NAMES[dtype])
     if table is None:

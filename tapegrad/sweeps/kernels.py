@@ -24,8 +24,9 @@ from tapegrad.sweeps import blas  # noqa: F401  (kernels that are loaded find it
 MAX_OPERATIONS = 1024
 KINDS = ("forward", "reverse", "tangent")
 FORWARD, REVERSE, TANGENT = range(3)
-# Behind the kernels of operations stand, one a kind, the loops over instructions over many elements: a tape of scalars
-# does without them, and they take as long to compile as all else.
+# After the kernels of operations, the table has an entry for each kind of sweep: the function that carries out one
+# instruction over many elements (`forward_run`, `reverse_run`, `tangent_run`). Such a function is compiled only when a
+# tape has such an instruction, because it takes as long to compile as all the rest.
 RUNS = len(KINDS) * MAX_OPERATIONS
 TABLE_SIZE = RUNS + len(KINDS)
 
@@ -35,9 +36,9 @@ _addresses = {dtype: np.zeros(TABLE_SIZE, np.int64) for dtype in _DTYPES}
 _known: set[tuple[np.dtype, int]] = set()
 # Callbacks into Python must live as long as their addresses are in use.
 _callbacks: list[Any] = []
-# The functions that they enter Python by.
+# The Python functions behind those callbacks.
 entries: list[Any] = []
-# Where nothing is compiled, the functions themselves stand in for their addresses.
+# Where nothing is compiled, the kernels as Python functions, by dtype and position in the table of addresses.
 _interpreted: dict[tuple[np.dtype, int], Callable[..., Any]] = {}
 for _dtype in _DTYPES:
     add_symbol(NAMES[_dtype.name], _addresses[_dtype].ctypes.data)
@@ -51,7 +52,7 @@ def is_missing(dtype: np.dtype, opcode: int, kind: int) -> bool:
 def require(name: str, text: Callable[[], str], dtype: np.dtype, opcode: int, kind: int) -> None:
     """Compile a kernel, or load it from the disk, and put its address in the table.
 
-    `text` makes the generated module where the kernel's source stands, and `name` tells that module from any other.
+    `text` makes the text of the generated module that has the kernel, and `name` is unique to that module.
     """
     if opcode >= MAX_OPERATIONS:
         raise OperationError(f"there is room for {MAX_OPERATIONS} operations, this is number {opcode + 1}")
@@ -60,12 +61,12 @@ def require(name: str, text: Callable[[], str], dtype: np.dtype, opcode: int, ki
 
 
 def need_runs(dtype: np.dtype, kind: int) -> bool:
-    """Whether the loop over instructions over many elements is not in the table yet."""
+    """Whether the function that carries out instructions over many elements is not in the table yet."""
     return (dtype, RUNS + kind) not in _known
 
 
 def require_runs(name: str, text: Callable[[], str], dtype: np.dtype, kind: int) -> None:
-    """As `require`, of the loop over instructions over many elements."""
+    """As `require`, for the function that carries out instructions over many elements."""
 
     def signature(types: Any) -> Any:
         real = getattr(types, dtype.name)[::1]
@@ -119,32 +120,34 @@ def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any
     _known.add((dtype, index))
 
 
-# What sweeps name. Compiled code has addresses where these have windows.
+# Functions that the sweeps call. These here run where nothing is compiled, and get slices of arrays. In compiled code
+# those of `kernel_calls` take their places, and get addresses.
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")
 def at(v, p):
-    # Where element p of an array stands.
+    # The address of element p of an array.
     return v[p:]
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")
 def call_run(index, n, z, x, y, w, dz, dx, dy, dw):
-    # Kernel `index` of the table, on n elements: where the results stand and the operands; adjoints or tangents, and
-    # the same.
+    # Call kernel `index` of the table on n elements: z, x, y and w are the addresses of the results and of the
+    # operands, dz, dx, dy and dw those of their adjoints or tangents.
     _interpreted[z.dtype, int(index)](n, z, x, y, w, dz, dx, dy, dw)
     return True
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")
 def call_runs(kind, flat, i, side, flags, v, d, scratch):
-    # Instruction i, which works on many elements; see `forward_run` and its like.
+    # Carry out instruction i, which works on many elements, by `forward_run`, `reverse_run` or `tangent_run`.
     return _interpreted[v.dtype, RUNS + kind](flat, i, side, flags, v, d, scratch)
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")
 def call_structured(index, side, k, flags, v, d):
-    # Kernel `index`, of the instruction whose record stands at k; values, and adjoints or tangents.
+    # Call kernel `index` for the instruction whose record is at position k of the side array. v has values, d adjoints
+    # or tangents.
     return _interpreted[v.dtype, int(index)](side, len(side), k, flags, v, d, len(v))
 
 

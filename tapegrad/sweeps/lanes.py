@@ -1,8 +1,9 @@
 """Several directions in one pass: the reverse and tangent sweeps over k lanes.
 
-Adjoints and tangents are rows of k numbers, one a slot, so that the partial derivatives of an instruction are computed
-once and the loop over lanes is contiguous. `h` is an arena of one lane, all zero, on which the kernels of structured
-operations work, lane by lane; `ones` is a block of ones. As in the other sweeps a zero is passed on to nobody.
+Each place has a row of k adjoints or tangents, one for each lane, so that the partial derivatives of an instruction are
+computed once, and the loop over lanes is contiguous. The kernels of structured operations work on one lane: `h` is an
+arena of one lane, to which the lanes are copied one after the other, and which is all zero in between. `ones` is a
+block of ones. As in the other sweeps, an adjoint or tangent of zero contributes nothing.
 
 Read as source: `generate` puts lines that set px, py and pw, the partials of an inlined operation, in place of the
 SWITCH.
@@ -29,7 +30,8 @@ from tapegrad.sweeps.operands import block, stretch
 
 
 def one_partials(op, o, a, b, c, v, scratch, ones):
-    # Of a scalar operation without a branch of its own: its reverse kernel, started from an adjoint of one.
+    # The partials of a scalar operation without a branch of its own: its reverse kernel adds them to zeros, when it is
+    # started from an adjoint of one.
     scratch[0] = scratch[1] = scratch[2] = 0.0
     to = at(scratch, o - o)
     call_run(3 * np.int64(op) + 1, 1, at(v, o), at(v, a), at(v, b), at(v, c), at(ones, o - o),
@@ -38,7 +40,7 @@ def one_partials(op, o, a, b, c, v, scratch, ones):
 
 
 def run_partials(op, side, k, start, m, v, scratch, ones):
-    # The partials of one block of an elementwise run, in the second half of scratch, one block an operand.
+    # Put the partials of one block of an elementwise run in the second half of scratch, a block for each operand.
     out, operand = result_at(side, k), k - k  # not a literal 0: Numba would compile `block` once for each literal
     x = block(side, k, operand, v, scratch, start, m)
     y = block(side, k, operand + 1, v, scratch, start, m)
@@ -59,7 +61,8 @@ def add_lanes(to, a, of, o, p):
 
 
 def exchange_lanes(side, k, j, start, m, p, o, back, d):
-    # For a block of operand j of a run: pass the adjoints of the results, from o on, back to it, or its tangents on.
+    # For a block of a run whose results begin at place o, and its operand j with partials p: add p times the adjoints
+    # of the results to those of the operand (`back`), or p times the tangents of the operand to those of the results.
     x, q = operand_at(side, k, j), mode_at(side, k, j)
     done = 0
     while done < m:
@@ -76,7 +79,7 @@ def exchange_lanes(side, k, j, start, m, p, o, back, d):
 
 
 def copy_lane(d, lane, h, low, high):
-    # One lane of some slots to the arena of one lane; whether any of it is not zero.
+    # Copy one lane of the places from `low` up to `high` to h. Returns whether any of these numbers is not zero.
     found = False
     for s in range(low, high):
         h[s] = d[s, lane]
@@ -102,7 +105,7 @@ def structured_lanes(op, side, k, flags, v, d, h, scratch, back):
             for s in range(operand_low(side, k, j), operand_high(side, k, j)):
                 if back and found:
                     d[s, lane] += h[s]
-                # Zero at once: another operand may be another view of the same slots.
+                # Set to zero at once: another operand may be a view of the same places, and would add this once more.
                 h[s] = 0.0
         for s in range(out, out + n):
             h[s] = 0.0

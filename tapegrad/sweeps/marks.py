@@ -1,10 +1,10 @@
-"""What the handwritten loops name and the generated module fills in."""
+"""Constants of the handwritten loops, and the mark in them that `generate` replaces."""
 
 from tapegrad.ops import RUN, control
 from tapegrad.ops.external import external
 
-# Elements of a block in an elementwise run: what a block costs besides its elements must not show, and three blocks of
-# operands and one of results should stay in the first-level cache.
+# Elements of a block in an elementwise run: enough that what a block costs besides its elements does not matter, and
+# few enough that three blocks of operands and one of results stay in the first-level cache.
 BLOCK = 1024
 # Scratch space of a sweep: one block for each operand, and one for the adjoints of each.
 SCRATCH = 6 * BLOCK

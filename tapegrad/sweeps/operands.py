@@ -25,8 +25,8 @@ from tapegrad.sweeps.marks import BLOCK
 
 
 def group_end(flat, flags, i):
-    # Past the last instruction of the group that begins with instruction i; an instruction of its own is a group of
-    # one.
+    # The number after that of the last instruction of the group that begins with instruction i. An instruction that is
+    # in no group counts as a group of one.
     if flags[group_flag(np.int64(flat[COLUMNS * i + A]))] == FIRST:
         while flags[group_flag(np.int64(flat[COLUMNS * i + A]))] != LAST:
             i += 1
@@ -34,7 +34,7 @@ def group_end(flat, flags, i):
 
 
 def group_start(flat, flags, i):
-    # The first instruction of the group that ends with instruction i.
+    # The number of the first instruction of the group that ends with instruction i.
     if flags[group_flag(np.int64(flat[COLUMNS * i + A]))] == LAST:
         while flags[group_flag(np.int64(flat[COLUMNS * i + A]))] != FIRST:
             i -= 1
@@ -42,8 +42,9 @@ def group_start(flat, flags, i):
 
 
 def block(side, k, j, v, scratch, start, m):
-    # Where elements start to start + m of operand j stand one after the other: in the arena where the operand is dense,
-    # else in a copy in scratch. An operand that is not there stands anywhere.
+    # The address from which elements start to start + m of operand j follow each other: in the arena if the operand is
+    # dense, else in scratch, to which they are copied. For an operand that the operation does not have it is any
+    # address: the kernel will not read it.
     if j >= operand_count(side, k):
         return at(v, k - k)
     x, p = operand_at(side, k, j), mode_at(side, k, j)
@@ -54,7 +55,8 @@ def block(side, k, j, v, scratch, start, m):
 
 
 def copy_block(side, k, p, x, v, scratch, to, start, m):
-    # Copy elements of an operand that is not dense.
+    # Copy elements of an operand that is not dense to scratch[to] and after. Its mode and strides are at p in the side
+    # array, and its first element is at place x.
     if side[p] == UNIFORM:
         same = v[x]
         for i in range(to, to + m):
@@ -74,8 +76,9 @@ def copy_block(side, k, p, x, v, scratch, to, start, m):
 
 
 def stretch(side, k, p, x, position, most):
-    # The element at `position` in row-major order, the stride to the next, and how many follow in the same row.
-    # (Rows are read through windows, whose indices Numba knows not to wrap around: only so are the loops vectorised.)
+    # Of a strided operand: the place of the element at `position` in row-major order, the stride to the next one, and
+    # how many there are in the same row from there on, but no more than `most`. (Callers take slices of rows of stride
+    # 1: Numba knows that indices into a slice do not wrap around, and vectorises only such loops.)
     q, ndim = shape_at(side, k) - 1, axes(side, k)
     row = side[q + ndim]
     column = position % row
@@ -88,8 +91,9 @@ def stretch(side, k, p, x, position, most):
 
 
 def adjoint_block(side, k, j, flags, g, scratch, start, m):
-    # Where a kernel accumulates the adjoints of elements start to start + m of operand j: where they stand, if the
-    # operand is dense, else from zero in scratch, from which `accumulate` adds them up.
+    # The address at which a kernel adds to the adjoints of elements start to start + m of operand j: in the arena of
+    # adjoints if the operand is dense, else in scratch, which is set to zero, and from which `accumulate` adds them to
+    # the arena. Where no adjoint is wanted, it is a part of scratch that is not read.
     to = (3 + j) * BLOCK
     if j < operand_count(side, k) and flags[wants_flag(k, j)]:
         if side[mode_at(side, k, j)] == DENSE:
@@ -109,7 +113,7 @@ def accumulate(side, k, j, flags, g, scratch, start, m):
     x, to = operand_at(side, k, j), (3 + j) * BLOCK
     c = scratch[to : to + m]
     if side[p] == UNIFORM:
-        # Four sums, because one would wait for each addition.
+        # Four sums side by side, because each addition to a single sum would wait for the one before.
         t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
         for i in range(0, m - 3, 4):
             t0 += c[i]

@@ -1,8 +1,8 @@
 """The reverse sweep: accumulate adjoints, last instruction to first.
 
 The adjoint arena `g` has the layout of the value arena, so views need no rule: an operand's adjoint is read and
-accumulated through the operand's own slots and strides. An adjoint of zero is passed on to nobody: what the
-derivative would be there does not matter, not even where it is infinite.
+accumulated through the operand's own places and strides. An instruction whose adjoint is zero adds nothing to the
+adjoints of its operands, even where its derivative is infinite or NaN.
 
 Read as source: `generate` puts a branch for each inlined operation of the table in place of the SWITCH.
 """
@@ -35,13 +35,13 @@ def reverse(flat, side, flags, v, g, scratch):
 
 
 def reverse_one(op, o, a, b, c, v, g):
-    # A scalar operation that has no branch of its own is a run of one.
+    # For a scalar operation without a branch of its own its kernel is called, on one element.
     x, y, w, z = np.int64(a), np.int64(b), np.int64(c), np.int64(o)
     call_run(3 * np.int64(op) + 1, 1, at(v, z), at(v, x), at(v, y), at(v, w), at(g, z), at(g, x), at(g, y), at(g, w))
 
 
 def reverse_run(flat, i, side, flags, v, g, scratch):
-    # An instruction over many elements, or a group that ends with it.
+    # Takes an instruction over many elements back; if a group ends with it, the whole group (see `analysis.group`).
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
     if is_structured(side, k):
         if not call_structured(3 * op + 1, side, k, flags, v, g):

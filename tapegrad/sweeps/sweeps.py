@@ -23,7 +23,7 @@ from tapegrad.sweeps.tangent import tangent, tangent_run
 
 _PROGRAM = ["uint32[:]", "int64[:]", "uint8[:]", "real[:]"]
 _LANES = ["uint32[:, :]", *_PROGRAM[1:], "real[:, :]", "real[:]", "real[:]", "real[:]"]
-# Where the frame of a sweep has the slot that adjoints start from, and what is to be done.
+# Which words of a sweep's frame have the place that adjoints start from, and what is to be done.
 SEED, TASKS = -2, -1
 
 
@@ -55,13 +55,13 @@ class Sweeps:
         return self.sweep.run(frame, self.dtype)
 
     def prepared(self) -> Any:
-        """What is called with the arguments of a frame to sweep, at no further cost."""
+        """A ctypes function that sweeps, to be called with `Frame.arguments` without anything in between."""
         return self.sweep.prepare(self.dtype)
 
     def tangent(
         self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, t: np.ndarray, scratch: np.ndarray
     ) -> None:
-        """Carry tangents along."""
+        """Compute the tangents of all results in t, from those of the inputs."""
         self._tangent(code.reshape(-1), side, flags, v, t, scratch)
 
     def lanes(
@@ -72,7 +72,10 @@ class Sweeps:
         self._lanes[back](code, side, flags, v, d, np.zeros_like(v), scratch, self._ones)
 
     def require(self, opcodes: Iterable[int], kind: int) -> None:
-        """Have the kernels of these operations at hand; RUN among them stands for runs of any; see `kernels`."""
+        """Compile or load the kernels of these operations for one kind of sweep, where that is not done yet.
+
+        RUN among the opcodes stands for the function that carries out instructions over many elements; see `kernels`.
+        """
         for opcode in opcodes:
             if opcode == RUN:
                 self._require_runs(kind)
@@ -113,11 +116,11 @@ def _generator() -> bytes:
 
 
 def scratch(dtype: np.dtype) -> np.ndarray:
-    """Scratch space of a sweep, of its own for each that runs at the same time."""
+    """Scratch space for a sweep. Sweeps that run at the same time need one each."""
     return np.zeros(SCRATCH + 1, dtype)
 
 
-# For each dtype, the number of inlined operations and the sweeps made for them.
+# For each dtype: how many operations the table had, how many of them are inlined, and the sweeps made for these.
 _latest: dict[np.dtype, tuple[int, int, Sweeps]] = {}
 
 

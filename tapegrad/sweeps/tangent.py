@@ -1,4 +1,4 @@
-"""The tangent sweep: carry one directional derivative along, first instruction to last.
+"""The tangent sweep: compute the derivative along one direction, first instruction to last.
 
 Values must have been computed. As in the reverse sweep, a tangent of zero contributes nothing.
 
@@ -26,14 +26,14 @@ def tangent(flat, side, flags, v, t, scratch):
         elif op >= RUN:
             call_runs(TANGENT, flat, i, side, flags, v, t, scratch)
         elif op != LEAF and op != EXPECT:
-            # A scalar operation that has no branch of its own is a run of one.
+            # For a scalar operation without a branch of its own its kernel is called, on one element.
             x, y, w, z = np.int64(a), np.int64(b), np.int64(c), np.int64(o)
             of, to = 3 * np.int64(op) + 2, at(t, z)
             call_run(of, 1, at(v, z), at(v, x), at(v, y), at(v, w), to, at(t, x), at(t, y), at(t, w))
 
 
 def tangent_run(flat, i, side, flags, v, t, scratch):
-    # An instruction over many elements, or a group that begins with it.
+    # Takes tangents through an instruction over many elements; if a group begins with it, through the whole group.
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
     if is_structured(side, k):
         if not call_structured(3 * op + 2, side, k, flags, v, t):

@@ -1,7 +1,9 @@
 """The tape.
 
-`tape` records and sweeps, `addresses` knows where slots went, `collect` forgets what nobody needs, `instruction` reads
-what was recorded back, `faults` explains what a sweep refused, and `ambient` is where each thread's own tapes are.
+`tape` records and sweeps. `writing` moves what was recorded from buffers to arrays, `addresses` knows the places of
+slots, and `collect` forgets what is no longer needed; `loops` has the compiled passes of these. `instruction` reads an
+instruction back, `kinds` tells integers and truth values from other numbers, `faults` makes the errors for operands
+that a sweep refused, and `ambient` keeps the tapes of each thread.
 """
 
 from tapegrad.sweeps.marks import EXPECT, LEAF

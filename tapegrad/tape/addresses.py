@@ -1,7 +1,8 @@
-"""Where slots stand in the arena.
+"""The places of slots in the arena.
 
-Slots are handed out from a counter that never goes back. When instructions are forgotten, those that stay move
-together in the arena; a list of ranges says where each stretch of slots went.
+Slots are numbered by a counter that never goes back, so that a slot names the same number for ever. When instructions
+are forgotten, the numbers that are kept move together in the arena, to other places. A list of ranges says which slots
+are still on the tape, and at which places.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ GONE = "this value is no longer on the tape: the tape was rewound past it, or wh
 
 
 class Addresses:
-    """Ranges of slots: from `first[i]` up to `ends[i]`, standing in the arena from `places[i]` on. The last is open."""
+    """Ranges of slots: those from `first[i]` up to `ends[i]` are at the places from `places[i]` on, in order.
+
+    The last range has no end yet: new slots are added to it.
+    """
 
     __slots__ = ("ends", "first", "places")
 
@@ -37,18 +41,22 @@ class Addresses:
         return slot - self.first[i] + self.places[i]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The ranges as compiled code reads them."""
+        """The ranges as arrays, for compiled code: (first, ends, places)."""
         return np.array(self.first), np.array(self.ends), np.array(self.places)
 
     def slots_of(self, places: np.ndarray) -> np.ndarray:
-        """The slots that stand at given places."""
+        """The slots of the numbers at given places."""
         at = np.searchsorted(self.places, places, "right") - 1
         return places - np.asarray(self.places)[at] + np.asarray(self.first)[at]
 
     @staticmethod
     def of(slots: np.ndarray, counts: np.ndarray, places: np.ndarray, next_slot: int, next_place: int) -> Addresses:
-        """Stretches of slots, in order, at their places; whatever is not named is gone."""
-        # Neighbours that were neighbours before are one range.
+        """Ranges of slots: the counts[i] slots from slots[i] on are at the places from places[i] on.
+
+        Both ascend. New slots will be numbered from `next_slot` and be at the places from `next_place` on. All other
+        slots are no longer on the tape.
+        """
+        # Stretches that follow each other without a gap become one range.
         starts = np.ones(len(slots), bool)
         starts[1:] = slots[1:] != slots[:-1] + counts[:-1]
         stops = np.append(starts[1:], True) if len(slots) else starts
@@ -59,7 +67,7 @@ class Addresses:
         return found
 
     def without(self, slot: int, next_slot: int, place: int) -> Addresses:
-        """The same, less the slots from `slot` up to `next_slot`; those after stand from `place` on."""
+        """A copy without the slots from `slot` up to `next_slot`; later ones will be at the places from `place` on."""
         found = Addresses()
         found.first = [*self.first, next_slot]
         found.places = [*self.places, place]

@@ -21,7 +21,7 @@ class _Current(threading.local):
         self.recording: Tape | None = None
 
 
-# `ambient.recording` is what `recording_tape()` returns, at half its cost.
+# Reading `ambient.recording` takes half the time of calling `recording_tape()`, which returns the same.
 ambient = _Current()
 
 
@@ -67,7 +67,7 @@ def on_fresh_tapes() -> Iterator[None]:
 
 @contextmanager
 def recording_on(tape: Tape | None) -> Iterator[Tape | None]:
-    """Have this thread's new values go on `tape`; on its own tapes again where that is None."""
+    """Within the block, new values of this thread go on `tape`; if it is None, on the thread's own tapes."""
     before = ambient.recording
     ambient.recording = tape
     try:

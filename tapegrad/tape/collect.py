@@ -1,7 +1,8 @@
 """Forgetting instructions that nothing refers to any more.
 
-Handles hold the page that was open when they were made, and pages are garbage-collected by Python. What was recorded
-on a page that is gone is kept only if something recorded on a live page, or after it, still depends on it.
+Handles hold the page that was open when they were made, and Python garbage-collects a page when no handle holds it any
+more. An instruction that was recorded on a page that is gone is kept only if an instruction on a live page, or a guard,
+depends on it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def needed_for(tape: Any, mark: np.ndarray) -> np.ndarray:
 
 
 def collect(tape: Any) -> None:
-    """Keep only what values that are still referred to depend on."""
+    """Forget all instructions but those that live pages or guards depend on."""
     if not tape.recording:
         cut(tape)
     tape.pages = [page for page in tape.pages if page[2]() is not None]
@@ -52,9 +53,10 @@ def collect(tape: Any) -> None:
 
 
 def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
-    """Keep only these instructions, ascending, and move what they use together. They must not need any other.
+    """Forget all instructions but those in `rows` (ascending), and move the numbers of these together in the arena.
 
-    Returns for each place of the arena where what stays of it has gone.
+    They must not depend on any other instruction. Returns for each place of the arena the new place of the number that
+    was there; for a number that is forgotten, what it says means nothing.
     """
     code = tape.code[rows]
     wide = (code[:, 0] == LEAF) | (code[:, 0] >= RUN)
@@ -67,8 +69,8 @@ def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
     np.add.at(stays, outs + counts, -1)
     stays = np.cumsum(stays[:-1])
     code[:, 1] = new_outs
-    # All is made beside what is there. An interrupt can come at any call, and memory can end, but not between the
-    # assignments of the last line: so the tape is as it was, or as it will be.
+    # New arrays are made and nothing of the tape is changed until all are there. An interrupt can come at any call, and
+    # memory can run out, but neither happens between the assignments at the end. So the tape stays whole.
     side, flags, side_length = _kept_records(tape, code)
     to = np.cumsum(stays) - stays
     relocate(code, side, to)

@@ -1,4 +1,5 @@
-"""Where instructions read, why one refuses its operands, and numbers that are assigned after they were used."""
+"""The places that instructions read, and errors: operands that an instruction refused, and leaves that were assigned
+after they were used."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def operand_slots(row: np.ndarray, side: np.ndarray) -> list[int]:
 
 
 def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
-    """What is wrong with the operands of an instruction that refused them; the operation's own rule says it."""
+    """The error for an instruction that refused its operands, made by the operation's rule `refusal` if it has one."""
     op = int(row[0])
     operation: Any = TABLE[op % RUN]
     error = None
@@ -39,7 +40,7 @@ def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exce
 
 
 def refused(row: np.ndarray, side: np.ndarray, values: np.ndarray) -> Exception:
-    """`operand_error`, with NaN put where the instruction would have put its results."""
+    """As `operand_error`; besides, the results of the instruction are set to NaN."""
     n = int(row[3]) if row[0] >= RUN else 1
     values[row[1] : row[1] + n] = np.nan
     return operand_error(row, side, values)
@@ -59,7 +60,8 @@ def check_editable(tape: Any, row: np.ndarray) -> None:
 def check_unedited(tape: Any, rows: np.ndarray) -> None:
     """Raise InPlaceError if a leaf was assigned after one of these instructions used it."""
     last = max(tape.edits.values(), default=0)
-    # An expression is usually computed anew after an assignment. Then all that is older than the assignment are leaves.
+    # Only instructions from before the last assignment can have used an old number. Usually there are none but leaves,
+    # because the expression was computed again after the assignment; then nothing more need be looked at.
     before = rows[: np.searchsorted(rows, last)]
     before = before[tape.code[before, 0] != LEAF]
     if not len(before):

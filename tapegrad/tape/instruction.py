@@ -1,4 +1,4 @@
-"""One instruction read back from the arrays, for those who look at a tape in Python."""
+"""One instruction read back from the arrays of a tape or program, for Python code that inspects them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _ONE = Layout((), ())
 
 @dataclass(frozen=True)
 class Operand:
-    """What an instruction reads: where its first element stands, and its shape and strides; () for one number."""
+    """An operand of an instruction: the place of its first element, and its layout, which for one number has shape ().
+    """
 
     place: int
     layout: Layout
@@ -33,7 +34,7 @@ class Operand:
         return list(zip(self.layout.shape, self.layout.strides, strict=True))
 
     def places(self) -> np.ndarray:
-        """Where the elements stand, in row-major order."""
+        """The places of the elements, in row-major order."""
         return self.place + self.layout.offsets()
 
 
@@ -44,12 +45,12 @@ class Instruction:
     Attributes:
         row: its number among the rows that it was read from.
         operation: the row of the table.
-        out: where its result begins.
+        out: the place where its result begins.
         count: how many numbers the result has.
-        operands: what it reads, as the operation sees it; the stretch of the arena that it touches, where the operation
-            does not say how it sees its operands.
-        params: what the record says besides.
-        shape: of the result, as the operation sees it; (count,) where it does not say.
+        operands: what it reads, with the layouts that the operation's rule `views` states; where there is no such rule,
+            each is a vector of all places from the lowest to the highest that it touches.
+        params: the parameters in its record.
+        shape: of the result, as `views` states it; (count,) where there is no such rule.
         wants_grad: of a leaf, whether a gradient is wanted.
     """
 
@@ -74,12 +75,12 @@ class Instruction:
 
     @property
     def results(self) -> slice:
-        """Where its result stands."""
+        """The places of its result."""
         return slice(self.out, self.out + self.count)
 
     @property
     def title(self) -> str:
-        """What the operation is called here."""
+        """The name of the operation, which for some depends on the parameters."""
         title = self.operation.title if isinstance(self.operation, Structured) else None
         return title(self.params) if title else str(self.operation.name)
 
@@ -91,8 +92,8 @@ class Instruction:
 
 
 def views_of(operation: Any, params: Any) -> tuple[list[Layout], tuple[int, ...]] | None:
-    """The operands of an operation over many elements as layouts, and the shape of its result; None if it is not said.
-    """
+    """The layouts of the operands of an operation over many elements, and the shape of its result; None where the
+    operation has no rule `views`."""
     if isinstance(operation, Elementwise):
         ndim = params[0]
         shape = tuple(params[1 : 1 + ndim])

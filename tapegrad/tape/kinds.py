@@ -12,7 +12,7 @@ from tapegrad.tape.faults import operand_slots
 
 
 def kind_at(tape: Any, place: int) -> str:
-    """What stands at a place of the arena: "b" truth values, "i" integers, "" neither."""
+    """What the number at a place of the arena is: "b" a truth value, "i" an integer, "" neither."""
     instruction = tape.code[tape.row_of(place)]
     op, out = int(instruction[0]), int(instruction[1])
     if op == LEAF:
@@ -20,7 +20,7 @@ def kind_at(tape: Any, place: int) -> str:
     row = TABLE[op % RUN]
     if row.truth:
         return "b"
-    # The same numbers elsewhere are of the same kind.
+    # Where the operation only moves numbers of its operands, they stay of the same kind.
     sources = operand_slots(instruction, tape.side)
     if row.moves != ALL:
         sources = sources[: row.moves]

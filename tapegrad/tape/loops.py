@@ -1,4 +1,5 @@
-"""Passes over the instructions of a tape, compiled: from the buffer to the arrays, and together in the arrays."""
+"""Compiled passes over the instructions of a tape: `settle` takes them from the buffer to the arrays, and
+`move_records` moves the records of those that are kept together."""
 
 import numpy as np
 
@@ -24,14 +25,15 @@ OUT_OF_ORDER = -1
     slot="int64", place="int64", gone="uint8[:]", seen="uint8[:]",
 )  # fmt: skip
 def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
-    """Write rows, whose operands are slots, to `code`, where they are places; records are in the side array already.
+    """Write `rows` to `code`: operands are slots in `rows`, and places in `code`.
 
-    Slots from first[i] up to ends[i] stand from places[i] on. The rows must take consecutive slots from `slot` on,
-    which will stand from `place` on. An instruction of which an operand is not on the tape any more becomes a leaf, and
-    is marked in `gone`. Opcodes that occur are marked in `seen`, those of runs in its second half. Returns how many
-    slots were taken, or OUT_OF_ORDER.
+    The records of the rows are in the side array already, and slots in them are replaced by places too. Slots from
+    first[i] up to ends[i] are at the places from places[i] on. The results of the rows must be consecutive slots from
+    `slot` on, and get the places from `place` on. An instruction with an operand that is no longer on the tape becomes
+    a leaf, and is marked in `gone`. Opcodes that occur are marked in `seen`, those of runs in its second half. Returns
+    how many slots were taken, or OUT_OF_ORDER.
     """
-    # Most operands were recorded lately, in the last stretch, which is open: there nothing is to be looked for.
+    # Most operands were recorded lately, so their slots are in the last range: no search is needed for their places.
     lately, shift = first[-1], places[-1] - first[-1]
     taken = 0
     for i in range(rows.shape[0]):
@@ -55,7 +57,7 @@ def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
             side[place_result(k)] = place + taken
             for j in range(operand_count(side, k)):
                 at = 0
-                # An operand without elements stands nowhere, so it is nowhere to be missed.
+                # An operand without elements has no place in the arena, so it cannot be missing from the tape.
                 if operand_low(side, k, j) != operand_high(side, k, j):
                     at = operand_at(side, k, j) + shift
                     if operand_at(side, k, j) < lately:
@@ -72,7 +74,7 @@ def settle(rows, code, side, first, ends, places, slot, place, gone, seen):
 
 
 def _place(slot, first, ends, places):
-    # Where a slot stands, -1 if it is no longer on the tape.
+    # The place of a slot; -1 if the slot is no longer on the tape.
     low, high = 0, first.shape[0]
     while low < high:
         middle = (low + high) // 2
@@ -87,9 +89,9 @@ def _place(slot, first, ends, places):
 
 @compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]", to_side="int64[:]", to_flags="uint8[:]")
 def move_records(code, side, flags, to_side, to_flags):
-    """Copy the records of instructions, one after the other, to other arrays; returns their length together.
+    """Copy the records of instructions, one after the other, to other arrays. Returns the length of all of them.
 
-    Where results stand has been rewritten in the code already.
+    The column `out` of the code has the new places of results already; they are copied to the records.
     """
     at = 0
     for i in range(code.shape[0]):

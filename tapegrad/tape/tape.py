@@ -3,11 +3,11 @@
 Recording appends to buffers; nothing is computed. When somebody looks at a number, `flush` moves the buffers to the
 arrays that the sweeps read, and one forward sweep computes what has not been computed yet.
 
-Slots are handed out from a counter that never goes back, so that a handle's slot means the same for ever; `locate`
-tells where in the arena it stands now. Handles hold the *page* that was open when they were made. When a page is
-garbage-collected, nothing outside the tape can refer to what was recorded on it, so a tape that has grown keeps
-only what the live pages still need (`collect`): a loop that builds new expressions for ever keeps memory flat, and
-recording pays nothing for it.
+Slots are handed out from a counter that never goes back, so that a handle's slot names the same number for ever;
+`locate` tells its place in the arena, which may change. Handles hold the *page* that was open when they were made. When
+a page is garbage-collected, nothing outside the tape can refer to what was recorded on it. So a tape that has grown
+keeps only what the live pages still need (`collect`): a loop that builds new expressions for ever does not need more
+and more memory, and recording an operation takes no longer for it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _out = itemgetter(1)
 
 
 class Page:
-    """What the handles of one stretch of a tape hold on to. It dies when the last of them does."""
+    """Handles hold the page that was open when they were made, so it is garbage-collected when the last of them is."""
 
     __slots__ = ("__weakref__",)
 
@@ -79,8 +79,9 @@ class Tape:
         self.owner = get_ident()
         self.recording = recording
         self.finished = False
-        # What is recorded but not yet flushed: five numbers an instruction, its slots being those that never move.
-        # One `extend` is the fastest append (80 ns, against 260 for three columns), and no thread can break it in two.
+        # What is recorded but not yet flushed: five numbers an instruction, in which operands are slots, not places.
+        # One `extend` is the fastest append (80 ns, against 260 for three columns), and no other thread can come in
+        # between.
         self._buffer: list[int] = []
         self.push = self._buffer.extend
         self._records: list[int] = []
@@ -109,13 +110,13 @@ class Tape:
         self.sweeping = 0
         self._collect_at = COLLECT_AT
         self.needs, self.needs_new = set[int](), set[int]()
-        # Python functions that instructions call, by number, kept alive.
+        # Python functions that instructions call, by number. They are kept alive here.
         self.calls: dict[int, Any] = {}
-        # Whether derivatives were written on it, which leaves much to simplify.
+        # Whether derivatives were written on it: then a program made of it is simplified.
         self.derived = False
         # Captured arrays, by a digest of what is in them.
         self.arrays: dict[Any, int] = {}
-        # A constant stands on the tape once. Zero has two signs that compare equal, so it is looked up by its sign.
+        # Slots of constants: equal ones share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.
         self.constants: dict[float, int] = {}
         self.zeros: dict[float, int] = {}
         # Labels by slot and size: an array and its first element begin at the same slot.
@@ -147,7 +148,7 @@ class Tape:
         self.limit = self.top + PAGE
 
     def turn_page(self, n: int = 1) -> None:
-        """Make room for n slots. Whoever takes slots past the limit calls this before."""
+        """Make room for n slots. This must be called before slots are taken past the limit."""
         self._check_owner()
         if len(self._buffer) > FLUSH_AT:
             self.flush()
@@ -243,7 +244,7 @@ class Tape:
         flush(self)
 
     def locate(self, slot: int) -> int:
-        """Where a slot stands in the arena. Raises StaleValueError if it is no longer on the tape."""
+        """The place of a slot in the arena. Raises StaleValueError if the slot is no longer on the tape."""
         return self.addresses.place(slot)
 
     # Sweeping
@@ -267,10 +268,10 @@ class Tape:
         if failed >= 0 and code[failed, 0] != EXPECT:
             error = callbacks.raised(code[failed, 0])
             if error is not None and not isinstance(error, Exception):
-                # Interrupted: it is computed when somebody looks again.
+                # Interrupted: this instruction is computed at the next evaluation.
                 self.evaluated += failed
                 raise error
-            # What follows is computed from its NaN when somebody looks.
+            # Its results are NaN now. What follows is computed from them at the next evaluation.
             self.evaluated += failed + 1
             raise error or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
@@ -280,7 +281,7 @@ class Tape:
         return sweeps.run(sweeps.frame(code, self.side, self.flags, self.values, d, self.scratch, -1, tasks))
 
     def activate(self) -> None:
-        """Find out which slots a gradient can flow to."""
+        """Find out which places a gradient can flow to."""
         if len(self.active) < len(self.values):
             self.active = grown(self.active, len(self.values))
         if self.activated < self.length:
@@ -299,16 +300,17 @@ class Tape:
         return kind_at(self, self.locate(slot))
 
     def grown_grads(self) -> np.ndarray:
-        """The accumulated gradients, one for each slot of the arena."""
+        """The accumulated gradients, one for each place of the arena."""
         if len(self.grads) < len(self.values):
             self.grads = grown(self.grads, len(self.values))
         return self.grads
 
     def backward(self, slots: np.ndarray, seed: np.ndarray) -> None:
-        """Add to `grads` the gradient of sum(seed * values[slots]) for every slot; slots are places in the arena."""
+        """Add to `grads` the gradient of sum(seed * values[slots]). `slots` are, in spite of the name, places."""
         self.evaluate()
         self.activate()
-        # Up to the end of the instruction that made the last of them: the reverse sweep reads all of its adjoints.
+        # The sweep starts at the instruction that made the last of these numbers. It reads the adjoints of all results
+        # of that instruction, so adjoints are set up to the last of these.
         stop = self.row_of(int(slots.max())) + 1
         top = int(self.code[stop, 1]) if stop < self.length else self.slots
         mark = np.zeros(len(self.values), np.uint8)
@@ -338,7 +340,7 @@ class Tape:
     # Editing numbers in place
 
     def row_of(self, place: int) -> int:
-        """The instruction that made what stands at a place."""
+        """The number of the instruction that made the number at a place."""
         return bisect_right(self.code, place, hi=self.length, key=_out) - 1
 
     def edit(self, slot: int, places: Any, data: Any, size: int) -> None:

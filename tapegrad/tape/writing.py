@@ -17,21 +17,22 @@ from tapegrad.tape.addresses import GONE
 from tapegrad.tape.collect import grown, names_left
 from tapegrad.tape.loops import settle
 
-# Instructions that are better appended to the buffers than to the arrays.
+# Fewer instructions than this are appended to the buffers, which is faster for few. More go to the arrays at once.
 _FEW = 256
 
 
 def flush(tape: Any) -> None:
-    """Move the buffers of a tape into its arrays, all that is in them or nothing.
+    """Move the buffers of a tape into its arrays: all that is in them, or nothing.
 
-    An interrupt leaves the buffers as they are. Raises StaleValueError, ThreadError, MemoryError: then what was in the
-    buffers is given up, so that all before it goes on; tried again it would fail again.
+    An interrupt leaves the buffers as they are. Raises StaleValueError, ThreadError, MemoryError: then the instructions
+    in the buffers are given up, because they would fail again, and the tape goes on with those before them.
     """
     if tape.flushing:
         raise ThreadError("a signal handler used a value while the tape that it is on was being written")
     tape.flushing = True
     try:
-        # By far the fastest ways from a list to an array, of numbers that are not negative and of those that may be.
+        # The fastest ways by far from a list of integers to an array. Numbers in rows are not negative, in records they
+        # may be.
         rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)
         records = np.frombuffer(struct.pack(f"{len(tape._records)}q", *tape._records), np.int64)
         write(tape, rows, records, list(tape._data), buffered=True)
@@ -62,8 +63,8 @@ def write(
     `records` are those of instructions over many elements, `data` the numbers of leaves by slot. Where they are what is
     in the buffers, these are emptied.
 
-    Raises StaleValueError for an operand that is no longer on the tape: nothing can be computed there, so such
-    instructions stay as leaves of NaN, and all else goes on. Raises ThreadError where slots are not in order.
+    Raises StaleValueError for an operand that is no longer on the tape, after everything is written: an instruction
+    with such an operand becomes a leaf of NaN. Raises ThreadError where slots are not in order.
     """
     count, taken = len(rows), tape.top - tape.flushed
     reserve(tape, count, len(records), taken)
@@ -126,7 +127,8 @@ def extend(tape: Any, rows: np.ndarray, numbers: np.ndarray) -> Any:
         tape.push(rows.reshape(-1).tolist())
         tape._data += known
         return tape.page
-    # Before there is room for them: a tape that has grown may forget and move what it has.
+    # The buffers are written first, because their slots come before. Taking slots may make the tape collect, which
+    # moves what it has, so that comes before writing as well.
     tape.flush()
     try:
         tape.allocate(len(rows))

@@ -1,7 +1,9 @@
 """Values: handles to numbers on a tape.
 
-`handle` is what a handle is, `reading` shows its numbers, `apply` records; `operators`, `views` and `protocol` are what
-Values do with Python, shapes and NumPy; and `value` puts them together. Whatever is computed ends in `apply`.
+`Value` is put together in `value` from parts: `handle` has the tape, slot and layout, `reading` shows the numbers, and
+`apply` records operations. Above these, `operators` has Python's operators, `views` indexing and reshaping, `protocol`
+what NumPy calls, and `gathering` indexing by arrays. Every operation on Values is recorded by `apply`, or in the same
+way by `operators`.
 """
 
 from tapegrad.value.apply import contiguous, operand, tape_of

@@ -56,7 +56,7 @@ class Recorder(Reader):
             return cls._constant(tape, float(array))
         if not tape.recording:
             return cls._leaf(tape, array)
-        # In a loop the same array is captured again and again: a recording holds it once.
+        # A loop may use the same array again and again: a recording holds it only once.
         key = array.shape, array.dtype.str, hashlib.blake2b(array.tobytes(), digest_size=16).digest()
         slot = tape.arrays.get(key)
         if slot is None:
@@ -69,7 +69,8 @@ class Recorder(Reader):
     def _constant(cls, tape: Tape, number: float) -> Self:
         value = cls._on(tape, tape.constant(number), None)
         if not tape.recording:
-            # It may be old, and the pages that it was recorded on gone: until it is used, the handle keeps it.
+            # The constant may have been recorded on a page that is gone. So the handle holds a page for it alone, and
+            # it cannot be forgotten before it is used.
             value._page = tape.pin(value._slot)
         return value
 
@@ -102,7 +103,7 @@ class Recorder(Reader):
         if len(args) == 1 and first.__class__ is cls and first._layout is None:
             a = first._slot
             return cls._on(tape, tape.scalar(operation.opcode, a, a, a), None)
-        # Values are held until the instruction is on the tape, so that what they stand for is not forgotten before.
+        # Values made here are held until the instruction is on the tape, so that the tape does not forget them before.
         held: list[Any] = []
         slots: list[int] = []
         layouts: list[Layout | None] = []
@@ -171,7 +172,8 @@ class _Run(NamedTuple):
 
 @functools.lru_cache(1 << 12)
 def _run(operation: Elementwise, *layouts: Layout | None) -> _Run:
-    """What follows from the layouts of operands alone. Programs repeat themselves, so it is remembered."""
+    """How an operation is recorded, which depends on the layouts of its operands alone. Programs repeat themselves, so
+    this is remembered."""
     if all(layout.__class__ is FlagLayout for layout in layouts):
         operation = _on_truths(operation)
     shape = broadcast_shapes([() if layout is None else layout.shape for layout in layouts], operation.name)
@@ -194,7 +196,10 @@ def _run(operation: Elementwise, *layouts: Layout | None) -> _Run:
 
 
 def _on_truths(operation: Elementwise) -> Elementwise:
-    """What an operation is on arrays of truth values: NumPy adds them by `or`, and refuses to subtract them."""
+    """The operation that is recorded when all operands are truth values: NumPy adds them by `or`, for one.
+
+    Raises UnsupportedError for an operation that NumPy refuses, as it does to subtract them.
+    """
     other = operation.on_truths
     if isinstance(other, str):
         raise UnsupportedError(f"{operation.name} of truth values is not defined: {other}")

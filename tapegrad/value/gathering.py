@@ -49,7 +49,8 @@ def _empty(part: Any) -> bool:
 
 
 def _flags(index: Recorder) -> Any:
-    """What a Value means as an index: flags, by their numbers, which a guard holds; or integers on the tape."""
+    """A Value as an index. Truth values become an array of flags, and a guard checks that replays find the same ones;
+    integers stay a Value, so that replays may find other ones."""
     kind = index._tape.kind(index._slot) if index.size else "i"
     if kind == "b":
         return index.numpy() != 0.0
@@ -62,7 +63,7 @@ def _flags(index: Recorder) -> Any:
 
 
 def _by_values(x: R, parts: tuple[Any, ...]) -> R:
-    # Indices that are numbers on the tape, one for each leading axis: replays may change them.
+    # Indices for the leading axes, some of them Values: replays may find other numbers there.
     if not all(isinstance(p, Recorder | np.ndarray | int | np.integer) for p in parts) or len(parts) > x.ndim:
         raise UnsupportedError("index Values go with other index arrays for the leading axes, not with slices")
     if len(parts) == 1:

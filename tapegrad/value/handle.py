@@ -1,7 +1,7 @@
-"""Handles: a tape, a slot and, for arrays, a layout. What every part of `Value` stands on.
+"""Handles: a tape, a slot and, for arrays, a layout. All parts of `Value` are subclasses of `Handle`.
 
-`Value` is put together from parts, each a class in a module of its own that knows those below it only. A part that
-makes handles makes them of the class it finds: that of its operands, or the class it was called on.
+`Value` is put together from these parts, each a class in a module of its own, which does not import `Value`. So a part
+that makes a new Value uses the class of its operands, or the class that it was called on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Handle:
 
     @classmethod
     def _on(cls, tape: Tape, slot: int, layout: Layout | None) -> Self:
-        """A handle to what was just recorded on `tape`, made without going through the constructor."""
+        """A handle to what was just recorded on `tape`. The constructor is not called: it would record a leaf."""
         value = _new(cls)
         value._tape = tape
         value._page = tape.page
@@ -71,7 +71,7 @@ class Handle:
 
     @property
     def tape(self) -> Tape:
-        """The tape it stands on."""
+        """The tape that it is on."""
         return self._tape
 
     @property

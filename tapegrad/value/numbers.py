@@ -1,4 +1,4 @@
-"""Numbers of a tape as NumPy arrays that do not pretend to be the tape's own."""
+"""Copies of numbers from a tape, as NumPy arrays that cannot be changed in place: that would not change the tape."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
 from tapegrad.value.apply import NUMBERS, Recorder
 from tapegrad.value.handle import Handle
 
-# NumPy function, or (ufunc, method) -> what carries it out on Values. `tapegrad.functions` fills it.
+# For each NumPy function, or (ufunc, method), the function that implements it on Values; see `functions.registry`.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 
 _PLAIN = (Handle, *NUMBERS)
@@ -130,7 +130,8 @@ class Protocol(Recorder):
     def __index__(self) -> int:
         raise CutGradientError("a Value cannot be an index or a count: write int(v)")
 
-    # Whole numbers are constant between jumps, so no gradient is lost; in a recording a guard holds them.
+    # Whole numbers are piecewise constant, so no gradient is lost. In a recording, a guard checks that a replay finds
+    # the same ones.
 
     def __int__(self) -> int:
         return self._whole("trunc")

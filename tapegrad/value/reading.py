@@ -1,4 +1,4 @@
-"""The numbers behind a handle: computed when somebody looks, and held by a guard where that is while recording."""
+"""The numbers of a handle. They are computed when they are first read; reading one while recording records a guard."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Reader(Handle):
         return self.numpy().tolist()
 
     def _freeze(self) -> None:
-        # A number read while recording is good for this replay only: a guard holds it to that.
+        # What is recorded next may depend on a number that is read, so a guard checks that replays find the same.
         if self._tape.recording and not self._tape.finished:
             for slot in self._slots():
                 expected = self._tape.constant(float(self._tape.values[self._tape.locate(slot)]))

@@ -1,4 +1,5 @@
-"""Values as sequences and arrays: indexing, reshaping, transposing. All of it views, but for index arrays."""
+"""Values as sequences and arrays: indexing, reshaping, transposing. These make views; only index arrays, and reshaping
+where the layout does not allow a view, record an operation."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ V = TypeVar("V", bound="Views")
 
 
 class Views(Recorder):
-    """The part of Value that shows the same numbers otherwise."""
+    """The part of Value that makes views: other shapes and selections of the same numbers."""
 
     __slots__ = ()
 
