@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import UnsupportedError
+from tapegrad.layout import FlagLayout
 from tapegrad.value import IMPLEMENTATIONS, Value, as_value, tape_of
 
 
@@ -48,6 +49,13 @@ def to_value(x: Any, what: str) -> Value:
 def keeps(keepdims: Any) -> bool:
     """Whether axes are to be kept, by any truth value: NumPy passes a marker of its own where nothing was said."""
     return keepdims is not np._NoValue and bool(keepdims)
+
+
+def is_flags(x: Any) -> bool:
+    """Whether something is an array of truth values: a Value of them, or NumPy's."""
+    if isinstance(x, Value):
+        return x._layout.__class__ is FlagLayout
+    return isinstance(x, np.ndarray) and x.dtype == bool
 
 
 def only_default(what: str, **kwargs: Any) -> None:

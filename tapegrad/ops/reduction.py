@@ -348,7 +348,7 @@ prod = structured("prod", "z = product of x along an axis", arity=1,
 
 max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1,
     forward=max_forward, reverse=max_reverse, tangent=max_tangent, views=views, depends="oni->oi",
-    note=line_note, title=lambda p: "max" if p[6] > 0 else "min", needs_elements=True,
+    note=line_note, title=lambda p: "max" if p[6] > 0 else "min", needs_elements=True, kind_of=(0,),
     **weighted(shares), kink=gap,
     convention="ties share the derivative equally")
 

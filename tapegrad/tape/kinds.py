@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.ops import ALL, RUN, TABLE
+from tapegrad.ops import RUN, TABLE
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.faults import operand_slots
 
@@ -21,8 +21,6 @@ def kind_at(tape: Any, place: int) -> str:
     if row.truth:
         return "b"
     # The same numbers elsewhere are of the same kind.
-    sources = operand_slots(instruction, tape.side)
-    if row.moves != ALL:
-        sources = sources[: row.moves]
+    sources = row.kind_givers(operand_slots(instruction, tape.side))
     kinds = {kind_at(tape, source) for source in sources}
     return kinds.pop() if len(kinds) == 1 else ""

@@ -4,13 +4,13 @@
 Values do with Python, shapes and NumPy; and `value` puts them together. Whatever is computed ends in `apply`.
 """
 
-from tapegrad.value.apply import contiguous, operand, tape_of
+from tapegrad.value.apply import contiguous, of_truths, operand, tape_of
 from tapegrad.value.gathering import gather, gather_flat
 from tapegrad.value.handle import view
 from tapegrad.value.protocol import IMPLEMENTATIONS
 from tapegrad.value.value import Value, apply, as_value, handle, leaf, structured
 
 __all__ = [
-    "IMPLEMENTATIONS", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle", "leaf", "operand",
-    "structured", "tape_of", "view",
+    "IMPLEMENTATIONS", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle", "leaf",
+    "of_truths", "operand", "structured", "tape_of", "view",
 ]  # fmt: skip

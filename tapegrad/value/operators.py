@@ -149,10 +149,10 @@ class Operators(Recorder):
         return cast(Self, np.matmul(other, cast(Any, self)))
 
     def __floordiv__(self, other: Any) -> Self:
-        return self._apply(BY_NAME["floor"], (self / other,))
+        return self._apply(BY_NAME["floor_divide"], (self, other))
 
     def __rfloordiv__(self, other: Any) -> Self:
-        return self._apply(BY_NAME["floor"], (other / self,))
+        return self._apply(BY_NAME["floor_divide"], (other, self))
 
     def __pos__(self) -> Self:
         return self
