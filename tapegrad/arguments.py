@@ -10,7 +10,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.errors import CutGradientError, DTypeError, StructureError, UnsupportedError
-from tapegrad.value import Value
+from tapegrad.value import Value, refuse_unlike
 
 
 class Spec(NamedTuple):
@@ -74,6 +74,10 @@ def leaf_spec(x: Any) -> Any:
     """
     if isinstance(x, np.ndarray):
         dtype = x.dtype
+        if x.__class__ is not np.ndarray:
+            refuse_unlike(x, "an argument")
+        if not dtype.isnative:
+            dtype = dtype.newbyteorder("=")
         if dtype.kind not in "fiub":
             raise DTypeError(f"an argument is an array of {dtype}; arrays must be real")
         # Half the time of Input(...), once an array at every call.

@@ -18,7 +18,7 @@ from tapegrad.arguments import owners
 from tapegrad.errors import IntegerInputError
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape, recording_tape
-from tapegrad.value import Value, apply, as_value, leaf
+from tapegrad.value import Value, apply, as_value, leaf, refuse_unlike
 
 
 class Evaluation(NamedTuple):
@@ -118,7 +118,7 @@ def checked(numbers: Sequence[int], count: int) -> list[int]:
 
 
 def _dtype(leaves: Sequence[Any]) -> Any:
-    arrays = {x.dtype for x in leaves if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
+    arrays = {x.dtype.newbyteorder("=") for x in leaves if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
     return arrays.pop() if len(arrays) == 1 else None
 
 
@@ -130,6 +130,7 @@ def is_float(x: Any) -> bool:
 
 
 def _copy(x: Any, tape: Tape, argument: int) -> Value:
+    refuse_unlike(x, "an argument")
     if isinstance(x, np.ndarray) and x.dtype == object:
         x = as_value(x, tape, "an argument")
     if not is_float(x):

@@ -39,6 +39,10 @@ def round(x: Any, decimals: int = 0, out: Any = None) -> Value:
     return np.rint(x * scale) / scale if decimals else np.rint(x)
 
 
+implements(np.bitwise_and)(lambda x, y: x & y if isinstance(x, Value) else y.__rand__(x))
+implements(np.bitwise_or)(lambda x, y: x | y if isinstance(x, Value) else y.__ror__(x))
+implements(np.bitwise_xor)(lambda x, y: x ^ y if isinstance(x, Value) else y.__rxor__(x))
+implements(np.invert)(lambda x: ~x)
 implements(np.logical_not)(lambda x: x == 0.0)
 implements(np.float_power)(lambda x, y: x**y)
 implements(np.fabs)(lambda x: np.abs(x))

@@ -16,6 +16,7 @@ from tapegrad.ops import BY_NAME, Elementwise, Operation, Structured
 from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.value.handle import Handle
+from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.reading import Reader
 
 R = TypeVar("R", bound="Recorder")
@@ -43,7 +44,10 @@ class Recorder(Reader):
             return cast(Self, x)
         if isinstance(x, NUMBERS):
             return cls._constant(tape, float(x))
+        refuse_unlike(x, what)
         array = np.asarray(x)
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
         if array.dtype == object:
             return cls._stacked(array, tape)
         if array.dtype.kind not in "fiub":

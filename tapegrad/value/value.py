@@ -16,6 +16,7 @@ from tapegrad.errors import (
 )
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import current_tape
+from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.operators import Operators, add_method
 from tapegrad.value.protocol import Protocol
 from tapegrad.value.views import Views
@@ -122,6 +123,7 @@ class Value(Operators, Views, Protocol):
 def _given(data: Any, dtype: Any) -> tuple[np.ndarray, np.dtype]:
     if isinstance(data, list | tuple) and _holds_value(data):
         raise CutGradientError("Value([...]) of Values would cut their gradients: use tg.stack([...])")
+    refuse_unlike(data, "Value(x)")
     array = np.asarray(data)
     if array.dtype.kind not in "fiub":
         found = type(data).__name__ if array.dtype == object else array.dtype

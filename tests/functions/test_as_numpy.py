@@ -168,3 +168,68 @@ def test_how_often_a_number_goes_into_another():
     assert tg.grad(lambda x: x // 0.1 + x)(1.0) == 1.0
     small = np.array([1.0, 0.3], np.float32)
     assert tg.record(lambda x: x // np.float32(0.1), small)(small).tolist() == (small // np.float32(0.1)).tolist()
+
+
+def test_bits_of_integers_are_refused():
+    whole = np.array([1, 2, 6])
+    for f in (lambda i: i & 1, lambda i: i | 1, lambda i: i ^ 3, lambda i: 1 & i, lambda i: i & i, lambda i: i[0] & 1):
+        with pytest.raises(UnsupportedError, match="truth values"):
+            f(Value(whole, requires_grad=False))
+        with pytest.raises(UnsupportedError, match="truth values"):
+            tg.record(lambda x, i, f=f: np.sum(x * f(i)), np.ones(3), whole)
+    with pytest.raises(UnsupportedError, match="floats"):
+        Value([1.0, 2.0]) & (Value([1.0, 2.0]) > 1.5)
+    with pytest.raises(UnsupportedError, match="float64"):
+        (Value([1.0, 2.0]) > 1.5) | np.array([1.0, 0.0])
+
+
+def test_logic_of_truth_values():
+    other = np.array([True, False, True])
+    for f in (
+        lambda x: (x > 1.0) & (x < 3.0),
+        lambda x: (x > 2.5) | other,
+        lambda x: other ^ (x > 1.0),
+        lambda x: (x > 1.0) & True,
+        lambda x: (x > 1.0) | (x[0] < 1.0),
+        lambda x: (x[0] > 1.0) ^ (x[1] > 1.0),
+        lambda x: np.where(x > 1.0, x > 2.0, x < 1.0) & other,
+    ):
+        same(lambda x, f=f: 1.0 * f(x), MASK)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.parametrize("other", [np.matrix(np.ones((2, 2))), np.ma.array(np.ones((2, 2)), mask=np.eye(2))])
+def test_matrices_and_masked_arrays_are_refused(other):
+    square = np.ones((2, 2))
+    for f in (
+        lambda: Value(other),
+        lambda: Value(square) * other,
+        lambda: Value(square) @ other,
+        lambda: np.add(Value(square), other),
+        lambda: np.where(Value(square) > 0.0, other, 1.0),
+        lambda: tg.grad(lambda x: np.sum(x * other))(square),
+        lambda: tg.grad(lambda x: np.sum(x * x))(other),
+        lambda: tg.jvp(lambda x: np.sum(x * x), (other,), (square,)),
+        lambda: tg.record(lambda x: np.sum(x), square)(other),
+    ):
+        with pytest.raises(UnsupportedError, match=r"np\.ma"):
+            f()
+
+
+def test_a_mask_is_not_lost_where_numbers_are_assigned_or_index():
+    x = np.ones(2)
+    with pytest.raises(UnsupportedError, match="mask"):
+        Value(x)[np.ma.array([0, 1], mask=[True, False])]
+    value = Value(x)
+    with pytest.raises(UnsupportedError, match="mask"):
+        value.data = np.ma.array([0.0, 1.0], mask=[True, False])
+
+
+def test_the_order_of_bytes_does_not_matter():
+    swapped = MASK.astype(">f8")
+    for other in (swapped, swapped.astype(">f4")):
+        slope = tg.grad(lambda x: np.sum(x * x))
+        assert slope(other).tolist() == slope(other).tolist() == (2.0 * other).tolist()
+    assert (Value(MASK) * swapped).tolist() == (MASK * MASK).tolist()
+    assert tg.jvp(lambda x: np.sum(x * x), (swapped,), (swapped,))[1] == 2.0 * MASK @ MASK
+    assert Value(swapped).tolist() == MASK.tolist()
