@@ -81,7 +81,8 @@ def leaf_spec(x: Any) -> Any:
         if dtype.kind not in "fiub":
             raise DTypeError(f"an argument is an array of {dtype}; arrays must be real")
         # Half the time of Input(...), once an array at every call.
-        return tuple.__new__(Input, (x.shape, dtype, False))
+        # An array without axes is a number: arithmetic makes it one.
+        return tuple.__new__(Input, (x.shape, dtype, not x.shape and dtype.kind == "f"))
     if isinstance(x, float | np.floating):
         return _FLOAT if not isinstance(x, np.float32) else Input((), np.dtype(np.float32), True)
     if isinstance(x, Value) and x.tape.recording:

@@ -15,7 +15,7 @@ from tapegrad import pytree
 from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
 from tapegrad.arguments import owners
-from tapegrad.errors import IntegerInputError
+from tapegrad.errors import CutGradientError, IntegerInputError
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape, recording_tape
 from tapegrad.value import Value, apply, as_value, leaf, refuse_unlike
@@ -85,6 +85,20 @@ def on_tape(args: Any) -> bool:
     return holds_values(pytree.flatten(args)[0])
 
 
+def called(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The result of a function of Values.
+
+    NumPy says "setting an array element with a sequence" of a Value that is stored into a float array, and what we say
+    is only its cause: that is raised instead.
+    """
+    try:
+        return f(*args, **kwargs)
+    except ValueError as error:
+        if isinstance(error.__cause__, CutGradientError):
+            raise error.__cause__ from None
+        raise
+
+
 def evaluate(
     f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int] | None, kwargs: Any = None
 ) -> Evaluation:
@@ -103,7 +117,7 @@ def evaluate(
             continue
         if numbers is None or owner[i] in numbers:
             inputs[i] = leaves[i] = _copy(x, tape, owner[i])
-    result = f(*pytree.unflatten(structure, leaves), **(kwargs or {}))
+    result = called(f, *pytree.unflatten(structure, leaves), **(kwargs or {}))
     outputs, result_structure = pytree.flatten(result)
     outputs = [as_value(y, tape, "result") if isinstance(y, np.ndarray) and y.dtype == object else y for y in outputs]
     return Evaluation(tape, structure, owner, inputs, outputs, result_structure)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.functions.registry import implements, is_flags, only_default, to_value
+from tapegrad.functions.registry import holds_value, implements, is_flags, only_default, to_value
 from tapegrad.functions.shapes import diagonal
 from tapegrad.layout import normalize_axis
 from tapegrad.value import Value, as_value, contiguous, gather_flat, structured, tape_of
@@ -48,8 +48,12 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, cas
     (2,)
     >>> stack([[a, b], [b, a]]).shape
     (2, 2)
+
+    Plain numbers and arrays give a plain array.
     """
     only_default("stack", out=out, dtype=dtype)
+    if not holds_value(arrays):
+        return np.stack(arrays, axis)  # type: ignore[return-value]
     if isinstance(arrays, Value):
         arrays = list(arrays)
     arrays = [stack(x) if isinstance(x, list | tuple) or _is_objects(x) else x for x in arrays]

@@ -119,8 +119,13 @@ def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any 
 
 @implements(np.std)
 def std(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False) -> Value:
-    """Standard deviation over axes."""
-    return apply(BY_NAME["sqrt"], (var(x, axis, dtype, out, ddof, keepdims),))
+    """Standard deviation over axes; derivative 0 where all elements are equal."""
+    only_default("std", dtype=dtype, out=out)
+    deviation = x - mean(x, axis, keepdims=True)
+    count = _count(x, axis, "std")
+    if not count or count <= ddof:
+        return apply(BY_NAME["sqrt"], (var(x, axis, ddof=ddof, keepdims=keepdims),))
+    return reduce("norm", deviation, axis, keeps(keepdims)) / math.sqrt(count - ddof)
 
 
 @implements(np.prod)

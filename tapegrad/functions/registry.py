@@ -24,10 +24,11 @@ def implements(*functions: Any) -> Callable[[Any], Any]:
     return register
 
 
-def _holds_value(x: Any) -> bool:
+def holds_value(x: Any) -> bool:
+    """Whether there is a Value among nested lists, or an object array, which may hold some."""
     if isinstance(x, np.ndarray):
         return x.dtype == object
-    return isinstance(x, Value) or (isinstance(x, list | tuple) and any(map(_holds_value, x)))
+    return isinstance(x, Value) or (isinstance(x, list | tuple) and any(map(holds_value, x)))
 
 
 def numbers_for_numbers(function: Callable[..., Value]) -> Callable[..., Any]:
@@ -36,7 +37,7 @@ def numbers_for_numbers(function: Callable[..., Value]) -> Callable[..., Any]:
     @functools.wraps(function)
     def either(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        return result if _holds_value(args) or _holds_value(list(kwargs.values())) else result.data
+        return result if holds_value(args) or holds_value(list(kwargs.values())) else result.data
 
     return either
 

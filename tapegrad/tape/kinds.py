@@ -13,14 +13,26 @@ from tapegrad.tape.faults import operand_slots
 
 def kind_at(tape: Any, place: int) -> str:
     """What stands at a place of the arena: "b" truth values, "i" integers, "" neither."""
-    instruction = tape.code[tape.row_of(place)]
-    op, out = int(instruction[0]), int(instruction[1])
-    if op == LEAF:
-        return str(tape.kinds.get(int(tape.addresses.slots_of(np.array([out]))[0]), ""))
-    row = TABLE[op % RUN]
-    if row.truth:
-        return "b"
-    # The same numbers elsewhere are of the same kind.
-    sources = row.kind_givers(operand_slots(instruction, tape.side))
-    kinds = {kind_at(tape, source) for source in sources}
-    return kinds.pop() if len(kinds) == 1 else ""
+    found, seen, waiting = "", set(), [place]
+    while waiting:
+        row = tape.row_of(waiting.pop())
+        if row in seen:
+            continue
+        seen.add(row)
+        instruction = tape.code[row]
+        operation = TABLE[int(instruction[0]) % RUN]
+        if instruction[0] == LEAF:
+            kind = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), "")
+        elif operation.truth:
+            kind = "b"
+        else:
+            # The same numbers elsewhere are of the same kind. Programs may be deep, so there is no recursion here.
+            givers = operation.kind_givers(operand_slots(instruction, tape.side))
+            if not givers:
+                return ""
+            waiting += givers
+            continue
+        if not kind or (found and kind != found):
+            return ""
+        found = kind
+    return found

@@ -89,10 +89,6 @@ class Reader(Handle):
         """Its numbers as a plain array of its own."""
         return np.array(self.data, self.dtype)
 
-    def tolist(self) -> Any:
-        """Its numbers as nested lists."""
-        return self.numpy().tolist()
-
     def _freeze(self) -> None:
         # A number read while recording is good for this replay only: a guard holds it to that.
         if self._tape.recording and not self._tape.finished:
