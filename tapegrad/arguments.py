@@ -10,7 +10,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.errors import CutGradientError, DTypeError, StructureError, UnsupportedError
-from tapegrad.value import Value
+from tapegrad.value import Value, refuse_unlike
 
 
 class Spec(NamedTuple):
@@ -76,10 +76,15 @@ def leaf_spec(x: Any) -> Any:
     """
     if isinstance(x, np.ndarray):
         dtype = x.dtype
+        if x.__class__ is not np.ndarray:
+            refuse_unlike(x, "an argument")
+        if not dtype.isnative:
+            dtype = dtype.newbyteorder("=")
         if dtype.kind not in "fiub":
             raise DTypeError(f"an argument is an array of {dtype}; arrays must be real")
-        # This takes half the time of Input(...), and every call does it for each of its arrays.
-        return tuple.__new__(Input, (x.shape, dtype, False))
+        # This takes half the time of Input(...), and every call does it for each of its arrays. An array without axes
+        # counts as a number, because NumPy's arithmetic turns it into one.
+        return tuple.__new__(Input, (x.shape, dtype, not x.shape and dtype.kind == "f"))
     if isinstance(x, float | np.floating):
         return _FLOAT if not isinstance(x, np.float32) else Input((), np.dtype(np.float32), True)
     if isinstance(x, Value) and x.tape.recording:

@@ -15,8 +15,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.errors import NonScalarError, ShapeError, StructureError
-from tapegrad.functions import stack
-from tapegrad.ops import BY_NAME
+from tapegrad.functions import choosing, stack
 from tapegrad.value import Value
 
 
@@ -28,7 +27,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     0.0
     """
     if holds_values((condition, x, y)):
-        return BY_NAME["where"](condition, x, y)
+        return choosing.where(condition, x, y)
     return np.where(condition, x, y)[()]
 
 

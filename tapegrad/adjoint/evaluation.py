@@ -16,10 +16,10 @@ from tapegrad import pytree
 from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
 from tapegrad.arguments import owners
-from tapegrad.errors import IntegerInputError
+from tapegrad.errors import CutGradientError, IntegerInputError
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape, recording_tape
-from tapegrad.value import Value, apply, as_value, leaf
+from tapegrad.value import Value, apply, as_value, leaf, refuse_unlike
 
 
 class Evaluation(NamedTuple):
@@ -86,6 +86,20 @@ def on_tape(args: Any) -> bool:
     return holds_values(pytree.flatten(args)[0])
 
 
+def called(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The result of a function of Values.
+
+    NumPy says "setting an array element with a sequence" of a Value that is stored into a float array, and what we say
+    is only its cause: that is raised instead.
+    """
+    try:
+        return f(*args, **kwargs)
+    except ValueError as error:
+        if isinstance(error.__cause__, CutGradientError):
+            raise error.__cause__ from None
+        raise
+
+
 def evaluate(
     f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int] | None, kwargs: Any = None
 ) -> Evaluation:
@@ -104,7 +118,7 @@ def evaluate(
             continue
         if numbers is None or owner[i] in numbers:
             inputs[i] = leaves[i] = _copy(x, tape, owner[i])
-    result = f(*pytree.unflatten(structure, leaves), **(kwargs or {}))
+    result = called(f, *pytree.unflatten(structure, leaves), **(kwargs or {}))
     outputs, result_structure = pytree.flatten(result)
     outputs = [as_value(y, tape, "result") if isinstance(y, np.ndarray) and y.dtype == object else y for y in outputs]
     return Evaluation(tape, structure, owner, inputs, outputs, result_structure)
@@ -119,7 +133,7 @@ def checked(numbers: Sequence[int], count: int) -> list[int]:
 
 
 def _dtype(leaves: Sequence[Any]) -> Any:
-    arrays = {x.dtype for x in leaves if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
+    arrays = {x.dtype.newbyteorder("=") for x in leaves if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
     return arrays.pop() if len(arrays) == 1 else None
 
 
@@ -131,6 +145,7 @@ def is_float(x: Any) -> bool:
 
 
 def _copy(x: Any, tape: Tape, argument: int) -> Value:
+    refuse_unlike(x, "an argument")
     if isinstance(x, np.ndarray) and x.dtype == object:
         x = as_value(x, tape, "an argument")
     if not is_float(x):

@@ -85,14 +85,21 @@ def check_one_result(structure: Any, has_aux: bool) -> None:
 
 
 def scalar_result(done: Evaluation, has_aux: bool) -> Any:
-    """The scalar that a function returned. Raises NonScalarError or StructureError where it returned anything else."""
+    """The scalar that a function returned. Raises NonScalarError, StructureError, DTypeError if it returned none."""
     check_one_result(done.result_structure, has_aux)
     y = done.outputs[0]
     if isinstance(y, Value) and y.size != 1:
         raise NonScalarError(f"a gradient needs a scalar result, the function returned shape {y.shape}: sum it first")
     if not isinstance(y, Value | int | float | np.number | np.ndarray) or np.size(y) != 1:
         raise NonScalarError(f"the function returned {type(y).__name__}, not a scalar Value")
+    if isinstance(y, Value) and y._tape.kind(y._slot) == "b":
+        raise truth_result()
     return y.reshape(()) if isinstance(y, Value) and y._layout is not None else y
+
+
+def truth_result() -> DTypeError:
+    """The exception for a truth value where a number was to be differentiated."""
+    return DTypeError("the function returned a truth value: its derivative is zero wherever it has one")
 
 
 def check_tuples(primals: Any, tangents: Any) -> None:

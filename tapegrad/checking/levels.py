@@ -162,7 +162,7 @@ def _is_float(x: Any) -> bool:
 def _chosen(leaves: Sequence[Any], owner: Sequence[int], argnums: Any, count: int) -> list[int]:
     """The leaves that are floats, of the arguments numbered."""
     numbers = range(count) if argnums is None else checked(argument_numbers(argnums), count)
-    found = [i for i, x in enumerate(leaves) if _is_float(x) and np.size(x) and owner[i] in numbers]
+    found = [i for i, x in enumerate(leaves) if _is_float(x) and owner[i] in numbers]
     for n in numbers if argnums is not None else ():
         if n not in [owner[i] for i in found]:
             raise IntegerInputError(f"argument {n} holds no floats: convert it with float(...) or .astype(float)")

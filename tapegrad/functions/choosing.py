@@ -8,8 +8,8 @@ import numpy as np
 
 from tapegrad.errors import UnsupportedError
 from tapegrad.functions.reductions import along_first_axis, reduce
-from tapegrad.functions.registry import implements, keeps, only_default, to_value
-from tapegrad.layout import FlagLayout, normalize_axis
+from tapegrad.functions.registry import implements, is_flags, keeps, only_default, to_value
+from tapegrad.layout import normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.value import Value, apply, contiguous
 
@@ -39,7 +39,10 @@ def round(x: Any, decimals: int = 0, out: Any = None) -> Value:
     return np.rint(x * scale) / scale if decimals else np.rint(x)
 
 
-implements(np.floor_divide)(lambda x, y: np.floor(x / y))
+implements(np.bitwise_and)(lambda x, y: x & y if isinstance(x, Value) else y.__rand__(x))
+implements(np.bitwise_or)(lambda x, y: x | y if isinstance(x, Value) else y.__ror__(x))
+implements(np.bitwise_xor)(lambda x, y: x ^ y if isinstance(x, Value) else y.__rxor__(x))
+implements(np.invert)(lambda x: ~x)
 implements(np.logical_not)(lambda x: x == 0.0)
 implements(np.float_power)(lambda x, y: x**y)
 implements(np.fabs)(lambda x: np.abs(x))
@@ -85,7 +88,7 @@ def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: b
 
 def _flags(x: Any) -> Value:
     x = to_value(x, "a comparison")
-    return x if isinstance(x._layout, FlagLayout) else x != 0.0
+    return x if is_flags(x) else x != 0.0
 
 
 @implements(np.all)

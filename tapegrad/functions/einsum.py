@@ -17,7 +17,7 @@ from opt_einsum import parser
 from tapegrad.errors import ShapeError
 from tapegrad.functions.products import matmul
 from tapegrad.functions.reductions import reduce
-from tapegrad.functions.registry import implements, only_default
+from tapegrad.functions.registry import implements, is_flags, only_default
 from tapegrad.layout import Layout, normalize_axis
 from tapegrad.value import Value, as_value, tape_of, view
 
@@ -80,6 +80,9 @@ def einsum(
             chosen.append(_contract(*pair, wanted, sizes))
         parts += chosen
     result, term = _summed(*parts[0], {*output})
+    if all(map(is_flags, given)) and not is_flags(result):
+        # Of truth values, whether there are some that all hold, not how many.
+        result = result != 0.0
     return result.transpose(*[term.index(c) for c in output]) if output else result
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.functions.registry import implements, only_default, to_value
+from tapegrad.functions.registry import holds_value, implements, is_flags, only_default, to_value
 from tapegrad.functions.shapes import diagonal
 from tapegrad.layout import normalize_axis
 from tapegrad.value import Value, as_value, contiguous, gather_flat, structured, tape_of
@@ -48,8 +48,12 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, cas
     (2,)
     >>> stack([[a, b], [b, a]]).shape
     (2, 2)
+
+    Plain numbers and arrays give a plain array.
     """
     only_default("stack", out=out, dtype=dtype)
+    if not holds_value(arrays):
+        return np.stack(arrays, axis)  # type: ignore[return-value]
     if isinstance(arrays, Value):
         arrays = list(arrays)
     arrays = [stack(x) if isinstance(x, list | tuple) or _is_objects(x) else x for x in arrays]
@@ -109,6 +113,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
     if mode != "constant" or np.ndim(constant_values):
         raise UnsupportedError(f"np.pad on a Value takes mode='constant' and one number, not mode={mode!r}")
     widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
+    number = bool if is_flags(x) else x.dtype
     if (widths < 0).any():
         raise ShapeError(f"pad: widths must not be negative: {pad_width}")
     for axis, (before, after) in enumerate(widths):
@@ -116,7 +121,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
         for at, n in ((0, int(before)), (2, int(after))):
             if n:
                 shape = (*x.shape[:axis], n, *x.shape[axis + 1 :])
-                parts.insert(at, np.full(shape, constant_values, x.dtype))
+                parts.insert(at, np.full(shape, constant_values, number))
         x = concatenate(parts, axis) if len(parts) > 1 else x
     return x
 
@@ -143,4 +148,4 @@ def diag(x: Any, k: int = 0) -> Value:
     rows = np.arange(x.shape[0])
     places = np.full((n, n), x.shape[0])
     places[rows + builtins.max(-k, 0), rows + builtins.max(k, 0)] = rows
-    return gather_flat(concatenate([x, np.zeros(1, x.dtype)]), places)
+    return gather_flat(concatenate([x, np.zeros(1, bool if is_flags(x) else x.dtype)]), places)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tapegrad.errors import ShapeError
 from tapegrad.functions.reductions import sum
-from tapegrad.functions.registry import implements, only_default
+from tapegrad.functions.registry import implements, is_flags, only_default
 from tapegrad.functions.shapes import broadcast_to, diagonal
 from tapegrad.layout import broadcast_shapes, merge_axes
 from tapegrad.tape import Tape
@@ -38,10 +38,12 @@ def matmul(x: Any, y: Any) -> Value:
         raise ShapeError(f"matmul: shapes {x.shape} and {y.shape} do not fit (the inner lengths must be equal)")
     a = x[None, :] if x.ndim == 1 else x
     b = y[:, None] if y.ndim == 1 else y
-    shape = _multiply_matrices(tape, a, b)
+    product = _multiply_matrices(tape, a, b)
     if x.ndim == 1:
-        shape = shape[..., 0, :]
-    return shape[..., 0] if y.ndim == 1 else shape
+        product = product[..., 0, :]
+    product = product[..., 0] if y.ndim == 1 else product
+    # Of truth values, whether there is a pair that both hold, not how many.
+    return product != 0.0 if is_flags(x) and is_flags(y) else product
 
 
 def _multiply_matrices(tape: Tape, a: Value, b: Value) -> Value:

@@ -10,10 +10,10 @@ import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.functions.registry import implements, keeps, numbers_for_numbers, only_default, to_value
-from tapegrad.layout import Layout, dense, merge_axes, normalize_axes, normalize_axis
+from tapegrad.layout import Layout, dense, flags, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.ops.record import STRUCTURED, record
-from tapegrad.value import Value, apply, contiguous, handle
+from tapegrad.value import Value, apply, contiguous, handle, of_truths
 
 
 def _split(layout: Layout, axes: tuple[int, ...]) -> list[int] | None:
@@ -40,15 +40,15 @@ class _Reduction(NamedTuple):
     n: int
     record: list[int]
     layout: Layout | None
-    # The shape of the result with `keepdims`: the axes that were reduced have length 1.
-    kept: tuple[int, ...]
+    # The result with `keepdims`: the axes that were reduced have length 1.
+    kept: Layout | None
 
 
 @functools.lru_cache(1 << 10)
 def _reduction(name: str, layout: Layout, axes: tuple[int, ...], sign: int, cumulative: bool) -> _Reduction:
     """How a reduction is recorded, which depends on the operand's layout alone. Programs repeat themselves, so this is
     remembered."""
-    row, shape = BY_NAME[name], layout.shape
+    row, shape, truths = BY_NAME[name], layout.shape, of_truths(BY_NAME[name], [layout])
     if row.needs_elements and layout.size == 0 and 0 in [shape[a] for a in axes]:
         raise ShapeError(f"{name} of no elements: shape {shape}, over axes {axes}")
     others = tuple(i for i in range(len(shape)) if i not in axes)
@@ -62,7 +62,10 @@ def _reduction(name: str, layout: Layout, axes: tuple[int, ...], sign: int, cumu
     n = math.prod(result)
     numbers = record(STRUCTURED, 0, n, [(0, *layout.reach)], [*parts, sign])
     kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
-    return _Reduction(order, row.opcode, n, numbers, dense(result) if result else None, kept)
+    layouts = [dense(lengths) if lengths else None for lengths in (result, kept)]
+    if truths:
+        layouts = [flags(layout) for layout in layouts]
+    return _Reduction(order, row.opcode, n, numbers, *layouts)
 
 
 def reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, cumulative: bool = False) -> Value:
@@ -74,8 +77,7 @@ def reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, 
     order, opcode, n, numbers, result, kept = _reduction(name, layout, axes, sign, cumulative)
     if order:
         x = contiguous(x.transpose(order))
-    found = handle(x._tape, x._tape.run_like(opcode, n, numbers, (x._slot,)), result)
-    return found.reshape(kept) if keepdims and kept else found
+    return handle(x._tape, x._tape.run_like(opcode, n, numbers, (x._slot,)), kept if keepdims else result)
 
 
 def _count(x: Value, axis: Any, what: str) -> int:
@@ -120,8 +122,13 @@ def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any 
 
 @implements(np.std)
 def std(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False) -> Value:
-    """Standard deviation over axes."""
-    return apply(BY_NAME["sqrt"], (var(x, axis, dtype, out, ddof, keepdims),))
+    """Standard deviation over axes; derivative 0 where all elements are equal."""
+    only_default("std", dtype=dtype, out=out)
+    deviation = x - mean(x, axis, keepdims=True)
+    count = _count(x, axis, "std")
+    if not count or count <= ddof:
+        return apply(BY_NAME["sqrt"], (var(x, axis, ddof=ddof, keepdims=keepdims),))
+    return reduce("norm", deviation, axis, keeps(keepdims)) / math.sqrt(count - ddof)
 
 
 @implements(np.prod)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import UnsupportedError
+from tapegrad.layout import FlagLayout
 from tapegrad.value import IMPLEMENTATIONS, Value, as_value, tape_of
 
 
@@ -23,10 +24,11 @@ def implements(*functions: Any) -> Callable[[Any], Any]:
     return register
 
 
-def _holds_value(x: Any) -> bool:
+def holds_value(x: Any) -> bool:
+    """Whether there is a Value among nested lists, or an object array, which may hold some."""
     if isinstance(x, np.ndarray):
         return x.dtype == object
-    return isinstance(x, Value) or (isinstance(x, list | tuple) and any(map(_holds_value, x)))
+    return isinstance(x, Value) or (isinstance(x, list | tuple) and any(map(holds_value, x)))
 
 
 def numbers_for_numbers(function: Callable[..., Value]) -> Callable[..., Any]:
@@ -35,7 +37,7 @@ def numbers_for_numbers(function: Callable[..., Value]) -> Callable[..., Any]:
     @functools.wraps(function)
     def either(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        return result if _holds_value(args) or _holds_value(list(kwargs.values())) else result.data
+        return result if holds_value(args) or holds_value(list(kwargs.values())) else result.data
 
     return either
 
@@ -48,6 +50,13 @@ def to_value(x: Any, what: str) -> Value:
 def keeps(keepdims: Any) -> bool:
     """Whether axes are to be kept, by any truth value: NumPy passes a marker of its own where nothing was said."""
     return keepdims is not np._NoValue and bool(keepdims)
+
+
+def is_flags(x: Any) -> bool:
+    """Whether something is an array of truth values: a Value of them, or NumPy's."""
+    if isinstance(x, Value):
+        return x._layout.__class__ is FlagLayout
+    return isinstance(x, np.ndarray) and x.dtype == bool
 
 
 def only_default(what: str, **kwargs: Any) -> None:

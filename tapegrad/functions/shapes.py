@@ -13,7 +13,7 @@ import numpy as np
 
 from tapegrad.errors import ShapeError, TapeFullError
 from tapegrad.functions.choosing import where
-from tapegrad.functions.registry import implements, to_value
+from tapegrad.functions.registry import implements, is_flags, to_value
 from tapegrad.layout import Layout, broadcast_shapes, broadcast_strides, normalize_axes, normalize_axis
 from tapegrad.value import Value, view
 
@@ -128,7 +128,7 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
 
 def _triangle(function: Any) -> Any:
     def handler(x: Value, k: int = 0) -> Value:
-        return where(function(np.ones(x.shape[-2:], bool), k), x, 0.0)
+        return where(function(np.ones(x.shape[-2:], bool), k), x, False if is_flags(x) else 0.0)
 
     handler.__doc__ = f"np.{function.__name__}."
     return handler

@@ -48,7 +48,7 @@ negative = unary("negative", "z = -x", inline=True, inline_float32=True, ufunc=n
     value=lambda x: -x,
     partials=lambda x, z: -1.0)
 
-absolute = unary("absolute", "z = |x|", inline=True, ufunc=np.absolute,
+absolute = unary("absolute", "z = |x|", inline=True, ufunc=np.absolute, kind_of=(0,),
     value=lambda x: abs(x),
     partials=lambda x, z: np.sign(x),
     kink=lambda x: x,
@@ -82,6 +82,14 @@ rint = unary("rint", "z = x rounded to the nearest integer, ties to even", ufunc
 remainder = binary("remainder", "z = x - y floor(x / y)", ufunc=np.remainder,
     value=lambda x, y: np.remainder(x, y),
     partials=lambda x, y, z: (1.0, -np.floor(x / y)),
+    kink=lambda x, y: np.minimum(np.remainder(x, y), y - np.remainder(x, y)),
+    samples=(REALS, POSITIVE))
+
+# Not floor(x / y): 1.0 / 0.1 rounds up to 10, and 0.1 goes into 1.0 nine times. As NumPy has it, from the remainder.
+floor_divide = binary("floor_divide", "z = x // y", ufunc=np.floor_divide,
+    value=lambda x, y: x / y if y == 0.0 or x != x else (
+        (-1.0 if x * y < 0.0 else 0.0) if np.isinf(y) and not np.isinf(x) else np.rint((x - np.remainder(x, y)) / y)),
+    partials=lambda x, y, z: (0.0, 0.0),
     kink=lambda x, y: np.minimum(np.remainder(x, y), y - np.remainder(x, y)),
     samples=(REALS, POSITIVE))
 

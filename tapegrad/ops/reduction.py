@@ -11,13 +11,16 @@ from tapegrad.ops.record import operand_at, params_of_one, result_at
 from tapegrad.ops.selection import where
 from tapegrad.ops.spec import structured
 
+# How many numbers are added up plainly.
+STRETCH = 128
+
 
 def layout(side, k):
     p = params_of_one(k)
     return side[p], side[p + 1], side[p + 2], side[p + 3], side[p + 4], side[p + 5]
 
 
-def row_sum(v, a, n, s):
+def stretch_sum(v, a, n, s):
     # Four lanes for speed, in double precision even on a float32 tape, so that a long sum stays accurate.
     t0, t1, t2, t3 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
     for j in range(0, n - 3, 4):
@@ -28,6 +31,21 @@ def row_sum(v, a, n, s):
     for j in range(n - n % 4, n):
         t0 += v[a + j * s]
     return (t0 + t1) + (t2 + t3)
+
+
+def row_sum(v, a, n, s):
+    # Stretch by stretch; what is lost where a stretch is added to the total is added too (Kahan, Neumaier), so that the
+    # error does not grow with the length.
+    if n <= STRETCH:
+        return stretch_sum(v, a, n, s)
+    total, lost = np.float64(0.0), np.float64(0.0)
+    for j in range(0, n, STRETCH):
+        part = stretch_sum(v, a + j * s, min(STRETCH, n - j), s)
+        new = total + part
+        if np.isfinite(new):
+            lost += (total - new) + part if abs(total) >= abs(part) else (part - new) + total
+        total = new
+    return total + lost
 
 
 def sum_forward(side, k, v):
@@ -167,10 +185,15 @@ def logsumexp_forward(side, k, v):
         if np.isinf(best):
             v[o] = best
         else:
-            total = 0.0
-            for j in range(n):
-                total += np.exp(v[a + j * step] - best)
-            v[o] = best + np.log(total)
+            total, lost = np.float64(0.0), np.float64(0.0)
+            for j in range(0, n, STRETCH):
+                part = np.float64(0.0)
+                for m in range(j, min(j + STRETCH, n)):
+                    part += np.exp(v[a + m * step] - best)
+                new = total + part
+                lost += (total - new) + part if total >= part else (part - new) + total
+                total = new
+            v[o] = best + np.log(total + lost)
     return True
 
 
@@ -197,6 +220,13 @@ def norm_forward(side, k, v):
     lines, n, step = extent(side, k)
     for i in range(lines):
         a, o = line(side, k, i)
+        squares = np.float64(0.0)
+        for j in range(n):
+            squares += np.float64(v[a + j * step]) * np.float64(v[a + j * step])
+        if squares > 1e-280 and squares < 1e280:
+            # Nothing that matters was lost below, nothing overflowed.
+            v[o] = np.sqrt(squares)
+            continue
         scale = abs(v[a])
         for j in range(1, n):
             if not abs(v[a + j * step]) <= scale:
@@ -350,7 +380,7 @@ prod = structured("prod", "z = product of x along an axis", arity=1,
 
 max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1,
     forward=max_forward, reverse=max_reverse, tangent=max_tangent, views=views, depends="oni->oi",
-    note=line_note, title=lambda p: "max" if p[6] > 0 else "min", needs_elements=True,
+    note=line_note, title=lambda p: "max" if p[6] > 0 else "min", needs_elements=True, kind_of=(0,),
     **weighted(shares), kink=gap,
     convention="ties share the derivative equally")
 

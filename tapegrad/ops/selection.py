@@ -47,13 +47,15 @@ logical_xor = binary("logical_xor", "z = [x or y, not both]", truth=True, commut
     partials=lambda x, y, z: (0.0, 0.0))
 
 # A NaN operand makes the result NaN, as in NumPy. A tie is shared equally, as in a maximum over an axis.
-maximum = binary("maximum", "z = max(x, y)", inline=True, selects=True, ufunc=np.maximum, on_truths=logical_or,
+maximum = binary("maximum", "z = max(x, y)", inline=True, selects=True, kind_of=(0, 1), ufunc=np.maximum,
+    on_truths=logical_or,
     value=lambda x, y: x if x > y or x != x else y,
     partials=lambda x, y, z: (0.5 * (x > y) + 0.5 * (x >= y), 0.5 * (y > x) + 0.5 * (y >= x)),
     kink=lambda x, y: x - y,
     convention="at a tie each operand has derivative 1/2")
 
-minimum = binary("minimum", "z = min(x, y)", inline=True, selects=True, ufunc=np.minimum, on_truths=logical_and,
+minimum = binary("minimum", "z = min(x, y)", inline=True, selects=True, kind_of=(0, 1), ufunc=np.minimum,
+    on_truths=logical_and,
     value=lambda x, y: x if x < y or x != x else y,
     partials=lambda x, y, z: (0.5 * (x < y) + 0.5 * (x <= y), 0.5 * (y < x) + 0.5 * (y <= x)),
     kink=lambda x, y: x - y,
@@ -70,6 +72,6 @@ clip = ternary("clip", "z = min(max(x, low), high)", selects=True,
     kink=lambda x, low, high: np.where(np.abs(x - low) < np.abs(high - x), x - low, high - x),
     convention="derivative 1 with respect to x at either bound; high wins where low >= high")
 
-where: Elementwise = ternary("where", "z = x if c, else y", selects=True,
+where: Elementwise = ternary("where", "z = x if c, else y", selects=True, kind_of=(1, 2),
     value=lambda c, x, y: x if c != 0.0 else y,
     partials=lambda c, x, y, z: (0.0, 1.0 * (c != 0.0), 1.0 * (c == 0.0)))

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
 from tapegrad.errors import OperationError
 from tapegrad.ops.rules import tried
+
+T = TypeVar("T")
 
 # An instruction whose opcode has this bit set works on many elements: its operands, counts and strides are in the
 # side array. Below it, an instruction is one scalar operation and all it needs are three slots.
@@ -66,6 +68,8 @@ class Operation:
         moves: how many of its first operands, or ALL of them, hold the numbers that its result consists of, one for one
             and unchanged. Integers and truth values stay what they are on the way, and a sparsity pattern follows them.
             0 where the result is computed.
+        kind_of: the operands whose kind the result has where they are all of one kind, integers or truth values:
+            `where` chooses between its second and third. Those that it `moves` need not be named.
         held: the operands that it holds constant on purpose: their partial derivatives are 0 although the result varies
             with them. `check_op` does not expect a derivative there, and a certificate still sees the kinks behind.
         kink: the distance from where it jumps or has no derivative, zero there. A certificate trusts that elsewhere
@@ -89,12 +93,19 @@ class Operation:
     convention: str = ""
     symbol: str = ""
     moves: int = 0
+    kind_of: tuple[int, ...] = ()
     held: tuple[int, ...] = ()
     kink: Callable[..., Any] | None = field(default=None, repr=False)
     truth: bool = False
     opaque: bool = False
     inline: bool = False
     inline_float32: bool = False
+
+    def kind_givers(self, operands: Sequence[T]) -> Sequence[T]:
+        """Those of its operands whose kind the result has, where they are all of one."""
+        if self.kind_of:
+            return [operands[j] for j in self.kind_of]
+        return operands if self.moves == ALL else operands[: self.moves]
 
     def __call__(self, *args: Any) -> Any:
         for arg in args:
@@ -238,6 +249,7 @@ class Fields(TypedDict, total=False):
     convention: str
     symbol: str
     moves: int
+    kind_of: tuple[int, ...]
     held: tuple[int, ...]
     kink: Callable[..., Any] | None
     truth: bool

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
+from tapegrad.adjoint.evaluation import called
 from tapegrad.arguments import Input, Spec, dtype_of, owners
 from tapegrad.errors import GuardError, RecordingWarning
 from tapegrad.ops.record import OPCODE, A
@@ -76,7 +77,7 @@ class Branches:
                     arguments.append(x)
                     continue
                 arguments.append(put_leaf(tape, np.asarray(x), wanted))
-            result = self.f(*pytree.unflatten(self.spec.structure, arguments))
+            result = called(self.f, *pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
             tape.evaluate()

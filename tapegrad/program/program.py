@@ -16,8 +16,8 @@ from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
-from tapegrad.ops import RUN, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, B
+from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
+from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program.code import Code, Output
 from tapegrad.program.expand import expanded
 from tapegrad.program.workspace import Workspace
@@ -171,10 +171,15 @@ class Program:
         return self._seed
 
     def scalar_output(self, has_aux: bool) -> int:
-        """The place of the number whose gradient is wanted. Raises NonScalarError, StructureError without one."""
+        """The place of the number whose gradient is wanted.
+
+        Raises NonScalarError, StructureError, DTypeError where there is none.
+        """
         matching.check_one_result(self.structure, has_aux)
         output = self.code.outputs[0]
         if output.places is None:
+            if isinstance(output.constant, bool | np.bool_):
+                raise matching.truth_result()
             if isinstance(output.constant, int | float | np.number) or (
                 isinstance(output.constant, np.ndarray) and output.constant.size == 1
             ):
@@ -186,7 +191,11 @@ class Program:
             raise NonScalarError(
                 f"a gradient needs a scalar result, the function returned shape {output.shape}: sum it first"
             )
-        return int(output.places[0])
+        place = int(output.places[0])
+        made = self.code.rows[self.code.rows[:, OUT] == place, OPCODE]
+        if len(made) and TABLE[int(made[0]) % RUN].truth:
+            raise matching.truth_result()
+        return place
 
     def flags(self, wrt: tuple[int, ...]) -> np.ndarray:
         """The flags with which a sweep computes the gradient with respect to these inputs alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,9 +67,14 @@ class Stats:
         if self.captured:
             lines.append(
                 "captured, constant in every replay (pass as arguments what is to vary): "
-                + ", ".join(map(str, self.captured))
+                + ", ".join(_counted(self.captured))
             )
         return "\n".join(lines)
+
+
+def _counted(captured: Sequence[Captured]) -> list[str]:
+    """Captured arrays in words, those that would read alike as one: "an array (3,) 200 times"."""
+    return [f"{text} {n} times" if n > 1 else text for text, n in Counter(map(str, captured)).items()]
 
 
 def stats_of(branches: Branches) -> Stats:

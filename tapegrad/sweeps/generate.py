@@ -216,7 +216,12 @@ def _scalar_both_partials(module: SweepModule, row: Elementwise) -> list[str]:
 
 
 def _scalar_tangent(module: SweepModule, row: Elementwise) -> list[str]:
-    terms = [f"({_times(row, p, f't[{s}]')} if t[{s}] != T(0.0) else T(0.0))" for s, p in _scalar_partials(module, row)]
+    terms = []
+    for s, p in _scalar_partials(module, row):
+        # On the way forward a tangent may have become infinite before it meets a partial derivative of zero, which the
+        # way back meets first. So zero times anything is zero here, as in derivative programs.
+        both = f"t[{s}] != T(0.0) and ({p}) != T(0.0)" if "v[" in p else f"t[{s}] != T(0.0)"
+        terms.append(f"({_times(row, p, f't[{s}]')} if {both} else T(0.0))")
     return [f"t[o] = {' + '.join(terms) or 'T(0.0)'}"]
 
 
@@ -244,6 +249,19 @@ def _masked(product: str, factor: str, partial: str) -> list[str]:
     return [f"c = {product}", f"c = c if {factor} != T(0.0) else T(0.0)"]
 
 
+def _masked_both(row: Elementwise, partial: str, tangent: str) -> list[str]:
+    """Lines that set c to the product of a tangent and a partial derivative, or to zero where either is zero."""
+    if not any(f"{name}j" in partial for name in "xywz"):
+        return [f"c = {_times(row, partial, tangent)}"]
+    # What calls a function is worth skipping, and not vectorised anyway.
+    calls = _CALL.search(partial.replace("T(", "("))
+    return [
+        f"p = {partial}" + (f" if {tangent} != T(0.0) else T(0.0)" if calls else ""),
+        f"c = {tangent} * p",
+        f"c = c if {tangent} != T(0.0) and p != T(0.0) else T(0.0)",
+    ]
+
+
 def _run_forward(module: SweepModule, row: Elementwise) -> list[str]:
     (value,) = module.rule_value(row, [f"{n}[j]" for n in _OPERANDS[: row.arity]])
     return [f"z[j] = {value}"]
@@ -260,7 +278,7 @@ def _run_reverse(module: SweepModule, row: Elementwise) -> list[str]:
 def _run_tangent(module: SweepModule, row: Elementwise) -> list[str]:
     lines = [*_loads(row, True), "tj = T(0.0)"]
     for n, partial in _block_partials(module, row):
-        lines += [f"d{n}j = d{n}[j]", *_masked(_times(row, partial, f"d{n}j"), f"d{n}j", partial), "tj += c"]
+        lines += [f"d{n}j = d{n}[j]", *_masked_both(row, partial, f"d{n}j"), "tj += c"]
     return [*lines, "dz[j] = tj"]
 
 

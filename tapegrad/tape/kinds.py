@@ -6,23 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.ops import ALL, RUN, TABLE
+from tapegrad.ops import RUN, TABLE
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.faults import operand_slots
 
 
 def kind_at(tape: Any, place: int) -> str:
     """What the number at a place of the arena is: "b" a truth value, "i" an integer, "" neither."""
-    instruction = tape.code[tape.row_of(place)]
-    op, out = int(instruction[0]), int(instruction[1])
-    if op == LEAF:
-        return str(tape.kinds.get(int(tape.addresses.slots_of(np.array([out]))[0]), ""))
-    row = TABLE[op % RUN]
-    if row.truth:
-        return "b"
-    # Where the operation only moves numbers of its operands, they stay of the same kind.
-    sources = operand_slots(instruction, tape.side)
-    if row.moves != ALL:
-        sources = sources[: row.moves]
-    kinds = {kind_at(tape, source) for source in sources}
-    return kinds.pop() if len(kinds) == 1 else ""
+    found, seen, waiting = "", set(), [place]
+    while waiting:
+        row = tape.row_of(waiting.pop())
+        if row in seen:
+            continue
+        seen.add(row)
+        instruction = tape.code[row]
+        operation = TABLE[int(instruction[0]) % RUN]
+        if instruction[0] == LEAF:
+            kind = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), "")
+        elif operation.truth:
+            kind = "b"
+        else:
+            # Where an operation only moves numbers, they stay of the same kind. Programs may be deep, so this does not
+            # recurse.
+            givers = operation.kind_givers(operand_slots(instruction, tape.side))
+            if not givers:
+                return ""
+            waiting += givers
+            continue
+        if not kind or (found and kind != found):
+            return ""
+        found = kind
+    return found

@@ -6,13 +6,14 @@ what NumPy calls, and `gathering` indexing by arrays. Every operation on Values 
 way by `operators`.
 """
 
-from tapegrad.value.apply import contiguous, operand, tape_of
+from tapegrad.value.apply import contiguous, of_truths, operand, tape_of
 from tapegrad.value.gathering import gather, gather_flat
 from tapegrad.value.handle import view
+from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.protocol import IMPLEMENTATIONS
 from tapegrad.value.value import Value, apply, as_value, handle, leaf, structured
 
 __all__ = [
-    "IMPLEMENTATIONS", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle", "leaf", "operand",
-    "structured", "tape_of", "view",
+    "IMPLEMENTATIONS", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle", "leaf",
+    "of_truths", "operand", "refuse_unlike", "structured", "tape_of", "view",
 ]  # fmt: skip

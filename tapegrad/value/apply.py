@@ -12,13 +12,17 @@ import numpy as np
 
 from tapegrad.errors import DTypeError, OperationError, ShapeError, TapeMismatchError, UnsupportedError
 from tapegrad.layout import FlagLayout, Layout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
-from tapegrad.ops import BY_NAME, Elementwise, Structured
+from tapegrad.ops import BY_NAME, Elementwise, Operation, Structured
 from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.value.handle import Handle
+from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.reading import Reader
 
 R = TypeVar("R", bound="Recorder")
+
+# A single truth value among arrays of them.
+_TRUTH = FlagLayout((), ())
 
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
@@ -40,7 +44,10 @@ class Recorder(Reader):
             return cast(Self, x)
         if isinstance(x, NUMBERS):
             return cls._constant(tape, float(x))
+        refuse_unlike(x, what)
         array = np.asarray(x)
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
         if array.dtype == object:
             return cls._stacked(array, tape)
         if array.dtype.kind not in "fiub":
@@ -123,16 +130,27 @@ class Recorder(Reader):
         if scalar:
             a, b, c = slots[0], slots[min(1, len(slots) - 1)], slots[-1]
             return cls._on(tape, tape.scalar(operation.opcode, a, b, c), None)
+        if FlagLayout in [layout.__class__ for layout in layouts] and None in layouts:
+            layouts = cls._truths(args, layouts)
         opcode, n, record, layout = _run(operation, *layouts)
         return cls._on(tape, tape.run_like(opcode, n, record, slots if n else ()), layout)
+
+    @classmethod
+    def _truths(cls, args: Sequence[Any], layouts: list[Layout | None]) -> list[Layout | None]:
+        """The layouts of operands, where single truth values that stand beside arrays of them are marked as such."""
+        if not all(layout is None or layout.__class__ is FlagLayout for layout in layouts):
+            return layouts
+        return [_TRUTH if layout is None and _is_truth(x) else layout for x, layout in zip(args, layouts, strict=True)]
 
     @classmethod
     def _structured(
         cls, name: str, tape: Tape, shape: Sequence[int], operands: Sequence[Handle], params: Sequence[int]
     ) -> Self:
         """Record a structured operation; the parameters are those that its kernels read."""
-        slot = tape.run(BY_NAME[name].opcode, STRUCTURED, math.prod(shape), [operand(x) for x in operands], [*params])
-        return cls._on(tape, slot, dense(shape) if len(shape) else None)
+        row = BY_NAME[name]
+        slot = tape.run(row.opcode, STRUCTURED, math.prod(shape), [operand(x) for x in operands], [*params])
+        layout = dense(shape) if len(shape) else None
+        return cls._on(tape, slot, flags(layout) if of_truths(row, [x._layout for x in operands]) else layout)
 
     @classmethod
     def _apply_structured(cls, operation: Structured, args: Sequence[Any], options: dict[str, Any]) -> Self:
@@ -159,6 +177,12 @@ class Recorder(Reader):
             if v.size != math.prod(wanted):
                 raise OperationError(f"{name}: operand {i} has shape {v.shape}, its parameters say {tuple(wanted)}")
         return cls._structured(name, tape, shape, values, params)
+
+
+def _is_truth(x: Any) -> bool:
+    if isinstance(x, Handle):
+        return x._tape.kind(x._slot) == "b"
+    return isinstance(x, bool | np.bool_)
 
 
 class _Run(NamedTuple):
@@ -192,7 +216,14 @@ def _run(operation: Elementwise, *layouts: Layout | None) -> _Run:
     layout = dense(shape) if shape else None
     operands = [(0, low, high) if n else (0, 0, 0) for low, high in reach]
     numbers = record(ELEMENTWISE, 0, n, operands, params)
-    return _Run(operation.opcode, n, numbers, flags(layout) if operation.truth else layout)
+    truth = operation.truth or of_truths(operation, layouts)
+    return _Run(operation.opcode, n, numbers, flags(layout) if truth else layout)
+
+
+def of_truths(row: Operation, layouts: Sequence[Layout | None]) -> bool:
+    """Whether an operation's results are truth values because the operands that they consist of are."""
+    givers = row.kind_givers(layouts)
+    return bool(givers) and all(layout.__class__ is FlagLayout for layout in givers)
 
 
 def _on_truths(operation: Elementwise) -> Elementwise:

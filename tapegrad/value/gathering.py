@@ -10,6 +10,7 @@ import numpy as np
 
 from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
 from tapegrad.value.apply import R, Recorder, contiguous
+from tapegrad.value.numbers import refuse_unlike
 
 
 def gather(x: R, indices: Any, outer: int, size: int, inner: int, shape: Sequence[int]) -> R:
@@ -29,6 +30,7 @@ def indexed(x: R, parts: tuple[Any, ...]) -> R:
     """x[parts] where a part is an array of indices or flags."""
     parts = tuple(_flags(p) if isinstance(p, Recorder) else np.asarray(p) if isinstance(p, list) else p for p in parts)
     for p in parts:
+        refuse_unlike(p, "an index")
         if isinstance(p, np.ndarray) and p.dtype.kind not in "iub" and p.size:
             raise IntegerInputError(f"index arrays must be integers or booleans, not {p.dtype}")
     if any(isinstance(p, Recorder) for p in parts):

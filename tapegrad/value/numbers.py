@@ -6,6 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.errors import UnsupportedError
+
+
+def refuse_unlike(x: Any, what: str) -> None:
+    """Raise UnsupportedError for arrays that calculate otherwise than arrays do: matrices, and those with a mask."""
+    if isinstance(x, np.matrix):
+        raise UnsupportedError(f"{what}: an np.matrix would be multiplied element by element: write np.asarray(x)")
+    if isinstance(x, np.ma.MaskedArray):
+        raise UnsupportedError(
+            f"{what}: the mask of an np.ma array would be lost: write x.filled(0.0), and np.where or a product with "
+            "~x.mask where it matters"
+        )
+
 
 class Numbers(np.ndarray):
     """A copy of numbers from the tape, read-only, whose in-place operators make new arrays.
@@ -29,6 +42,15 @@ class Numbers(np.ndarray):
 
     def __itruediv__(self, other: Any) -> Any:  # type: ignore[misc]
         return self.view(np.ndarray) / other
+
+    def __ifloordiv__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) // other
+
+    def __imod__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) % other
+
+    def __imatmul__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) @ other
 
     def __ipow__(self, other: Any) -> Any:  # type: ignore[misc, override]
         return self.view(np.ndarray) ** other

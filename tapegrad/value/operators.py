@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from tapegrad.errors import UnsupportedError
+from tapegrad.layout import FlagLayout
 from tapegrad.ops import BY_NAME, Elementwise, Operation
 from tapegrad.value.apply import R, Recorder, power
 from tapegrad.value.handle import Handle
@@ -61,6 +62,40 @@ def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[R, Any]
     method.__name__ = name
     method.__doc__ = operation.formula
     return method
+
+
+def _logic_operator(name: str, sign: str) -> Callable[[R, Any], R]:
+    operation = BY_NAME[name]
+
+    def method(self: R, other: Any) -> R:
+        if isinstance(other, np.ndarray) and other.dtype == object:
+            return NotImplemented
+        for x in (self, other):
+            what = _not_truths(x)
+            if what:
+                raise UnsupportedError(
+                    f"{sign} is for truth values, comparisons and boolean arrays, and not for {what}: numbers on a "
+                    f"tape have no bits. Compare first, as in x != 0, or write np.{name}(x, y)"
+                )
+        return self._apply(operation, (self, other))
+
+    method.__name__ = name
+    method.__doc__ = f"{operation.formula}, of truth values."
+    return method
+
+
+def _not_truths(x: Any) -> str:
+    """What an operand of logic is, if it holds no truth values; "" where it does, or is a single number, 1 or 0."""
+    if isinstance(x, Handle):
+        if x._layout is None:
+            return "integers" if x._tape.kind(x._slot) == "i" else ""
+        if x._layout.__class__ is FlagLayout or not x.size:
+            return ""
+        return "integers" if x._tape.kind(x._slot) == "i" else "floats"
+    if isinstance(x, bool | np.bool_) or (np.ndim(x) == 0 and x in (0, 1)):
+        return ""
+    found = np.asarray(x).dtype
+    return "" if found.kind in "bO" else "integers" if found.kind in "iu" else str(found)
 
 
 def _unary_method(name: str) -> Callable[[R], R]:
@@ -121,9 +156,9 @@ class Operators(Recorder):
     __ge__ = _binary_operator("greater_equal")
     __eq__ = _binary_operator("equal")  # type: ignore[assignment]
     __ne__ = _binary_operator("not_equal")  # type: ignore[assignment]
-    __and__ = _binary_operator("logical_and")
-    __or__ = _binary_operator("logical_or")
-    __xor__ = _binary_operator("logical_xor")
+    __and__ = __rand__ = _logic_operator("logical_and", "&")
+    __or__ = __ror__ = _logic_operator("logical_or", "|")
+    __xor__ = __rxor__ = _logic_operator("logical_xor", "^")
 
     def __hash__(self) -> int:
         if self._tape.recording and not self._tape.finished:
@@ -149,10 +184,10 @@ class Operators(Recorder):
         return cast(Self, np.matmul(other, cast(Any, self)))
 
     def __floordiv__(self, other: Any) -> Self:
-        return self._apply(BY_NAME["floor"], (self / other,))
+        return self._apply(BY_NAME["floor_divide"], (self, other))
 
     def __rfloordiv__(self, other: Any) -> Self:
-        return self._apply(BY_NAME["floor"], (other / self,))
+        return self._apply(BY_NAME["floor_divide"], (other, self))
 
     def __pos__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ import numpy as np
 
 from tapegrad.errors import CutGradientError, OperationError, UnsupportedError
 from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
+from tapegrad.tape import LEAF
 from tapegrad.value.apply import NUMBERS, Recorder
 from tapegrad.value.handle import Handle
 
@@ -159,11 +160,22 @@ class Protocol(Recorder):
             return array
         self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)")
 
+    # A copy that is kept, of the best weights so far, must not follow what becomes of the original.
+
     def __copy__(self) -> Self:
-        return self
+        if self._tape.recording or not self._is_leaf():
+            return self._apply(BY_NAME["copy"], (self,))
+        made = self._leaf(self._tape, np.array(self.data, self.dtype), self.requires_grad)
+        made.label = self.label
+        return made
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return self
+        return self.__copy__()
+
+    def _is_leaf(self) -> bool:
+        """Whether its numbers were given, not computed."""
+        self._tape.flush()
+        return not self.size or self._tape.code[self._tape.row_of(self._tape.locate(self._slot)), 0] == LEAF
 
     def __reduce__(self) -> Any:
         raise CutGradientError("a Value cannot be pickled: its tape stays here. Pickle v.data")

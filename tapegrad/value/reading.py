@@ -9,7 +9,7 @@ import numpy as np
 from tapegrad.errors import CutGradientError, DTypeError, ShapeError
 from tapegrad.tape import EXPECT
 from tapegrad.value.handle import Handle
-from tapegrad.value.numbers import numbers
+from tapegrad.value.numbers import numbers, refuse_unlike
 
 
 class Reader(Handle):
@@ -45,6 +45,7 @@ class Reader(Handle):
     def _accept(self, data: Any, what: str) -> np.ndarray:
         if isinstance(data, Handle):
             raise CutGradientError(f"assigning a Value to `{what}` would cut its gradient: assign v.data")
+        refuse_unlike(data, f"`{what}`")
         array = np.asarray(data)
         if array.dtype.kind not in "fiub":
             raise DTypeError(f"`{what}` must be real numbers, not {array.dtype}")
@@ -87,10 +88,6 @@ class Reader(Handle):
     def numpy(self) -> np.ndarray:
         """Its numbers as a plain array of its own."""
         return np.array(self.data, self.dtype)
-
-    def tolist(self) -> Any:
-        """Its numbers as nested lists."""
-        return self.numpy().tolist()
 
     def _freeze(self) -> None:
         # What is recorded next may depend on a number that is read, so a guard checks that replays find the same.

@@ -16,6 +16,7 @@ from tapegrad.errors import (
 )
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import current_tape
+from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.operators import Operators, add_method
 from tapegrad.value.protocol import Protocol
 from tapegrad.value.views import Views
@@ -69,7 +70,8 @@ class Value(Operators, Views, Protocol):
             seed: the adjoint to start from, of this value's shape; 1 for a single element. With a seed, what is added
                 is the gradient of sum(seed * self).
 
-        Raises NonScalarError for an array without a seed, ShapeError for a seed of another shape.
+        Raises NonScalarError for an array without a seed, ShapeError for a seed of another shape, DTypeError for truth
+        values.
 
         >>> a = Value(3.0)
         >>> b = a + a
@@ -84,6 +86,8 @@ class Value(Operators, Views, Protocol):
                 )
             seed = np.ones(self.shape)
         seed = self._accept(seed, "seed")
+        if self.size and self._tape.kind(self._slot) == "b":
+            raise DTypeError("backward() of truth values: their derivative is zero wherever they have one")
         if self._tape.recording and not self._tape.finished:
             raise UnsupportedError("backward() inside a recorded function: use tg.grad(f) on the function instead")
         if self.size:
@@ -100,8 +104,10 @@ class Value(Operators, Views, Protocol):
 
     def __repr__(self) -> str:
         label = f", label={self.label!r}" if self.label else ""
+        if self._tape.recording and not self._tape.finished:
+            # Its number would be good for one replay only, and to hold replays to it would make a branch of each.
+            return f"Value(<being recorded>, shape={self.shape}{label})"
         self._tape.evaluate()
-        self._freeze()
         if self._layout is None:
             number = float(self._tape.values[self._tape.locate(self._slot)])
             return f"Value({number!r}{label})"
@@ -110,7 +116,7 @@ class Value(Operators, Views, Protocol):
         return f"Value({text}{kind}{label})"
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else str(self)
+        return format(self.item(), spec) if spec and not self._tape.recording else str(self)
 
     def astype(self, dtype: Any, copy: bool = True) -> Value:
         """Itself, for its own dtype. Raises DTypeError for another: a tape has one dtype."""
@@ -122,6 +128,7 @@ class Value(Operators, Views, Protocol):
 def _given(data: Any, dtype: Any) -> tuple[np.ndarray, np.dtype]:
     if isinstance(data, list | tuple) and _holds_value(data):
         raise CutGradientError("Value([...]) of Values would cut their gradients: use tg.stack([...])")
+    refuse_unlike(data, "Value(x)")
     array = np.asarray(data)
     if array.dtype.kind not in "fiub":
         found = type(data).__name__ if array.dtype == object else array.dtype

@@ -67,6 +67,16 @@ class Views(Recorder):
         return view(self, self._slot, Layout(
             tuple(layout.shape[a] for a in order), tuple(layout.strides[a] for a in order)))
 
+    def tolist(self) -> Any:
+        """Its numbers as nested lists; inside a recorded function, where numbers would have no gradient, its elements.
+
+        Truth values and integers, which have none, are numbers there too, held by guards.
+        """
+        tape = self._tape
+        if tape.recording and not tape.finished and self.size and not tape.kind(self._slot):
+            return self if self._layout is None else [row.tolist() for row in self]
+        return self.numpy().tolist()
+
     def flatten(self, order: str = "C") -> Self:
         """A copy with one axis."""
         flat = contiguous(self).reshape(-1, order=order)

@@ -808,3 +808,18 @@ def test_derivatives_far_out(name):
         if x[0] > 1:
             for d, expected in zip(derivatives, (np.array(slopes), np.zeros((2, 2)), np.zeros((2, 2, 2)))):
                 np.testing.assert_allclose(d, expected, rtol=1e-12, atol=1e-100)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_an_infinite_tangent_that_meets_a_derivative_of_zero_is_zero_in_every_mode(dtype):
+    # exp overflows, and tanh is flat there: on the way back the zero comes first, on the way forward the infinity.
+    def f(x):
+        return np.tanh(np.exp(x))
+
+    for x in (dtype(800.0), np.full(3, 800.0, dtype), np.full(1000, 800.0, dtype)):
+        one, recording = np.ones_like(x)[()], tg.record(f, x)
+        for found in (tg.jvp(f, (x,), (one,)), recording.jvp((x,), (one,))):
+            assert np.all(found[0] == 1.0) and np.all(found[1] == 0.0)
+        assert np.all(recording.vjp(x)[1](one)[0] == 0.0)
+    assert np.all(tg.jacfwd(f)(np.full(2, 800.0)) == 0.0) and tg.grad(tg.grad(f))(800.0) == 0.0
+    assert np.isnan(tg.jvp(lambda x: np.exp(x) * np.nan, (1.0,), (1.0,))[1])

@@ -88,4 +88,148 @@ def test_several_shifts_of_one_axis_add_up():
 def test_matrix_products_of_no_elements():
     for left, right in (((2, 3, 0), (0, 4)), ((2, 0, 3), (3, 4)), ((0, 3), (3, 2)), ((2, 3), (3, 0)), ((0,), (0,))):
         same(lambda x, y: x @ y, np.ones(left), np.ones(right))
-        assert tg.grad(lambda x: np.sum(x @ np.ones(right)))(np.ones(left)).shape == left
+        assert tg.grad(lambda x, y: np.sum(x @ y))(np.ones(left), np.ones(right)).shape == left
+
+
+MASK = np.array([0.5, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda m: np.concatenate([m, m]),
+        lambda m: np.stack([m, m]),
+        lambda m: np.hstack([m, m]),
+        lambda m: np.repeat(m, 2),
+        lambda m: np.take(m, [0, 1]),
+        lambda m: np.roll(m, 1),
+        lambda m: np.where(m, m, ~m),
+        lambda m: np.where([1.0, 0.0, 1.0], m, ~m),
+        lambda m: m.copy(),
+        lambda m: m.flatten(),
+        lambda m: np.tile(m, 2),
+        lambda m: np.tile(m, (2, 2)),
+        lambda m: m[[0, 1]],
+        lambda m: m[np.array([True, False, True])],
+        lambda m: m[None].T,
+        lambda m: np.ravel(m[None] * m[:, None], "F"),
+        lambda m: np.pad(m, 1),
+        lambda m: np.diag(m),
+        lambda m: np.sort(m),
+        lambda m: np.abs(m),
+        lambda m: np.max(m, keepdims=True),
+        lambda m: np.min(m[None] * m[:, None], axis=1),
+        lambda m: np.tril(m[None] * m[:, None]),
+        lambda m: np.einsum("i,j->ij", m, m),
+        lambda m: np.outer(m, m),
+        lambda m: (m[None] * m[:, None]) @ m,
+        lambda m: m * True,
+        lambda m: np.where(m, m, False),
+        lambda m: tg.where(m, True, m),
+        lambda m: m * m[1],
+    ],
+)
+def test_truth_values_stay_so_wherever_they_go(f):
+    same(lambda x: np.sum(1.0 * (f(x > 1.0) + f(x > 1.0))), MASK)
+    same(lambda x: np.sum(x[0] * (f(x > 1.0) * f(x > 2.5))), MASK)
+
+
+def test_numbers_beside_truth_values_stay_numbers():
+    same(lambda x: np.concatenate([x > 1.0, x]) + np.concatenate([x > 1.0, x]), MASK)
+    same(lambda x: np.where(x > 1.0, x > 2.0, x) * 3.0, MASK)
+    same(lambda x: np.cumsum(x > 1.0) + np.cumsum(x > 1.0), MASK)
+    same(lambda x: np.sum(x > 1.0) + np.sum(x > 1.0), MASK)
+
+
+def test_products_of_truth_values_say_whether_and_not_how_many():
+    for f in (
+        lambda m: m @ m,
+        lambda m: np.dot(m, m),
+        lambda m: np.vdot(m, m),
+        lambda m: np.inner(m, m),
+        lambda m: np.einsum("i,i", m, m),
+        lambda m: np.einsum("i,i,i->", m, m, m),
+        lambda m: np.einsum("i->", m),
+        lambda m: np.tensordot(m, m, 1),
+        lambda m: np.ones((2, 3), bool) @ m,
+    ):
+        same(lambda x, f=f: 1.0 * f(x > 1.0), MASK)
+    same(lambda x: (x > 1.0) @ x, MASK)
+
+
+def test_how_often_a_number_goes_into_another():
+    numbers = np.array([1.0, -1.0, 7.5, -7.5, 0.3, 1e300, -0.0, 0.6, 12.0, np.inf, np.nan])
+    by = np.array([0.1, -0.1, 2.5, 0.0, np.inf, -np.inf, 1e-10, 3.0])
+    with np.errstate(all="ignore"):
+        same(lambda x, y: x[:, None] // y, numbers, by)
+        same(lambda x, y: np.floor_divide(x[:, None], y), numbers, by)
+    same(lambda x: 1.0 // x, np.array([0.1, 3.0]))
+    assert (Value(1.0) // 0.1).item() == (1.0 // Value(0.1)).item() == 9.0
+    assert tg.grad(lambda x: x // 0.1 + x)(1.0) == 1.0
+    small = np.array([1.0, 0.3], np.float32)
+    assert tg.record(lambda x: x // np.float32(0.1), small)(small).tolist() == (small // np.float32(0.1)).tolist()
+
+
+def test_bits_of_integers_are_refused():
+    whole = np.array([1, 2, 6])
+    for f in (lambda i: i & 1, lambda i: i | 1, lambda i: i ^ 3, lambda i: 1 & i, lambda i: i & i, lambda i: i[0] & 1):
+        with pytest.raises(UnsupportedError, match="truth values"):
+            f(Value(whole, requires_grad=False))
+        with pytest.raises(UnsupportedError, match="truth values"):
+            tg.record(lambda x, i, f=f: np.sum(x * f(i)), np.ones(3), whole)
+    with pytest.raises(UnsupportedError, match="floats"):
+        Value([1.0, 2.0]) & (Value([1.0, 2.0]) > 1.5)
+    with pytest.raises(UnsupportedError, match="float64"):
+        (Value([1.0, 2.0]) > 1.5) | np.array([1.0, 0.0])
+
+
+def test_logic_of_truth_values():
+    other = np.array([True, False, True])
+    for f in (
+        lambda x: (x > 1.0) & (x < 3.0),
+        lambda x: (x > 2.5) | other,
+        lambda x: other ^ (x > 1.0),
+        lambda x: (x > 1.0) & True,
+        lambda x: (x > 1.0) | (x[0] < 1.0),
+        lambda x: (x[0] > 1.0) ^ (x[1] > 1.0),
+        lambda x: np.where(x > 1.0, x > 2.0, x < 1.0) & other,
+    ):
+        same(lambda x, f=f: 1.0 * f(x), MASK)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.parametrize("other", [np.matrix(np.ones((2, 2))), np.ma.array(np.ones((2, 2)), mask=np.eye(2))])
+def test_matrices_and_masked_arrays_are_refused(other):
+    square = np.ones((2, 2))
+    for f in (
+        lambda: Value(other),
+        lambda: Value(square) * other,
+        lambda: Value(square) @ other,
+        lambda: np.add(Value(square), other),
+        lambda: np.where(Value(square) > 0.0, other, 1.0),
+        lambda: tg.grad(lambda x: np.sum(x * other))(square),
+        lambda: tg.grad(lambda x: np.sum(x * x))(other),
+        lambda: tg.jvp(lambda x: np.sum(x * x), (other,), (square,)),
+        lambda: tg.record(lambda x: np.sum(x), square)(other),
+    ):
+        with pytest.raises(UnsupportedError, match=r"np\.ma"):
+            f()
+
+
+def test_a_mask_is_not_lost_where_numbers_are_assigned_or_index():
+    x = np.ones(2)
+    with pytest.raises(UnsupportedError, match="mask"):
+        Value(x)[np.ma.array([0, 1], mask=[True, False])]
+    value = Value(x)
+    with pytest.raises(UnsupportedError, match="mask"):
+        value.data = np.ma.array([0.0, 1.0], mask=[True, False])
+
+
+def test_the_order_of_bytes_does_not_matter():
+    swapped = MASK.astype(">f8")
+    for other in (swapped, swapped.astype(">f4")):
+        slope = tg.grad(lambda x: np.sum(x * x))
+        assert slope(other).tolist() == slope(other).tolist() == (2.0 * other).tolist()
+    assert (Value(MASK) * swapped).tolist() == (MASK * MASK).tolist()
+    assert tg.jvp(lambda x: np.sum(x * x), (swapped,), (swapped,))[1] == 2.0 * MASK @ MASK
+    assert Value(swapped).tolist() == MASK.tolist()

@@ -1,11 +1,14 @@
 """Operations over whole arrays: reductions, products, losses, gathering and joining; and views, which are free."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.special
 from checks import check
 
 import tapegrad as tg
+from tapegrad import Value
 
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 
@@ -349,3 +352,27 @@ def test_softmax_far_out():
     x = tg.Value([1e4, 0.0, -1e4])
     assert tg.softmax(x).tolist() == [1.0, 0.0, 0.0]
     assert tg.log_softmax(x).tolist() == [0.0, -1e4, -2e4]
+
+
+def test_long_sums_are_as_exact_as_they_can_be(rng):
+    numbers = rng.random(1_280_001)
+    exact = math.fsum(numbers)
+    for x, expected in ((numbers, exact), (np.stack([numbers, -numbers], 1)[:, 1], -exact)):
+        assert abs(np.sum(Value(x)).item() - expected) <= 4e-16 * exact
+    assert np.sum(Value([np.inf] * 200)).item() == np.inf and np.isnan(np.sum(Value([np.inf, -np.inf] * 100)).item())
+    # Equal numbers: every weight is 1 / n.
+    n = 1_000_000
+    assert abs(tg.logsumexp(Value(np.full(n, 3.0))).item() - (3.0 + math.log(n))) <= 4e-15
+    single = np.full(100_000, 0.1, np.float32)
+    assert tg.logsumexp(Value(single)).item() == pytest.approx(0.1 + math.log(100_000), rel=1e-7)
+
+
+def test_the_derivative_of_a_deviation_of_equal_numbers_is_zero(rng):
+    assert tg.grad(np.std)(3.5) == 0.0
+    assert tg.grad(np.std)(np.full(4, 2.0)).tolist() == [0.0] * 4
+    assert tg.hessian(np.std)(np.full(2, 2.0)).shape == (2, 2)
+    x = rng.normal(size=(3, 4))
+    for options in ({}, {"ddof": 1}, {"axis": 1, "keepdims": True}):
+        np.testing.assert_allclose(np.std(Value(x), **options).data, np.std(x, **options), rtol=1e-14)
+        tg.check_grads(lambda x, options=options: np.std(x, **options), (x,))
+    assert np.std(Value([1e200, -1e200])).item() == 1e200

@@ -19,7 +19,7 @@ BRANCHES = {
     "not": lambda x: x if not x > 0.5 else x * x,
     "equal": lambda x: x * 2.0 if np.floor(x) == 1.0 else x * 3.0,
     "chained": lambda x: x * 4.0 if -0.5 < x < 0.5 else x,
-    "format": lambda x: x * float(f"{x:.1f}"),
+    "format": lambda x: x * float(f"{x.item():.1f}"),
     "isnan": lambda x: x if np.isnan(np.sqrt(x)) else np.sqrt(x),
 }
 
@@ -57,7 +57,7 @@ ARRAY_BRANCHES = {
     "count": lambda x: np.sum(x) * np.count_nonzero(x > 0),
     "elements": lambda x: sum(v * v if v > 0 else v for v in x),
     "norm": lambda x: x[0] if np.linalg.norm(x) > 2.5 else np.sum(x * x),
-    "tolist": lambda x: np.sum(x * np.array(x.tolist())),
+    "tolist": lambda x: np.sum(x * np.array(x.data.tolist())),
     "numpy": lambda x: np.sum(x * x.numpy()[::-1]),
     "array_equal": lambda x: np.sum(x) if np.array_equal(np.sign(x), [1.0, 1.0, -1.0, -1.0]) else np.sum(x * x),
 }
@@ -78,8 +78,11 @@ def test_a_number_read_at_zero_keeps_its_sign():
     assert (g(0.0), g(-0.0), g(0.0)) == (1.0, -1.0, 1.0)
 
 
-def test_the_text_of_a_value_is_read_too():
-    g = tg.grad(lambda x: x * float(str(x).split("(")[1].split(")")[0]))
+def test_the_text_of_a_value_has_no_number_that_could_be_read():
+    for text in (str, repr, "{}".format, "{:.3f}".format):
+        with pytest.raises(ValueError, match="being recorded"):
+            tg.grad(lambda x, text=text: x * float(text(x)))(2.0)
+    g = tg.grad(lambda x: x * float(str(x.item())))
     assert (g(2.0), g(3.0)) == (2.0, 3.0)
 
 
