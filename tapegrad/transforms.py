@@ -14,21 +14,9 @@ from typing import Any
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
 from tapegrad.recording import Recording, Short, Unrecorded, never, record
+from tapegrad.recording.latest import keep
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
-
-# The most recordings of one function that are kept. Otherwise a static argument that is different at each call would
-# fill the memory with recordings.
-MAX_RECORDINGS = 128
-
-
-def _keep(known: dict[Any, Recording], key: Any, recording: Recording) -> Recording:
-    """Keep a recording, in place of the oldest where there are too many."""
-    # Other threads may be at the same: a list is made in one step, and what is gone already does not matter.
-    for oldest in list(known)[: max(0, len(known) + 1 - MAX_RECORDINGS)]:
-        known.pop(oldest, None)
-    known[key] = recording
-    return recording
 
 
 class _Recordings:
@@ -47,7 +35,7 @@ class _Recordings:
         if recording is None:
             n = len(args) - self.extra
             recording = Recording(self.f, spec, leaves, [a % n if -n <= a < n else a for a in self.argnums])
-            _keep(self.known, spec, recording)
+            keep(self.known, spec, recording)
         return recording, leaves
 
 
@@ -94,7 +82,7 @@ def value_and_grad(
         if plain is not None:
             recording = quick.get(plain)
             if recording is None:
-                recording = _keep(quick, plain, positional.at(args)[0])
+                recording = keep(quick, plain, positional.at(args)[0])
             found = recording.evaluate(args, argnums, has_aux)
             short = never if has_aux else recording.short_way(argnums)
             return found

@@ -14,6 +14,7 @@ from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.recording import Recording
+from tapegrad.recording.latest import keep
 from tapegrad.value import Value
 
 
@@ -125,9 +126,8 @@ class _Checkpointed(Rules):
 
     def _recording(self, args: tuple[Any, ...]) -> Recording:
         spec, leaves = spec_of(args)
-        if spec not in self._known:
-            self._known[spec] = Recording(self.f, spec, leaves, None)
-        return self._known[spec]
+        known = self._known.get(spec)
+        return keep(self._known, spec, Recording(self.f, spec, leaves, None)) if known is None else known
 
     def value(self, args: tuple[Any, ...]) -> Any:
         return self._recording(args)(*args)

@@ -13,6 +13,7 @@ from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, ShapeError, SingularError, UnsupportedError
 from tapegrad.recording import Recording
+from tapegrad.recording.latest import keep
 
 
 class _Root(Rules):
@@ -31,9 +32,8 @@ class _Root(Rules):
 
     def _recording(self, args: Sequence[Any]) -> Recording:
         spec, leaves = spec_of(args)
-        if spec not in self._known:
-            self._known[spec] = Recording(self._vector, spec, leaves, None)
-        return self._known[spec]
+        known = self._known.get(spec)
+        return keep(self._known, spec, Recording(self._vector, spec, leaves, None)) if known is None else known
 
     def _vector(self, x: Any, *args: Any) -> Any:
         found = self.equations(x, *args)

@@ -230,13 +230,9 @@ class Module:
 
         Raises StructureError for missing or unknown names, ShapeError and DTypeError for other shapes or dtypes.
         """
+        self._check_names(list(saved))
         named = self._gathered()
         names = [name for name, _ in named]
-        missing, unknown = [n for n in names if n not in saved], [n for n in saved if n not in names]
-        if missing or unknown:
-            kinds = (("missing", missing), ("unknown", unknown))
-            faults = "; ".join(f"{kind}: {', '.join(map(repr, some))}" for kind, some in kinds if some)
-            raise StructureError(f"the saved parameters are not those of this {type(self).__name__}; {faults}")
         for name, p in named:
             array = np.asarray(saved[name])
             if array.shape != p.shape:
@@ -245,6 +241,14 @@ class Module:
                 raise DTypeError(f"parameter {name!r} is {p.dtype}, the saved one {array.dtype}")
         if named:
             self.flat.data = np.concatenate([np.asarray(saved[name]).reshape(-1) for name in names])
+
+    def _check_names(self, found: list[str]) -> None:
+        names = [name for name, _ in self._gathered()]
+        missing, unknown = [n for n in names if n not in found], [n for n in found if n not in names]
+        if missing or unknown:
+            kinds = (("missing", missing), ("unknown", unknown))
+            faults = "; ".join(f"{kind}: {', '.join(map(repr, some))}" for kind, some in kinds if some)
+            raise StructureError(f"the saved parameters are not those of this {type(self).__name__}; {faults}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all parameters to an .npz file, by name, without pickle. `numpy.load` reads it too."""
@@ -255,7 +259,7 @@ class Module:
 
         Raises FileNotFoundError, DataError for a file that is no archive of arrays, and what `load_state_dict` raises.
         """
-        self.load_state_dict(read_arrays(path))
+        self.load_state_dict(read_arrays(path, self._check_names))
 
     # How it looks
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.errors import DataError, DTypeError, ShapeError, StructureError
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.optim.clipping import flat_view, values_of
 from tapegrad.optim.loops import update_loop
@@ -141,14 +141,20 @@ class Optimizer:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take up a state from `state_dict`. Nothing is changed if it does not fit.
 
-        Raises StructureError for another kind of optimiser or other entries, ShapeError for other sizes.
+        Raises StructureError for another kind of optimiser or other entries, ShapeError for other sizes, DTypeError for
+        a state that is not of these parameters' dtype, DataError for numbers that no optimiser has.
         """
-        wanted = {"kind", "steps", "hyper", "state"}
-        if set(saved) != wanted:
-            raise StructureError(f"a saved optimiser has the entries {sorted(wanted)}, found {sorted(saved)}")
+        _check_names(list(saved))
         kind, hyper, state = str(saved["kind"]), np.asarray(saved["hyper"]), np.asarray(saved["state"])
         if kind != type(self).__name__:
             raise StructureError(f"the saved state is of {kind}, this is {type(self).__name__}")
+        steps = np.asarray(saved["steps"])
+        if steps.shape or steps.dtype.kind not in "iu" or steps < 0:
+            raise DataError(f"a saved optimiser has made a whole number of steps, from 0 on, not {steps!r}")
+        if hyper.dtype.kind != "f" or not (np.isfinite(hyper).all() and (hyper >= 0.0).all()):
+            raise DataError(f"the constants of a saved optimiser are numbers from 0 on, not {hyper!r}")
+        if state.dtype not in (np.float64, np.float32):
+            raise DTypeError(f"the saved state must be float64 or float32, it is {state.dtype}")
         if hyper.shape != (len(self.hyper),) or state.ndim != 2 or state.shape[0] != self._rows:
             raise ShapeError(
                 f"the saved state has {hyper.size} constants and shape {state.shape}; expected {len(self.hyper)} "
@@ -160,7 +166,7 @@ class Optimizer:
                 raise ShapeError(f"the saved state is of {state.shape[1]} parameters, these are {size}")
             if state.shape[1] and state.dtype != dtype:
                 raise DTypeError(f"the saved state is {state.dtype}, these parameters are {dtype}")
-        self.steps = int(saved["steps"])
+        self.steps = int(steps)
         self.hyper = dict(zip(self.hyper, hyper.tolist(), strict=True))
         self._state = np.ascontiguousarray(state) if state.shape[1] else None
 
@@ -170,7 +176,13 @@ class Optimizer:
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read what `save` wrote. Raises DataError, and what `load_state_dict` raises."""
-        self.load_state_dict(read_arrays(path))
+        self.load_state_dict(read_arrays(path, _check_names))
+
+
+def _check_names(names: list[str]) -> None:
+    wanted = ["hyper", "kind", "state", "steps"]
+    if sorted(names) != wanted:
+        raise StructureError(f"a saved optimiser has the entries {wanted}, found {sorted(names)[:20]}")
 
 
 def in_range(name: str, number: float, low: float, high: float = np.inf) -> float:

@@ -23,6 +23,7 @@ from tapegrad.errors import (
     TapeMismatchError,
     UnsupportedError,
 )  # fmt: skip
+from tapegrad.recording.latest import MAX_RECORDINGS
 
 X, V = np.array([0.3, 1.2]), np.array([1.0, 2.0])
 # A few operations in float32, none of which cancels, against the same in float64 at the same point.
@@ -539,3 +540,38 @@ def test_replays_in_a_forked_process_and_in_a_signal_handler():
     command = [sys.executable, "-W", "ignore", "-c", ELSEWHERE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "0\n0 0 True\n", done.stderr[-2000:]
+
+
+def test_recordings_of_checkpoints_and_roots_are_bounded():
+    step = tg.checkpoint(lambda x: np.sum(x * x))
+    root = tg.implicit_root(lambda x, a: x * x - a, np.sqrt)
+    for n in range(1, 2 * MAX_RECORDINGS):
+        x, y = Value(np.full(n, 4.0)), Value(np.full(n, 4.0))
+        (step(x) + np.sum(root(y))).backward()
+        assert x.grad[0] == 8.0 and y.grad[0] == 0.25
+    for f in (step, root):
+        (rules,) = (cell.cell_contents for cell in f.__closure__)
+        assert len(rules._known) == MAX_RECORDINGS
+
+
+def test_more_kinds_of_arguments_than_are_kept_from_several_threads():
+    gradient, errors = tg.grad(lambda x: np.sum(x * x)), []
+
+    def work(first):
+        try:
+            for n in range(first, first + 250):
+                assert gradient(np.ones(1 + n % 200)).sum() == 2.0 * (1 + n % 200)
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=work, args=(100 * i,)) for i in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors

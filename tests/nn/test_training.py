@@ -297,7 +297,7 @@ def test_an_interrupt_comes_soon_and_what_was_learnt_is_kept():
     x, y = data(100_000)
 
     def made():
-        model = nn.MLP([6, 128, 128, 3], seed=0)
+        model = nn.MLP([6, 256, 256, 3], seed=0)
         return model, nn.Training(model, optim.Adam(model, 1e-3), batch_size=10)
 
     def interrupt(*_):
@@ -309,7 +309,7 @@ def test_an_interrupt_comes_soon_and_what_was_learnt_is_kept():
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         started = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
             training.epoch(x, y, rng=1)
         assert time.monotonic() - started < 1.5

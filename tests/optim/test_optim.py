@@ -1,11 +1,16 @@
 """Optimisers against plain NumPy written from the papers and against PyTorch; schedules; clipping; saving."""
 
+import io
+import os
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 
 import tapegrad as tg
 from tapegrad import nn, optim
-from tapegrad.errors import DataError, DTypeError, ShapeError, StructureError
+from tapegrad.errors import DataError, DTypeError, ShapeError, StructureError, TapegradError
 
 SIZE, STEPS = 7, 12
 
@@ -260,7 +265,7 @@ def test_loading_what_does_not_fit_changes_nothing(tmp_path):
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(DataError, match="text: expected an .npz archive"):
         optimizer.load(tmp_path / "text")
-    np.savez(tmp_path / "objects.npz", kind=np.array([{}], object))
+    np.savez(tmp_path / "objects.npz", kind=np.array([{}], object), steps=0, hyper=np.ones(3), state=np.ones((2, 3)))
     with pytest.raises(DataError, match=r"objects\.npz"):
         optimizer.load(tmp_path / "objects.npz")
     with pytest.raises(FileNotFoundError):
@@ -268,3 +273,81 @@ def test_loading_what_does_not_fit_changes_nothing(tmp_path):
     after = optimizer.state_dict()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["four.npz", "objects.npz", "sgd", "text"]
+
+
+def archive(path, entries, packed=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", packed) as made:
+        for name, data in entries.items():
+            made.writestr(f"{name}.npy", data)
+
+
+def packed(array):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+    return file.getvalue()
+
+
+def test_a_hostile_file_raises_our_errors_only(tmp_path, rng):
+    optimizer, path = optim.Adam(tg.Value(np.ones(3)), lr=0.1), tmp_path / "state.npz"
+    optimizer.update(np.ones(3), np.ones(3))
+    optimizer.save(path)
+    good, before = path.read_bytes(), optimizer.state_dict()
+    entries = {name: packed(array) for name, array in before.items()}
+    refused = 0
+    for trial in range(600):
+        data = bytearray(good)
+        for at in rng.integers(0, len(data), 1 + trial % 3):
+            data[at] = rng.integers(0, 256)
+        path.write_bytes(bytes(data) if trial % 4 else good[: len(good) * trial // 600])
+        try:
+            optimizer.load(path)
+        except TapegradError:
+            refused += 1
+    assert refused > 400
+    optimizer.load_state_dict(before)
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (%s), }"
+    for wrong in (
+        b"", b"\x93NUMPY\x09\x00",
+        header % b"1000000000000,", header % b"-1,", header % (b"(" * 60), b"\x93NUMPY\x01\x00",
+        packed(np.array(-1)), packed(np.array([2])), packed(np.array(1.5)), packed(np.array("one")),
+    ):  # fmt: skip
+        archive(path, entries | {"steps": wrong})
+        with pytest.raises(DataError):
+            optimizer.load(path)
+    constants = before["hyper"].copy()
+    for number in (np.nan, -1.0, np.inf):
+        constants[0] = number
+        archive(path, entries | {"hyper": packed(constants)})
+        with pytest.raises(DataError, match="constants"):
+            optimizer.load(path)
+    assert all(np.array_equal(before[name], array) for name, array in optimizer.state_dict().items())
+    optimizer.load_state_dict(before)
+
+
+def test_bombs_are_not_unpacked(tmp_path):
+    optimizer, bomb = optim.SGD(lr=0.1), packed(np.zeros(20_000_000))
+    archive(tmp_path / "bomb.npz", {"unknown": bomb}, zipfile.ZIP_DEFLATED)
+    entries = dict.fromkeys(("kind", "steps", "hyper", "state"), bomb)
+    archive(tmp_path / "known.npz", entries, zipfile.ZIP_DEFLATED)
+    archive(tmp_path / "worse.npz", entries, zipfile.ZIP_LZMA)
+    del bomb
+    tracemalloc.start()
+    with pytest.raises(StructureError, match="unknown"):
+        optimizer.load(tmp_path / "bomb.npz")
+    with pytest.raises(DataError, match="from .* bytes"):
+        optimizer.load(tmp_path / "known.npz")
+    with pytest.raises(DataError, match="NumPy does not use"):
+        optimizer.load(tmp_path / "worse.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
+def test_saving_through_a_link_leaves_the_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "state.npz"
+    link.symlink_to(tmp_path / "there" / "real.npz")
+    optim.SGD().save(link)
+    assert link.is_symlink() and [f.name for f in (tmp_path / "there").iterdir()] == ["real.npz"]
+    optim.SGD().load(link)
