@@ -88,7 +88,8 @@ def _not_truths(x: Any) -> str:
     """What an operand of logic is, if it holds no truth values; "" where it does, or is a single number, 1 or 0."""
     if isinstance(x, Handle):
         if x._layout is None:
-            return "integers" if x._tape.kind(x._slot) == "i" else ""
+            # Most tapes have no integers, and to ask what a slot holds takes longer than to record.
+            return "integers" if x._tape.kinds and x._tape.kind(x._slot) == "i" else ""
         if x._layout.__class__ is FlagLayout or not x.size:
             return ""
         return "integers" if x._tape.kind(x._slot) == "i" else "floats"

@@ -163,19 +163,27 @@ class Protocol(Recorder):
     # A copy that is kept, of the best weights so far, must not follow what becomes of the original.
 
     def __copy__(self) -> Self:
+        copied = self._apply(BY_NAME["copy"], (self,))
+        if not self._tape.recording:
+            # Now, while the numbers are what they are.
+            self._tape.evaluate()
+        return copied
+
+    def __deepcopy__(self, memo: Any) -> Self:
         if self._tape.recording or not self._is_leaf():
-            return self._apply(BY_NAME["copy"], (self,))
+            return self.__copy__()
         made = self._leaf(self._tape, np.array(self.data, self.dtype), self.requires_grad)
         made.label = self.label
         return made
 
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self.__copy__()
-
     def _is_leaf(self) -> bool:
-        """Whether its numbers were given, not computed."""
-        self._tape.flush()
-        return not self.size or self._tape.code[self._tape.row_of(self._tape.locate(self._slot)), 0] == LEAF
+        """Whether its numbers were given, not computed, and it is all of them."""
+        tape = self._tape
+        tape.flush()
+        if not self.size:
+            return True
+        row = tape.code[tape.row_of(tape.locate(self._slot))]
+        return bool(row[0] == LEAF and row[3] == self.size)
 
     def __reduce__(self) -> Any:
         raise CutGradientError("a Value cannot be pickled: its tape stays here. Pickle v.data")

@@ -3,23 +3,40 @@
 import copy
 
 import numpy as np
+import pytest
 
 import tapegrad as tg
 from tapegrad import Value
 
 
-def test_a_copy_does_not_follow_the_original():
-    for copied in (copy.copy, copy.deepcopy):
-        for data in (3.0, [1.0, 2.0], np.float32(2.0)):
-            x = Value(data, label="weights")
-            best = copied(x)
-            before = np.array(x.data)
-            x.data = x.data + 1.0
-            assert np.array_equal(best.data, before) and np.array_equal(x.data, before + 1.0)
-            assert best.label == "weights" and best.dtype == x.dtype and best.requires_grad
-            np.sum(best * best).backward()
-            assert np.array_equal(best.grad, 2.0 * before) and np.all(x.grad == 0.0)
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("data", [3.0, [1.0, 2.0], np.float32(2.0)])
+def test_a_copy_does_not_follow_the_original(copied, data):
+    x = Value(data)
+    best, part = copied(x), copied(x.reshape(-1)[:1])
+    before = np.array(x.data)
+    x.data = x.data + 1.0
+    assert np.array_equal(best.data, before) and np.array_equal(x.data, before + 1.0)
+    assert part.item() == before.reshape(-1)[0] and best.dtype == x.dtype
+
+
+def test_a_deep_copy_of_what_was_given_is_a_value_of_its_own():
+    x = Value([1.0, 2.0], label="weights")
+    best = copy.deepcopy(x)
+    assert best.label == "weights" and best.requires_grad
+    (best * best).sum().backward()
+    assert best.grad.tolist() == [2.0, 4.0] and x.grad.tolist() == [0.0, 0.0]
+    best.data = best.data * 2.0
+    assert x.tolist() == [1.0, 2.0]
     assert not copy.deepcopy(Value(1.0, requires_grad=False)).requires_grad
+
+
+def test_a_gradient_flows_through_other_copies():
+    x = Value([1.0, 2.0])
+    for copied in (copy.copy(x), copy.copy(x)[:1], copy.deepcopy(x[:1]), copy.deepcopy(x * 1.0)):
+        x.zero_grad()
+        copied.sum().backward()
+        assert x.grad.tolist() == [1.0] * copied.size + [0.0] * (2 - copied.size)
 
 
 def test_copies_in_a_container_are_made_once():
