@@ -66,7 +66,7 @@ def train(chosen, data, progress):
     training = nn.Training(model, optimizer, "cross_entropy", batch_size=chosen.batch, threads=chosen.threads)
     rng = np.random.default_rng(chosen.seed)
     print(model)
-    print("the first epoch on a new machine compiles for some ten seconds; later runs find the code in the cache")
+    print("the first epoch on a new machine compiles for some seconds; later runs find the code in the cache")
     history = []
     bar = progress(range(chosen.epochs), unit="epoch", file=sys.stderr)
     for _ in bar:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +47,7 @@ def build(name: str, text: Callable[[], str], function: str, signature: Callable
     """
     with lock:
         announce()
+        _load_compiler()
         import numba
         from numba import types
 
@@ -58,6 +62,34 @@ def build(name: str, text: Callable[[], str], function: str, signature: Callable
         code = overload.library._get_compiled_object()
         SECONDS[f"{name}.{function}"] = time.perf_counter() - started
         return ObjectCode(overload.fndesc.llvm_func_name, tuple(declared), code)
+
+
+@functools.cache
+def _load_compiler() -> None:
+    """Import Numba and have it compile something, while an interrupt waits.
+
+    Numba imports much of itself at its first compilation, and fills its registries. If Ctrl-C cut that short, they
+    would stay half filled, and everything that is compiled later in this process would fail.
+    """
+    interrupts: list[Any] = []
+    # Python runs signal handlers in the main thread only, and they can be set only there.
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    if before is not None:
+        signal.signal(signal.SIGINT, lambda number, frame: interrupts.append((number, frame)))
+    try:
+        import numba
+
+        numba.njit(numba.float64(numba.float64[::1]))(_tiny)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+    if interrupts and callable(before):
+        before(*interrupts[0])
+
+
+def _tiny(x: Any) -> Any:
+    return x[0] + len(x)
 
 
 # How long each function took to compile in this process.

@@ -386,8 +386,7 @@ max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", a
 
 logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1,
     forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent, views=views, depends="oni->oi",
-    note=line_note, needs_elements=True,
-    **weighted(lambda x, z: np.exp(x - along(z, x))))
+    note=line_note, needs_elements=True, **weighted(lambda x, z: np.exp(x - along(z, x))))
 
 norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1,
     forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent, views=views, depends="oni->oi",
@@ -395,8 +394,7 @@ norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1,
     **weighted(directions), kink=lambda p, z, x: z,
     convention="derivative 0 where the norm is 0")
 
-cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1,
-    forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent, views=line_views, depends="oni->oji",
-    note=line_note,
+cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1, views=line_views, note=line_note,
+    forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent, depends="oni->oji",
     pullback=reversed_cumsum,
     pushforward=lambda p, z, operands, tangents: np.cumsum(tangents[0], 1))

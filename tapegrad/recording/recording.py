@@ -222,6 +222,10 @@ class Recording:
         if evaluation.on_tape(args):
             return derivatives.jacobian(derivatives.gradient_of(self.f, argnums), args, argnums, False)
         plan = self._plans.plan(argnums)
+        if not plan.chosen:
+            # The arguments hold no floats, so the gradient is as empty as they are, and has no matrix.
+            self.check(args)
+            return self._plans.shaped(plan, {})
         return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._dense, plan, False)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:

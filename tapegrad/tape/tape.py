@@ -194,10 +194,15 @@ class Tape:
     def constant(self, number: float) -> int:
         """The slot of a plain number; the same number has one slot."""
         number = float(number)
-        known, key = (self.constants, number) if number else (self.zeros, math.copysign(1.0, number))
-        slot = known.get(key)
+        sign = math.copysign(1.0, number)
+        slot = self.constants.get(number) if number else self.zeros.get(sign)
         if slot is None:
-            slot = known[key] = self.leaf(number, 1, False)
+            # Making the leaf can make the tape collect, which replaces both dictionaries.
+            slot = self.leaf(number, 1, False)
+            if number:
+                self.constants[number] = slot
+            else:
+                self.zeros[sign] = slot
         return slot
 
     def pin(self, slot: int) -> Page:

@@ -70,8 +70,7 @@ class Value(Operators, Views, Protocol):
             seed: the adjoint to start from, of this value's shape; 1 for a single element. With a seed, what is added
                 is the gradient of sum(seed * self).
 
-        Raises NonScalarError for an array without a seed, ShapeError for a seed of another shape, DTypeError for truth
-        values.
+        Raises NonScalarError for an array without a seed, ShapeError for a seed of another shape.
 
         >>> a = Value(3.0)
         >>> b = a + a
@@ -86,8 +85,6 @@ class Value(Operators, Views, Protocol):
                 )
             seed = np.ones(self.shape)
         seed = self._accept(seed, "seed")
-        if self.size and self._tape.kind(self._slot) == "b":
-            raise DTypeError("backward() of truth values: their derivative is zero wherever they have one")
         if self._tape.recording and not self._tape.finished:
             raise UnsupportedError("backward() inside a recorded function: use tg.grad(f) on the function instead")
         if self.size:

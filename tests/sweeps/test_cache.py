@@ -43,6 +43,19 @@ numbers = [b.data, a.grad, y.data, *x.grad.ravel(), *np.ravel(g(np.array([2.0, 3
 print(*(f"{float(n):.12g}" for n in [*numbers, *small.grad.ravel()]))
 """
 
+# Ctrl-C while the compiler is imported, and the same again.
+INTERRUPTED = """
+import _thread, threading
+import tapegrad as tg
+gradient = tg.grad(lambda x: x * x * x)
+threading.Timer(0.3, _thread.interrupt_main).start()
+try:
+    gradient(2.0)
+    print("not interrupted")
+except KeyboardInterrupt:
+    print(gradient(2.0))
+"""
+
 
 def environment(cache, **more):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "TAPEGRAD_"))}
@@ -110,6 +123,11 @@ def test_without_a_compiler_the_results_are_the_same(tmp_path):
     plain = run(SMOKE, tmp_path, NUMBA_DISABLE_JIT="1").split()
     assert len(compiled) == len(plain) == 16
     assert [float(x) for x in compiled] == pytest.approx([float(x) for x in plain], rel=1e-11)
+
+
+@pytest.mark.slow
+def test_an_interrupted_compiler_compiles_afterwards(tmp_path):
+    assert run(INTERRUPTED, tmp_path) == "12.0"
 
 
 @pytest.mark.slow
