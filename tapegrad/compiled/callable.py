@@ -106,8 +106,6 @@ class Compiled:
         self.function = function
         self.kinds = kinds
         self.__doc__, self.__name__ = function.__doc__, function.__name__
-        # Two words come first, for what is returned.
-        self._size = 2 + sum(kind.words() for kind in kinds)
         self._wanted = [
             (kind.ndim, None if kind.element == "real" else _DTYPES[kind.element], kind.element == "float64")
             for kind in kinds

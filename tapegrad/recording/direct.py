@@ -3,6 +3,9 @@
 Most calls are of this kind, and what they cost besides the sweep is what users notice. So everything that does not
 change from one call to the next is looked up once, when the function that takes the short way is made; and a call of
 any other kind takes the long way.
+
+Both functions that are made here take a workspace and its view in the same lines. They are written twice because a call
+of a function that both share would add to the time of every gradient.
 """
 
 from __future__ import annotations

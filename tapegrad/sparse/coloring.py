@@ -207,7 +207,7 @@ def _integers(array: Any, name: str) -> np.ndarray:
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise ShapeError(f"{name} must be a vector of integers, not {array.ndim}-dimensional of {array.dtype}")
     # The compiled loops take contiguous arrays of int64.
-    return np.require(array, np.int64, ["C", "W"])
+    return np.ascontiguousarray(array, np.int64)
 
 
 def _lanes(indptr: np.ndarray, indices: np.ndarray, colors: np.ndarray, row: str, column: str) -> np.ndarray:

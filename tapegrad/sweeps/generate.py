@@ -7,7 +7,6 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,6 @@ _CALL = re.compile(r"\w\(")
 # The bodies of these functions are put in place of their calls. As functions, LLVM would optimise them twice: alone,
 # and where it inlines them.
 _PASTED = (forward, reverse)
-
-
-def is_own(row: Operation) -> bool:
-    """Whether an operation's rules stand in this package, where they name nothing outside it."""
-    here = Path(__file__).parents[1] / "ops"
-    return all(Path(getattr(rule, "py_func", rule).__code__.co_filename).parent == here for rule in rules_of(row))
 
 
 def rules_of(row: Operation) -> list[Callable[..., Any]]:
