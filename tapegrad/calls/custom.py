@@ -45,6 +45,7 @@ def _name(f: Any) -> str:
 class _External(Rules):
     def __init__(self, f: Any, vjp: Any, jvp: Any, numpy_rules: bool) -> None:
         self.f, self.vjp, self.jvp, self.numpy_rules = f, vjp, jvp, numpy_rules
+        self.recorded_functions = (vjp, jvp) if numpy_rules else ()
         self.name = _name(f)
 
     def value(self, args: tuple[Any, ...]) -> Any:
@@ -236,7 +237,7 @@ class custom_vjp(_Custom):
 
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
         """Declare the rules."""
-        self.fwd, self.bwd = fwd, bwd
+        self.fwd, self.bwd = self.recorded_functions = fwd, bwd
 
     def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
         """The rule."""
@@ -273,6 +274,7 @@ class custom_jvp(_Custom):
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare the rule. Returns the rule, so that this can be used as a decorator."""
         self.rule = rule
+        self.recorded_functions = (rule,)
         return rule
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:

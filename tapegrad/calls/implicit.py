@@ -21,6 +21,7 @@ class _Root(Rules):
 
     def __init__(self, equations: Callable[..., Any], solver: Callable[..., Any]) -> None:
         self.equations, self.solver = equations, solver
+        self.recorded_functions = (equations,)
         self.name = f"the root of {getattr(equations, '__qualname__', repr(equations))}"
         self._known: dict[Any, Recording] = {}
 

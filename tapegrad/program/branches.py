@@ -8,10 +8,7 @@ that is tried agrees with the function up to a later guard than the one before, 
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,8 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import called
 from tapegrad.arguments import Input, Spec, dtype_of, owners
-from tapegrad.errors import GuardError, RecordingWarning
+from tapegrad.captures import Captures
+from tapegrad.errors import GuardError, RecordingWarning, warn
 from tapegrad.ops.record import OPCODE, A
 from tapegrad.program.build import code_of, digests
 from tapegrad.program.program import Program
@@ -40,11 +38,12 @@ class Branches:
         spec, leaves: of the arguments that it is first recorded at.
         argnums: the arguments with respect to which a gradient is wanted; None for all.
         same_prefixes: whether to warn where two paths recorded different instructions before the guard where they part.
+        captures: what the function takes from around it; where that has changed, everything is recorded again.
     """
 
     def __init__(
         self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
-        same_prefixes: bool = True,
+        same_prefixes: bool = True, captures: Captures | None = None,
     ) -> None:  # fmt: skip
         self.f = f
         self._same_prefixes = same_prefixes
@@ -55,16 +54,28 @@ class Branches:
             isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or self.owner[i] in argnums)
             for i, leaf in enumerate(spec.leaves)
         ]
-        self.programs: list[Program] = []
+        statics = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
+        self.captures = captures or Captures(f, statics)
         self.recorded = 0
         self._warned: set[str] = set()
-        self.program = self.record(leaves)
-        self.programs.append(self.program)
+        self.renew(leaves)
 
     @property
     def name(self) -> str:
         """The function's name, for messages."""
         return str(getattr(self.f, "__qualname__", repr(self.f)))
+
+    def renew(self, leaves: Sequence[Any]) -> None:
+        """Forget all programs, and record the function again."""
+        token = self.captures.current()
+        program = self.record(leaves)
+        self.programs: list[Program] = [program]
+        self.program, self._token = program, token
+
+    @property
+    def stale(self) -> bool:
+        """Whether what the function takes from around it has changed since it was recorded."""
+        return self.captures.current() is not self._token
 
     def record(self, leaves: Sequence[Any]) -> Program:
         """Call the function, on a tape of its own."""
@@ -77,7 +88,7 @@ class Branches:
                     arguments.append(x)
                     continue
                 arguments.append(put_leaf(tape, np.asarray(x), wanted))
-            result = called(self.f, *pytree.unflatten(self.spec.structure, arguments))
+            result = self.captures.watch(called, self.f, *pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
             tape.evaluate()
@@ -95,6 +106,8 @@ class Branches:
 
         Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux).
         """
+        if self.stale:
+            self.renew(leaves)
         program, tried = self.program, []
         while True:
             workspace = program.take()
@@ -130,8 +143,15 @@ class Branches:
                 f"{self.name} took another branch when it was recorded again at the same inputs: it depends on "
                 "something besides its arguments"
             )
+        if self.captures.verified() is not self._token:
+            # Branches of before and after a change are not to stand beside each other.
+            self.renew(leaves)
+            tried.clear()
+            return self.program
         program = self.record(leaves)
-        same = not self._same_prefixes or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]
+        # Whoever draws random numbers was told already.
+        checked = self._same_prefixes and not self.captures.draws
+        same = not checked or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]
         if not same or not program.signature.startswith(beginning):
             self._warn(
                 f"{self.name} recorded other instructions or constants on the same path: it depends on something "
@@ -152,17 +172,7 @@ class Branches:
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, RecordingWarning, stacklevel=_outside())
-
-
-def _outside() -> int:
-    """The stack level of the innermost caller outside this package, to which a warning is attributed."""
-    package = str(Path(__file__).parents[1])
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        level, frame = level + 1, frame.f_back
-    # This function is called by the one that warns, so counting from here gives the level that `warnings.warn` wants.
-    return level
+            warn(message, RecordingWarning)
 
 
 def _stacked(x: Any, tape: Tape) -> Any:
@@ -170,5 +180,3 @@ def _stacked(x: Any, tape: Tape) -> Any:
     if isinstance(x, np.ndarray) and x.dtype == object:
         return as_value(x, tape, "result")
     return x
-
-

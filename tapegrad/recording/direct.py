@@ -26,6 +26,8 @@ from tapegrad.sweeps import ADJOINTS, VALUES
 # Takes arguments; returns (value, gradient), or None where they are not of the kind that was recorded, or the function
 # takes another branch.
 Short = Callable[[Any], Any]
+# Says whether what the function takes from around it is as it was; None where there is nothing. See `Captures`.
+Holds = Callable[[], Any] | None
 
 
 def never(args: Any) -> Any:
@@ -33,8 +35,11 @@ def never(args: Any) -> Any:
     return None
 
 
-def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
-    """The short way to the value and gradient of a program, for arguments that fit a spec."""
+def short_way(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
+    """The short way to the value and gradient of a program, for arguments that fit a spec.
+
+    `holds` says whether what the function takes from around it is as it was recorded; see `Captures`.
+    """
     leaves, dtype = spec.leaves, program.code.dtype
     if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
         return never
@@ -45,13 +50,13 @@ def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
     nodes = pytree.children(spec.structure)
     flat = all(map(pytree.is_leaf, nodes))
     if flat and len(leaves) == 1 and plan.single is not None:
-        return _of_one_array(program, spec, plan)
+        return _of_one_array(program, spec, plan, holds)
     wanted = [nodes[n] for n in plan.numbers]
     structure = pytree.tuple_of(wanted) if plan.several else wanted[0]
     put_together: Any = structure.unflatten
     if all(map(pytree.is_leaf, wanted)):
         put_together = tuple if plan.several else operator.itemgetter(0)
-    call = _of_leaves(program, [leaf.scalar for leaf in leaves], plan, put_together)
+    call = _of_leaves(program, [leaf.scalar for leaf in leaves], plan, put_together, holds)
     if flat:
         return call
 
@@ -79,7 +84,7 @@ class _View:
         self.frame = frame
 
 
-def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
+def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
     (leaf,), place, owner = spec.leaves, program.scalar, object()
     shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
     program.seed(has_aux=False)
@@ -90,6 +95,12 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
             return None
         x = args[0]
         if x.__class__ is not kind or x.dtype is not dtype or x.shape != shape:
+            return None
+        try:
+            if holds is not None and not holds():
+                return None
+        except Exception:
+            # Something that the function reads is gone, which the long way will find.
             return None
         try:
             workspace = idle.pop()
@@ -108,7 +119,9 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
     return call
 
 
-def _of_leaves(program: Program, scalars: list[bool], plan: Plan, put_together: Callable[[Any], Any]) -> Short:
+def _of_leaves(
+    program: Program, scalars: list[bool], plan: Plan, put_together: Callable[[Any], Any], holds: Holds
+) -> Short:
     place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
     # What each leaf must be: a float, or an array of a shape.
     kinds: list[Any] = [None if scalar else shape for scalar, shape in zip(scalars, program.shapes, strict=True)]
@@ -127,6 +140,12 @@ def _of_leaves(program: Program, scalars: list[bool], plan: Plan, put_together: 
                     return None
             elif x.__class__ is not array or x.dtype is not own or x.shape != shape:
                 return None
+        try:
+            if holds is not None and not holds():
+                return None
+        except Exception:
+            # Something that the function reads is gone, which the long way will find.
+            return None
         try:
             workspace = idle.pop()
         except IndexError:

@@ -14,7 +14,7 @@ from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, sp
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
-from tapegrad.recording.direct import Short, short_way
+from tapegrad.recording.direct import Short, never, short_way
 from tapegrad.recording.plans import Plan, Plans
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
@@ -41,7 +41,7 @@ class Recording:
         self._branches = Branches(f, spec, leaves, argnums)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
-        self._short: dict[Any, tuple[Program, Short]] = {}
+        self._short: dict[Any, tuple[Program, Any, Short]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
@@ -106,11 +106,12 @@ class Recording:
 
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
-        program = self._branches.program
+        program, holds = self._branches.program, self._branches.captures.holds
         known = self._short.get(argnums)
-        if known is None or known[0] is not program:
-            known = self._short[argnums] = program, short_way(program, self.spec, self._plans.plan(argnums))
-        return known[1]
+        if known is None or known[0] is not program or known[1] is not holds:
+            made = never if self._branches.stale else short_way(program, self.spec, self._plans.plan(argnums), holds)
+            known = self._short[argnums] = program, holds, made
+        return known[2]
 
     def _value_and_gradient(
         self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool
@@ -261,7 +262,9 @@ class Recording:
             gradient = derivatives.gradient_of(again, argnums)
             # Whether branches were recorded alike up to the guard where they part is not checked here: which of their
             # instructions are dead code differs. It was checked when the function itself was recorded.
-            self._gradients[key] = Branches(gradient, self.spec, leaves, None, same_prefixes=False)
+            self._gradients[key] = Branches(
+                gradient, self.spec, leaves, None, same_prefixes=False, captures=self._branches.captures
+            )
         return self._gradients[key]
 
     def _again(self, *args: Any) -> Any:
