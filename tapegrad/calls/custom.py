@@ -13,8 +13,7 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, UnsupportedError
-from tapegrad.recording import Recording
-from tapegrad.recording.latest import keep
+from tapegrad.recording import Recording, known
 from tapegrad.value import Value
 
 
@@ -122,13 +121,10 @@ class _Checkpointed(Rules):
     def __init__(self, f: Any) -> None:
         self.f = f
         self.name = _name(f)
-        self._known: dict[Any, Recording] = {}
         self._derived: dict[str, Rules] = {}
 
     def _recording(self, args: tuple[Any, ...]) -> Recording:
-        spec, leaves = spec_of(args)
-        known = self._known.get(spec)
-        return keep(self._known, spec, Recording(self.f, spec, leaves, None)) if known is None else known
+        return known(self.f).at(args)[0]
 
     def value(self, args: tuple[Any, ...]) -> Any:
         return self._recording(args)(*args)

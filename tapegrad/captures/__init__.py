@@ -6,5 +6,6 @@ stands behind them, `contents` watches arrays and lists, `drawing` random number
 """
 
 from tapegrad.captures.captures import Captures
+from tapegrad.captures.reach import can_change
 
-__all__ = ["Captures"]
+__all__ = ["Captures", "can_change"]

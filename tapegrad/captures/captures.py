@@ -17,8 +17,9 @@ from tapegrad.errors import RecordingWarning, warn
 
 # Of the time that passes, the part that may be spent on comparing contents.
 _SHARE = 0.02
-# Contents are looked at when so much time has passed since the last look, in seconds.
-_PAUSE = 2e-4
+# Contents are looked at at so many calls. When they have stayed the same through all of these, they are looked at when
+# so much time has passed since the last look, in seconds.
+_AT_FIRST, _PAUSE = 64, 2e-4
 # Names that are compared at every call. What is beyond is compared when contents are.
 _AT_EVERY_CALL = 64
 # How long all contents may be looked at before a function is recorded, in seconds.
@@ -70,8 +71,8 @@ class Captures:
         self._scope: dict[str, Any] = {}
         self._contents: list[_Watched] = []
         self._generators: list[Any] = []
-        # Where the next look at contents begins, and the time of the last one.
-        self._next, self._looked = (0, 0), 0.0
+        # Where the next look at contents begins, the time of the last one, and how many there were.
+        self._next, self._looked, self._looks = (0, 0), 0.0, 0
         # How often a name was bound anew or an array changed by the function itself, while it was recorded.
         self._own: Counter[Any] = Counter()
         self._kept: list[Any] = []
@@ -132,7 +133,7 @@ class Captures:
                 contents.append(_Watched(x, content, content.version, name))
         self._scope = _scope_of(bindings[:_AT_EVERY_CALL], looks=bool(contents) or len(bindings) > _AT_EVERY_CALL)
         self._generators, self._bindings, self._contents = reach.generators, bindings, contents
-        self._next, self._looked, self._stale = (0, 0), time.perf_counter(), False
+        self._next, self._looked, self._looks, self._stale = (0, 0), time.perf_counter(), 0, False
         self.holds = self._scope.get("holds")
 
     def _examine(self, names: bool) -> None:
@@ -172,8 +173,9 @@ class Captures:
     def _look_at_some(self) -> None:
         """Look at contents for a share of the time since the last look."""
         self._look_at(_SHARE * (time.perf_counter() - self._looked))
-        self._looked = time.perf_counter()
-        self._scope["due"] = self._looked + _PAUSE
+        self._looked, self._looks = time.perf_counter(), self._looks + 1
+        if self._looks > _AT_FIRST:
+            self._scope["due"] = self._looked + _PAUSE
 
     def _look_at(self, seconds: float) -> None:
         """Look at contents from where the last look ended, for so long, but at one stretch at least."""

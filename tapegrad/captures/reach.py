@@ -251,3 +251,8 @@ def _is_installed(top: str) -> bool:
 def is_installed(module: str) -> bool:
     """Whether a module belongs to Python, to this package or to an installed one."""
     return _is_installed(_top(module))
+
+
+def can_change(x: Any) -> bool:
+    """Whether an object is more than a number or string: something that may hold other things at another time."""
+    return not isinstance(x, _PLAIN)

@@ -43,6 +43,7 @@ def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
     slots[np.repeat(steps[:, OUT].astype(np.int64), code.counts) + offsets] = first + np.arange(total)
     writing.write(tape, *_moved(code.steps, code.side, slots, new, tape.side_length), [])
     tape.calls |= program.calls
+    tape.spliced = True
     for (place, n), label in code.labels.items():
         tape.labels.setdefault((int(slots[place]), n), label)
     return pytree.unflatten(program.structure, [_output(tape, slots, o) for o in code.outputs])

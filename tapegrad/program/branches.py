@@ -8,6 +8,7 @@ that is tried agrees with the function up to a later guard than the one before, 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from tapegrad.captures import Captures
 from tapegrad.errors import GuardError, RecordingWarning, warn
 from tapegrad.ops.record import OPCODE, A
 from tapegrad.program.build import code_of, digests
+from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
@@ -39,11 +41,12 @@ class Branches:
         argnums: the arguments with respect to which a gradient is wanted; None for all.
         same_prefixes: whether to warn where two paths recorded different instructions before the guard where they part.
         captures: what the function takes from around it; where that has changed, everything is recorded again.
+        forget: called where the last program is given back to save memory. Without it, the last one stays.
     """
 
     def __init__(
         self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
-        same_prefixes: bool = True, captures: Captures | None = None,
+        same_prefixes: bool = True, captures: Captures | None = None, forget: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
         self.f = f
         self._same_prefixes = same_prefixes
@@ -56,6 +59,7 @@ class Branches:
         ]
         statics = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
         self.captures = captures or Captures(f, statics)
+        self._forget = forget
         self.recorded = 0
         self._warned: set[str] = set()
         self.renew(leaves)
@@ -71,6 +75,21 @@ class Branches:
         program = self.record(leaves)
         self.programs: list[Program] = [program]
         self.program, self._token = program, token
+        self._register(program)
+
+    def _register(self, program: Program) -> None:
+        program.owner = weakref.ref(self)
+        memory.register(program)
+
+    def forget(self, program: Program) -> None:
+        """Do without a program, to save memory: it is recorded again when it is needed."""
+        others = [p for p in self.programs if p is not program]
+        if others:
+            self.programs = others
+            if self.program is program:
+                self.program = others[-1]
+        elif self._forget is not None:
+            self._forget()
 
     @property
     def stale(self) -> bool:
@@ -93,7 +112,7 @@ class Branches:
             outputs = [_stacked(x, tape) for x in outputs]
             tape.evaluate()
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
-            prefixes = digests(tape, inputs)
+            prefixes = () if tape.spliced else digests(tape, inputs)
             code = code_of(tape, inputs, outputs)
             values = np.append(tape.values[: code.size], code.dtype.type(0.0))
             return Program(code, structure, self.spec, prefixes, tape.calls, values)
@@ -110,6 +129,7 @@ class Branches:
             self.renew(leaves)
         program, tried = self.program, []
         while True:
+            program.used = True
             workspace = program.take()
             try:
                 workspace.fill(leaves)
@@ -150,7 +170,7 @@ class Branches:
             return self.program
         program = self.record(leaves)
         # Whoever draws random numbers was told already.
-        checked = self._same_prefixes and not self.captures.draws
+        checked = self._same_prefixes and not self.captures.draws and program.prefixes and before.prefixes
         same = not checked or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]
         if not same or not program.signature.startswith(beginning):
             self._warn(
@@ -161,6 +181,7 @@ class Branches:
         if len(self.programs) < MAX_BRANCHES:
             self.programs.append(program)
             self.program = program
+            self._register(program)
         else:
             self._warn(
                 f"{self.name} has taken more than {MAX_BRANCHES} branches, and from now on is recorded at every call "

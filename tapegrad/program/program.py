@@ -7,6 +7,7 @@ instructions.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -89,6 +90,32 @@ class Program:
         self._seed: int | None = None
         # The workspaces that are not in use. The first has the numbers that were found while recording.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
+        # Whether it was replayed lately, and what forgets it: for `memory`.
+        self.used = True
+        self.owner: weakref.ref[Any] | None = None
+
+    # Memory
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory, with the workspaces that are not in use."""
+        own = self.steps.nbytes + self._groups.nbytes + sum(flags.nbytes for flags in list(self._flags.values()))
+        return self.code.nbytes + own + self.idle_bytes
+
+    @property
+    def idle_bytes(self) -> int:
+        """What the workspaces that are not in use take in memory."""
+        return sum(workspace.nbytes for workspace in list(self.workspaces))
+
+    def drop_workspaces(self) -> None:
+        """Give back the workspaces that are not in use."""
+        self.workspaces.clear()
+
+    def forget(self) -> None:
+        """Have whoever keeps this program forget it, if it can be recorded again."""
+        owner = None if self.owner is None else self.owner()
+        if owner is not None:
+            owner.forget(self)
 
     # Workspaces
 

@@ -110,7 +110,7 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Sho
         if view is None or view.owner is not owner:
             view = workspace.view = _View(program, workspace, plan, owner)
         view.windows[0][...] = x
-        answer = None
+        answer, program.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             answer = view.values[place], view.gradients[0].copy()
         give(workspace)
@@ -159,7 +159,7 @@ def _of_leaves(
                 values[starts[i]] = x
             else:
                 windows[i][...] = x
-        answer = None
+        answer, program.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             adjoints, gradients = view.adjoints, view.gradients
             found = [adjoints[at] if scalar else gradients[w].copy() for scalar, at, w in chosen]
