@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +73,7 @@ class Captures:
         self._scope: dict[str, Any] = {}
         self._contents: list[_Watched] = []
         self._generators: list[Any] = []
+        self._names_random = False
         # Where the next look at contents begins, the time of the last one, and how many there were.
         self._next, self._looked, self._looks = (0, 0), 0.0, 0
         # How often a name was bound anew or an array changed by the function itself, while it was recorded.
@@ -108,9 +111,9 @@ class Captures:
         """The result of a call in which the function is recorded."""
         if self._stale:
             self._look()
-        before = drawing.states(self._generators)
+        before = drawing.states(self._generators, self._names_random)
         result = call(*args)
-        if drawing.states(self._generators) != before:
+        if drawing.states(self._generators, self._names_random) != before:
             self.draws = True
             self._warn(
                 f"{self.name} draws random numbers, and replays use those that were drawn when it was recorded. Draw "
@@ -132,7 +135,8 @@ class Captures:
                         content.look(i)
                 contents.append(_Watched(x, content, content.version, name))
         self._scope = _scope_of(bindings[:_AT_EVERY_CALL], looks=bool(contents) or len(bindings) > _AT_EVERY_CALL)
-        self._generators, self._bindings, self._contents = reach.generators, bindings, contents
+        self._generators, self._names_random = reach.generators, reach.names_random
+        self._bindings, self._contents = bindings, contents
         self._next, self._looked, self._looks, self._stale = (0, 0), time.perf_counter(), 0, False
         self.holds = self._scope.get("holds")
 
@@ -243,5 +247,11 @@ def _scope_of(bindings: list[Binding], looks: bool) -> dict[str, Any]:
     if looks:
         terms.append("(clock() < due or None)")
     if terms:
-        exec(f"def holds():\n    return {' and '.join(terms)}\n", scope)
+        exec(_compiled(f"def holds():\n    return {' and '.join(terms)}\n"), scope)
     return scope
+
+
+# The same text serves all functions that read as many cells and globals.
+@functools.lru_cache(256)
+def _compiled(source: str) -> CodeType:
+    return compile(source, f"<{__name__}>", "exec")

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 
-def states(generators: Iterable[Any]) -> list[Any]:
-    """What tells how far some generators have come, and those that `random` and `np.random` share."""
-    found: list[Any] = [random.getstate()]
-    shared = sys.modules.get("numpy.random.mtrand")
-    if shared is not None:
-        found.append(_position(shared._rand.get_state(legacy=False)))
+def states(generators: Iterable[Any], shared: bool) -> list[Any]:
+    """What tells how far some generators have come; if `shared`, those that `random` and `np.random` share as well."""
+    found: list[Any] = []
+    if shared:
+        found.append(random.getstate())
+        module = sys.modules.get("numpy.random.mtrand")
+        if module is not None:
+            found.append(_position(module._rand.get_state(legacy=False)))
     for generator in generators:
         if isinstance(generator, random.Random):
             found.append(generator.getstate())

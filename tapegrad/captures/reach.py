@@ -14,7 +14,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +85,7 @@ class Reach:
         bindings: the names.
         arrays, collections: arrays, and lists, dicts and sets of many elements, with names for messages.
         generators: of random numbers.
+        names_random: whether the code names `random`, and so may draw from the generators that all share.
     """
 
     def __init__(self, f: Any, given: Iterable[Any]) -> None:
@@ -92,6 +93,7 @@ class Reach:
         self.arrays: list[tuple[str, np.ndarray]] = []
         self.collections: list[tuple[str, Any]] = []
         self.generators: list[Any] = []
+        self.names_random = False
         self._names: set[str] = set()
         self._met: dict[int, Any] = {}
         self._places: set[Any] = set()
@@ -122,8 +124,8 @@ class Reach:
             self.arrays.append((name, x))
         elif isinstance(x, FunctionType):
             self._function(x)
-        elif isinstance(x, MethodType):
-            self._visit(name, x.__func__)
+        elif isinstance(x, MethodType | BuiltinMethodType):
+            self._visit(name, getattr(x, "__func__", None))
             self._visit(name, x.__self__)
         elif isinstance(x, functools.partial):
             self._visit(name, x.func)
@@ -152,7 +154,9 @@ class Reach:
 
     def _function(self, f: FunctionType) -> None:
         names, is_open = names_of(f.__code__), self._is_open(str(f.__globals__.get("__name__")))
-        self._names |= names.attributes
+        self.names_random |= "random" in names.attributes
+        if is_open:
+            self._names |= names.attributes
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
             try:
                 found = cell.cell_contents
@@ -198,20 +202,26 @@ class Reach:
         if isinstance(x, type):
             self._scan_class(name, x, new)
             return
+        # Where an object keeps its attributes they are what was assigned; reading one may make a new object each time.
         own: dict[str, Any] = getattr(x, "__dict__", {})
         for key in sorted(new):
+            path = f"{name}.{key}" if name else key
             if key in own:
                 found = own[key]
-            elif isinstance(x, ModuleType) or not _is_stored(type(x), key):
-                continue
-            else:
+                self._bind(_ITEM, own, key, found, path)
+            elif not isinstance(x, ModuleType) and _is_stored(type(x), key):
                 found = getattr(x, key, None)
-            self._bind(_ATTRIBUTE, x, key, found, f"{name}.{key}" if name else key)
-            self._visit(f"{name}.{key}" if name else key, found)
+                self._bind(_ATTRIBUTE, x, key, found, path)
+            else:
+                continue
+            self._visit(path, found)
 
     def _scan_class(self, name: str, x: type, names: set[str]) -> None:
         for base in x.__bases__:
             self._visit(name, base)
+        if any(base is not object and not self._is_open(base.__module__) for base in x.__mro__):
+            # What such a base class calls is not known, so it may be any method.
+            names |= {key for key, found in vars(x).items() if isinstance(found, FunctionType)}
         for key in sorted(names & vars(x).keys()):
             found = vars(x)[key]
             if isinstance(found, property):

@@ -13,6 +13,7 @@ from tapegrad.captures import Captures
 from tapegrad.errors import RecordingWarning
 
 X = np.array([1.0, 2.0])
+rand, shared_draw = np.random.rand, random.random
 factor = 2.0
 table = {"rate": 1.0}
 
@@ -267,7 +268,8 @@ def test_an_object_among_the_arguments():
 
 
 @pytest.mark.parametrize("draw", [
-    lambda rng: rng.normal(), lambda rng: random.random(), lambda rng: np.random.rand()])  # noqa: NPY002
+    lambda rng: rng.normal(), lambda rng: random.random(), lambda rng: np.random.rand(),  # noqa: NPY002
+    lambda rng: rand(), lambda rng: (lambda: shared_draw())()])  # fmt: skip
 def test_random_numbers_drawn_while_recording(draw):
     rng = np.random.default_rng(0)
     g = tg.grad(lambda x: x * draw(rng))

@@ -242,7 +242,7 @@ def test_threads_share_a_function():
             for n in range(150):
                 assert tg.grad(f)(X, float(k) if n % 2 else f"{n}" and n)[0] == 2.0 * (k if n % 2 else n)
             found[k] = True
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
