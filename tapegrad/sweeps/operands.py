@@ -104,10 +104,10 @@ def plane(side, k, p, x, d, size, position):
 def offset(side, k, p, d, column):
     # From the first element of a period to another one: how far it is in the arena.
     q, found = shape_at(side, k), d - d
-    for axis in range(axes(side, k) - 1, d, -1):
+    for axis in range(axes(side, k) - 1, d + 1, -1):
         found += (column % side[q + axis]) * side[p + 1 + axis]
         column //= side[q + axis]
-    return found
+    return found + column * side[p + 2 + d] if column > 0 else found
 
 
 def fetch(side, k, j, v, scratch, start, m):
@@ -123,12 +123,15 @@ def fetch(side, k, j, v, scratch, start, m):
     while done < m:
         inside = (start + done) % size
         count = min(m - done, size - inside)
-        first = plane(side, k, p, x, d, size, start + done)
+        first = plane(side, k, p, x, d, size, start + done) + inside // period * step
+        at_column, rows, rest = inside % period, count // period, count % period
         for column in range(min(period, count)):
             # The elements of a column, and where they go: every period-th.
-            i = inside + column
-            a, o = first + (i // period) * step + offset(side, k, p, d, i % period), to + done + column
-            n = (count - column + period - 1) // period
+            n = rows + 1 if column < rest else rows
+            a, o = first + offset(side, k, p, d, at_column), to + done + column
+            at_column += 1
+            if at_column == period:
+                at_column, first = 0, first + step
             if step == 1 and period == 1:
                 of, row = v[a : a + n], scratch[o : o + n]
                 for i in range(n):
@@ -152,11 +155,15 @@ def scatter(side, k, j, g, scratch, start, m):
     while done < m:
         inside = (start + done) % size
         count = min(m - done, size - inside)
-        first = plane(side, k, p, x, d, size, start + done)
+        first = plane(side, k, p, x, d, size, start + done) + inside // period * step
+        at_column, rows, rest = inside % period, count // period, count % period
         for column in range(min(period, count)):
-            i = inside + column
-            a, o = first + (i // period) * step + offset(side, k, p, d, i % period), of + done + column
-            n = (count - column + period - 1) // period
+            # The elements of a column, and where they stand: every period-th.
+            n = rows + 1 if column < rest else rows
+            a, o = first + offset(side, k, p, d, at_column), of + done + column
+            at_column += 1
+            if at_column == period:
+                at_column, first = 0, first + step
             if step == 0:
                 g[a] += total(scratch, o, n, period)
             elif step == 1 and period == 1:
