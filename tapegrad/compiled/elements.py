@@ -9,11 +9,11 @@ from tapegrad.compiled.marks import compiled_in
 
 @compiled_in("tapegrad.compiled.pointers")
 def read(v, p):
-    # The element at position p.
+    """The element at position p."""
     return v[p]
 
 
 @compiled_in("tapegrad.compiled.pointers")
 def write(v, p, x):
-    # Make x, converted to the dtype of the array, the element at position p.
+    """Make x, converted to the dtype of the array, the element at position p."""
     v[p] = x
