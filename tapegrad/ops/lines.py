@@ -75,7 +75,7 @@ def prod_tangent(side, k, v, t):
     for i in range(outer):
         for m in range(inner):
             a, o = x + i * so + m * si, out + i * inner + m
-            z, tangent = v[o], 0.0
+            z, tangent = v[o], np.float64(0.0)
             safe = abs(z) > 1e-30 and abs(z) < 1e30
             for j in range(n):
                 tx = read(t, a + j * step)
@@ -124,7 +124,7 @@ def max_tangent(side, k, v, t):
     for i in range(outer):
         for m in range(inner):
             a, o = x + i * so + m * si, out + i * inner + m
-            best, ties, tangent = v[o], np.float64(0.0), 0.0
+            best, ties, tangent = v[o], np.float64(0.0), np.float64(0.0)
             for j in range(n):
                 is_best = read(v, a + j * step) == best
                 ties += 1.0 if is_best else 0.0
@@ -176,7 +176,7 @@ def logsumexp_tangent(side, k, v, t):
     for i in range(outer):
         for m in range(inner):
             a, o = x + i * so + m * si, out + i * inner + m
-            z, tangent = v[o], 0.0
+            z, tangent = v[o], np.float64(0.0)
             for j in range(n):
                 tx = read(t, a + j * step)
                 if tx != 0.0:
@@ -235,7 +235,7 @@ def norm_tangent(side, k, v, t):
     for i in range(outer):
         for m in range(inner):
             a, o = x + i * so + m * si, out + i * inner + m
-            z, tangent = v[o], 0.0
+            z, tangent = v[o], np.float64(0.0)
             if z != 0.0:
                 for j in range(n):
                     tangent += read(t, a + j * step) * (read(v, a + j * step) / z)

@@ -62,8 +62,9 @@ def adjoint_block(side, k, j, flags, g, scratch, start, m):
     if j < operand_count(side, k) and flags[wants_flag(k, j)]:
         if side[mode_at(side, k, j)] == DENSE:
             return at(g, operand_at(side, k, j) + start)
-        for i in range(to, to + m):
-            scratch[i] = 0.0
+        row = scratch[to : to + m]
+        for i in range(m):
+            row[i] = 0.0
     return at(scratch, to)
 
 
