@@ -4,16 +4,18 @@ Numba lets a negative position count from the end, and so asks at every access w
 through memory in strides that takes longer than the access itself (measured: 0.73 ns an element against 0.28).
 """
 
+from typing import Any
+
 from tapegrad.compiled.marks import compiled_in
 
 
 @compiled_in("tapegrad.compiled.pointers")
-def read(v, p):
+def read(v: Any, p: Any) -> Any:
     """The element at position p."""
     return v[p]
 
 
 @compiled_in("tapegrad.compiled.pointers")
-def write(v, p, x):
+def write(v: Any, p: Any, x: Any) -> None:
     """Make x, converted to the dtype of the array, the element at position p."""
     v[p] = x

@@ -1,8 +1,8 @@
 """The kernels of reductions that go line by line: n elements, `step` apart, that make one number; see `reduction`.
 
-Short lines are the ones that count: there are many of them, and what a line costs besides its elements is paid for each.
-So lines are found by counting, without a division, what a line needs is kept in registers, and nothing is decided by an
-`if` that the processor would have to guess.
+Short lines are those that count: there are many of them, and what a line costs besides its elements is paid for each.
+So lines are found by counting, without a division, no function is called for a line, and what a line needs is kept in
+registers.
 """
 
 import numpy as np

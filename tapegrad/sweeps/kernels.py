@@ -28,8 +28,8 @@ FORWARD, REVERSE, TANGENT = range(3)
 # instruction over many elements (`forward_run`, `reverse_run`, `tangent_run`). Such a function is compiled only when a
 # tape has such an instruction, because it takes as long to compile as all the rest.
 RUNS = len(KINDS) * MAX_OPERATIONS
-# And one each for the functions that copy operands in pieces to scratch, and back: each is compiled once, where it would
-# be a part of three or four others.
+# And one each for the functions that copy operands to scratch, and back: so each is compiled once, and not as a part of
+# each of those above.
 COPIES = RUNS + len(KINDS)
 FETCH, SCATTER = range(2)
 TABLE_SIZE = COPIES + 2

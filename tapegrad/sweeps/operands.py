@@ -74,12 +74,13 @@ def accumulate(side, k, j, flags, g, scratch, start, m):
         call_copy(SCATTER, side, k, j, g, scratch, start, m)
 
 
-# An operand that has strides is seen as planes. A plane is `step_axis` of its shape, and all axes within that, which are
-# so short that their elements together, `period` of them, are few. It is gone through column by column: the elements
-# of a column stand one step of that axis apart in the arena, and `period` apart in scratch. So the inner loop is long
-# however short the last axes are, and nothing is divided but where a plane or a block begins.
+# An operand that has strides is seen as planes. A plane is one axis of its shape, that of `step_axis`, and all axes
+# within that, which are so short that their elements together, `period` of them, are few. A plane is gone through
+# column by column: the elements of a column stand one step of that axis apart in the arena, and `period` apart in
+# scratch. So the inner loop is long however short the last axes are, and divisions are needed only where a plane or a
+# column begins.
 #
-# Axes of LONG elements are gone through on their own, and no period is longer than PERIOD.
+# An axis of LONG elements or more is gone through on its own, and no period is longer than PERIOD.
 LONG, PERIOD = 32, 64
 
 

@@ -50,7 +50,10 @@ DERIVATIVES = {
     tg.logsumexp: lambda line: np.exp(line - line.max()) / np.exp(line - line.max()).sum(),
     np.linalg.norm: lambda line: line / (np.linalg.norm(line) or 1.0),
 }
-VALUES = {tg.logsumexp: lambda line: np.log(np.exp(line - line.max()).sum()) + line.max(), np.linalg.norm: np.linalg.norm}
+VALUES = {
+    tg.logsumexp: lambda line: np.log(np.exp(line - line.max()).sum()) + line.max(),
+    np.linalg.norm: np.linalg.norm,
+}
 EXACT = (np.sum, np.prod, np.max, np.min)
 
 
@@ -167,7 +170,9 @@ def test_running_sums(dtype):
 
 
 @dtypes
-@pytest.mark.parametrize(("shape", "axes"), [((40_000, 3), 0), ((3, 40_000), 1), ((2, 30_000, 3), 1), ((200, 2, 300), (0, 2))])
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((40_000, 3), 0), ((3, 40_000), 1), ((2, 30_000, 3), 1), ((200, 2, 300), (0, 2))]
+)
 def test_long_sums_lose_nothing(shape, axes, dtype):
     # Positive numbers of every size: each sum is right to two roundings of the dtype.
     x = np.random.default_rng(49).lognormal(sigma=3.0, size=shape).astype(dtype)
