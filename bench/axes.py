@@ -100,7 +100,7 @@ def _jax(case: Case, with_gradient: bool, arrays: Any) -> Ready:
         jax.config.update("jax_enable_x64", case.dtype == np.float64)
         return [jax.numpy.asarray(array) for array in arrays]
 
-    function = lambda *arrays: case.program(jax.numpy, *arrays) 
+    function = lambda *arrays: case.program(jax.numpy, *arrays)
     if with_gradient:
         weighted = _weighted(case, jax.numpy, jax.numpy.asarray(_weights(case)))
         function = jax.value_and_grad(weighted, tuple(range(len(arrays))))

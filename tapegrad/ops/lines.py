@@ -12,12 +12,22 @@ from tapegrad.ops.record import operand_at, params_of_one, result_at
 
 # How many numbers are added up plainly.
 STRETCH = 128
+# A line of so many numbers is worth a loop of its own. Shorter ones are gone through four at a time.
+LONG = 33
 
 
 def layout(side, k):
     # The lengths of the three axes of the operand, outer, n and inner, and their strides.
     p = params_of_one(k)
     return side[p], side[p + 1], side[p + 2], side[p + 3], side[p + 4], side[p + 5]
+
+
+def beside(outer, inner, so, si):
+    # Lines that stand beside each other, to be gone through together: how many groups of them there are, how many lines
+    # a group has, and how far they are apart. Groups are `so` apart.
+    if inner == 1:
+        return 1, outer, so
+    return outer, inner, si
 
 
 def extent(side, k):
@@ -84,22 +94,55 @@ def prod_tangent(side, k, v, t):
             t[o] = tangent
 
 
+def best_of_four(v, a, b, c, d, n, s, sign):
+    # The largest elements of four lines, which begin at a, b, c and d; with sign -1, the smallest. Decided without an
+    # `if` that the processor would have to guess, and one line does not wait for another.
+    ta, tb, tc, td = sign * read(v, a), sign * read(v, b), sign * read(v, c), sign * read(v, d)
+    for j in range(1, n):
+        xa, xb = sign * read(v, a + j * s), sign * read(v, b + j * s)
+        xc, xd = sign * read(v, c + j * s), sign * read(v, d + j * s)
+        ta = xa if (xa > ta) | (xa != xa) else ta
+        tb = xb if (xb > tb) | (xb != xb) else tb
+        tc = xc if (xc > tc) | (xc != xc) else tc
+        td = xd if (xd > td) | (xd != xd) else td
+    return ta, tb, tc, td
+
+
+def line_best(v, a, n, s, sign):
+    # The same of one line. Four parts of it are gone through at a time; the rest, if any, after these.
+    part = n // 4
+    ta, tb, tc, td = best_of_four(v, a, a + part * s, a + 2 * part * s, a + 3 * part * s, part, s, sign)
+    ta = tb if (tb > ta) | (tb != tb) else ta
+    tc = td if (td > tc) | (td != td) else tc
+    ta = tc if (tc > ta) | (tc != tc) else ta
+    for j in range(4 * part, n):
+        x = sign * read(v, a + j * s)
+        ta = x if (x > ta) | (x != x) else ta
+    return ta
+
+
 def max_forward(side, k, v):
     outer, n, inner, so, step, si = layout(side, k)
     x, out = operand_at(side, k, 0), result_at(side, k)
     sign = np.float64(side[params_of_one(k) + 6])
-    for i in range(outer):
-        for m in range(inner):
-            a = x + i * so + m * si
-            # The first NaN ends the search.
-            best = sign * read(v, a)
-            for j in range(1, n if best == best else 1):
-                c = sign * read(v, a + j * step)
-                if not c <= best:
-                    best = c
-                    if c != c:
-                        break
-            v[out + i * inner + m] = sign * best
+    groups, count, apart = beside(outer, inner, so, si)
+    for i in range(groups):
+        if inner == 1 and n >= LONG:
+            for m in range(count):
+                v[out + m] = sign * line_best(v, x + m * apart, n, step, sign)
+            continue
+        # Where there are fewer than four lines left, the last stands for the rest.
+        for m in range(0, count, 4):
+            a, o, more = x + i * so + m * apart, out + i * count + m, count - 1 - m
+            b, c, d = a + min(more, 1) * apart, a + min(more, 2) * apart, a + min(more, 3) * apart
+            ta, tb, tc, td = best_of_four(v, a, b, c, d, n, step, sign)
+            v[o] = sign * ta
+            if more > 0:
+                v[o + 1] = sign * tb
+            if more > 1:
+                v[o + 2] = sign * tc
+            if more > 2:
+                v[o + 3] = sign * td
     return True
 
 
@@ -126,9 +169,9 @@ def max_tangent(side, k, v, t):
             a, o = x + i * so + m * si, out + i * inner + m
             best, ties, tangent = v[o], np.float64(0.0), np.float64(0.0)
             for j in range(n):
-                is_best = read(v, a + j * step) == best
+                is_best, tx = read(v, a + j * step) == best, read(t, a + j * step)
                 ties += 1.0 if is_best else 0.0
-                tangent += read(t, a + j * step) if is_best else 0.0
+                tangent += tx if is_best else 0.0
             t[o] = tangent / ties if ties > 0.0 else 0.0
 
 

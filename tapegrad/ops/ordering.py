@@ -6,7 +6,7 @@ Operands, outputs and parameters are those of the reductions.
 import numpy as np
 
 from tapegrad.compiled import read
-from tapegrad.ops.lines import extent, layout, line
+from tapegrad.ops.lines import LONG, extent, layout, line
 from tapegrad.ops.record import operand_at, params_of_one, result_at, result_size
 from tapegrad.ops.reduction import gap, line_note, line_views, views
 from tapegrad.ops.spec import structured
@@ -19,9 +19,14 @@ def argmax_forward(side, k, v):
     for i in range(outer):
         for m in range(inner):
             a = x + i * so + m * si
-            # The first NaN is taken for the largest, as NumPy does, and ends the search.
+            # The first NaN is taken for the largest, as NumPy does.
             best, top = 0, sign * read(v, a)
-            for j in range(1, n if top == top else 1):
+            for j in range(1, min(n, LONG)):
+                c = sign * read(v, a + j * step)
+                better = (c > top) | ((c != c) & (top == top))
+                best, top = j if better else best, c if better else top
+            # In a long line a better one is rare, so that the processor guesses this `if`, and waits for nothing.
+            for j in range(LONG, n if top == top else LONG):
                 c = sign * read(v, a + j * step)
                 if not c <= top:
                     best, top = j, c

@@ -3,10 +3,10 @@
 import numpy as np
 
 from tapegrad.compiled import read, write
-from tapegrad.ops.lines import STRETCH, layout
+from tapegrad.ops.lines import LONG, STRETCH, beside, layout
 from tapegrad.ops.record import operand_at, result_at
 
-# Lines of at most so many numbers are added up one number after the other, four lines at a time.
+# Where lines are gone through four at a time, so many numbers are added up one after the other.
 SHORT = 32
 # So many numbers beside each other are worth a loop over them.
 WIDE = 16
@@ -78,12 +78,12 @@ def sum_forward(side, k, v):
     if inner >= WIDE:
         for i in range(outer):
             sum_rows(v, x + i * so, out + i * inner, n, inner, sn, si)
-    elif inner == 1 and n > SHORT:
+    elif inner == 1 and n >= LONG:
         for i in range(outer):
             v[out + i] = row_sum(v, x + i * so, n, sn)
     else:
-        # Four lines at a time, which stand beside each other. Where there are fewer left, the last stands for the rest.
-        groups, count, step = (1, outer, so) if inner == 1 else (outer, inner, si)
+        # Where there are fewer than four lines left, the last stands for the rest.
+        groups, count, step = beside(outer, inner, so, si)
         for i in range(groups):
             for m in range(0, count, 4):
                 a, o, more = x + i * so + m * step, out + i * count + m, count - 1 - m
