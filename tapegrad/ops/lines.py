@@ -108,34 +108,30 @@ def best_of_four(v, a, b, c, d, n, s, sign):
     return ta, tb, tc, td
 
 
-def line_best(v, a, n, s, sign):
-    # The same of one line. Four parts of it are gone through at a time; the rest, if any, after these.
-    part = n // 4
-    ta, tb, tc, td = best_of_four(v, a, a + part * s, a + 2 * part * s, a + 3 * part * s, part, s, sign)
-    ta = tb if (tb > ta) | (tb != tb) else ta
-    tc = td if (td > tc) | (td != td) else tc
-    ta = tc if (tc > ta) | (tc != tc) else ta
-    for j in range(4 * part, n):
-        x = sign * read(v, a + j * s)
-        ta = x if (x > ta) | (x != x) else ta
-    return ta
-
-
 def max_forward(side, k, v):
     outer, n, inner, so, step, si = layout(side, k)
     x, out = operand_at(side, k, 0), result_at(side, k)
     sign = np.float64(side[params_of_one(k) + 6])
+    # Of long lines one at a time, in four parts; of short ones four at a time, and where fewer are left, the last
+    # stands for the rest.
+    alone = inner == 1 and n >= LONG
+    many = n // 4 if alone else n
     groups, count, apart = beside(outer, inner, so, si)
     for i in range(groups):
-        if inner == 1 and n >= LONG:
-            for m in range(count):
-                v[out + m] = sign * line_best(v, x + m * apart, n, step, sign)
-            continue
-        # Where there are fewer than four lines left, the last stands for the rest.
-        for m in range(0, count, 4):
-            a, o, more = x + i * so + m * apart, out + i * count + m, count - 1 - m
-            b, c, d = a + min(more, 1) * apart, a + min(more, 2) * apart, a + min(more, 3) * apart
-            ta, tb, tc, td = best_of_four(v, a, b, c, d, n, step, sign)
+        for m in range(0, count, 1 if alone else 4):
+            a, o, more, by = x + i * so + m * apart, out + i * count + m, count - 1 - m, apart
+            if alone:
+                more, by = 3, many * step
+            b, c, d = a + min(more, 1) * by, a + min(more, 2) * by, a + min(more, 3) * by
+            ta, tb, tc, td = best_of_four(v, a, b, c, d, many, step, sign)
+            if alone:
+                ta = tb if (tb > ta) | (tb != tb) else ta
+                ta = tc if (tc > ta) | (tc != tc) else ta
+                ta = td if (td > ta) | (td != td) else ta
+                for j in range(4 * many, n):
+                    best = sign * read(v, a + j * step)
+                    ta = best if (best > ta) | (best != best) else ta
+                more = 0
             v[o] = sign * ta
             if more > 0:
                 v[o + 1] = sign * tb

@@ -149,11 +149,11 @@ def scatter(side, k, j, g, scratch, start, m):
     # Add what stands in the block of scratch for the adjoints of operand j, which is not dense, to its adjoints of
     # elements start to start + m. The order in which numbers are added up depends on the shape alone.
     x, p, of = operand_at(side, k, j), mode_at(side, k, j), (3 + j) * BLOCK
-    if side[p] == UNIFORM:
-        g[x] += total(scratch, of, m, of - of + 1)
-        return True
     d, period = step_axis(side, k)
     size, step, done = period * side[shape_at(side, k) + d], side[p + 1 + d], 0
+    if side[p] == UNIFORM:
+        # One plane of one column, in which every step is 0.
+        d, period, size, step = d - d, d - d + 1, start + m, d - d
     while done < m:
         inside = (start + done) % size
         count = min(m - done, size - inside)
