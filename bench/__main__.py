@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 TITLES = {
     "calls": "Overhead of a call",
     "replay": "Replay, forward and reverse together",
+    "axes": "Short last axes and other layouts",
     "recording": "Recording from Python",
     "scalar_mlp": "micrograd's case",
     "mnist": "MNIST step",
