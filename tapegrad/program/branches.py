@@ -80,12 +80,13 @@ class Branches:
             result = called(self.f, *pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
-            tape.evaluate()
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
             prefixes = digests(tape, inputs)
             code = code_of(tape, inputs, outputs)
-            values = np.append(tape.values[: code.size], code.dtype.type(0.0))
-            return Program(code, structure, self.spec, prefixes, tape.calls, values)
+            program = Program(code, structure, self.spec, prefixes, tape.calls)
+            # Nothing is computed here: the first replay does that, at these inputs mostly.
+            program.workspaces[0].fill(leaves)
+            return program
 
     def replay(
         self, leaves: Sequence[Any], tasks: int, wrt: tuple[int, ...] | None, read: Any, *how: Any,

@@ -8,17 +8,37 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tapegrad.layout import Layout
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.tape import EXPECT, LEAF
 
 
 class Output(NamedTuple):
-    """A result of a program: its places in the arena; or, if it does not depend on the inputs, itself as `constant`."""
+    """A result of a program: where it begins in the arena, and its layout there; or, if it does not depend on the
+    inputs, itself as `constant`."""
 
-    places: np.ndarray | None
-    shape: tuple[int, ...]
+    place: int | None
+    layout: Layout
     constant: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.layout.shape
+
+    @property
+    def places(self) -> np.ndarray | None:
+        """The places of its numbers, in row-major order."""
+        return None if self.place is None else self.place + self.layout.offsets()
+
+    def window(self, arena: np.ndarray) -> np.ndarray:
+        """Its numbers in an arena, as a view that must not be written to where numbers are shown twice."""
+        assert self.place is not None
+        size = arena.itemsize
+        return np.ndarray(
+            self.layout.shape, arena.dtype, arena, self.place * size, tuple(size * s for s in self.layout.strides)
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program.code import Code, Output
 from tapegrad.program.expand import expanded
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, callbacks, sweeps_for
+from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import activate, group, reach
 from tapegrad.tape import EXPECT
 from tapegrad.value import Value
@@ -51,20 +51,18 @@ class Program:
         spec: what the arguments are; see `arguments`.
         prefixes: for each guard a digest of what was recorded before it.
         calls: Python functions that instructions call, by number, to be kept alive.
-        values: an arena with the numbers of one evaluation, for the first workspace.
     """
 
     def __init__(
-        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None,
-        values: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None
+    ) -> None:
         self.code = code
         self.structure = structure
         # What is swept: the steps of the code, short runs expanded.
         self.steps = expanded(code)
         self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
         # The numbers that each guard found, and a digest of all that was recorded before it.
-        arena = code.arena() if values is None else values
+        arena = code.arena()
         self.signature = arena[code.steps[code.guards, B]].tobytes()
         self.prefixes = list(prefixes)
         self.calls = dict(calls or {})
@@ -85,9 +83,9 @@ class Program:
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
-        self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
+        self.scalar = only.place if only and not only.shape else None
         self._seed: int | None = None
-        # The workspaces that are not in use. The first has the numbers that were found while recording.
+        # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
 
     # Workspaces
@@ -107,11 +105,21 @@ class Program:
         """Give a workspace back."""
         self.workspaces.append(workspace)
 
-    def latest(self) -> Workspace:
-        """The workspace of a replay that is over, for those who only look; a fresh one if there was none."""
+    def idle(self) -> Workspace:
+        """A workspace that is not in use, for those who only look at how it is made."""
         if not self.workspaces:
             self.workspaces.append(self._workspace())
         return self.workspaces[-1]
+
+    def latest(self) -> Workspace:
+        """The workspace of a replay that is over, for those who only look. If there was none, that of a replay at the
+        inputs of the recording; if all are in use, a fresh one."""
+        workspace = self.idle()
+        if not workspace.used:
+            self.sweep(workspace, VALUES, -1, None)
+            if self.calls:
+                callbacks.check(workspace.scratch)
+        return workspace
 
     # Values
 
@@ -144,18 +152,18 @@ class Program:
 
     def check_numbers(self) -> None:
         """Raise StructureError unless the function returned numbers, and some."""
-        matching.check_numbers([o.constant if o.places is None else 0.0 for o in self.code.outputs])
+        matching.check_numbers([o.constant if o.place is None else 0.0 for o in self.code.outputs])
 
     def read(self, workspace: Workspace, output: Output) -> Any:
         """The number or array of an output, after a sweep."""
-        if output.places is None:
+        if output.place is None:
             if isinstance(output.constant, Value):
                 return np.zeros(output.shape, self.code.dtype)
             # A copy: whoever changes what one call returned must not change what the next one returns.
             return output.constant.copy() if isinstance(output.constant, np.ndarray) else output.constant
         if not output.shape:
-            return float(workspace.values[output.places[0]])
-        return workspace.values[output.places].reshape(output.shape)
+            return float(workspace.values[output.place])
+        return output.window(workspace.values).copy()
 
     # Gradients
 
@@ -177,7 +185,7 @@ class Program:
         """
         matching.check_one_result(self.structure, has_aux)
         output = self.code.outputs[0]
-        if output.places is None:
+        if output.place is None:
             if isinstance(output.constant, bool | np.bool_):
                 raise matching.truth_result()
             if isinstance(output.constant, int | float | np.number) or (
@@ -187,11 +195,11 @@ class Program:
                 # place after the last, which no instruction reads.
                 return self.code.size
             raise NonScalarError(f"the function returned {type(output.constant).__name__}, not a scalar Value")
-        if len(output.places) != 1:
+        if output.layout.size != 1:
             raise NonScalarError(
                 f"a gradient needs a scalar result, the function returned shape {output.shape}: sum it first"
             )
-        place = int(output.places[0])
+        place = output.place
         made = self.code.rows[self.code.rows[:, OUT] == place, OPCODE]
         if len(made) and TABLE[int(made[0]) % RUN].truth:
             raise matching.truth_result()
@@ -223,8 +231,14 @@ class Program:
         self.prepare(REVERSE)
         adjoints = np.zeros_like(values)
         for output, seed in zip(self.code.outputs, seeds, strict=True):
-            if output.places is not None and seed is not None:
-                np.add.at(adjoints, output.places, seed.reshape(-1))
+            if output.place is None or seed is None:
+                continue
+            if output.layout.dense:
+                window = output.window(adjoints)
+                window += seed
+            else:
+                # A view may show one number several times.
+                np.add.at(adjoints, output.place + output.layout.offsets(), seed.reshape(-1))
         workspace = self.take()
         try:
             self._reverse(Part(self.steps, self.flags(wrt)), values, adjoints, workspace)
@@ -252,7 +266,7 @@ class Program:
         finally:
             self.give(workspace)
         callbacks.check(workspace.scratch)
-        return [None if o.places is None else t[o.places].reshape(o.shape) for o in self.code.outputs]
+        return [None if o.place is None else o.window(t).copy() for o in self.code.outputs]
 
     def places_of(self, wrt: Sequence[int]) -> np.ndarray:
         """The places of inputs, one after the other."""

@@ -49,6 +49,11 @@ class Workspace:
         return self._adjoints
 
     @property
+    def used(self) -> bool:
+        """Whether it was ever swept."""
+        return bool(self.frames) or self.view is not None
+
+    @property
     def swept_back(self) -> bool:
         """Whether adjoints were ever computed."""
         return self._adjoints is not None

@@ -202,13 +202,13 @@ class Recording:
             for number in plan.chosen:
                 n = program.code.spans[number][1]
                 shape = output.shape + program.shapes[number]
-                if output.places is None:
+                if output.place is None:
                     blocks[number] = np.zeros(shape, matrix.dtype)
                 else:
-                    rows = matrix[row : row + len(output.places), column : column + n]
+                    rows = matrix[row : row + output.layout.size, column : column + n]
                     blocks[number] = np.array(rows).reshape(shape)
                 column += n
-            row += 0 if output.places is None else len(output.places)
+            row += 0 if output.place is None else output.layout.size
             shown.append(self._plans.shaped(plan, blocks, copy=False))
         return pytree.unflatten(program.structure, shown)
 
@@ -273,7 +273,9 @@ class Recording:
             return self.f(*args)
         tape.evaluate()
         numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
-        program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
+        program = self.program
+        if len(program.guards):
+            program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
         if not can_be_written(program):
             return self.f(*args)
         return write(program, tape, [leaves[i] for i in program.leaves])

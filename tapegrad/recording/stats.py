@@ -87,7 +87,7 @@ def stats_of(branches: Branches) -> Stats:
         elements=int(code.counts.sum()),
         guards=len(code.guards),
         slots=code.size,
-        bytes=code.nbytes + branches.program.latest().nbytes,
+        bytes=code.nbytes + branches.program.idle().nbytes,
         branches=len(branches.programs),
         recorded=branches.recorded,
         captured=tuple(_captured(branches)),
