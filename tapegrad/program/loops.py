@@ -1,4 +1,4 @@
-"""The compiled loop that expands short runs."""
+"""Compiled loops over the steps of a program."""
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from tapegrad.ops.record import (
     mode_at,
     operand_at,
     operand_count,
+    operand_high,
+    operand_low,
     params_at,
     shape_at,
 )
@@ -88,3 +90,19 @@ def joined_element(side, k, e):
         column -= side[p + 2 + j]
         j += 1
     return operand_at(side, k, j) + row * side[p + 2 + j] + column
+
+
+@compiled(
+    steps="uint32[:, :]", side="int64[:]", starts="int64[:]", index="int64[:]", shift="int64", last="int64[:]"
+)
+def last_readers(steps, side, starts, index, shift, last):
+    """For each result, the last step that reads it. Result i begins at starts[i]; `last` comes as -1."""
+    for i in range(steps.shape[0]):
+        if steps[i, OPCODE] < RUN:
+            for j in range(2, 5):
+                last[owner(np.int64(steps[i, j]), starts, index, shift)] = i
+        else:
+            k = np.int64(steps[i, A])
+            for j in range(operand_count(side, k)):
+                if operand_low(side, k, j) < operand_high(side, k, j):
+                    last[owner(operand_at(side, k, j), starts, index, shift)] = i

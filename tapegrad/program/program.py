@@ -18,13 +18,13 @@ from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
 from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
 from tapegrad.ops.record import OPCODE, OUT, B
-from tapegrad.program.code import Code, Output
+from tapegrad.program.code import Code
 from tapegrad.program.expand import expanded
+from tapegrad.program.lean import FROM, Lean, lean
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
-from tapegrad.sweeps.analysis import activate, group, reach
+from tapegrad.sweeps.analysis import GROUP, activate, group, reach
 from tapegrad.tape import EXPECT
-from tapegrad.value import Value
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
 # lanes.
@@ -78,13 +78,14 @@ class Program:
         self.sweeps.require(self._needs, FORWARD)
         self._groups = np.zeros(len(code.side), np.uint8)
         if code.counts.max(initial=0) > BLOCK:
-            group(self.steps, code.side, self._groups)
+            group(self.steps, code.side, self._groups, GROUP)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = only.place if only and not only.shape else None
         self._seed: int | None = None
+        self._lean: tuple[Lean | None] | None = None
         # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
 
@@ -121,6 +122,21 @@ class Program:
                 callbacks.check(workspace.scratch)
         return workspace
 
+    def for_results(self) -> Program | Lean:
+        """What to replay for results alone. A workspace of the program itself is used where there is one: there is no
+        need of a second."""
+        if self.code.size < FROM or any(workspace.used for workspace in self.workspaces):
+            return self
+        return self.smaller() or self
+
+    def smaller(self) -> Lean | None:
+        """This program in a smaller arena, made when it is first wanted; None where that would save little."""
+        if self.code.size < FROM:
+            return None
+        if self._lean is None:
+            self._lean = (lean(self),)
+        return self._lean[0]
+
     # Values
 
     def sweep(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> int:
@@ -148,22 +164,11 @@ class Program:
 
     def result(self, workspace: Workspace) -> Any:
         """All that the function returned, after a sweep."""
-        return pytree.unflatten(self.structure, [self.read(workspace, x) for x in self.code.outputs])
+        return pytree.unflatten(self.structure, [o.read(workspace.values) for o in self.code.outputs])
 
     def check_numbers(self) -> None:
         """Raise StructureError unless the function returned numbers, and some."""
         matching.check_numbers([o.constant if o.place is None else 0.0 for o in self.code.outputs])
-
-    def read(self, workspace: Workspace, output: Output) -> Any:
-        """The number or array of an output, after a sweep."""
-        if output.place is None:
-            if isinstance(output.constant, Value):
-                return np.zeros(output.shape, self.code.dtype)
-            # A copy: whoever changes what one call returned must not change what the next one returns.
-            return output.constant.copy() if isinstance(output.constant, np.ndarray) else output.constant
-        if not output.shape:
-            return float(workspace.values[output.place])
-        return output.window(workspace.values).copy()
 
     # Gradients
 
@@ -229,7 +234,7 @@ class Program:
     ) -> list[np.ndarray]:
         """The derivative of sum(seeds * outputs) with respect to inputs."""
         self.prepare(REVERSE)
-        adjoints = np.zeros_like(values)
+        adjoints = np.zeros(len(values), values.dtype)
         for output, seed in zip(self.code.outputs, seeds, strict=True):
             if output.place is None or seed is None:
                 continue
@@ -254,19 +259,21 @@ class Program:
 
     def push(self, values: np.ndarray, tangents: dict[int, np.ndarray]) -> list[np.ndarray | None]:
         """The derivative of the outputs along tangents of inputs, by their numbers."""
-        self.prepare(TANGENT)
-        t = np.zeros_like(values)
-        for number, tangent in tangents.items():
-            start, n = self.code.spans[number]
-            t[start : start + n] = np.reshape(tangent, -1)
-        flags = self.flags(tuple(sorted(tangents)))
         workspace = self.take()
         try:
-            self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
+            return self.push_in(workspace, values, tangents)
         finally:
             self.give(workspace)
+
+    def push_in(
+        self, workspace: Workspace, values: np.ndarray, tangents: dict[int, np.ndarray]
+    ) -> list[np.ndarray | None]:
+        """As `push`, in a workspace that the caller has taken."""
+        self.prepare(TANGENT)
+        t, flags = workspace.put_tangents(tangents), self.flags(tuple(sorted(tangents)))
+        self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
         callbacks.check(workspace.scratch)
-        return [None if o.place is None else o.window(t).copy() for o in self.code.outputs]
+        return self.code.derivatives_in(t)
 
     def places_of(self, wrt: Sequence[int]) -> np.ndarray:
         """The places of inputs, one after the other."""
@@ -297,7 +304,7 @@ class Program:
         else:
             found = np.flatnonzero(active[code[:, 1]])
         code = np.ascontiguousarray(code[found])
-        group(code, self.code.side, flags)
+        group(code, self.code.side, flags, GROUP)
         return Part(code, flags)
 
     def lanes(

@@ -35,6 +35,7 @@ class Workspace:
             for (at, n), shape, leaf in zip(code.spans, shapes, leaves, strict=True)
         ]
         self._adjoints: np.ndarray | None = None
+        self._tangents: np.ndarray | None = None
         self._gradients: list[np.ndarray] = []
         self._shapes = shapes
         self._spans = code.spans
@@ -45,8 +46,23 @@ class Workspace:
     def adjoints(self) -> np.ndarray:
         """An adjoint for each number of the arena; made when a gradient is first wanted."""
         if self._adjoints is None:
-            self._adjoints = np.zeros_like(self.values)
+            self._adjoints = np.zeros(len(self.values), self.values.dtype)
         return self._adjoints
+
+    @property
+    def tangents(self) -> np.ndarray:
+        """A tangent for each number of the arena; made when a derivative along a direction is first wanted."""
+        if self._tangents is None:
+            self._tangents = np.zeros(len(self.values), self.values.dtype)
+        return self._tangents
+
+    def put_tangents(self, along: dict[int, np.ndarray]) -> np.ndarray:
+        """The tangents, those of inputs set to what is given by number, else to zero. Those of constants are zero, and
+        a sweep sets all others."""
+        t = self.tangents
+        for number, (start, n) in enumerate(self._spans):
+            t[start : start + n] = np.reshape(along[number], -1) if number in along else 0.0
+        return t
 
     @property
     def used(self) -> bool:
@@ -70,8 +86,8 @@ class Workspace:
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""
-        arrays = (self.values, self.scratch, self._lanes) + (() if self._adjoints is None else (self._adjoints,))
-        return sum(array.nbytes for array in arrays)
+        arrays = (self.values, self.scratch, self._lanes, self._adjoints, self._tangents)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def fill(self, leaves: Sequence[Any]) -> None:
         """Put new numbers in the place of the inputs."""

@@ -12,7 +12,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.program import Branches, Code, Program, Workspace, can_be_written, write
+from tapegrad.program import Branches, Code, Lean, Program, Pushing, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.direct import Short, short_way
 from tapegrad.recording.plans import Plan, Plans
@@ -78,7 +78,7 @@ class Recording:
         """
         if evaluation.on_tape(args):
             return self.f(*args)
-        return self._branches.replay(self.check(args), VALUES, None, Program.result)
+        return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=Program.for_results)
 
     # First derivatives
 
@@ -146,7 +146,7 @@ class Recording:
             return derivatives.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
-            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _pushed(p, w.values, along))
+            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _tangent(p, w)), lean=_pushing(along)
         )
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -236,7 +236,7 @@ class Recording:
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
-        return branches.replay(self.check(tuple(primals)), VALUES, None, lambda p, w: _pushed(p, w.values, along))
+        return branches.replay(self.check(tuple(primals)), VALUES, None, _tangent, lean=_pushing(along))
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
@@ -349,11 +349,27 @@ def _hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
     return argnums if isinstance(argnums, int) else tuple(argnums)
 
 
+def _result_of(program: Program | Lean, workspace: Workspace) -> Any:
+    return program.result(workspace)
+
+
+def _pushing(along: dict[int, np.ndarray]) -> Callable[[Program], Pushing]:
+    return lambda program: Pushing(program, along)
+
+
+def _tangent(pushing: Pushing, workspace: Workspace) -> Any:
+    return _shown(pushing.program, pushing.tangent(workspace))
+
+
 def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) -> Any:
+    return _shown(program, program.push(values, along))
+
+
+def _shown(program: Program, tangents: Sequence[np.ndarray | None]) -> Any:
+    """The tangents of the outputs of a program, nested as these are."""
     program.check_numbers()
-    found = program.push(values, along)
     shown = [
-        np.zeros(o.shape, values.dtype)[()] if t is None else float(t) if not o.shape else t
-        for t, o in zip(found, program.code.outputs, strict=True)
+        np.zeros(o.shape, program.code.dtype)[()] if t is None else float(t) if not o.shape else t
+        for t, o in zip(tangents, program.code.outputs, strict=True)
     ]
     return pytree.unflatten(program.structure, shown)

@@ -116,9 +116,9 @@ def relocate(code, side, starts, index, shift, to):
                 side[place_operand(side, k, j)] = moved(operand_at(side, k, j), starts, index, shift, to)
 
 
-@compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]")
-def group(code, side, flags):
-    """Find elementwise runs that follow each other and can go a block at a time together.
+@compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]", most="int64")
+def group(code, side, flags, most):
+    """Find elementwise runs that follow each other and can go a block at a time together, `most` of them at most.
 
     All runs of a group have the same number of elements, and where one reads the result of another, it reads the whole
     result in order, so that each block needs only the same block of the other. Then the blocks that are worked on stay
@@ -127,7 +127,7 @@ def group(code, side, flags):
     i, n_code = 0, code.shape[0]
     while i < n_code:
         end = i
-        while end < n_code and end - i < GROUP and _may_join(code, side, i, end):
+        while end < n_code and end - i < most and _may_join(code, side, i, end):
             end += 1
         for r in range(i, max(end, i + 1)):
             if code[r, 0] >= RUN:
