@@ -26,8 +26,6 @@ from bench.compare import duration
 from bench.machine import thread_environment
 
 TOOLS = ("tapegrad", "jax", "autograd")
-# Name, size, and the size at which the program is called first.
-PROGRAMS = (("k-means", 10_000, 50), ("loop", 1_000_000, 5_000))
 WHAT = ("gradient", "Hessian product")
 _AGAIN = 5
 
@@ -53,6 +51,10 @@ def loop(n: int) -> tuple[Callable[[Any, Any], Any], np.ndarray]:
         return functions.sum(x)
 
     return rounds, np.random.default_rng(1).uniform(0.1, 0.9, n)
+
+
+# Name, maker, size, and the size at which the program is called first.
+PROGRAMS: Any = (("k-means", k_means, 10_000, 50), ("loop", loop, 1_000_000, 5_000))
 
 
 def _derivative(tool: str, what: str, program: Callable[[Any, Any], Any], v: np.ndarray) -> Callable[[Any], Any]:
@@ -90,7 +92,7 @@ def _resident() -> int:
 
 def probe(tool: str, name: str, what: str) -> dict[str, float]:
     """In a fresh process: what one program takes."""
-    (full, small), make = next((sizes, globals()[name.replace("-", "_")]) for name_, *sizes in PROGRAMS if name_ == name)
+    make, full, small = next(given for title, *given in PROGRAMS if title == name)
     program, x = make(small)
     _derivative(tool, what, program, np.ones_like(x))(x)
     program, x = make(full)

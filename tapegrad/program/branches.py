@@ -103,7 +103,7 @@ class Branches:
             workspace = swept.take()
             try:
                 workspace.fill(leaves)
-                seed = program.seed(has_aux) if tasks & ADJOINTS else -1
+                seed = swept.seed(has_aux) if tasks & ADJOINTS else -1
                 failed = swept.sweep(workspace, tasks, seed, wrt)
                 if failed < 0:
                     if program.calls:
@@ -117,7 +117,7 @@ class Branches:
                         lean = None
                         continue
                     raise error or operand_error(row, program.code.side, workspace.values)
-                guard = int(np.searchsorted(program.guards, failed))
+                guard = int(np.searchsorted(swept.guards, failed))
                 found = workspace.values[row[A] : row[A] + 1].tobytes()
             finally:
                 swept.give(workspace)

@@ -85,7 +85,7 @@ class Program:
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = only.place if only and not only.shape else None
         self._seed: int | None = None
-        self._lean: tuple[Lean | None] | None = None
+        self._lean: dict[bool, Lean | None] = {}
         # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
 
@@ -123,19 +123,24 @@ class Program:
         return workspace
 
     def for_results(self) -> Program | Lean:
-        """What to replay for results alone. A workspace of the program itself is used where there is one: there is no
-        need of a second."""
-        if self.code.size < FROM or any(workspace.used for workspace in self.workspaces):
-            return self
-        return self.smaller() or self
+        """What to replay for results alone. Where there is a workspace in which gradients are computed too, that is
+        used: there is no need of another."""
+        gradients = self._lean.get(True)
+        if gradients is not None and _any_used(gradients.workspaces):
+            return gradients
+        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=False) or self
 
-    def smaller(self) -> Lean | None:
+    def for_gradients(self) -> Program | Lean:
+        """What to replay for results and gradients."""
+        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=True) or self
+
+    def smaller(self, back: bool) -> Lean | None:
         """This program in a smaller arena, made when it is first wanted; None where that would save little."""
         if self.code.size < FROM:
             return None
-        if self._lean is None:
-            self._lean = (lean(self),)
-        return self._lean[0]
+        if back not in self._lean:
+            self._lean[back] = lean(self, back)
+        return self._lean[back]
 
     # Values
 
@@ -336,3 +341,7 @@ class Program:
                 self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch)
         callbacks.check(workspace.scratch)
         return d
+
+
+def _any_used(workspaces: Sequence[Workspace]) -> bool:
+    return any(workspace.used for workspace in workspaces)

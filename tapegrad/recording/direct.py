@@ -19,7 +19,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.arguments import Input, Spec
 from tapegrad.compiled.callable import INTERPRETED
-from tapegrad.program import Program, Workspace
+from tapegrad.program import Lean, Program, Workspace
 from tapegrad.recording.plans import Plan
 from tapegrad.sweeps import ADJOINTS, VALUES
 
@@ -33,7 +33,7 @@ def never(args: Any) -> Any:
     return None
 
 
-def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
+def short_way(program: Program | Lean, spec: Spec, plan: Plan) -> Short:
     """The short way to the value and gradient of a program, for arguments that fit a spec."""
     leaves, dtype = spec.leaves, program.code.dtype
     if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
@@ -68,7 +68,7 @@ class _View:
 
     __slots__ = ("adjoints", "arguments", "frame", "gradients", "owner", "values", "windows", "words")
 
-    def __init__(self, program: Program, workspace: Workspace, plan: Plan, owner: Any) -> None:
+    def __init__(self, program: Program | Lean, workspace: Workspace, plan: Plan, owner: Any) -> None:
         assert program.scalar is not None
         # This frame is used by the short way only, so nothing in it has to be set again for the next call.
         frame = program.new_frame(workspace, VALUES | ADJOINTS, program.scalar, plan.wrt)
@@ -79,7 +79,7 @@ class _View:
         self.frame = frame
 
 
-def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
+def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan) -> Short:
     (leaf,), place, owner = spec.leaves, program.scalar, object()
     shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
     program.seed(has_aux=False)
@@ -108,7 +108,7 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
     return call
 
 
-def _of_leaves(program: Program, scalars: list[bool], plan: Plan, put_together: Callable[[Any], Any]) -> Short:
+def _of_leaves(program: Program | Lean, scalars: list[bool], plan: Plan, put_together: Callable[[Any], Any]) -> Short:
     place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
     # What each leaf must be: a float, or an array of a shape.
     kinds: list[Any] = [None if scalar else shape for scalar, shape in zip(scalars, program.shapes, strict=True)]

@@ -101,19 +101,21 @@ class Recording:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plans.plan(argnums)
         return self._branches.replay(
-            leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux
-        )
+            leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux,
+            lean=Program.for_gradients,
+        )  # fmt: skip
 
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program = self._branches.program
         known = self._short.get(argnums)
         if known is None or known[0] is not program:
-            known = self._short[argnums] = program, short_way(program, self.spec, self._plans.plan(argnums))
+            plan = self._plans.plan(argnums)
+            known = self._short[argnums] = program, short_way(program.for_gradients(), self.spec, plan)
         return known[1]
 
     def _value_and_gradient(
-        self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool
+        self, program: Program | Lean, workspace: Workspace, plan: Plan, has_aux: bool
     ) -> tuple[Any, Any]:
         if program.scalar is not None and not has_aux:
             value: Any = float(workspace.values[program.scalar])
