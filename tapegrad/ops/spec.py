@@ -199,6 +199,10 @@ class Structured(Operation):
     `forward` returned False, with the operands' numbers in the shapes that `views` states, and returns the exception to
     raise. A `passive` operation lets no gradient through. One that `needs_elements` has no result for a line without
     any, as a largest element.
+
+    `reads` says of which operands, and whether of the result, `reverse` reads the numbers, as ((True, False), False);
+    where it is not stated, of all, if the kernel has any use for numbers. Long arrays that are not read on the way back
+    leave their places to others.
     """
 
     forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
@@ -214,8 +218,11 @@ class Structured(Operation):
     refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)
     passive: bool = False
     needs_elements: bool = False
+    reads: tuple[tuple[bool, ...], bool] | None = None
 
     def reads_back(self) -> tuple[tuple[bool, ...], bool]:
+        if self.reads is not None:
+            return self.reads
         names = list(inspect.signature(getattr(self.reverse, "py_func", self.reverse)).parameters)
         # The numbers are the last parameter but one, before the adjoints. A kernel that reads any may read all.
         read = names[-2] in parameters_read(self.reverse)

@@ -158,7 +158,10 @@ BINARY = [np.add, np.subtract, np.multiply, np.maximum, lambda x, y: np.where(x 
 VIEWS = [lambda x: x[::-1], lambda x: x[1:-1], lambda x: x[::2], lambda x: x[:1], lambda x: np.concatenate([x, x[:2]])]
 def largest(x):
     """The logarithm of the sum of exponentials of each row, smoothly its largest number; of a Value or an array."""
-    return tg.logsumexp(x, axis=1) if isinstance(x, tg.Value) else np.log(np.sum(np.exp(x), axis=1))
+    if isinstance(x, tg.Value):
+        return tg.logsumexp(x, axis=1)
+    most = np.max(x, axis=1)
+    return most + np.log(np.sum(np.exp(x - most[:, None]), axis=1))
 
 
 # Of a matrix with 20 columns.
