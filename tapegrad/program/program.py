@@ -106,16 +106,19 @@ class Program:
         """Give a workspace back."""
         self.workspaces.append(workspace)
 
-    def idle(self) -> Workspace:
-        """A workspace that is not in use, for those who only look at how it is made."""
-        if not self.workspaces:
-            self.workspaces.append(self._workspace())
-        return self.workspaces[-1]
+    @property
+    def held(self) -> int:
+        """The bytes of the workspaces that have been swept and are not in use, those of smaller arenas too. The system
+        provides memory for others when they are written to."""
+        lists = [self.workspaces, *(of.workspaces for of in self._lean.values() if of is not None)]
+        return sum(workspace.nbytes for workspaces in lists for workspace in workspaces if workspace.used)
 
     def latest(self) -> Workspace:
         """The workspace of a replay that is over, for those who only look. If there was none, that of a replay at the
         inputs of the recording; if all are in use, a fresh one."""
-        workspace = self.idle()
+        if not self.workspaces:
+            self.workspaces.append(self._workspace())
+        workspace = self.workspaces[-1]
         if not workspace.used:
             self.sweep(workspace, VALUES, -1, None)
             if self.calls:
