@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 import numpy as np
 
 from tapegrad.errors import OperationError
-from tapegrad.ops.rules import parameters_read, tried
+from tapegrad.ops.rules import tried
 
 T = TypeVar("T")
 
@@ -118,12 +118,6 @@ class Operation:
         raise NotImplementedError
 
 
-    def reads_back(self) -> tuple[tuple[bool, ...], bool]:
-        """Of which operands, and whether of the result, the way back reads numbers: other numbers may be forgotten. For
-        any number of operands there is one entry, which holds for all of them."""
-        return (True,), True
-
-
 @dataclass(frozen=True, eq=False)
 class Elementwise(Operation):
     """z = f(x, y, ...), one element at a time. A scalar instruction, or a run with strides.
@@ -160,11 +154,6 @@ class Elementwise(Operation):
 
     def __rules__(self) -> tuple[Callable[..., Any], ...]:
         return self.value, self.partials
-
-    def reads_back(self) -> tuple[tuple[bool, ...], bool]:
-        names = list(inspect.signature(getattr(self.partials, "py_func", self.partials)).parameters)
-        *operands, result = [name in parameters_read(self.partials) for name in names]
-        return tuple(operands), result
 
     def compute(self, *args: Any) -> Any:
         """The value on plain numbers or arrays."""
@@ -219,14 +208,6 @@ class Structured(Operation):
     passive: bool = False
     needs_elements: bool = False
     reads: tuple[tuple[bool, ...], bool] | None = None
-
-    def reads_back(self) -> tuple[tuple[bool, ...], bool]:
-        if self.reads is not None:
-            return self.reads
-        names = list(inspect.signature(getattr(self.reverse, "py_func", self.reverse)).parameters)
-        # The numbers are the last parameter but one, before the adjoints. A kernel that reads any may read all.
-        read = names[-2] in parameters_read(self.reverse)
-        return (read,), read
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         for arg in args:

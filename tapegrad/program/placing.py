@@ -22,6 +22,7 @@ from tapegrad.ops.record import (
     place_result,
     record,
 )
+from tapegrad.ops.way_back import reads_back
 from tapegrad.program.code import Code
 from tapegrad.program.loops import last_readers
 from tapegrad.sweeps.analysis import group, relocate
@@ -109,13 +110,13 @@ def read_back(program: Any, found: Owners) -> np.ndarray:
     opcodes = steps[:, OPCODE].astype(np.int64)
     kinds = np.unique(opcodes % RUN)
     for op in kinds.tolist():
-        operands, result = TABLE[op].reads_back()
+        operands, result = reads_back(TABLE[op])
         kept[op] = any(operands), result
     read = [found.of(steps[kept[opcodes % RUN, 1], OUT].astype(np.int64))]
     scalar = steps[(opcodes < RUN) & kept[opcodes % RUN, 0]]
     read.append(found.of(scalar[:, A:].astype(np.int64).reshape(-1)))
     for i in np.flatnonzero((opcodes >= RUN) & kept[opcodes % RUN, 0]).tolist():
-        operands, _ = TABLE[int(opcodes[i]) - RUN].reads_back()
+        operands, _ = reads_back(TABLE[int(opcodes[i]) - RUN])
         slots = [x for x, low, high in operand_spans(code.side, int(steps[i, A])) if high > low]
         wanted = [x for j, x in enumerate(slots) if operands[min(j, len(operands) - 1)]]
         read.append(found.of(np.array(wanted, np.int64)))
