@@ -116,13 +116,15 @@ class Program:
     def latest(self) -> Workspace:
         """The workspace of a replay that is over, for those who only look. If there was none, that of a replay at the
         inputs of the recording; if all are in use, a fresh one."""
-        if not self.workspaces:
-            self.workspaces.append(self._workspace())
-        workspace = self.workspaces[-1]
-        if not workspace.used:
-            self.sweep(workspace, VALUES, -1, None)
-            if self.calls:
-                callbacks.check(workspace.scratch)
+        recorded = bool(self.workspaces)
+        workspace = self.take()
+        try:
+            if recorded and not workspace.used:
+                self.sweep(workspace, VALUES, -1, None)
+                if self.calls:
+                    callbacks.check(workspace.scratch)
+        finally:
+            self.give(workspace)
         return workspace
 
     def for_results(self) -> Program | Lean:
