@@ -28,8 +28,10 @@ from tapegrad.tape import EXPECT
 
 # A smaller arena is made for programs with at least so many numbers.
 FROM = 1 << 17
-# The most runs in a group: where values alone or with tangents are wanted, and where a gradient is.
-_GROUP, _GROUP_BACK = 4, 8
+# The most runs in a group: where values alone or with tangents are wanted, and where a gradient is. A group needs all
+# of its arrays at once, so that small groups take less memory; and where places are used again they are no slower
+# (measured with 1, 2, 4, 8 and 32 on arrays of 20,000 and 300,000 numbers).
+_GROUP, _GROUP_BACK = 1, 4
 
 
 class Lean:
