@@ -25,7 +25,7 @@ from tapegrad.program.build import code_of, digests
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
-from tapegrad.value import as_value
+from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
 
 # The most branches of one function that are kept. When there are as many, each new branch is recorded at every call.
@@ -58,8 +58,11 @@ class Branches:
         self.programs: list[Program] = []
         self.recorded = 0
         self._warned: set[str] = set()
+        # The integers that decide something in any of the programs, and which program fitted last for their numbers.
+        self._deciding: tuple[int, ...] = ()
+        self._fitted: dict[tuple[int, ...], Program] = {}
         self.program = self.record(leaves)
-        self.programs.append(self.program)
+        self._keep(self.program)
 
     @property
     def name(self) -> str:
@@ -76,7 +79,10 @@ class Branches:
                 if not isinstance(leaf, Input):
                     arguments.append(x)
                     continue
-                arguments.append(put_leaf(tape, np.asarray(x), wanted))
+                if leaf.is_integer:
+                    arguments.append(put_integer(tape, int(x)))
+                else:
+                    arguments.append(put_leaf(tape, np.asarray(x), wanted))
             result = called(self.f, *pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
@@ -87,6 +93,11 @@ class Branches:
             values = np.append(tape.values[: code.size], code.dtype.type(0.0))
             return Program(code, structure, self.spec, prefixes, tape.calls, values)
 
+    def _keep(self, program: Program) -> None:
+        self.programs.append(program)
+        if not program.decided.keys() <= set(self._deciding):
+            self._deciding, self._fitted = tuple(sorted({*self._deciding, *program.decided})), {}
+
     def replay(
         self, leaves: Sequence[Any], tasks: int, wrt: tuple[int, ...] | None, read: Any, *how: Any,
         has_aux: bool = False,
@@ -95,7 +106,9 @@ class Branches:
 
         Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux).
         """
-        program, tried = self.program, []
+        deciding, fitted = self._deciding, self._fitted
+        numbers = tuple([int(leaves[i]) for i in deciding])
+        program, tried = fitted.get(numbers, self.program) if deciding else self.program, list[Program]()
         while True:
             workspace = program.take()
             try:
@@ -105,6 +118,8 @@ class Branches:
                 if failed < 0:
                     if program.calls:
                         callbacks.check(workspace.scratch)
+                    if deciding:
+                        fitted[numbers] = self.program = program
                     return read(program, workspace, *how)
                 row = program.steps[failed]
                 if row[OPCODE] != EXPECT:
@@ -139,7 +154,7 @@ class Branches:
                 "different calls. Pass it as an argument"
             )
         if len(self.programs) < MAX_BRANCHES:
-            self.programs.append(program)
+            self._keep(program)
             self.program = program
         else:
             self._warn(

@@ -42,7 +42,8 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     for x in outputs:
         places = next(where) if isinstance(x, Value) else None
         at = None if places is None else moved[places]
-        found.append(Output(at, np.shape(x), x if at is None else None))
+        shape, is_whole = (x.shape, x._is_integer) if isinstance(x, Value) else (np.shape(x), False)
+        found.append(Output(at, shape, x if at is None else None, is_whole))
     tape.finish()
     own = tape.code[: tape.length].copy()
     leaves = own[inputs:][own[inputs:, OPCODE] == LEAF][:, [OUT, B]].tolist()

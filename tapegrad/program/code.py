@@ -14,11 +14,13 @@ from tapegrad.tape import EXPECT, LEAF
 
 
 class Output(NamedTuple):
-    """A result of a program: its places in the arena; or, if it does not depend on the inputs, itself as `constant`."""
+    """A result of a program: its places in the arena; or, if it does not depend on the inputs, itself as `constant`.
+    `whole` says whether it is an integer."""
 
     places: np.ndarray | None
     shape: tuple[int, ...]
     constant: Any
+    whole: bool = False
 
 
 @dataclass(frozen=True, eq=False)

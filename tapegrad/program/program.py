@@ -17,7 +17,7 @@ from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
 from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, B
+from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.program.code import Code, Output
 from tapegrad.program.expand import expanded
 from tapegrad.program.workspace import Workspace
@@ -72,6 +72,10 @@ class Program:
         self.shapes = [spec.leaves[i].shape for i in self.leaves]
         # The inputs that are floats.
         self.floats = tuple(w for w, i in enumerate(self.leaves) if spec.leaves[i].dtype.kind == "f")
+        # The integers among the arguments that guards hold to a number, by leaf: they can be compared before a sweep.
+        whole = {code.spans[w][0]: i for w, i in enumerate(self.leaves) if spec.leaves[i].is_integer}
+        held = code.steps[code.guards][:, [A, B]].tolist() if whole else []
+        self.decided = {whole[a]: int(arena[b]) for a, b in held if a in whole}
         opcodes = np.unique(np.concatenate([code.steps[:, OPCODE], self.steps[:, OPCODE]]))
         self._needs = np.unique(opcodes[has_kernel(opcodes, code.dtype)] % RUN).tolist()
         if (opcodes >= RUN).any():
@@ -154,7 +158,8 @@ class Program:
             # A copy: whoever changes what one call returned must not change what the next one returns.
             return output.constant.copy() if isinstance(output.constant, np.ndarray) else output.constant
         if not output.shape:
-            return float(workspace.values[output.places[0]])
+            number = workspace.values[output.places[0]]
+            return int(number) if output.whole else float(number)
         return workspace.values[output.places].reshape(output.shape)
 
     # Gradients

@@ -21,8 +21,9 @@ def kind_at(tape: Any, place: int) -> str:
         seen.add(row)
         instruction = tape.code[row]
         operation = TABLE[int(instruction[0]) % RUN]
-        if instruction[0] == LEAF:
-            kind = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), "")
+        known = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), "")
+        if known or instruction[0] == LEAF:
+            kind = known
         elif operation.truth:
             kind = "b"
         else:

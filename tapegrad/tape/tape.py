@@ -69,7 +69,7 @@ class Tape:
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
         "push", "recording", "scratch", "side", "side_length", "slots", "sweeping", "top", "values", "calls", "derived",
-        "arrays", "flushing",
+        "arrays", "flushing", "reads",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -124,6 +124,8 @@ class Tape:
         # Leaves that were given as integers ("i") or truth values ("b"): they may index.
         self.kinds: dict[int, str] = {}
         self.edits: dict[tuple[int, int], int] = {}
+        # For each guard by its slot: the file and line where a number was read, and what was read there.
+        self.reads: dict[int, tuple[str, int, str]] = {}
         self._open_page()
 
     # Recording
