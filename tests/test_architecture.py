@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
 FLOORS = {
     "cache": 0,
     "errors": 0,
+    "names": 0,
     "pytree": 0,
     "compiled": 1,
     "layout": 1,

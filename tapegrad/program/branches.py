@@ -20,6 +20,7 @@ from tapegrad import pytree
 from tapegrad.adjoint.evaluation import called
 from tapegrad.arguments import Input, Spec, dtype_of, owners
 from tapegrad.errors import GuardError, RecordingWarning
+from tapegrad.names import replaced
 from tapegrad.ops.record import OPCODE, A
 from tapegrad.program.build import code_of, digests
 from tapegrad.program.program import Program
@@ -73,7 +74,7 @@ class Branches:
         """Call the function, on a tape of its own."""
         self.recorded += 1
         tape = Tape(self.dtype, recording=True)
-        with recording_on(tape):
+        with recording_on(tape), replaced():
             arguments = []
             for x, leaf, wanted in zip(leaves, self.spec.leaves, self.wanted, strict=True):
                 if not isinstance(leaf, Input):

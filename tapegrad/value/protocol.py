@@ -123,14 +123,17 @@ class Protocol(Recorder):
 
     # What would lose the gradient
 
-    def _cut(self, what: str) -> NoReturn:
+    def _cut(self, what: str, advice: str = "") -> NoReturn:
         raise CutGradientError(
-            f"{what} would silently cut the gradient: write v.item() or v.data for the numbers, v.detach() for a Value "
+            f"{what} would silently cut the gradient: {advice}write v.item() or v.data for the numbers, v.detach() for a Value "
             "without gradient, or use an array of dtype=object (tg.stack makes one Value of many)"
         )
 
     def __float__(self) -> float:
-        self._cut("float(v)")
+        self._cut(
+            "float(v)", "a function of math that was imported by its name takes its argument for a plain number, so "
+            "write np.sqrt(v), or math.sqrt(v) in a recorded function, for sqrt(v); else "
+        )  # fmt: skip
 
     def __index__(self) -> int:
         if self._layout is None and self._tape.kinds and self._tape.kind(self._slot) == "i":
