@@ -11,6 +11,7 @@ import builtins
 import functools
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,7 @@ from tapegrad.value import Value, apply
 
 # The originals, for use here, whatever the names stand for meanwhile.
 _MAX, _ALL, _ANY, _SORTED = max, all, any, sorted
+_OWN = __name__.partition(".")[0] + "."
 # Truths that are put together before somebody asks for them.
 _TRUTHS_AT_ONCE = 1024
 
@@ -37,12 +39,14 @@ def _is_number(x: Any) -> bool:
 
 
 def _stands_for(original: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Decorator: for calls while nothing is being recorded, the original."""
+    """Decorator: for calls while nothing is being recorded, and for those that this package makes, the original."""
 
     def decorate(function: Any) -> Any:
         @functools.wraps(original)
         def either(*args: Any, **kwargs: Any) -> Any:
-            return original(*args, **kwargs) if ambient.recording is None else function(*args, **kwargs)
+            if ambient.recording is None or sys._getframe(1).f_globals.get("__name__", "").startswith(_OWN):
+                return original(*args, **kwargs)
+            return function(*args, **kwargs)
 
         return either
 
@@ -178,9 +182,9 @@ offer(builtins, "all", _truth(all, False, BY_NAME["logical_and"]))
 def _of_numbers(original: Any, function: Callable[..., Any]) -> Any:
     """A function of `math` whose arguments are numbers."""
 
-    @functools.wraps(original)
+    @_stands_for(original)
     def recorded(*args: Any) -> Any:
-        if ambient.recording is None or not _ANY(map(_is_recorded, args)):
+        if not _ANY(map(_is_recorded, args)):
             return original(*args)
         return function(*[apply(BY_NAME["copy"], (x,)) if isinstance(x, Value) and x._is_integer else x for x in args])
 
@@ -190,10 +194,8 @@ def _of_numbers(original: Any, function: Callable[..., Any]) -> Any:
 def _of_items(original: Any, function: Callable[..., Any]) -> Any:
     """A function of `math` whose first argument is iterable."""
 
-    @functools.wraps(original)
+    @_stands_for(original)
     def recorded(items: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
-        if ambient.recording is None:
-            return original(items, *args, **kwargs)
         found = list(items)
         held = _is_recorded(kwargs.get("start")) or _ANY(map(_is_recorded, [*found, *(args[0] if args else ())]))
         return (function if held else original)(found, *args, **kwargs)

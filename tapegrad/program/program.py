@@ -91,6 +91,8 @@ class Program:
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
         self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
         self._seed: int | None = None
+        # What `recording.direct` makes of it, for each choice of arguments to differentiate with respect to.
+        self.short_ways: dict[Any, Any] = {}
         # The workspaces that are not in use. The first has the numbers that were found while recording.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
 

@@ -41,7 +41,6 @@ class Recording:
         self._branches = Branches(f, spec, leaves, argnums)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
-        self._short: dict[Any, tuple[Program, Short]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
@@ -107,10 +106,10 @@ class Recording:
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program = self._branches.program
-        known = self._short.get(argnums)
-        if known is None or known[0] is not program:
-            known = self._short[argnums] = program, short_way(program, self.spec, self._plans.plan(argnums))
-        return known[1]
+        known = program.short_ways.get(argnums)
+        if known is None:
+            known = program.short_ways[argnums] = short_way(program, self.spec, self._plans.plan(argnums))
+        return known
 
     def _value_and_gradient(
         self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool

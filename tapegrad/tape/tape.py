@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
-from tapegrad.ops import RUN, passive_rows
+from tapegrad.ops import RUN, TABLE, passive_rows
 from tapegrad.ops.record import COLUMNS, place, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
@@ -40,6 +40,12 @@ PAGE = 1024
 FLUSH_AT = 1 << 14
 # A tape smaller than this is not worth collecting.
 COLLECT_AT = 1 << 14
+
+# An arena of at most so many numbers is computed by one frame again and again. It keeps the arrays it was made for, and
+# for longer ones that would be much memory.
+_SHORT = 1 << 20
+# Which words of a frame have the address of the code, and its length.
+_CODE = 2
 
 _out = itemgetter(1)
 
@@ -69,7 +75,7 @@ class Tape:
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
         "push", "recording", "scratch", "side", "side_length", "slots", "sweeping", "top", "values", "calls", "derived",
-        "arrays", "flushing", "reads",
+        "arrays", "flushing", "reads", "_frame",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -104,6 +110,8 @@ class Tape:
         self.active = np.zeros(0, np.uint8)
         self.length = self.side_length = self.slots = 0
         self.evaluated = self.activated = 0
+        # The arguments of the last sweep for values, to be used again while the arrays are the same.
+        self._frame: Any = None
         # Whether the buffers are being moved to the arrays.
         self.flushing = False
         # How many sweeps are under way: until they are over nothing may move.
@@ -267,11 +275,12 @@ class Tape:
         if self.evaluated == self.length:
             return
         sweeps = sweeps_for(self.dtype)
-        sweeps.require(self.needs_new, FORWARD)
-        self.needs |= self.needs_new
-        self.needs_new = set()
+        if self.needs_new:
+            sweeps.require(self.needs_new, FORWARD)
+            self.needs |= self.needs_new
+            self.needs_new = set()
         code = self.code[self.evaluated : self.length]
-        failed = self._sweep(code, self.values, VALUES)
+        failed = self._sweep_values(code)
         if failed >= 0 and code[failed, 0] != EXPECT:
             error = callbacks.raised(code[failed, 0])
             if error is not None and not isinstance(error, Exception):
@@ -282,6 +291,20 @@ class Tape:
             self.evaluated += failed + 1
             raise error or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
+
+    def _sweep_values(self, code: np.ndarray) -> int:
+        arrays = self.code, self.side, self.flags, self.values
+        frame = self._frame
+        if len(self.values) > _SHORT:
+            return self._sweep(code, self.values, VALUES)
+        if frame is None or any(x is not y for x, y in zip(arrays, frame[0], strict=True)):
+            sweeps = sweeps_for(self.dtype)
+            made = sweeps.frame(*arrays, self.values, self.scratch, -1, VALUES)
+            frame = self._frame = arrays, sweeps, made, made.words[_CODE]
+        _, sweeps, made, start = frame
+        made.words[_CODE] = start + self.evaluated * self.code.itemsize * COLUMNS
+        made.words[_CODE + 1] = code.size
+        return sweeps.run(made)
 
     def _sweep(self, code: np.ndarray, d: np.ndarray, tasks: int) -> int:
         sweeps = sweeps_for(self.dtype)
@@ -303,6 +326,10 @@ class Tape:
 
     def kind(self, slot: int) -> str:
         """What a slot can do as an index: "b" holds truth values, "i" integers, "" neither."""
+        buffer = self._buffer
+        if buffer and buffer[1 - COLUMNS] == slot and TABLE[buffer[-COLUMNS] % RUN].truth:
+            # It was recorded just now, as it is where a function branches on a comparison.
+            return "b"
         self.flush()
         return kind_at(self, self.locate(slot))
 

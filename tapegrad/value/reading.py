@@ -52,10 +52,14 @@ class Reader(Handle):
         return self._read("number")
 
     def _read(self, what: str) -> Any:
-        self._tape.evaluate()
-        self._freeze(what)
+        tape = self._tape
+        tape.evaluate()
         if self._layout is None:
-            return float(self._tape.values[self._tape.locate(self._slot)])
+            number = float(tape.values[tape.locate(self._slot)])
+            if tape.recording and not tape.finished:
+                guard(tape, self._slot, number, what)
+            return number
+        self._freeze(what)
         return numbers(self._window(self._tape.values))
 
     @data.setter
