@@ -84,7 +84,8 @@ def leaf_spec(x: Any) -> Any:
     """What a leaf contributes to the key under which a recording is kept.
 
     Floats, integers and arrays are inputs; booleans, strings, None, functions and other hashable objects are part of
-    the program, and so are integers that are too large for a float. Raises CutGradientError, DTypeError, StructureError for what can be neither.
+    the program, and so are integers that are too large to be exact as floats. Raises CutGradientError, DTypeError,
+    StructureError for what can be neither.
     """
     if isinstance(x, np.ndarray):
         dtype = x.dtype

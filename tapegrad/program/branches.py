@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tapegrad.arguments import Input, Spec, dtype_of, owners
 from tapegrad.errors import GuardError, RecordingWarning
 from tapegrad.names import replaced
 from tapegrad.ops.record import OPCODE, A
-from tapegrad.program.build import code_of, digests
+from tapegrad.program.build import code_of, digests, reads_of
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
@@ -31,6 +32,40 @@ from tapegrad.value import leaf as put_leaf
 
 # The most branches of one function that are kept. When there are as many, each new branch is recorded at every call.
 MAX_BRANCHES = 64
+# The same, where integers among the arguments decide: at most MAX_BRANCHES for each choice of them.
+MAX_PROGRAMS = 4 * MAX_BRANCHES
+# For how many choices of integers it is remembered which branch fitted.
+MAX_FITTED = 1024
+
+# What is read where branches part, and what to write instead.
+_ADVICE = {
+    "truth": (
+        "the truth of a comparison is asked for (if, while, and, or, not)",
+        "write np.where(c, x, y), np.maximum, np.minimum, np.clip or tg.while_loop(..., max_steps=...), which need no "
+        "branch; and max, min, any, all without `key` or `if` for Python's",
+    ),
+    "number": ("a number is read (v.item(), v.data)", "compute with Values, or compare them, instead"),
+    "whole number": (
+        "a Value is made a whole number (int(v), math.floor(v), round(v))",
+        "where it is only calculated with, write np.floor(v), np.trunc(v) or np.rint(v)",
+    ),
+    "position": (
+        "a position, count or truth of an array is asked for (np.argmax, np.any, np.count_nonzero)",
+        "write np.max, np.sort or np.where, which need no branch, for what is done with it",
+    ),
+    "array": (
+        "an array of truth values or integers is made plain numbers", "write np.where(mask, x, y), or index a Value"
+    ),
+    "integer": (
+        "the number of an integer argument is needed (range, a slice, a shape, an index of a list, float(n), a text)",
+        "each number is a branch of its own. Index a Value instead of a list or plain array, write 1.0 * n for "
+        "float(n), tg.fori_loop(..., max_steps=...) for a range, np.where(np.arange(size) < n, x, 0.0) for a slice",
+    ),
+    "comparison of an integer": (
+        "an integer argument is compared", "np.less(n, m) and its like make no branch: use them in np.where"
+    ),
+    "size of an integer": ("an integer is held to sizes that floats hold exactly", "use smaller integers, or floats"),
+}  # fmt: skip
 
 
 class Branches:
@@ -59,6 +94,8 @@ class Branches:
         self.programs: list[Program] = []
         self.recorded = 0
         self._warned: set[str] = set()
+        # Where numbers were read that parted branches, and how often.
+        self._parted: Counter[tuple[str, int, str]] = Counter()
         # The integers that decide something in any of the programs, and which program fitted last for their numbers.
         self._deciding: tuple[int, ...] = ()
         self._fitted: dict[tuple[int, ...], Program] = {}
@@ -89,10 +126,12 @@ class Branches:
             outputs = [_stacked(x, tape) for x in outputs]
             tape.evaluate()
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
-            prefixes = digests(tape, inputs)
+            prefixes, reads = digests(tape, inputs), reads_of(tape)
             code = code_of(tape, inputs, outputs)
             values = np.append(tape.values[: code.size], code.dtype.type(0.0))
-            return Program(code, structure, self.spec, prefixes, tape.calls, values)
+            program = Program(code, structure, self.spec, prefixes, tape.calls, values)
+            program.reads = reads
+            return program
 
     def _keep(self, program: Program) -> None:
         self.programs.append(program)
@@ -119,8 +158,12 @@ class Branches:
                 if failed < 0:
                     if program.calls:
                         callbacks.check(workspace.scratch)
-                    if deciding:
-                        fitted[numbers] = self.program = program
+                    if deciding and self.program is not program and program in self.programs:
+                        self.program = program
+                    if deciding and self.program is program:
+                        if len(fitted) > MAX_FITTED:
+                            fitted.clear()
+                        fitted[numbers] = program
                     return read(program, workspace, *how)
                 row = program.steps[failed]
                 if row[OPCODE] != EXPECT:
@@ -146,6 +189,9 @@ class Branches:
                 f"{self.name} took another branch when it was recorded again at the same inputs: it depends on "
                 "something besides its arguments"
             )
+        read = before.reads[guard] if guard < len(before.reads) else None
+        if read is not None:
+            self._parted[read] += 1
         program = self.record(leaves)
         same = not self._same_prefixes or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]
         if not same or not program.signature.startswith(beginning):
@@ -154,16 +200,25 @@ class Branches:
                 "besides its arguments (random numbers, a global, state of its own), so results mix what held at "
                 "different calls. Pass it as an argument"
             )
-        if len(self.programs) < MAX_BRANCHES:
+        # Branches for other integers among the arguments are counted by themselves.
+        like = sum(p.decided == program.decided for p in self.programs)
+        if like < MAX_BRANCHES and len(self.programs) < MAX_PROGRAMS:
             self._keep(program)
             self.program = program
         else:
             self._warn(
-                f"{self.name} has taken more than {MAX_BRANCHES} branches, and from now on is recorded at every call "
-                "that takes a new one. If it reads numbers (v.item(), v.data) inside, each number is a branch of its "
-                "own: compute with Values, or compare them, instead"
+                f"{self.name} has taken more than {max(like, MAX_BRANCHES)} branches, and from now on is recorded at "
+                f"every call that takes a new one. {self._cause()}"
             )
         return program
+
+    def _cause(self) -> str:
+        """Where most branches parted, and what to write there instead."""
+        if not self._parted:
+            return "Each number that it reads is a branch of its own: compute with Values instead"
+        (file, line, what), _count = self._parted.most_common(1)[0]
+        found, advice = _ADVICE[what]
+        return f"Most of them part at {file}:{line}, where {found}: {advice}"
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:

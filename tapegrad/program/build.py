@@ -62,6 +62,14 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     )
 
 
+def reads_of(tape: Tape) -> list[tuple[str, int, str] | None]:
+    """For each guard on a tape, the file and line where a number was read, and what was read; None where unknown."""
+    tape.flush()
+    code = tape.code[: tape.length]
+    at = code[code[:, OPCODE] == EXPECT, OUT].astype(np.int64)
+    return [tape.reads.get(slot) for slot in tape.addresses.slots_of(at).tolist()] if len(at) else []
+
+
 def digests(tape: Tape, inputs: int) -> list[int]:
     """For each guard on an evaluated tape, a digest of what was recorded before it, without the constant that the guard
     compares with."""

@@ -225,7 +225,10 @@ def _dist(p: Any, q: Any) -> Any:
     return _hypot(*[x - y for x, y in zip(p, q, strict=True)])
 
 
-_SAME = "sqrt cbrt exp exp2 expm1 log2 log10 log1p sin cos tan sinh cosh tanh fabs degrees radians".split()
+_SAME = [
+    "sqrt", "cbrt", "exp", "exp2", "expm1", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+    "fabs", "degrees", "radians",
+]  # fmt: skip
 _OTHERS: dict[str, Any] = {
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "atan2": np.arctan2, "asinh": np.arcsinh,
     "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "log": _log, "hypot": _hypot, "fmod": _fmod,

@@ -67,6 +67,8 @@ class Program:
         arena = code.arena() if values is None else values
         self.signature = arena[code.steps[code.guards, B]].tobytes()
         self.prefixes = list(prefixes)
+        # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
+        self.reads: list[tuple[str, int, str] | None] = []
         self.calls = dict(calls or {})
         self.leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
         self.shapes = [spec.leaves[i].shape for i in self.leaves]

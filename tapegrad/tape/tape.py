@@ -25,13 +25,14 @@ import numpy as np
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
 from tapegrad.ops import RUN, TABLE, passive_rows
 from tapegrad.ops.record import COLUMNS, place, record
-from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
+from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import Addresses
 from tapegrad.tape.collect import collect, grown, keep
 from tapegrad.tape.faults import check_editable, check_unedited, refused
 from tapegrad.tape.kinds import kind_at
+from tapegrad.tape.lean import sweep_values
 from tapegrad.tape.writing import flush
 
 MAX_SLOTS = 2**31
@@ -40,12 +41,6 @@ PAGE = 1024
 FLUSH_AT = 1 << 14
 # A tape smaller than this is not worth collecting.
 COLLECT_AT = 1 << 14
-
-# An arena of at most so many numbers is computed by one frame again and again. It keeps the arrays it was made for, and
-# for longer ones that would be much memory.
-_SHORT = 1 << 20
-# Which words of a frame have the address of the code, and its length.
-_CODE = 2
 
 _out = itemgetter(1)
 
@@ -280,7 +275,7 @@ class Tape:
             self.needs |= self.needs_new
             self.needs_new = set()
         code = self.code[self.evaluated : self.length]
-        failed = self._sweep_values(code)
+        failed = sweep_values(self, code)
         if failed >= 0 and code[failed, 0] != EXPECT:
             error = callbacks.raised(code[failed, 0])
             if error is not None and not isinstance(error, Exception):
@@ -291,20 +286,6 @@ class Tape:
             self.evaluated += failed + 1
             raise error or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
-
-    def _sweep_values(self, code: np.ndarray) -> int:
-        arrays = self.code, self.side, self.flags, self.values
-        frame = self._frame
-        if len(self.values) > _SHORT:
-            return self._sweep(code, self.values, VALUES)
-        if frame is None or any(x is not y for x, y in zip(arrays, frame[0], strict=True)):
-            sweeps = sweeps_for(self.dtype)
-            made = sweeps.frame(*arrays, self.values, self.scratch, -1, VALUES)
-            frame = self._frame = arrays, sweeps, made, made.words[_CODE]
-        _, sweeps, made, start = frame
-        made.words[_CODE] = start + self.evaluated * self.code.itemsize * COLUMNS
-        made.words[_CODE + 1] = code.size
-        return sweeps.run(made)
 
     def _sweep(self, code: np.ndarray, d: np.ndarray, tasks: int) -> int:
         sweeps = sweeps_for(self.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import struct
 from array import array
 from collections.abc import Sequence
@@ -16,12 +15,11 @@ from tapegrad.ops.record import COLUMNS, OPCODE, OUT, B
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.addresses import GONE
 from tapegrad.tape.collect import grown, names_left
+from tapegrad.tape.lean import FEW_NUMBERS, write_scalars
 from tapegrad.tape.loops import settle
 
 # Fewer instructions than this are appended to the buffers, which is faster for few. More go to the arrays at once.
 _FEW = 256
-# The most instructions that are moved to the arrays by plain Python, which is faster for so few.
-_SCALARS = 24
 
 
 def flush(tape: Any) -> None:
@@ -34,7 +32,7 @@ def flush(tape: Any) -> None:
         raise ThreadError("a signal handler used a value while the tape that it is on was being written")
     tape.flushing = True
     try:
-        if len(tape._buffer) <= COLUMNS * _SCALARS and _write_scalars(tape):
+        if len(tape._buffer) <= FEW_NUMBERS and write_scalars(tape, reserve):
             return
         # The fastest ways by far from a list of integers to an array. Numbers in rows are not negative, in records they
         # may be.
@@ -47,39 +45,6 @@ def flush(tape: Any) -> None:
         raise
     finally:
         tape.flushing = False
-
-
-def _write_scalars(tape: Any) -> bool:
-    """Move the buffers of a recording into its arrays where they hold a few instructions of one number each, which they
-    do when a function asks for the truth of one comparison after the other. Returns False for any other buffer.
-
-    In a recording slots are places, because nothing is ever forgotten.
-    """
-    buffer = tape._buffer
-    count, taken = len(buffer) // COLUMNS, tape.top - tape.flushed
-    opcodes, slots = buffer[::COLUMNS], buffer[OUT::COLUMNS]
-    if not tape.recording or taken != count or tape._records or tape.flushed != tape.slots:
-        return False
-    if slots != list(range(tape.flushed, tape.top)) or len(tape.addresses.first) > 1 or max(opcodes) >= RUN:
-        return False
-    if tape.length + count > len(tape.code) or tape.slots + taken > len(tape.values):
-        reserve(tape, count, 0, taken)
-    tape.code[tape.length : tape.length + count] = np.frombuffer(array("Q", buffer), np.int64).reshape(-1, COLUMNS)
-    for slot, number in tape._data:
-        tape.values[slot] = number
-    needs = [op for op in set(opcodes) if op not in tape.needs and _has_kernel(op, tape.dtype, len(TABLE))]
-    # As in `write`, nothing can come in between from here to the end.
-    tape._buffer = []
-    tape.push, tape._data, tape.length = tape._buffer.extend, [], tape.length + count
-    tape.slots, tape.flushed = tape.slots + taken, tape.flushed + taken
-    if needs:
-        tape.needs_new.update(needs)
-    return True
-
-
-@functools.lru_cache(1 << 10)
-def _has_kernel(opcode: int, dtype: np.dtype, known: int) -> bool:
-    return bool(has_kernel(np.array([opcode]), dtype)[0])
 
 
 def _give_up(tape: Any) -> None:

@@ -13,7 +13,6 @@ come out above it is guarded, and computed by Python where it does.
 
 from __future__ import annotations
 
-import math
 import numbers as abstract
 import operator
 from collections.abc import Callable
@@ -23,21 +22,14 @@ import numpy as np
 
 from tapegrad.ops import BY_NAME, BY_UFUNC
 from tapegrad.tape import Tape
-from tapegrad.value.exact import bound_of, comparison, limit, small
+from tapegrad.value.exact import limit, small
+from tapegrad.value.integers import combined, compared, is_value, number_of, real
 from tapegrad.value.protocol import IMPLEMENTATIONS
 from tapegrad.value.reading import guard, guard_truth
 from tapegrad.value.value import Value
 
 _new = object.__new__
 
-# Python's operators, by the operations that record them.
-_NAMES: dict[Any, str] = {
-    operator.add: "add", operator.sub: "subtract", operator.mul: "multiply", operator.truediv: "divide",
-    operator.floordiv: "floor_divide", operator.mod: "remainder", max: "maximum", min: "minimum",
-    operator.lt: "less", operator.le: "less_equal", operator.gt: "greater", operator.ge: "greater_equal",
-    operator.eq: "equal", operator.ne: "not_equal",
-}  # fmt: skip
-_DIVISIONS = (operator.truediv, operator.floordiv, operator.mod)
 _UFUNCS: dict[Any, Any] = {
     np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul, np.true_divide: operator.truediv,
     np.floor_divide: operator.floordiv, np.remainder: operator.mod, np.power: operator.pow, np.negative: operator.neg,
@@ -45,29 +37,10 @@ _UFUNCS: dict[Any, Any] = {
 }  # fmt: skip
 # NumPy's functions that calculate with all their arguments. For any other, a whole number beside Values says how.
 _OPERANDS = {
-    np.where, np.clip, np.stack, np.vstack, np.hstack, np.concatenate, np.append, np.dot, np.inner, np.outer, np.isclose,
-    np.allclose,
+    np.where, np.clip, np.stack, np.vstack, np.hstack, np.concatenate, np.append, np.dot, np.inner, np.outer,
+    np.isclose, np.allclose,
 }  # fmt: skip
 _SIZES: dict[Any, Any] = {np.shape: (), np.ndim: 0, np.size: 1}
-
-
-def number_of(x: Any) -> Any:
-    """The number of an Integer, to which a guard holds replays; anything else as it is."""
-    return x._fix() if type(x) is Integer else x
-
-
-def _number(x: Any) -> Any:
-    # The number at which the function is recorded, to which nothing is held.
-    return x._number if type(x) is Integer else x
-
-
-def _real(x: Any) -> Any:
-    # As an operand of operations on floats.
-    return x._plain() if type(x) is Integer else x
-
-
-def _is_whole(x: Any) -> bool:
-    return type(x) is Integer or isinstance(x, int | np.integer | np.bool_)
 
 
 def put_integer(tape: Tape, number: int) -> Integer:
@@ -75,20 +48,20 @@ def put_integer(tape: Tape, number: int) -> Integer:
     return Integer._make(tape, tape.leaf(float(number), 1, False), number, limit(tape.dtype))
 
 
-def whole(value: Value, number: int) -> Integer:
-    """A Value that is known to be a whole number as an Integer; `number` is what it is while recording."""
-    return Integer._make(value._tape, value._slot, number, limit(value._tape.dtype))
+def _of_value(method: Any) -> Any:
+    # A class method of Value, which makes Values, as it is.
+    return method
 
 
 def _binary(op: Callable[..., Any], reflected: bool = False) -> Any:
     def method(self: Integer, other: Any) -> Any:
-        return _combined(op, other, self) if reflected else _combined(op, self, other)
+        return combined(op, other, self) if reflected else combined(op, self, other)
 
     return method
 
 
 def _compare(op: Callable[..., Any]) -> Any:
-    return lambda self, other: _compared(op, self, other)
+    return lambda self, other: compared(op, self, other)
 
 
 class Integer(Value):
@@ -137,9 +110,10 @@ class Integer(Value):
     __class__ = cast(Any, property(lambda self: int))
 
     # What is recorded with it by other means than the operators below is a Value.
-    _on, _leaf, _of, _constant = Value._on, Value._leaf, Value._of, Value._constant
-    _stacked, _structured, _apply, _truths = Value._stacked, Value._structured, Value._apply, Value._truths
-    _apply_structured, _apply_operation = Value._apply_structured, Value._apply_operation
+    _on, _leaf, _of, _constant = map(_of_value, (Value._on, Value._leaf, Value._of, Value._constant))
+    _stacked, _structured, _truths = map(_of_value, (Value._stacked, Value._structured, Value._truths))
+    _apply, _apply_structured = map(_of_value, (Value._apply, Value._apply_structured))
+    _apply_operation = _of_value(Value._apply_operation)
 
     __add__, __radd__ = _binary(operator.add), _binary(operator.add, True)
     __sub__, __rsub__ = _binary(operator.sub), _binary(operator.sub, True)
@@ -158,7 +132,7 @@ class Integer(Value):
     __eq__, __ne__ = map(_compare, (operator.eq, operator.ne))
 
     def __neg__(self) -> Any:
-        return _combined(operator.mul, self, -1)
+        return combined(operator.mul, self, -1)
 
     def __pos__(self) -> Self:
         return self
@@ -235,7 +209,7 @@ class Integer(Value):
         """Itself: it does not change."""
         return self
 
-    @property
+    @property  # type: ignore[misc]
     def data(self) -> Any:
         """The number; replays are held to it."""
         return self._fix()
@@ -256,16 +230,16 @@ class Integer(Value):
             # NumPy's own arithmetic of two dtypes; a tape has one.
             return getattr(ufunc, method)(*map(number_of, inputs), **kwargs)
         if op is not None and method == "__call__" and not kwargs:
-            return _combined(op, *inputs) if len(inputs) == 2 else op(*inputs)
-        if ufunc not in BY_UFUNC and ufunc not in IMPLEMENTATIONS and not any(map(_is_value, inputs)):
+            return combined(op, *inputs) if len(inputs) == 2 else op(*inputs)
+        if ufunc not in BY_UFUNC and ufunc not in IMPLEMENTATIONS and not any(map(is_value, inputs)):
             return getattr(ufunc, method)(*map(number_of, inputs), **kwargs)
-        return self._plain().__array_ufunc__(ufunc, method, *map(_real, inputs), **kwargs)
+        return self._plain().__array_ufunc__(ufunc, method, *map(real, inputs), **kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func in _SIZES and len(args) == 1 and not kwargs:
             return _SIZES[func]
         if func in _OPERANDS:
-            args, kwargs = _nested(_real, args), _nested(_real, kwargs)
+            args, kwargs = _nested(real, args), _nested(real, kwargs)
             return self._plain().__array_function__(func, types, args, kwargs)
         # Without other Values that is a call of NumPy with numbers.
         return func(*_nested(number_of, args), **_nested(number_of, kwargs))
@@ -275,169 +249,9 @@ class Integer(Value):
 abstract.Integral.register(Integer)
 
 
-def _is_value(x: Any) -> bool:
-    return isinstance(x, Value) and type(x) is not Integer
-
-
 def _nested(change: Callable[[Any], Any], x: Any) -> Any:
     if type(x) in (list, tuple):
         return type(x)(_nested(change, part) for part in x)
     if type(x) is dict:
         return {key: _nested(change, part) for key, part in x.items()}
     return change(x)
-
-
-# Arithmetic
-
-
-def _combined(op: Callable[..., Any], a: Any, b: Any) -> Any:
-    """op(a, b), where one of them is an Integer."""
-    a, b = (_number(x) if type(x) is Integer and x._fixed else x for x in (a, b))
-    if type(a) is not Integer and type(b) is not Integer:
-        return op(a, b)
-    if _is_whole(a) and _is_whole(b):
-        return _whole_result(op, *(x if type(x) is Integer else int(x) for x in (a, b)))
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return _with_array(op, a, b)
-    if (op in _NAMES or op is operator.pow) and all(
-        isinstance(x, Value | float | np.floating) for x in (a, b) if type(x) is not Integer
-    ):
-        return _float_result(op, a, b)
-    return op(number_of(a), number_of(b))
-
-
-def _whole_result(op: Callable[..., Any], a: Any, b: Any) -> Any:
-    """op of Integers and ints; one at least is an Integer."""
-    tape = (a if type(a) is Integer else b)._tape
-    most, x, y = limit(tape.dtype), _number(a), _number(b)
-    if op is operator.pow:
-        return _power(a, b, most)
-    if op in (operator.lshift, operator.rshift) and type(b) is int and 0 <= b < 64:
-        op, b, y = (operator.mul if op is operator.lshift else operator.floordiv), 1 << b, 1 << y
-    elif op is operator.and_ and type(b) is int and b > 0 and not b & (b + 1):
-        op, b, y = operator.mod, b + 1, b + 1
-    if op not in _NAMES or max(abs(x), abs(y)) > most:
-        return op(number_of(a), number_of(b))
-    if op in _DIVISIONS and (b._is_zero() if type(b) is Integer else b == 0):
-        return op(number_of(a), 0)
-    if op is operator.truediv:
-        return Value._apply(BY_NAME["divide"], (_real(a), _real(b)))
-    z = op(x, y)
-    for narrow in (False, True):
-        if narrow:
-            for n in (a, b):
-                if type(n) is Integer:
-                    n._narrow()
-        bound = bound_of(op, *(n._bound if type(n) is Integer else abs(n) for n in (a, b)))
-        if bound <= most:
-            return _recorded(tape, _NAMES[op], a, b, z, bound)
-    if abs(z) > most:
-        return op(number_of(a), number_of(b))
-    return _within(_recorded(tape, _NAMES[op], a, b, z, most), most)
-
-
-def _recorded(tape: Tape, name: str, a: Any, b: Any, z: int, bound: int) -> Integer:
-    made = Value._apply(BY_NAME[name], tuple(n._plain() if type(n) is Integer else float(n) for n in (a, b)))
-    return Integer._make(tape, made._slot, z, bound)
-
-
-def _within(z: Integer, most: int) -> Integer:
-    """A result that may be too large to be exact, guarded."""
-    tape = z._tape
-    size = tape.scalar(BY_NAME["absolute"].opcode, z._slot, z._slot, z._slot)
-    guard_truth(tape, "less_equal", size, tape.constant(float(most)), True, "size of an integer")
-    z._bound = most
-    return z
-
-
-def _power(a: Any, b: Any, most: int) -> Any:
-    """a ** b of Integers and ints."""
-    x, y = _number(a), _number(b)
-    if (b < 0) if type(b) is Integer else y < 0:
-        if (a._is_zero() if type(a) is Integer else x == 0) or max(abs(x), abs(y)) > most:
-            return number_of(a) ** number_of(b)
-        return Value._apply(BY_NAME["power_constant"], (_real(a), _real(b)))
-    if type(b) is int and b < 64:
-        # By products, which are exact.
-        result, square = cast(Any, None), a
-        while b:
-            if b & 1:
-                result = square if result is None else result * square
-            b >>= 1
-            square = square * square if b else square
-        return 1 if result is None else result
-    if max(abs(x), abs(y)) > most or y * math.log2(abs(x) + 1.0) > 64.0 or abs(x**y) > most:
-        return number_of(a) ** number_of(b)
-    return _within(_recorded((a if type(a) is Integer else b)._tape, "power_constant", a, b, x**y, most), most)
-
-
-def _float_result(op: Callable[..., Any], a: Any, b: Any) -> Any:
-    """op of an Integer and a float or a Value."""
-    by_python = type(a) is float or type(b) is float
-    if op in _DIVISIONS and by_python and (b._is_zero() if type(b) is Integer else b == 0.0):
-        # Python raises for it. Where the other is a Value it is infinite, as with arrays.
-        return op(number_of(a), number_of(b))
-    if op is not operator.pow:
-        return Value._apply(BY_NAME[_NAMES[op]], (_real(a), _real(b)))
-    if type(b) is Integer:
-        # The exponent is whole and has no derivative, so the base may be negative: no logarithm is ever taken.
-        if type(a) is float and a == 0.0:
-            return op(a, number_of(b))
-        return Value._apply(BY_NAME["power_constant"], (a, _real(b)))
-    if isinstance(b, Value):
-        return Value._apply(BY_NAME["power"], (_real(a), b))
-    if (b < 0.0 and a._is_zero()) or (b != math.floor(b) and a < 0) or not math.isfinite(b):
-        return op(number_of(a), b)
-    return Value._apply(BY_NAME["power_constant"], (_real(a), b))
-
-
-def _with_array(op: Callable[..., Any], a: Any, b: Any) -> Any:
-    """op of an Integer and an array: a Value; of integers, where the array is one of them."""
-    n, array = (a, b) if type(a) is Integer else (b, a)
-    tape = n._tape
-    if op is operator.pow and array.dtype == tape.dtype and array.ndim:
-        return Value._apply(BY_NAME["power_constant" if n is b else "power"], (_real(a), _real(b)))
-    if op in _NAMES and array.dtype == tape.dtype and array.ndim:
-        return Value._apply(BY_NAME[_NAMES[op]], (_real(a), _real(b)))
-    exact = array.dtype in (np.int64, np.bool_) and array.size and op in _NAMES
-    if exact and op in _DIVISIONS:
-        exact = not n._is_zero() if n is b else bool(array.all())
-    if exact:
-        most = max(int(array.max()), -int(array.min()))
-        n._narrow()
-        if most <= limit(tape.dtype) and bound_of(op, n._bound, most) <= limit(tape.dtype):
-            made = Value._apply(BY_NAME[_NAMES[op]], tuple(
-                _real(x) if x is n else x.astype(np.int64) for x in (a, b)))  # fmt: skip
-            if op is not operator.truediv:
-                tape.kinds[made._slot] = "i"
-            return made
-    return op(number_of(a), number_of(b))
-
-
-# Comparisons
-
-
-def _compared(op: Callable[..., Any], n: Integer, other: Any) -> Any:
-    if n._fixed:
-        return op(n._number, _number(other) if type(other) is Integer and other._fixed else other)
-    tape, known = n._tape, _number(other)
-    if _is_value(other):
-        return Value._apply(BY_NAME[_NAMES[op]], (n._plain(), other))
-    if isinstance(known, int | float | np.integer | np.floating | np.bool_):
-        truth = bool(op(n._number, known))
-        if type(other) is Integer and not other._fixed:
-            slot = other._slot
-        else:
-            threshold = comparison(op, known, limit(tape.dtype))
-            if threshold is None:
-                return truth
-            slot = tape.constant(float(threshold))
-        guard_truth(tape, _NAMES[op], n._slot, slot, truth, "comparison of an integer")
-        return truth
-    if isinstance(other, np.ndarray) and (
-        other.dtype == tape.dtype or (other.dtype.kind in "ib" and (np.abs(other) <= limit(tape.dtype)).all())
-    ):
-        return Value._apply(BY_NAME[_NAMES[op]], (n._plain(), other))
-    if other is None or isinstance(other, str | bytes | tuple | list | dict | set | frozenset):
-        return NotImplemented
-    return op(number_of(n), other)

@@ -82,8 +82,7 @@ class Protocol(Recorder):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         handler = IMPLEMENTATIONS.get(func)
         # NumPy does not look at these arguments for one that calculates, so they say how: an axis, a count.
-        args = tuple([operator.index(x) if isinstance(x, Handle) and x._is_integer else x for x in args])
-        kwargs = {key: operator.index(x) if isinstance(x, Handle) and x._is_integer else x for key, x in kwargs.items()}
+        args, kwargs = tuple(map(_decided, args)), {key: _decided(x) for key, x in kwargs.items()}
         if handler is None:
             raise UnsupportedError(
                 f"{_name(func)} is not supported on a Value; use v.data for numbers without a gradient"
@@ -125,8 +124,8 @@ class Protocol(Recorder):
 
     def _cut(self, what: str, advice: str = "") -> NoReturn:
         raise CutGradientError(
-            f"{what} would silently cut the gradient: {advice}write v.item() or v.data for the numbers, v.detach() for a Value "
-            "without gradient, or use an array of dtype=object (tg.stack makes one Value of many)"
+            f"{what} would silently cut the gradient: {advice}write v.item() or v.data for the numbers, v.detach() for "
+            "a Value without gradient, or use an array of dtype=object (tg.stack makes one Value of many)"
         )
 
     def __float__(self) -> float:
@@ -200,6 +199,10 @@ class Protocol(Recorder):
 
     def __reduce__(self) -> Any:
         raise CutGradientError("a Value cannot be pickled: its tape stays here. Pickle v.data")
+
+
+def _decided(x: Any) -> Any:
+    return operator.index(cast(Any, x)) if isinstance(x, Handle) and x._is_integer else x
 
 
 def _name(function: Any) -> str:

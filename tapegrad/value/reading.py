@@ -51,17 +51,6 @@ class Reader(Handle):
         """
         return self._read("number")
 
-    def _read(self, what: str) -> Any:
-        tape = self._tape
-        tape.evaluate()
-        if self._layout is None:
-            number = float(tape.values[tape.locate(self._slot)])
-            if tape.recording and not tape.finished:
-                guard(tape, self._slot, number, what)
-            return number
-        self._freeze(what)
-        return numbers(self._window(self._tape.values))
-
     @data.setter
     def data(self, data: Any) -> None:
         array = self._accept(data, "data")
@@ -74,6 +63,17 @@ class Reader(Handle):
             else:
                 places = slice(place + low, place + high)
             self._tape.edit(self._slot + low, places, array.reshape(-1), high - low)
+
+    def _read(self, what: str) -> Any:
+        tape = self._tape
+        tape.evaluate()
+        if self._layout is None:
+            number = float(tape.values[tape.locate(self._slot)])
+            if tape.recording and not tape.finished:
+                guard(tape, self._slot, number, what)
+            return number
+        self._freeze(what)
+        return numbers(self._window(self._tape.values))
 
     def _accept(self, data: Any, what: str) -> np.ndarray:
         if isinstance(data, Handle):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -165,7 +165,7 @@ def _index(value: V, index: Any) -> V:
 def _by_integers(value: V, parts: tuple[Any, ...]) -> V:
     """Indexing where some parts are whole numbers on the tape: replays may find other elements there."""
     if any(isinstance(p, list | np.ndarray) or (isinstance(p, Handle) and not p._is_integer) for p in parts):
-        return indexed(value, tuple(operator.index(p) if isinstance(p, Handle) else p for p in parts))
+        return indexed(value, tuple(operator.index(cast(Any, p)) if isinstance(p, Handle) else p for p in parts))
     layout = value._layout_or_scalar()
     given = sum(p is not None and p is not Ellipsis for p in parts)
     if given > len(layout.shape):
