@@ -43,7 +43,7 @@ def write_scalars(tape: Any, reserve: Callable[..., None]) -> bool:
         reserve(tape, count, 0, taken)
     tape.code[tape.length : tape.length + count] = np.frombuffer(array("Q", buffer), np.int64).reshape(-1, COLUMNS)
     for slot, number in tape._data:
-        tape.values[slot] = number
+        tape.values[slot] = number if type(number) is float else number.reshape(-1)[0]
     needs = [op for op in set(opcodes) if op not in tape.needs and _has_kernel(op, tape.dtype, len(TABLE))]
     # As in `write`, nothing can come in between from here to the end.
     tape._buffer = []

@@ -67,11 +67,13 @@ def _compare(op: Callable[..., Any]) -> Any:
 class Integer(Value):
     """A whole number in a recorded function. It says that it is an int when `isinstance` asks."""
 
-    __slots__ = ("_bound", "_fixed", "_number")
+    __slots__ = ("_asked", "_bound", "_fixed", "_number")
 
     _number: int
     # No number that passes the guards of this recording is larger, in absolute value.
     _bound: int
+    # Whether it was asked already whether it is small.
+    _asked: bool
     # Whether replays are held to the number already.
     _fixed: bool
     _is_integer = True
@@ -80,7 +82,7 @@ class Integer(Value):
     def _make(cls, tape: Tape, slot: int, number: int, bound: int) -> Integer:
         made = _new(cls)
         made._tape, made._page, made._slot, made._layout = tape, tape.page, slot, None
-        made._number, made._bound, made._fixed = int(number), bound, False
+        made._number, made._bound, made._fixed, made._asked = int(number), bound, False, False
         tape.kinds[slot] = "i"
         return made
 
@@ -97,11 +99,16 @@ class Integer(Value):
     def _narrow(self) -> None:
         # One guard on a number, so that what is computed from it need not be guarded again and again.
         most = small(self._tape.dtype)
-        if self._bound > most and abs(self._number) <= most:
-            tape = self._tape
-            size = tape.scalar(BY_NAME["absolute"].opcode, self._slot, self._slot, self._slot)
-            guard_truth(tape, "less_equal", size, tape.constant(float(most)), True, "size of an integer")
-            self._bound = most
+        if self._bound > most and not self._asked:
+            self._asked = True
+            self._bound = most if self._is_within(most) else self._bound
+
+    def _is_within(self, most: int) -> bool:
+        """Whether it is at most so large, to which replays are held."""
+        tape, is_within = self._tape, abs(self._number) <= most
+        size = tape.scalar(BY_NAME["absolute"].opcode, self._slot, self._slot, self._slot)
+        guard_truth(tape, "less_equal", size, tape.constant(float(most)), is_within, "size of an integer")
+        return is_within
 
     def _is_zero(self) -> bool:
         return bool(self == 0)

@@ -99,23 +99,16 @@ def _whole_result(op: Callable[..., Any], a: Any, b: Any) -> Any:
         bound = bound_of(op, *(n._bound if is_integer(n) else abs(n) for n in (a, b)))
         if bound <= most:
             return _recorded(tape, _NAMES[op], a, b, z, bound)
-    if abs(z) > most:
+    made = _recorded(tape, _NAMES[op], a, b, z, abs(z))
+    if not made._is_within(most):
         return op(number_of(a), number_of(b))
-    return _within(_recorded(tape, _NAMES[op], a, b, z, most), most)
+    made._bound = most
+    return made
 
 
 def _recorded(tape: Tape, name: str, a: Any, b: Any, z: int, bound: int) -> Any:
     made = Value._apply(BY_NAME[name], tuple(n._plain() if is_integer(n) else float(n) for n in (a, b)))
     return (a if is_integer(a) else b)._make(tape, made._slot, z, bound)
-
-
-def _within(z: Any, most: int) -> Any:
-    """A result that may be too large to be exact, guarded."""
-    tape = z._tape
-    size = tape.scalar(BY_NAME["absolute"].opcode, z._slot, z._slot, z._slot)
-    guard_truth(tape, "less_equal", size, tape.constant(float(most)), True, "size of an integer")
-    z._bound = most
-    return z
 
 
 def _power(a: Any, b: Any, most: int) -> Any:
@@ -134,9 +127,15 @@ def _power(a: Any, b: Any, most: int) -> Any:
             b >>= 1
             square = square * square if b else square
         return 1 if result is None else result
-    if max(abs(x), abs(y)) > most or y * math.log2(abs(x) + 1.0) > 64.0 or abs(x**y) > most:
+    if max(abs(x), abs(y)) > most:
         return number_of(a) ** number_of(b)
-    return _within(_recorded((a if is_integer(a) else b)._tape, "power_constant", a, b, x**y, most), most)
+    # What is far above the limit is not computed to learn that it is.
+    z = x**y if abs(x) < 2 or y * math.log2(abs(x)) < 64.0 else 2**64
+    made = _recorded((a if is_integer(a) else b)._tape, "power_constant", a, b, z, abs(z))
+    if not made._is_within(most):
+        return number_of(a) ** number_of(b)
+    made._bound = most
+    return made
 
 
 def _float_result(op: Callable[..., Any], a: Any, b: Any) -> Any:
