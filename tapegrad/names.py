@@ -17,8 +17,10 @@ from typing import Any
 
 _lock = threading.RLock()
 _offered: list[tuple[ModuleType, str, Any, Any]] = []
-# How many recordings are going on, and how many pieces of code need the originals meanwhile.
-_recording = _suspended = 0
+# One object for each recording that is going on, and for each piece of code that needs the originals meanwhile. Sets,
+# because an interrupt may come anywhere: what is taken out twice, or was never put in, does no harm.
+_recordings: set[object] = set()
+_suspensions: set[object] = set()
 
 
 def offer(module: ModuleType, name: str, function: Callable[..., Any]) -> None:
@@ -36,34 +38,34 @@ def _set(replace: bool) -> None:
 @contextmanager
 def replaced() -> Iterator[None]:
     """Within the block the names stand for the functions that were offered."""
-    global _recording
+    own = object()
     try:
         with _lock:
-            _recording += 1
-            if not _suspended and _recording == 1:
+            _recordings.add(own)
+            if not _suspensions and len(_recordings) == 1:
                 _type_for_numba()
                 _set(True)
         yield
     finally:
         with _lock:
-            _recording -= 1
-            if not _recording:
+            _recordings.discard(own)
+            if not _recordings:
                 _set(False)
 
 
 @contextmanager
 def originals() -> Iterator[None]:
     """Within the block the names stand for Python's own functions, for Numba, which knows these."""
-    global _suspended
-    with _lock:
-        _suspended += 1
-        _set(False)
+    own = object()
     try:
+        with _lock:
+            _suspensions.add(own)
+            _set(False)
         yield
     finally:
         with _lock:
-            _suspended -= 1
-            if _recording and not _suspended:
+            _suspensions.discard(own)
+            if _recordings and not _suspensions:
                 _set(True)
 
 
@@ -73,6 +75,8 @@ def _type_for_numba() -> None:
     if registry is None or not _offered or hasattr(_offered[0][-1], "_numba_type_"):
         return
     known = registry.cpu_target.typing_context
+    # Numba learns the types of `math` when it first compiles something.
+    known.refresh()
     for _, _, original, function in _offered:
         with suppress(ValueError):
             # Those that Numba does not know it is not to take for something else.

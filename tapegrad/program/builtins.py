@@ -24,6 +24,8 @@ from tapegrad.value import Value, apply
 
 # The originals, for use here, whatever the names stand for meanwhile.
 _MAX, _ALL, _ANY, _SORTED = max, all, any, sorted
+# Classes whose comparisons are truths of Python.
+_PLAIN = frozenset((int, float, str, bool, np.float64))
 _OWN = __name__.partition(".")[0] + "."
 # Truths that are put together before somebody asks for them.
 _TRUTHS_AT_ONCE = 1024
@@ -69,6 +71,10 @@ def _extreme(original: Any, is_better: Callable[[Any, Any], Any]) -> Any:
         if not args or not kwargs.keys() <= {"key", "default"} or (len(args) > 1 and "default" in kwargs):
             return original(*args, **kwargs)
         key = kwargs.get("key")
+        if len(args) == 1 and _holds_plain(args[0]):
+            if key is None or not len(args[0]):
+                return original(*args, **kwargs)
+            return _by_key(original, is_better, [*args[0]], key)
         items = iter(args[0] if len(args) == 1 else args)
         try:
             best = next(items)
@@ -77,6 +83,9 @@ def _extreme(original: Any, is_better: Callable[[Any, Any], Any]) -> Any:
         if key is not None:
             return _by_key(original, is_better, [best, *items], key)
         for item in items:
+            if type(item) in _PLAIN and type(best) in _PLAIN:
+                best = item if is_better(item, best) else best
+                continue
             if _both_whole(item, best):
                 best = _whole(original, item, best)
                 continue
@@ -86,6 +95,11 @@ def _extreme(original: Any, is_better: Callable[[Any, Any], Any]) -> Any:
         return best
 
     return extreme
+
+
+def _holds_plain(items: Any) -> bool:
+    # What cannot hold Values. A loop of Python over many numbers takes much longer than the original.
+    return type(items) in (range, str, bytes) or (isinstance(items, np.ndarray) and items.dtype != object)
 
 
 def _both_whole(x: Any, y: Any) -> bool:
@@ -128,11 +142,13 @@ offer(builtins, "min", _extreme(min, operator.lt))
 
 @_stands_for(sorted)
 def _in_order(*args: Any, **kwargs: Any) -> Any:
-    if len(args) != 1 or not kwargs.keys() <= {"key", "reverse"}:
+    if len(args) != 1 or not kwargs.keys() <= {"key", "reverse"} or (_holds_plain(args[0]) and not kwargs.get("key")):
         return _SORTED(*args, **kwargs)
     items, key, reverse = list(args[0]), kwargs.get("key"), bool(kwargs.get("reverse", False))
     keys = items if key is None else [key(x) for x in items]
     fit = len(keys) > 1 and _ALL(map(_is_number, keys)) and _ANY(_is_recorded(x) and not _is_whole(x) for x in keys)
+    if not fit and key is None:
+        return _SORTED(items, reverse=reverse)
     if not fit:
         return [items[i] for i in _SORTED(range(len(items)), key=keys.__getitem__, reverse=reverse)]
     # Equal elements keep their order, also where the largest comes first.
@@ -152,7 +168,7 @@ def _truth(original: Any, ending: bool, together: Any) -> Any:
 
     @_stands_for(original)
     def truth(*args: Any, **kwargs: Any) -> Any:
-        if len(args) != 1 or kwargs:
+        if len(args) != 1 or kwargs or _holds_plain(args[0]):
             return original(*args, **kwargs)
         waiting: list[Any] = []
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.ops import RUN, TABLE, has_kernel
 from tapegrad.ops.record import COLUMNS, OUT
 from tapegrad.sweeps import VALUES, sweeps_for
@@ -63,13 +64,16 @@ def sweep_values(tape: Any, code: np.ndarray) -> int:
     """Compute the last instructions of a tape, `code`; returns the number of the one that failed among them, or -1."""
     sweeps = sweeps_for(tape.dtype)
     arrays = tape.code, tape.side, tape.flags, tape.values
-    if len(tape.values) > _SHORT:
+    if INTERPRETED or len(tape.values) > _SHORT:
         return sweeps.run(sweeps.frame(code, *arrays[1:], tape.values, tape.scratch, -1, VALUES))
-    frame = tape._frame
+    # Taken while it is in use: a signal handler that has this tape compute something lays out its own.
+    frame, tape._frame = tape._frame, None
     if frame is None or frame[0] is not sweeps or any(x is not y for x, y in zip(arrays, frame[1], strict=True)):
         made = sweeps.frame(*arrays, tape.values, tape.scratch, -1, VALUES)
-        frame = tape._frame = sweeps, arrays, made, made.words[_CODE]
+        frame = sweeps, arrays, made, made.words[_CODE]
     _, _, made, start = frame
     made.words[_CODE] = start + tape.evaluated * tape.code.itemsize * COLUMNS
     made.words[_CODE + 1] = code.size
-    return sweeps.run(made)
+    failed = sweeps.run(made)
+    tape._frame = frame
+    return failed

@@ -181,6 +181,7 @@ class Tape:
         self.flush()
         self.finished = True
         self.limit = 0
+        self._frame = None
 
     def leaf(self, data: Any, n: int, wants_grad: bool) -> int:
         """Put n given numbers, a float or an array, on the tape; an array is copied.

@@ -40,6 +40,7 @@ _OPERANDS = {
     np.where, np.clip, np.stack, np.vstack, np.hstack, np.concatenate, np.append, np.dot, np.inner, np.outer,
     np.isclose, np.allclose,
 }  # fmt: skip
+_ABSENT = frozenset(("__len__", "__iter__", "__getitem__", "__setitem__"))
 _SIZES: dict[Any, Any] = {np.shape: (), np.ndim: 0, np.size: 1}
 
 
@@ -78,6 +79,10 @@ class Integer(Value):
     _fixed: bool
     _is_integer = True
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Whoever makes another one, as type(n)(5), gets an int."""
+        return int(*args, **kwargs)
+
     @classmethod
     def _make(cls, tape: Tape, slot: int, number: int, bound: int) -> Integer:
         made = _new(cls)
@@ -115,6 +120,14 @@ class Integer(Value):
 
     # Whoever asks gets an int: functions that check their arguments take it as they take the number.
     __class__ = cast(Any, property(lambda self: int))
+
+    # An int has no length and no elements. Who asks by isinstance or by hasattr finds none.
+    __len__ = __iter__ = __getitem__ = __setitem__ = cast(Any, None)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _ABSENT:
+            raise AttributeError(f"'int' object has no attribute {name!r}")
+        return object.__getattribute__(self, name)
 
     # What is recorded with it by other means than the operators below is a Value.
     _on, _leaf, _of, _constant = map(_of_value, (Value._on, Value._leaf, Value._of, Value._constant))
@@ -201,7 +214,7 @@ class Integer(Value):
     def __getattr__(self, name: str) -> Any:
         if hasattr(int, name):
             return getattr(self._fix(), name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"'int' object has no attribute {name!r}")
 
     def __reduce__(self) -> Any:
         return int, (self._fix(),)

@@ -1,6 +1,7 @@
 """Integers among the arguments of recorded functions: what a replay finds at other integers is what Python finds."""
 
 import collections
+import collections.abc
 import copy
 import fractions
 import functools
@@ -100,7 +101,7 @@ DECIDING = {
     "dict": lambda x, n: {3: 1.0, 0: 2.0, 7: 3.0}.get(n, 5.0) * x,
     "set": lambda x, n: x if n in {1, 2, 3} else -x,
     "tuple": lambda x, n: x if n in (1, 2, 3) else -x,
-    "text": lambda x, n: x * len(f"{n}") + x * len("%d" % n) + x * len(str(n)) + x * len(repr(n)) + x * len(f"{n:04d}"),
+    "text": lambda x, n: x * len(f"{n}") + x * len("{:d}".format(n)) + x * len(str(n)) + x * len(repr(n)) + x * len(f"{n:04d}"),
     "int": lambda x, n: x * int(n) + x * float(n) + operator.index(n),
     "isinstance": lambda x, n: x * 2.0 if isinstance(n, int) and isinstance(n, numbers.Integral) else x,
     "match": lambda x, n: {True: 1.0, False: 2.0}[n == 3] * x,
@@ -157,11 +158,15 @@ ON_ARRAYS = {
     "axis": lambda x, n: np.sum(np.sum(x, axis=n) ** 2), "method": lambda x, n: np.max(x.sum(axis=n)),
     "reshape": lambda x, n: np.sum(x[0].reshape(n, -1)[0] ** 2), "roll": lambda x, n: np.sum(np.roll(x, n) * x),
     "repeat": lambda x, n: np.sum(np.repeat(x, n) ** 2), "take": lambda x, n: np.sum(np.take(x, n, axis=1)),
-    "captured": lambda x, n: np.sum(X[n] * x), "captured column": lambda x, n: np.sum(X[:, n] * x),
-    "indices": lambda x, n: np.sum(x[np.arange(2) + n]), "plain indices": lambda x, n: np.sum(X[np.arange(2) + n] * x[:2]),
-    "mask": lambda x, n: np.sum(np.where(np.arange(3) < n, x, 0.0)), "plain mask": lambda x, n: np.sum(X[np.arange(3) < n]) * x,
+    "captured": lambda x, n: np.sum(X[n] * x),
+    "captured column": lambda x, n: np.sum(X[:, n] * x),
+    "indices": lambda x, n: np.sum(x[np.arange(2) + n]),
+    "plain indices": lambda x, n: np.sum(X[np.arange(2) + n] * x[:2]),
+    "mask": lambda x, n: np.sum(np.where(np.arange(3) < n, x, 0.0)),
+    "plain mask": lambda x, n: np.sum(X[np.arange(3) < n]) * x,
     "powers": lambda x, n: np.sum(x**n), "of powers": lambda x, n: np.sum(n**x) if n > 0 else np.sum(x),
-    "times": lambda x, n: np.sum(n * x - x / 7 * n), "divided": lambda x, n: np.sum(x // n) + np.sum(x % n) if n else x,
+    "times": lambda x, n: np.sum(n * x - x / 7 * n),
+    "divided": lambda x, n: np.sum(x // n) + np.sum(x % n) if n else x,
     "scaled": lambda x, n: np.sum(np.arange(3) * n * x + np.ones(3) ** n), "clip": lambda x, n: np.sum(np.clip(x, 2, n)),
     "stack": lambda x, n: np.sum(np.stack([x[0, 0], n, 2.0])), "round": lambda x, n: np.sum(np.round(x / 3.0, n)),
     "full": lambda x, n: np.sum(np.full(3, n) * x), "full_like": lambda x, n: np.sum(np.full_like(X, n) * x),
@@ -172,6 +177,7 @@ ON_ARRAYS = {
     "moveaxis": lambda x, n: np.moveaxis(x, n, 0)[0], "cumsum": lambda x, n: np.cumsum(x, axis=n)[1],
     "power of matrix": lambda x, n: functools.reduce(lambda a, b: a @ b, [x / 10.0] * n)[0, 0] if n > 0 else x,
     "softmax": lambda x, n: tg.logsumexp(x, axis=n), "sort": lambda x, n: np.sort(x, axis=n)[0],
+    "fori with steps": lambda x, n: tg.fori_loop(0, n, lambda i, s: s * 1.5 + i, x, max_steps=6),
     "fori": lambda x, n: tg.fori_loop(0, n, lambda i, s: s * 1.5 + i, x),
     "scan": lambda x, n: tg.scan(lambda c, y: (c + n * y, c), 0.0, x[0])[0],
     "scan length": lambda x, n: tg.scan(lambda c, _: (c * 2.0, c), x[0, 0], length=n)[0] if n >= 0 else x,
@@ -266,9 +272,10 @@ def test_every_derivative_takes_integers():
         gradient = n * n * x ** (n - 1)
         curvature = np.diag(n * n * (n - 1) * x ** (n - 2))
         v = np.array([1.0, 10.0])
-        for form in (r, tg):
-            call = lambda name: getattr(form, name) if form is r else functools.partial(getattr(tg, name), f)
-            made = lambda name: getattr(form, name) if form is r else getattr(tg, name)(f)
+        calls = lambda name: functools.partial(getattr(tg, name), f)
+        makes = lambda name: getattr(tg, name)(f)
+        recorded = functools.partial(getattr, r)
+        for call, made in ((recorded, recorded), (calls, makes)):
             np.testing.assert_allclose(made("grad")(x, n), gradient)
             np.testing.assert_allclose(made("jacfwd")(x, n), gradient)
             np.testing.assert_allclose(made("hessian")(x, n), curvature)
@@ -305,7 +312,8 @@ def test_nesting_keywords_and_aux():
 
 def test_derivatives_inside_recorded_functions():
     inner = lambda x, n: x**n
-    f = tg.record(lambda x, n: tg.grad(inner)(x, n) + tg.jvp(inner, (x, n), (1.0, None))[1] + tg.hessian(inner)(x, n), 2.0, 3)
+    both = lambda x, n: tg.grad(inner)(x, n) + tg.jvp(inner, (x, n), (1.0, None))[1] + tg.hessian(inner)(x, n)
+    f = tg.record(both, 2.0, 3)
     for n in (3, 2, 5):
         assert f(2.0, n) == 2 * n * 2.0 ** (n - 1) + n * (n - 1) * 2.0 ** (n - 2)
     assert f.stats().recorded == 1
@@ -355,7 +363,12 @@ def test_what_a_function_sees():
         assert isinstance(n, int) and isinstance(n, numbers.Integral) and not isinstance(n, bool | float)
         assert isinstance(n + 1, int) and not isinstance(n / 2, int) and isinstance(n < 9, bool)
         assert np.shape(n) == () and np.ndim(n) == 0 and np.size(n) == 1 and np.isscalar(n)
-        assert callable(n.bit_length) and not hasattr(n, "no_such_thing")
+        assert not any(hasattr(n, name) for name in ("__len__", "__iter__", "__getitem__"))
+        assert not isinstance(n, collections.abc.Iterable | collections.abc.Sized) and not np.iterable(n)
+        for wrong in (len, iter, lambda n: n[0]):
+            with pytest.raises(TypeError):
+                wrong(n)
+        assert type(n)(5) == 5 and callable(n.bit_length) and not hasattr(n, "no_such_thing")
         return x * n
 
     r = tg.record(f, 1.0, 3)
