@@ -75,8 +75,9 @@ def _type_for_numba() -> None:
     if registry is None or not _offered or hasattr(_offered[0][-1], "_numba_type_"):
         return
     known = registry.cpu_target.typing_context
-    # Numba learns the types of `math` when it first compiles something.
+    # Numba learns what it knows of `math` when it first compiles something, and must not learn it of what stands there.
     known.refresh()
+    registry.cpu_target.target_context.refresh()
     for _, _, original, function in _offered:
         with suppress(ValueError):
             # Those that Numba does not know it is not to take for something else.

@@ -24,8 +24,9 @@ def record(f: Callable[..., Any], *examples: Any) -> Recording:
         f: a function of numbers, arrays, or nested tuples, lists, dicts and dataclasses of them, written in NumPy or
             with Python operators. Arrays that it takes from around it become constants of the recording; `stats` lists
             them.
-        examples: arguments to record at. Floats and arrays may change between replays; integers, booleans, strings and
-            other objects are part of the recording.
+        examples: arguments to record at. Floats, integers and arrays may change between replays; booleans, strings and
+            other objects are part of the recording. An integer behaves as Python's int in the function; where it
+            decides something, as in `range(n)`, each number is a branch.
 
     Raises DTypeError, StructureError.
 
