@@ -91,7 +91,7 @@ class Program:
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
-        self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
+        self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape and not only.whole else None
         self._seed: int | None = None
         # What `recording.direct` makes of it, for each choice of arguments to differentiate with respect to.
         self.short_ways: dict[Any, Any] = {}

@@ -21,9 +21,11 @@ def kind_at(tape: Any, place: int) -> str:
         seen.add(row)
         instruction = tape.code[row]
         operation = TABLE[int(instruction[0]) % RUN]
-        known = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), "")
-        if known or instruction[0] == LEAF:
-            kind = known
+        # Results that are known to be integers are in recordings only, where slots are places.
+        if tape.recording and int(instruction[1]) in tape.kinds:
+            kind = tape.kinds[int(instruction[1])]
+        elif instruction[0] == LEAF:
+            kind = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), "")
         elif operation.truth:
             kind = "b"
         else:
