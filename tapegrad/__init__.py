@@ -6,6 +6,8 @@ from tapegrad.checking import check_grads, check_op
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack
 from tapegrad.inspect import Drawing, draw, listing
+from tapegrad.program import memory_held, set_memory_limit
+from tapegrad.recorded import recorded
 from tapegrad.recording import Recording, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.transforms import (
@@ -69,10 +71,13 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "make_hvp",
+    "memory_held",
     "ops",
     "record",
+    "recorded",
     "relu",
     "scan",
+    "set_memory_limit",
     "sigmoid",
     "softmax",
     "softplus",

@@ -75,7 +75,7 @@ class Input(NamedTuple):
 
 
 _FLOAT = Input((), np.dtype(np.float64), True)
-_INTEGER = Input((), np.dtype(np.int64), True)
+INTEGER = Input((), np.dtype(np.int64), True)
 # Whole numbers below are exact in either dtype.
 SURE = 2**24
 
@@ -110,7 +110,7 @@ def leaf_spec(x: Any) -> Any:
             "itself"
         )
     if isinstance(x, int | np.integer) and not isinstance(x, bool):
-        return _INTEGER if abs(int(x)) <= limit(np.dtype(np.float64)) else Static(int, int(x))
+        return INTEGER if abs(int(x)) <= limit(np.dtype(np.float64)) else Static(int, int(x))
     if isinstance(x, complex | np.complexfloating):
         raise DTypeError("an argument is complex; numbers must be real")
     try:
@@ -126,10 +126,10 @@ def spec_of(args: Sequence[Any]) -> tuple[Spec, list[Any]]:
     """The key of a call, and the leaves of its arguments."""
     leaves, structure = pytree.flatten(tuple(args))
     spec = Spec(structure, tuple([leaf_spec(x) for x in leaves]))
-    if _INTEGER in spec.leaves and dtype_of(spec) == np.float32:
+    if INTEGER in spec.leaves and dtype_of(spec) == np.float32:
         # Fewer integers are exact there.
         most = limit(np.dtype(np.float32))
-        own = [Static(int, int(x)) if s is _INTEGER and abs(int(x)) > most else s for x, s in zip(leaves, spec.leaves)]
+        own = [Static(int, int(x)) if s is INTEGER and abs(int(x)) > most else s for x, s in zip(leaves, spec.leaves)]
         spec = Spec(structure, tuple(own))
     return spec, leaves
 
@@ -174,7 +174,7 @@ def _nesting(node: Any) -> str:
 
 def _describe(leaf: Any) -> str:
     if isinstance(leaf, Input):
-        if leaf == _INTEGER:
+        if leaf == INTEGER:
             return "an integer"
         return f"a {leaf.dtype} number" if leaf.scalar else f"a {leaf.dtype} array of shape {leaf.shape}"
     return f"{leaf.value!r}"

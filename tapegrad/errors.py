@@ -5,6 +5,10 @@ Each also derives from the built-in exception that NumPy users would expect in i
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
 __all__ = [
     "CutGradientError",
     "DTypeError",
@@ -122,3 +126,12 @@ class CheckError(TapegradError, AssertionError):
 
 class RecordingWarning(UserWarning):
     """A function is recorded again and again, or recorded differently at each call."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Issue a warning, attributed to the innermost caller outside this package."""
+    package = str(Path(__file__).parent)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -12,31 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
-from tapegrad.recording import Recording, Short, Unrecorded, never, record
-from tapegrad.recording.latest import keep
+from tapegrad.arguments import argument_numbers, plain_key
+from tapegrad.attached import attached
+from tapegrad.recording import Known, Recording, Unrecorded, known, known_with_keywords, never
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
-
-
-class _Recordings:
-    """The recordings of one function, one for each nesting, shapes, dtypes and static arguments."""
-
-    def __init__(self, f: Callable[..., Any], argnums: Sequence[int], extra: int = 0) -> None:
-        self.f = f
-        # How many arguments come after those that argnums counts.
-        self.extra = extra
-        self.argnums = argnums
-        self.known: dict[Spec, Recording] = {}
-
-    def at(self, args: Sequence[Any]) -> tuple[Recording, list[Any]]:
-        spec, leaves = spec_of(args)
-        recording = self.known.get(spec)
-        if recording is None:
-            n = len(args) - self.extra
-            recording = Recording(self.f, spec, leaves, [a % n if -n <= a < n else a for a in self.argnums])
-            keep(self.known, spec, recording)
-        return recording, leaves
 
 
 def value_and_grad(
@@ -49,56 +29,59 @@ def value_and_grad(
         argnums: the argument, or arguments, to differentiate with respect to.
         has_aux: whether f returns more than the number to differentiate.
 
-    The first call for given shapes, dtypes and static arguments records f; later ones replay. At most 128 recordings
-    are kept. Keyword arguments are passed on, and not differentiated. Called with Values, or while a function is being
-    recorded, it calls f and writes the derivative on the tape, where it can be differentiated again.
+    The first call for given shapes, dtypes and static arguments records f; later ones replay, also those of other
+    derivatives of the same function. At most 128 recordings of a function are kept. Keyword arguments are passed on,
+    and not differentiated. Called with Values, or while a function is being recorded, it calls f and writes the
+    derivative on the tape, where it can be differentiated again.
 
     Raises NonScalarError, IntegerInputError, and what `record` raises.
 
-    What f takes from around it is part of the recording: numbers and arrays are those of the first call, random numbers
-    are drawn once. Pass as an argument what is to vary.
+    What f takes from around it is part of the recording. Where a name that it reads is bound to something else, or an
+    array was changed in place, f is recorded again; see `record`. Pass as an argument what varies: it is replayed.
 
     >>> value_and_grad(lambda x, y: x * y)(2.0, 3.0)
     (6.0, 3.0)
     """
     numbers = argument_numbers(argnums)
-    argnums = numbers if isinstance(argnums, tuple | list) else numbers[0]
-    positional = _Recordings(f, numbers)
-    with_keywords = _Recordings(_keywords_last(f), numbers, extra=1)
-    quick: dict[Any, Recording] = {}
-
-    # The next call is most likely of the same kind as the last, and takes the same branch.
-    short: Short = never
+    own: Any = numbers if isinstance(argnums, tuple | list) else numbers[0]
+    shared = known(f)
 
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        nonlocal short
-        if not kwargs and ambient.recording is None:
-            found = short(args)
+        if kwargs:
+            return _with_keywords(f, args, kwargs, numbers, own, has_aux)
+        if ambient.recording is None and not has_aux:
+            # The next call is most likely of the same kind as the last, and takes the same branch.
+            found = shared.short.get(own, never)(args)
             if found is not None:
                 return found
         # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
-        plain = None if kwargs or recording_tape() is not None else plain_key(args)
-        if plain is not None:
-            recording = quick.get(plain)
-            if recording is None:
-                recording = keep(quick, plain, positional.at(args)[0])
-            found = recording.evaluate(args, argnums, has_aux)
-            short = never if has_aux else recording.short_way(argnums)
-            return found
-        if evaluation.on_tape((args, kwargs)):
-            return derivatives.value_and_grad(f, args, argnums, has_aux, kwargs)
-        if kwargs:
-            # The keyword arguments are one more argument, a dict, which is never differentiated.
-            wanted = evaluation.checked(numbers, len(args))
-            recording, leaves = with_keywords.at((*args, kwargs))
-            return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
-        recording, leaves = positional.at(args)
-        found = recording.evaluate(leaves, argnums, has_aux)
-        short = never if has_aux else recording.short_way(argnums)
+        plain = None if recording_tape() is not None else plain_key(args)
+        if plain is None and evaluation.on_tape(args):
+            return derivatives.value_and_grad(shared.on_tape(args), args, own, has_aux)
+        leaves: Sequence[Any] = args
+        recording = shared.quick.get(plain)
+        if recording is None:
+            recording, leaves = shared.at(args)
+            if plain is not None:
+                shared.quick[plain] = recording
+        found = recording.evaluate(leaves, own, has_aux)
+        if not has_aux:
+            shared.short[own] = recording.short_way(own)
         return found
 
     return evaluate
+
+
+def _with_keywords(
+    f: Callable[..., Any], args: Any, kwargs: Any, numbers: Sequence[int], own: Any, has_aux: bool
+) -> tuple[Any, Any]:
+    if evaluation.on_tape((args, kwargs)):
+        return derivatives.value_and_grad(f, args, own, has_aux, kwargs)
+    # The keyword arguments are one more argument, a dict, which is never differentiated.
+    wanted = evaluation.checked(numbers, len(args))
+    recording, leaves = known_with_keywords(f).at((*args, kwargs))
+    return recording.evaluate(leaves, wanted[0] if isinstance(own, int) else tuple(wanted), has_aux)
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -127,24 +110,23 @@ def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callabl
     """
     numbers = argument_numbers(argnums)
     own: Any = numbers if isinstance(argnums, tuple | list) else numbers[0]
-    positional, with_keywords = _Recordings(f, numbers), _Recordings(_keywords_last(f), numbers, extra=1)
 
     @functools.wraps(f)
     def derivative(*args: Any, **kwargs: Any) -> Any:
-        known, wanted = positional, own
+        shared, wanted = known(f), own
         if kwargs:
             # The keyword arguments are one more argument, a dict, which is never differentiated.
             checked = evaluation.checked(numbers, len(args))
-            known, wanted = with_keywords, checked[0] if isinstance(own, int) else tuple(checked)
+            shared, wanted = known_with_keywords(f), checked[0] if isinstance(own, int) else tuple(checked)
             args = (*args, kwargs)
-        recording = Unrecorded(known.f) if evaluation.on_tape(args) else known.at(args)[0]
-        return what(recording, args, wanted)
+        return what(_recording(shared, args), args, wanted)
 
     return derivative
 
 
-def _keywords_last(f: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args: f(*args[:-1], **args[-1])
+def _recording(shared: Known, args: Sequence[Any], besides: Any = ()) -> Recording:
+    """The recording for arguments; where these or what is given `besides` are Values, one that writes on their tape."""
+    return Unrecorded(shared.on_tape(args)) if evaluation.on_tape((args, besides)) else shared.at(args)[0]
 
 
 def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
@@ -229,11 +211,16 @@ def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) ->
     array([ 1., -1.])
     """
 
+    return grad(attached(f, "sum", _sum_of), argnums)
+
+
+def _sum_of(f: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(f)
     def total(*args: Any, **kwargs: Any) -> Any:
         result = f(*args, **kwargs)
         return result.sum() if hasattr(result, "sum") and getattr(result, "shape", None) else result
 
-    return grad(functools.wraps(f)(total), argnums)
+    return total
 
 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -248,7 +235,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> value, pullback(1.0)
     (6.0, (3.0, 2.0))
     """
-    return derivatives.vjp(f, primals) if evaluation.on_tape(primals) else record(f, *primals).vjp(*primals)
+    return _recording(known(f), primals).vjp(*primals)
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -261,9 +248,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     (6.0, 23.0)
     """
     matching.check_tuples(primals, tangents)
-    if evaluation.on_tape((primals, tangents)):
-        return derivatives.jvp(f, primals, tangents)
-    return record(f, *primals).jvp(primals, tangents)
+    return _recording(known(f), tuple(primals), tangents).jvp(primals, tangents)
 
 
 def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -275,7 +260,7 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     >>> push(1.0, 0.0), push(0.0, 1.0)
     (3.0, 2.0)
     """
-    return (Unrecorded(f) if evaluation.on_tape(primals) else record(f, *primals)).linearize(*primals)
+    return _recording(known(f), primals).linearize(*primals)
 
 
 def hvp(
@@ -295,6 +280,4 @@ def hvp(
     array([ 6., 12.])
     """
     matching.check_tuples(primals, tangents)
-    if evaluation.on_tape((primals, tangents)):
-        return derivatives.hvp(f, primals, tangents, argnums)
-    return record(f, *primals).hvp(primals, tangents, argnums)
+    return _recording(known(f), tuple(primals), tangents).hvp(primals, tangents, argnums)

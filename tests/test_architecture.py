@@ -12,9 +12,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
 # A module or package may import from its own floor (without a cycle) and from those below. The package
 # itself, tapegrad/__init__.py, stands above them all: it imports any of them, and none imports from it.
 FLOORS = {
+    "attached": 0,
     "cache": 0,
     "errors": 0,
     "names": 0,
+    "captures": 1,
     "pytree": 0,
     "compiled": 1,
     "layout": 1,
@@ -29,6 +31,7 @@ FLOORS = {
     "sparse": 7,
     "recording": 8,
     "transforms": 9,
+    "recorded": 9,
     "calls": 9,
     "flow": 9,
     "checking": 10,

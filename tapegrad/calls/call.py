@@ -30,6 +30,9 @@ class Rules:
     """
 
     name = "a function"
+    # Functions that are called with Values where a derivative is written, and so become part of a recording. All others
+    # are called at every sweep.
+    recorded_functions: tuple[Any, ...] = ()
 
     def value(self, args: tuple[Any, ...]) -> Any:
         """The function, on plain numbers."""

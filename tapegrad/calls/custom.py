@@ -13,8 +13,7 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, UnsupportedError
-from tapegrad.recording import Recording
-from tapegrad.recording.latest import keep
+from tapegrad.recording import Recording, known
 from tapegrad.value import Value, number_of
 
 
@@ -45,6 +44,7 @@ def _name(f: Any) -> str:
 class _External(Rules):
     def __init__(self, f: Any, vjp: Any, jvp: Any, numpy_rules: bool) -> None:
         self.f, self.vjp, self.jvp, self.numpy_rules = f, vjp, jvp, numpy_rules
+        self.recorded_functions = (vjp, jvp) if numpy_rules else ()
         self.name = _name(f)
 
     def value(self, args: tuple[Any, ...]) -> Any:
@@ -121,13 +121,10 @@ class _Checkpointed(Rules):
     def __init__(self, f: Any) -> None:
         self.f = f
         self.name = _name(f)
-        self._known: dict[Any, Recording] = {}
         self._derived: dict[str, Rules] = {}
 
     def _recording(self, args: tuple[Any, ...]) -> Recording:
-        spec, leaves = spec_of(args)
-        known = self._known.get(spec)
-        return keep(self._known, spec, Recording(self.f, spec, leaves, None)) if known is None else known
+        return known(self.f).at(args)[0]
 
     def value(self, args: tuple[Any, ...]) -> Any:
         return self._recording(args)(*args)
@@ -242,7 +239,7 @@ class custom_vjp(_Custom):
 
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
         """Declare the rules."""
-        self.fwd, self.bwd = fwd, bwd
+        self.fwd, self.bwd = self.recorded_functions = fwd, bwd
 
     def pull(self, args: tuple[Any, ...], result: Any, cotangent: Any) -> Sequence[Any]:
         """The rule."""
@@ -279,6 +276,7 @@ class custom_jvp(_Custom):
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Declare the rule. Returns the rule, so that this can be used as a decorator."""
         self.rule = rule
+        self.recorded_functions = (rule,)
         return rule
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:

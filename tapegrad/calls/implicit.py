@@ -9,11 +9,9 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation
-from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, ShapeError, SingularError, UnsupportedError
-from tapegrad.recording import Recording
-from tapegrad.recording.latest import keep
+from tapegrad.recording import Known, Recording
 
 
 class _Root(Rules):
@@ -21,8 +19,9 @@ class _Root(Rules):
 
     def __init__(self, equations: Callable[..., Any], solver: Callable[..., Any]) -> None:
         self.equations, self.solver = equations, solver
+        self.recorded_functions = (equations,)
         self.name = f"the root of {getattr(equations, '__qualname__', repr(equations))}"
-        self._known: dict[Any, Recording] = {}
+        self._known = Known(self._vector)
 
     def value(self, args: tuple[Any, ...]) -> Any:
         x = np.asarray(self.solver(*args))
@@ -31,9 +30,7 @@ class _Root(Rules):
         return float(x) if x.ndim == 0 else x.astype(float) if x.dtype.kind != "f" else x
 
     def _recording(self, args: Sequence[Any]) -> Recording:
-        spec, leaves = spec_of(args)
-        known = self._known.get(spec)
-        return keep(self._known, spec, Recording(self._vector, spec, leaves, None)) if known is None else known
+        return self._known.at(args)[0]
 
     def _vector(self, x: Any, *args: Any) -> Any:
         found = self.equations(x, *args)

@@ -91,6 +91,8 @@ class Step:
         """
         stuck, at_once = -1, 1
         while counts[loops.START] < len(rule.rates):
+            if self._branches.stale:
+                self._record_again(int(counts[loops.START]), xs, ys, order)
             before, started = int(counts[loops.START]), time.perf_counter()
             # Signals are seen between compiled calls only, so none may take long.
             end = before + (1 if self.program.calls else at_once)
@@ -106,12 +108,15 @@ class Step:
             if done == stuck:
                 raise GuardError("the step took another branch when it was recorded again at the same batch")
             stuck = done
-            rows = order[done * self.batch : (done + 1) * self.batch]
-            x = xs[rows].reshape(self.program.shapes[1])
-            y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
-            leaves = [self.parameters.copy(), x, y]
-            self._branches.program = self._branches.record(leaves)
-            self._prepare()
+            self._record_again(done, xs, ys, order)
+
+    def _record_again(self, batch: int, xs: np.ndarray, ys: np.ndarray, order: np.ndarray) -> None:
+        """Record the step anew, at a batch of this number."""
+        rows = order[batch * self.batch : (batch + 1) * self.batch]
+        x = xs[rows].reshape(self.program.shapes[1])
+        y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
+        self._branches.renew([self.parameters.copy(), x, y])
+        self._prepare()
 
     def _train(self, rule: Rule, counts: np.ndarray, *batches: np.ndarray) -> int:
         """`_compiled`, undone where a Python function that the step calls has failed on the way back."""

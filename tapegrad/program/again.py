@@ -13,7 +13,7 @@ from tapegrad.ops import RUN
 from tapegrad.ops.record import OPCODE, OUT, A, B, operand_places, place_result
 from tapegrad.program.program import Program
 from tapegrad.tape import LEAF, Tape, writing
-from tapegrad.value import Value, contiguous, handle
+from tapegrad.value import Value, contiguous, handle, integer_at
 
 
 def can_be_written(program: Program) -> bool:
@@ -43,6 +43,7 @@ def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
     slots[np.repeat(steps[:, OUT].astype(np.int64), code.counts) + offsets] = first + np.arange(total)
     writing.write(tape, *_moved(code.steps, code.side, slots, new, tape.side_length), [])
     tape.calls |= program.calls
+    tape.spliced = True
     for (place, n), label in code.labels.items():
         tape.labels.setdefault((int(slots[place]), n), label)
     return pytree.unflatten(program.structure, [_output(tape, slots, o) for o in code.outputs])
@@ -78,4 +79,8 @@ def _moved(
 def _output(tape: Tape, slots: np.ndarray, output: Any) -> Any:
     if output.places is None:
         return np.zeros(output.shape, tape.dtype) if isinstance(output.constant, Value) else output.constant
-    return handle(tape, int(slots[output.places[0]]), dense(output.shape) if output.shape else None)
+    slot = int(slots[output.places[0]])
+    if output.whole:
+        tape.evaluate()
+        return integer_at(tape, slot, int(tape.values[tape.locate(slot)]))
+    return handle(tape, slot, dense(output.shape) if output.shape else None)

@@ -8,11 +8,9 @@ that is tried agrees with the function up to a later guard than the one before, 
 
 from __future__ import annotations
 
-import sys
-import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,12 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import called
 from tapegrad.arguments import Input, Spec, dtype_of, owners
-from tapegrad.errors import GuardError, RecordingWarning
+from tapegrad.captures import Captures
+from tapegrad.errors import GuardError, RecordingWarning, warn
 from tapegrad.names import replaced
 from tapegrad.ops.record import OPCODE, A
 from tapegrad.program.build import code_of, digests, reads_of
+from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
@@ -76,11 +76,13 @@ class Branches:
         spec, leaves: of the arguments that it is first recorded at.
         argnums: the arguments with respect to which a gradient is wanted; None for all.
         same_prefixes: whether to warn where two paths recorded different instructions before the guard where they part.
+        captures: what the function takes from around it; where that has changed, everything is recorded again.
+        forget: called where the last program is given back to save memory. Without it, the last one stays.
     """
 
     def __init__(
         self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
-        same_prefixes: bool = True,
+        same_prefixes: bool = True, captures: Captures | None = None, forget: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
         self.f = f
         self._same_prefixes = same_prefixes
@@ -91,27 +93,55 @@ class Branches:
             isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or self.owner[i] in argnums)
             for i, leaf in enumerate(spec.leaves)
         ]
-        self.programs: list[Program] = []
+        statics = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
+        self.captures = captures or Captures(f, statics)
+        self._forget = forget
         self.recorded = 0
         self._warned: set[str] = set()
         # Where numbers were read that parted branches, and how often.
         self._parted: Counter[tuple[str, int, str]] = Counter()
-        # The integers that decide something in any of the programs, and which program fitted last for their numbers.
-        self._deciding: tuple[int, ...] = ()
-        self._fitted: dict[tuple[int, ...], Program] = {}
-        self.program = self.record(leaves)
-        self._keep(self.program)
+        self.renew(leaves)
 
     @property
     def name(self) -> str:
         """The function's name, for messages."""
         return str(getattr(self.f, "__qualname__", repr(self.f)))
 
+    def renew(self, leaves: Sequence[Any]) -> None:
+        """Forget all programs, and record the function again."""
+        token = self.captures.current()
+        program = self.record(leaves)
+        self.programs: list[Program] = [program]
+        # The integers that decide something in any of the programs, and which program fitted last for their numbers.
+        self._deciding = tuple(sorted(program.decided))
+        self._fitted: dict[tuple[int, ...], Program] = {}
+        self.program, self._token = program, token
+        self._register(program)
+
+    def _register(self, program: Program) -> None:
+        program.owner = weakref.ref(self)
+        memory.register(program)
+
+    def forget(self, program: Program) -> None:
+        """Do without a program, to save memory: it is recorded again when it is needed."""
+        others = [p for p in self.programs if p is not program]
+        if others:
+            self.programs, self._fitted = others, {}
+            if self.program is program:
+                self.program = others[-1]
+        elif self._forget is not None:
+            self._forget()
+
+    @property
+    def stale(self) -> bool:
+        """Whether what the function takes from around it has changed since it was recorded."""
+        return self.captures.current() is not self._token
+
     def record(self, leaves: Sequence[Any]) -> Program:
         """Call the function, on a tape of its own."""
         self.recorded += 1
         tape = Tape(self.dtype, recording=True)
-        with recording_on(tape), replaced():
+        with recording_on(tape):
             arguments = []
             for x, leaf, wanted in zip(leaves, self.spec.leaves, self.wanted, strict=True):
                 if not isinstance(leaf, Input):
@@ -121,12 +151,12 @@ class Branches:
                     arguments.append(put_integer(tape, int(x)))
                 else:
                     arguments.append(put_leaf(tape, np.asarray(x), wanted))
-            result = called(self.f, *pytree.unflatten(self.spec.structure, arguments))
+            result = self.captures.watch(_recorded, self.f, *pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
             tape.evaluate()
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
-            prefixes, reads = digests(tape, inputs), reads_of(tape)
+            prefixes, reads = () if tape.spliced else digests(tape, inputs), reads_of(tape)
             code = code_of(tape, inputs, outputs)
             values = np.append(tape.values[: code.size], code.dtype.type(0.0))
             program = Program(code, structure, self.spec, prefixes, tape.calls, values)
@@ -135,6 +165,7 @@ class Branches:
 
     def _keep(self, program: Program) -> None:
         self.programs.append(program)
+        self._register(program)
         if not program.decided.keys() <= set(self._deciding):
             self._deciding, self._fitted = tuple(sorted({*self._deciding, *program.decided})), {}
 
@@ -146,10 +177,13 @@ class Branches:
 
         Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux).
         """
+        if self.stale:
+            self.renew(leaves)
         deciding, fitted = self._deciding, self._fitted
         numbers = tuple([int(leaves[i]) for i in deciding])
         program, tried = fitted.get(numbers, self.program) if deciding else self.program, list[Program]()
         while True:
+            program.used = True
             workspace = program.take()
             try:
                 workspace.fill(leaves)
@@ -189,11 +223,18 @@ class Branches:
                 f"{self.name} took another branch when it was recorded again at the same inputs: it depends on "
                 "something besides its arguments"
             )
+        if self.captures.verified() is not self._token:
+            # Branches of before and after a change are not to stand beside each other.
+            self.renew(leaves)
+            tried.clear()
+            return self.program
         read = before.reads[guard] if guard < len(before.reads) else None
         if read is not None:
             self._parted[read] += 1
         program = self.record(leaves)
-        same = not self._same_prefixes or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]
+        # Whoever draws random numbers was told already.
+        checked = self._same_prefixes and not self.captures.draws and program.prefixes and before.prefixes
+        same = not checked or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]
         if not same or not program.signature.startswith(beginning):
             self._warn(
                 f"{self.name} recorded other instructions or constants on the same path: it depends on something "
@@ -223,17 +264,13 @@ class Branches:
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, RecordingWarning, stacklevel=_outside())
+            warn(message, RecordingWarning)
 
 
-def _outside() -> int:
-    """The stack level of the innermost caller outside this package, to which a warning is attributed."""
-    package = str(Path(__file__).parents[1])
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        level, frame = level + 1, frame.f_back
-    # This function is called by the one that warns, so counting from here gives the level that `warnings.warn` wants.
-    return level
+def _recorded(f: Callable[..., Any], *args: Any) -> Any:
+    """The result of a function that is being recorded, for which Python's own functions can be recorded too."""
+    with replaced():
+        return called(f, *args)
 
 
 def _stacked(x: Any, tape: Tape) -> Any:
@@ -241,5 +278,3 @@ def _stacked(x: Any, tape: Tape) -> Any:
     if isinstance(x, np.ndarray) and x.dtype == object:
         return as_value(x, tape, "result")
     return x
-
-

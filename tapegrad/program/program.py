@@ -7,6 +7,7 @@ instructions.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -91,12 +92,39 @@ class Program:
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
-        self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape and not only.whole else None
+        single = only is not None and only.places is not None and not only.shape and not only.whole
+        self.scalar = int(only.places[0]) if single else None  # type: ignore[union-attr, index]
         self._seed: int | None = None
         # What `recording.direct` makes of it, for each choice of arguments to differentiate with respect to.
         self.short_ways: dict[Any, Any] = {}
         # The workspaces that are not in use. The first has the numbers that were found while recording.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
+        # Whether it was replayed lately, and what forgets it: for `memory`.
+        self.used = True
+        self.owner: weakref.ref[Any] | None = None
+
+    # Memory
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory, with the workspaces that are not in use."""
+        own = self.steps.nbytes + self._groups.nbytes + sum(flags.nbytes for flags in list(self._flags.values()))
+        return self.code.nbytes + own + self.idle_bytes
+
+    @property
+    def idle_bytes(self) -> int:
+        """What the workspaces that are not in use take in memory."""
+        return sum(workspace.nbytes for workspace in list(self.workspaces))
+
+    def drop_workspaces(self) -> None:
+        """Give back the workspaces that are not in use."""
+        self.workspaces.clear()
+
+    def forget(self) -> None:
+        """Have whoever keeps this program forget it, if it can be recorded again."""
+        owner = None if self.owner is None else self.owner()
+        if owner is not None:
+            owner.forget(self)
 
     # Workspaces
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.program.code import Code
+from tapegrad.program.memory import memory
 from tapegrad.sweeps import scratch
 
 
@@ -25,6 +26,7 @@ class Workspace:
         self, code: Code, shapes: Sequence[tuple[int, ...]], leaves: Sequence[int], values: np.ndarray | None = None
     ) -> None:
         self.values = code.arena() if values is None else values
+        memory.add(self.values.nbytes)
         self.scratch = scratch(code.dtype)
         self.frames: dict[Any, Any] = {}
         # What the short way through a call keeps in this workspace: see `recording.direct`.
@@ -46,6 +48,7 @@ class Workspace:
         """An adjoint for each number of the arena; made when a gradient is first wanted."""
         if self._adjoints is None:
             self._adjoints = np.zeros_like(self.values)
+            memory.add(self._adjoints.nbytes)
         return self._adjoints
 
     @property
@@ -85,6 +88,7 @@ class Workspace:
         # zero. But a sweep of another part would not overwrite all of them, so for that a new array is made.
         if self._lanes.shape != shape or self._swept[0] != back or self._swept[1] is not parts:
             self._lanes, self._swept = np.zeros(shape, self.values.dtype), (back, parts)
+            memory.add(self._lanes.nbytes)
         d = self._lanes.T if wide else self._lanes
         d[: n if back else inputs] = 0.0
         return self._lanes

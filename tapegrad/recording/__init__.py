@@ -1,7 +1,11 @@
 """Recordings: functions recorded once, to be replayed and differentiated at other inputs."""
 
 from tapegrad.recording.direct import Short, never
+from tapegrad.recording.known import Known, known, known_with_keywords
 from tapegrad.recording.record import Unrecorded, record
-from tapegrad.recording.recording import Recording
+from tapegrad.recording.recording import Recording, StandIn
+from tapegrad.recording.stats import Stats
 
-__all__ = ["Recording", "Short", "Unrecorded", "never", "record"]
+__all__ = [
+    "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "known", "known_with_keywords", "never", "record",
+]  # fmt: skip

@@ -26,6 +26,8 @@ from tapegrad.sweeps import ADJOINTS, VALUES
 # Takes arguments; returns (value, gradient), or None where they are not of the kind that was recorded, or the function
 # takes another branch.
 Short = Callable[[Any], Any]
+# Says whether what the function takes from around it is as it was; None where there is nothing. See `Captures`.
+Holds = Callable[[], Any] | None
 
 
 def never(args: Any) -> Any:
@@ -33,8 +35,11 @@ def never(args: Any) -> Any:
     return None
 
 
-def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
-    """The short way to the value and gradient of a program, for arguments that fit a spec."""
+def short_way(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
+    """The short way to the value and gradient of a program, for arguments that fit a spec.
+
+    `holds` says whether what the function takes from around it is as it was recorded; see `Captures`.
+    """
     leaves, dtype = spec.leaves, program.code.dtype
     if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
         return never
@@ -45,13 +50,13 @@ def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
     nodes = pytree.children(spec.structure)
     flat = all(map(pytree.is_leaf, nodes))
     if flat and len(leaves) == 1 and plan.single is not None:
-        return _of_one_array(program, spec, plan)
+        return _of_one_array(program, spec, plan, holds)
     wanted = [nodes[n] for n in plan.numbers]
     structure = pytree.tuple_of(wanted) if plan.several else wanted[0]
     put_together: Any = structure.unflatten
     if all(map(pytree.is_leaf, wanted)):
         put_together = tuple if plan.several else operator.itemgetter(0)
-    call = _of_leaves(program, leaves, plan, put_together)
+    call = _of_leaves(program, leaves, plan, put_together, holds)
     if flat:
         return call
 
@@ -79,7 +84,7 @@ class _View:
         self.frame = frame
 
 
-def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
+def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
     (leaf,), place, owner = spec.leaves, program.scalar, object()
     shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
     program.seed(has_aux=False)
@@ -92,6 +97,12 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
         if x.__class__ is not kind or x.dtype is not dtype or x.shape != shape:
             return None
         try:
+            if holds is not None and not holds():
+                return None
+        except Exception:
+            # Something that the function reads is gone, which the long way will find.
+            return None
+        try:
             workspace = idle.pop()
         except IndexError:
             workspace = take()
@@ -99,7 +110,7 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
         if view is None or view.owner is not owner:
             view = workspace.view = _View(program, workspace, plan, owner)
         view.windows[0][...] = x
-        answer = None
+        answer, program.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             answer = view.values[place], view.gradients[0].copy()
         give(workspace)
@@ -108,7 +119,9 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan) -> Short:
     return call
 
 
-def _of_leaves(program: Program, specs: Any, plan: Plan, put_together: Callable[[Any], Any]) -> Short:
+def _of_leaves(
+    program: Program, specs: Any, plan: Plan, put_together: Callable[[Any], Any], holds: Holds
+) -> Short:
     scalars = [leaf.scalar for leaf in specs]
     place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
     # What each leaf must be: a float, an integer, or an array of a shape.
@@ -137,6 +150,12 @@ def _of_leaves(program: Program, specs: Any, plan: Plan, put_together: Callable[
             if leaves[i] != number:
                 return None
         try:
+            if holds is not None and not holds():
+                return None
+        except Exception:
+            # Something that the function reads is gone, which the long way will find.
+            return None
+        try:
             workspace = idle.pop()
         except IndexError:
             workspace = take()
@@ -149,7 +168,7 @@ def _of_leaves(program: Program, specs: Any, plan: Plan, put_together: Callable[
                 values[starts[i]] = x
             else:
                 windows[i][...] = x
-        answer = None
+        answer, program.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             adjoints, gradients = view.adjoints, view.gradients
             found = [adjoints[at] if scalar else gradients[w].copy() for scalar, at, w in chosen]

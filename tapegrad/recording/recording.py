@@ -10,23 +10,38 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.attached import attached
+from tapegrad.captures import Captures, can_change
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
-from tapegrad.recording.direct import Short, short_way
+from tapegrad.recording.direct import Short, never, short_way
 from tapegrad.recording.plans import Plan, Plans
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
 from tapegrad.tape import recording_tape
-from tapegrad.value import Value
+from tapegrad.value import Value, as_value
 
 # The most sparsity patterns of one function that are kept: each branch, and each index array given, has its own.
 MAX_PATTERNS = 16
 
 
-class Recording:
+class StandIn:
+    """What stands for a function `f`: differentiating it is differentiating f."""
+
+    f: Callable[..., Any]
+
+
+def captures_for(f: Callable[..., Any], spec: Spec) -> Captures:
+    """What a function takes from around it. All its recordings share this, but for those with objects among the
+    arguments, whose attributes it may read."""
+    given = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
+    return Captures(f, given) if any(map(can_change, given)) else attached(f, "captures", Captures)
+
+
+class Recording(StandIn):
     """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
 
     Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the
@@ -35,10 +50,13 @@ class Recording:
     Several threads may call it at the same time. Called with Values it is the function.
     """
 
-    def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None) -> None:
+    def __init__(
+        self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
+        forget: Callable[[], Any] | None = None,
+    ) -> None:  # fmt: skip
         self.f = f
         self.spec = spec
-        self._branches = Branches(f, spec, leaves, argnums)
+        self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
@@ -105,11 +123,12 @@ class Recording:
 
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
-        program = self._branches.program
+        program, holds = self._branches.program, self._branches.captures.holds
         known = program.short_ways.get(argnums)
-        if known is None:
-            known = program.short_ways[argnums] = short_way(program, self.spec, self._plans.plan(argnums))
-        return known
+        if known is None or known[0] is not holds:
+            made = never if self._branches.stale else short_way(program, self.spec, self._plans.plan(argnums), holds)
+            known = program.short_ways[argnums] = holds, made
+        return known[1]
 
     def _value_and_gradient(
         self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool
@@ -256,14 +275,17 @@ class Recording:
         key = _hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
-            again = functools.wraps(self.f)(lambda *args: self._again(*args))
+            again = functools.wraps(self.f)(lambda *args: self.written(*args))
             gradient = derivatives.gradient_of(again, argnums)
             # Whether branches were recorded alike up to the guard where they part is not checked here: which of their
             # instructions are dead code differs. It was checked when the function itself was recorded.
-            self._gradients[key] = Branches(gradient, self.spec, leaves, None, same_prefixes=False)
+            self._gradients[key] = Branches(
+                gradient, self.spec, leaves, None, same_prefixes=False, captures=self._branches.captures,
+                forget=lambda: self._gradients.pop(key, None),
+            )  # fmt: skip
         return self._gradients[key]
 
-    def _again(self, *args: Any) -> Any:
+    def written(self, *args: Any) -> Any:
         """The function, called on a tape that is being recorded. A replay at these arguments finds the program of the
         branch taken, whose instructions are written on that tape, so that the function need not be called again."""
         leaves, structure = pytree.flatten(args)
@@ -275,7 +297,7 @@ class Recording:
         program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
         if not can_be_written(program):
             return self.f(*args)
-        return write(program, tape, [leaves[i] for i in program.leaves])
+        return write(program, tape, [as_value(leaves[i], tape, "an argument") for i in program.leaves])
 
     # Sparse matrices
 

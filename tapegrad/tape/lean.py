@@ -33,25 +33,26 @@ def write_scalars(tape: Any, reserve: Callable[..., None]) -> bool:
 
     In a recording slots are places, because nothing is ever forgotten.
     """
-    buffer = tape._buffer
-    count, taken = len(buffer) // COLUMNS, tape.top - tape.flushed
+    # Taken at one moment: a signal handler may record more meanwhile, which stays in the buffers.
+    buffer, data, top = tape._buffer[:], tape._data[:], tape.top
+    count, numbers, taken = len(buffer) // COLUMNS, len(data), top - tape.flushed
     opcodes, slots = buffer[::COLUMNS], buffer[OUT::COLUMNS]
     if not tape.recording or taken != count or tape._records or tape.flushed != tape.slots:
         return False
-    if slots != list(range(tape.flushed, tape.top)) or len(tape.addresses.first) > 1 or max(opcodes) >= RUN:
+    if slots != list(range(tape.flushed, top)) or len(tape.addresses.first) > 1 or max(opcodes) >= RUN:
         return False
     if tape.length + count > len(tape.code) or tape.slots + taken > len(tape.values):
         reserve(tape, count, 0, taken)
     tape.code[tape.length : tape.length + count] = np.frombuffer(array("Q", buffer), np.int64).reshape(-1, COLUMNS)
-    for slot, number in tape._data:
+    for slot, number in data:
         tape.values[slot] = number if type(number) is float else number.reshape(-1)[0]
     needs = [op for op in set(opcodes) if op not in tape.needs and _has_kernel(op, tape.dtype, len(TABLE))]
-    # As in `write`, nothing can come in between from here to the end.
-    tape._buffer = []
-    tape.push, tape._data, tape.length = tape._buffer.extend, [], tape.length + count
-    tape.slots, tape.flushed = tape.slots + taken, tape.flushed + taken
     if needs:
         tape.needs_new.update(needs)
+    # As in `write`, nothing can come in between from here to the end.
+    rest = tape._buffer[COLUMNS * count :]
+    tape._buffer, tape.push, tape._data = rest, rest.extend, tape._data[numbers:]
+    tape.length, tape.slots, tape.flushed = tape.length + count, tape.slots + taken, tape.flushed + taken
     return True
 
 

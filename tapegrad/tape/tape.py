@@ -70,7 +70,7 @@ class Tape:
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
         "push", "recording", "scratch", "side", "side_length", "slots", "sweeping", "top", "values", "calls", "derived",
-        "arrays", "flushing", "reads", "_frame",
+        "arrays", "flushing", "reads", "_frame", "spliced",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -117,6 +117,8 @@ class Tape:
         self.calls: dict[int, Any] = {}
         # Whether derivatives were written on it: then a program made of it is simplified.
         self.derived = False
+        # Whether a program was written on it, whose constants are not where its function would record them.
+        self.spliced = False
         # Captured arrays, by a digest of what is in them.
         self.arrays: dict[Any, int] = {}
         # Slots of constants: equal ones share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.

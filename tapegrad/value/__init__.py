@@ -10,13 +10,13 @@ way by `operators`.
 from tapegrad.value.apply import contiguous, of_truths, operand, tape_of
 from tapegrad.value.gathering import gather, gather_flat
 from tapegrad.value.handle import view
-from tapegrad.value.integer import Integer, put_integer
+from tapegrad.value.integer import Integer, integer_at, put_integer
 from tapegrad.value.integers import number_of
 from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.protocol import IMPLEMENTATIONS
 from tapegrad.value.value import Value, apply, as_value, handle, leaf, structured
 
 __all__ = [
-    "IMPLEMENTATIONS", "Integer", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle", "leaf",
-    "number_of", "of_truths", "operand", "put_integer", "refuse_unlike", "structured", "tape_of", "view",
+    "IMPLEMENTATIONS", "Integer", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle",
+    "integer_at", "leaf", "number_of", "of_truths", "operand", "put_integer", "refuse_unlike", "structured", "tape_of", "view",
 ]  # fmt: skip

@@ -49,6 +49,11 @@ def put_integer(tape: Tape, number: int) -> Integer:
     return Integer._make(tape, tape.leaf(float(number), 1, False), number, limit(tape.dtype))
 
 
+def integer_at(tape: Tape, slot: int, number: int) -> Integer:
+    """What a tape has at a slot, which is known to be a whole number, and `number` while recording."""
+    return Integer._make(tape, slot, number, limit(tape.dtype))
+
+
 def _of_value(method: Any) -> Any:
     # A class method of Value, which makes Values, as it is.
     return method

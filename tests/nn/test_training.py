@@ -349,3 +349,33 @@ def test_a_step_whose_python_function_fails_on_the_way_back_is_not_taken():
     again = nn.Training(models[1], optim.Adam(models[1], 0.1), loss=loss, batch_size=8)
     again._run(x, y, np.random.default_rng(0).permutation(40)[:16], 8, again.optimizer)
     np.testing.assert_array_equal(models[0].flat.data, models[1].flat.data)
+
+
+def test_training_notices_what_the_loss_reads():
+    scale = 1.0
+    model = nn.Linear(3, 1, rng=np.random.default_rng(0))
+    x, y = np.random.default_rng(1).normal(size=(12, 3)), np.zeros((12, 1))
+    training = nn.Training(
+        model, optim.SGD(lr=1e-30), loss=lambda out, y: scale * np.mean((out - y) ** 2), batch_size=4)
+    first = training.epoch(x, y, rng=0).loss
+    scale = 3.0
+    assert training.epoch(x, y, rng=0).loss == pytest.approx(3.0 * first, rel=1e-12)
+    assert training.epoch(x, y, rng=0).loss == pytest.approx(3.0 * first, rel=1e-12)
+
+
+def test_a_module_in_a_closure_is_not_recorded_at_every_call():
+    class Gate(nn.Module):
+        def __init__(self):
+            self.weight = nn.Parameter(np.array([2.0, 3.0]))
+            self.open = 1.0
+
+        def forward(self, x):
+            return self.open * self.weight * x
+
+    gate = Gate()
+    r = tg.record(lambda flat, x: np.sum(gate.call_with(flat, x)), gate.flat.data, np.ones(2))
+    for _ in range(4):
+        assert r.grad(gate.flat.data, np.ones(2)).tolist() == [1.0, 1.0]
+    assert r.stats().recorded == 1
+    gate.open = 5.0
+    assert r.grad(gate.flat.data, np.ones(2)).tolist() == [5.0, 5.0]

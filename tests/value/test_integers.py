@@ -417,3 +417,29 @@ def test_floats_that_cannot_index_still_say_so():
         tg.record(lambda x, n: [1, 2, 3][x * n], 1.0, 2)
     with pytest.raises(IntegerInputError, match="floats cannot index"):
         tg.record(lambda x, n: x[n / 2], np.ones(3), 2)
+
+
+def test_a_recording_that_is_written_on_another_tape():
+    def long(x, n):
+        for _ in range(300):
+            x = np.sin(x) + n
+        return x, n + 1
+
+    tg.record(long, 1.0, 3)
+    inner = tg.recorded(long)
+    assert inner(1.0, 3) == long(1.0, 3)
+
+    def outer(x, n):
+        y, m = inner(x, n)
+        assert isinstance(m, int)
+        return y * m * len(range(m))
+
+    r = tg.record(outer, 1.0, 3)
+    for n in (3, 2, 5, 3):
+        assert r(1.0, n) == pytest.approx(outer_on_numbers(long, 1.0, n), rel=1e-13)
+        assert type(inner(1.0, n)[1]) is int
+
+
+def outer_on_numbers(f, x, n):
+    y, m = f(x, n)
+    return y * m * len(range(m))

@@ -1,0 +1,61 @@
+"""What is kept with a function for as long as it lives."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from types import FunctionType, MethodType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_NAME = "__tapegrad__"
+# Of bound methods and other callables, of which a new one may be made at each use, so many are remembered.
+_REMEMBERED = 16
+_recent: OrderedDict[Any, _Attached] = OrderedDict()
+
+
+class _Attached(dict[Any, Any]):
+    """Things by name. `of` is the function that they belong to: `functools.wraps` copies the attributes of one function
+    to another, to which they do not."""
+
+    def __init__(self, of: Any) -> None:
+        super().__init__()
+        self.of = of
+
+    def __reduce__(self) -> Any:
+        # Whoever copies or pickles a function does not want what is kept with it.
+        return _Attached, (None,)
+
+
+def attached(f: Callable[..., Any], name: str, make: Callable[[Any], T]) -> T:
+    """What is kept with a function under a name; `make(f)` where there is nothing yet.
+
+    It goes when the function goes: it is an attribute of it. For a bound method, of which Python makes a new one at
+    each use, and for other callables, it goes when many others have been used since.
+    """
+    if isinstance(f, FunctionType):
+        store = f.__dict__.get(_NAME)
+        if store is None or store.of is not f:
+            store = f.__dict__[_NAME] = _Attached(f)
+    else:
+        store = _of_callable(f)
+    found = store.get(name)
+    # Another thread may be making it as well; all use what came first.
+    return found if found is not None else store.setdefault(name, make(f))
+
+
+def _of_callable(f: Any) -> _Attached:
+    key = (id(f.__self__), f.__func__) if isinstance(f, MethodType) else (id(f), None)
+    store = _recent.get(key)
+    if store is None:
+        # It holds the callable, so that no other object has its identity in the meantime.
+        store = _recent.setdefault(key, _Attached(f))
+        while len(_recent) > _REMEMBERED:
+            _recent.popitem(last=False)
+    else:
+        # Another thread may have just forgotten it.
+        with suppress(KeyError):
+            _recent.move_to_end(key)
+    return store

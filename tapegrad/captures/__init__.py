@@ -1,0 +1,11 @@
+"""What a function takes from around it, and whether that is still what it was.
+
+A recorded function is not called again, so it would not notice that a name it reads is bound to something else by now,
+or that an array it reads was changed. `Captures` notices. `reading` finds the names in a function's code, `reach` what
+stands behind them, `contents` watches arrays and lists, `drawing` random numbers.
+"""
+
+from tapegrad.captures.captures import Captures
+from tapegrad.captures.reach import can_change
+
+__all__ = ["Captures", "can_change"]

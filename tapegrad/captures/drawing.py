@@ -1,0 +1,35 @@
+"""Whether random numbers were drawn: the states of generators, before and after."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def states(generators: Iterable[Any], shared: bool) -> list[Any]:
+    """What tells how far some generators have come; if `shared`, those that `random` and `np.random` share as well."""
+    found: list[Any] = []
+    if shared:
+        found.append(random.getstate())
+        module = sys.modules.get("numpy.random.mtrand")
+        if module is not None:
+            found.append(_position(module._rand.get_state(legacy=False)))
+    for generator in generators:
+        if isinstance(generator, random.Random):
+            found.append(generator.getstate())
+        elif isinstance(generator, np.random.RandomState):
+            found.append(_position(generator.get_state(legacy=False)))
+        else:
+            found.append(_position(generator.bit_generator.state))
+    return found
+
+
+def _position(state: Any) -> Any:
+    """A state whose arrays can be compared like numbers."""
+    if isinstance(state, dict):
+        return {key: _position(x) for key, x in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state

@@ -1,0 +1,81 @@
+"""The recordings that are kept for a function, so that whoever differentiates it again finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tapegrad import pytree
+from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
+from tapegrad.attached import attached
+from tapegrad.recording.direct import Short
+from tapegrad.recording.recording import Recording, StandIn
+from tapegrad.tape import Tape, recording_tape
+from tapegrad.value import Value
+
+# A static argument that is another one at every call would make more and more recordings.
+MAX_RECORDINGS = 128
+# Writing a recording on a tape takes some 100 us, in which a function of fewer instructions is run.
+_WORTH_WRITING = 256
+
+
+class Known:
+    """The recordings of one function, one for each nesting, shapes, dtypes and static arguments.
+
+    Attributes:
+        f: the function.
+        quick: recordings by the key that `arguments.plain_key` gives.
+        short: for each `argnums` the short way to value and gradient that was taken last; see `direct`.
+    """
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.f = f
+        self.quick: dict[Any, Recording] = {}
+        self.short: dict[Any, Short] = {}
+        self._recordings: dict[Spec, Recording] = {}
+
+    def at(self, args: Sequence[Any]) -> tuple[Recording, list[Any]]:
+        """The recording for arguments, made if there is none, and the leaves of the arguments."""
+        spec, leaves = spec_of(args)
+        recording = self._recordings.get(spec)
+        if recording is None:
+            recording = Recording(self.f, spec, leaves, None, forget=lambda: self._forget(spec))
+            # Other threads may be at the same: a list is made in one step, and what is gone already does not matter.
+            for oldest in list(self._recordings)[: max(0, len(self._recordings) + 1 - MAX_RECORDINGS)]:
+                self._forget(oldest)
+            self._recordings[spec] = recording
+        return recording, leaves
+
+    def _forget(self, spec: Spec) -> None:
+        gone = self._recordings.pop(spec, None)
+        self.quick = {key: recording for key, recording in self.quick.items() if recording is not gone}
+        self.short.clear()
+
+    def on_tape(self, args: Sequence[Any]) -> Callable[..., Any]:
+        """The function, for a call with these arguments on the tape that is being recorded: where it was recorded for
+        such arguments and is long, what is called writes that recording there."""
+        tape = recording_tape()
+        if tape is None or not self._recordings:
+            return self.f
+        leaves, structure = pytree.flatten(tuple(args))
+        if any(isinstance(x, Value) and x._tape is not tape for x in leaves):
+            return self.f
+        specs = (_spec_on(tape, x) if isinstance(x, Value) else leaf_spec(x) for x in leaves)
+        recording = self._recordings.get(Spec(structure, tuple(specs)))
+        return self.f if recording is None or len(recording) < _WORTH_WRITING else recording.written
+
+
+def _spec_on(tape: Tape, x: Value) -> Input:
+    return INTEGER if x._is_integer else Input(x.shape, tape.dtype, x._layout is None)
+
+
+def known(f: Any) -> Known:
+    """The recordings of a function. A recording, and what `recorded` returns, stand for their function."""
+    while isinstance(f, StandIn):
+        f = f.f
+    return attached(f, "recordings", Known)
+
+
+def known_with_keywords(f: Any) -> Known:
+    """The recordings of a function whose keyword arguments are one more argument, a dict, the last."""
+    return attached(f, "recordings with keywords", lambda f: Known(lambda *args: f(*args[:-1], **args[-1])))
