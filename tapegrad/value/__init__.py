@@ -18,5 +18,6 @@ from tapegrad.value.value import Value, apply, as_value, handle, leaf, structure
 
 __all__ = [
     "IMPLEMENTATIONS", "Integer", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle",
-    "integer_at", "leaf", "number_of", "of_truths", "operand", "put_integer", "refuse_unlike", "structured", "tape_of", "view",
+    "integer_at", "leaf", "number_of", "of_truths", "operand", "put_integer", "refuse_unlike", "structured", "tape_of",
+    "view",
 ]  # fmt: skip
