@@ -192,6 +192,12 @@ class Operators(Recorder):
     def __rfloordiv__(self, other: Any) -> Self:
         return self._apply(BY_NAME["floor_divide"], (other, self))
 
+    def __divmod__(self, other: Any) -> tuple[Self, Self]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Self, Self]:
+        return other // self, other % self
+
     def __pos__(self) -> Self:
         return self
 
