@@ -109,7 +109,8 @@ def leaf_spec(x: Any) -> Any:
             "an argument is a Value of another tape, whose gradient would be cut: pass v.data, or call the function "
             "itself"
         )
-    if isinstance(x, int | np.integer) and not isinstance(x, bool):
+    # Not subclasses: a function may ask for the very member of an IntEnum.
+    if type(x) is int or isinstance(x, np.integer):
         return INTEGER if abs(int(x)) <= limit(np.dtype(np.float64)) else Static(int, int(x))
     if isinstance(x, complex | np.complexfloating):
         raise DTypeError("an argument is complex; numbers must be real")

@@ -247,7 +247,7 @@ _SAME = [
 ]  # fmt: skip
 _OTHERS: dict[str, Any] = {
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "atan2": np.arctan2, "asinh": np.arcsinh,
-    "acosh": np.arccosh, "atanh": np.arctanh, "pow": np.power, "log": _log, "hypot": _hypot, "fmod": _fmod,
+    "acosh": np.arccosh, "atanh": np.arctanh, "pow": operator.pow, "log": _log, "hypot": _hypot, "fmod": _fmod,
     "copysign": _copysign, "erf": BY_NAME["erf"],
     "isnan": lambda x: bool(np.isnan(x)), "isinf": lambda x: bool(np.isinf(x)),
     "isfinite": lambda x: bool(np.isfinite(x)),

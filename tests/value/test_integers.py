@@ -3,6 +3,7 @@
 import collections
 import collections.abc
 import copy
+import enum
 import fractions
 import functools
 import itertools
@@ -19,6 +20,11 @@ from tapegrad.errors import CutGradientError, IntegerInputError, RecordingWarnin
 
 NUMBERS = [3, 0, -4, 1, 7, -1, 2, 3, 12, 2**20, -(2**30), 2**40 + 1]
 SMALL = [3, 0, -4, 1, 7, -1, 2, 5, -2]
+
+
+class Mode(enum.IntEnum):
+    UP = 1
+    DOWN = 2
 
 
 def outcome(f, *args):
@@ -356,6 +362,8 @@ def test_numpy_integers_and_booleans():
     for n in (np.int64(4), np.int32(5), np.uint8(6), np.array(7)):
         assert r(2.0, n) == 2.0 * (int(n) + 1)
     assert r.stats().recorded == 1
+    mode = tg.grad(lambda x, mode: x if mode is Mode.UP else -x)
+    assert mode(1.0, Mode.UP) == 1.0 and mode(1.0, Mode.DOWN) == -1.0 and mode(1.0, 1) == -1.0
     flag = tg.grad(lambda x, yes: x if yes is True else -x)
     assert flag(1.0, True) == 1.0 and flag(1.0, False) == -1.0 and flag(1.0, 1) == -1.0
 
