@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
 from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, A, B
+from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
 from tapegrad.program.code import Code, Output
 from tapegrad.program.expand import expanded
 from tapegrad.program.workspace import Workspace
@@ -32,6 +33,11 @@ from tapegrad.value import Value
 _WIDE = 16
 # The most numbers in the lanes of one pass over several directions.
 _LANES_AT_ONCE = 1 << 23
+
+
+def _is_indexing(row: Any) -> bool:
+    # Which elements depend on each other is said by a function of the numbers only where these are indices.
+    return callable(getattr(row, "depends", None))
 
 
 class Part(NamedTuple):
@@ -76,6 +82,7 @@ class Program:
         # The inputs that are floats.
         self.floats = tuple(w for w, i in enumerate(self.leaves) if spec.leaves[i].dtype.kind == "f")
         # The integers among the arguments that guards hold to a number, by leaf: they can be compared before a sweep.
+        self._whole = [spec.leaves[i].is_integer for i in self.leaves]
         whole = {code.spans[w][0]: i for w, i in enumerate(self.leaves) if spec.leaves[i].is_integer}
         held = code.steps[code.guards][:, [A, B]].tolist() if whole else []
         self.decided = {whole[a]: int(arena[b]) for a, b in held if a in whole}
@@ -250,6 +257,19 @@ class Program:
         active[sources] = 1
         activate(code, self.code.side, flags, active, passive, 0, len(code))
         return active, flags
+
+    @cached_property
+    def indexing(self) -> tuple[int, ...]:
+        """The inputs that are no floats, but for whole numbers that can reach no index: what a pattern may hang on."""
+        opcodes = self.code.steps[:, OPCODE].tolist()
+        rows = [i for i, op in enumerate(opcodes) if op >= RUN and _is_indexing(TABLE[op % RUN])]
+        whole = [w for w in range(len(self.shapes)) if w not in self.floats]
+        return tuple(w for w in whole if not self._whole[w] or self._reaches(self.code.spans[w][0], rows))
+
+    def _reaches(self, place: int, rows: Sequence[int]) -> bool:
+        active, _ = self.flow(self.code.steps, np.array([place]), np.zeros(len(TABLE), np.uint8))
+        read = [span for i in rows for span in operand_spans(self.code.side, int(self.code.steps[i, A]))]
+        return any(active[low:high].any() for _, low, high in read)
 
     # Products with the Jacobian. `values` may be a copy of the arena, kept from an earlier replay.
 

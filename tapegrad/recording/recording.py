@@ -332,8 +332,7 @@ class Recording(StandIn):
         self, program: Program, workspace: Workspace, argnums: int | Sequence[int], symmetric: bool
     ) -> CompressedJacobian:
         # Integers among the inputs may be indices, which the pattern depends on.
-        whole = [w for w in range(len(program.shapes)) if w not in program.floats]
-        indices = workspace.values[program.places_of(whole)].tobytes()
+        indices = workspace.values[program.places_of(program.indexing)].tobytes()
         key = (id(program), _hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:
