@@ -115,6 +115,9 @@ class Branches:
         # The integers that decide something in any of the programs, and which program fitted last for their numbers.
         self._deciding = tuple(sorted(program.decided))
         self._fitted: dict[tuple[int, ...], Program] = {}
+        # For each program what `recording.direct` makes of it, by the arguments to differentiate with respect to. Not
+        # an attribute of the program, which it refers to: memory would be free only when Python looks for circles.
+        self.short_ways: dict[Program, dict[Any, Any]] = {}
         self.program, self._token = program, token
         self._register(program)
 
@@ -127,6 +130,7 @@ class Branches:
         others = [p for p in self.programs if p is not program]
         if others:
             self.programs, self._fitted = others, {}
+            self.short_ways.pop(program, None)
             if self.program is program:
                 self.program = others[-1]
         elif self._forget is not None:

@@ -102,8 +102,6 @@ class Program:
         single = only is not None and only.places is not None and not only.shape and not only.whole
         self.scalar = int(only.places[0]) if single else None  # type: ignore[union-attr, index]
         self._seed: int | None = None
-        # What `recording.direct` makes of it, for each choice of arguments to differentiate with respect to.
-        self.short_ways: dict[Any, Any] = {}
         # The workspaces that are not in use. The first has the numbers that were found while recording.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
         # Whether it was replayed lately, and what forgets it: for `memory`.

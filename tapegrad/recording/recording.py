@@ -124,10 +124,11 @@ class Recording(StandIn):
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program, holds = self._branches.program, self._branches.captures.holds
-        known = program.short_ways.get(argnums)
+        ways = self._branches.short_ways.setdefault(program, {})
+        known = ways.get(argnums)
         if known is None or known[0] is not holds:
             made = never if self._branches.stale else short_way(program, self.spec, self._plans.plan(argnums), holds)
-            known = program.short_ways[argnums] = holds, made
+            known = ways[argnums] = holds, made
         return known[1]
 
     def _value_and_gradient(
