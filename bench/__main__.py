@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import machine, memory, start
+from bench import array_memory, machine, memory, start
 from bench.compare import set_up_table, table
 from bench.run import MODULES
 from bench.second_order import ratio_table
@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 TITLES = {
     "calls": "Overhead of a call",
     "replay": "Replay, forward and reverse together",
+    "axes": "Short last axes and other layouts",
     "recording": "Recording from Python",
     "scalar_mlp": "micrograd's case",
     "mnist": "MNIST step",
@@ -52,7 +53,7 @@ def core(rounds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
-    modules = [*MODULES, "core", "start", "memory"]
+    modules = [*MODULES, "core", "start", "memory", "array_memory"]
     parser.add_argument("--modules", nargs="*", default=modules, help="leave out the others")
     parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
     options = parser.parse_args()
@@ -68,6 +69,8 @@ def main() -> None:
             parts.append(f"## Cold and warm start\n\n{start.table()}")
         elif module == "memory":
             parts.append(f"## Memory of a training loop on scalar Values\n\n{memory.table()}")
+        elif module == "array_memory":
+            parts.append(f"## Memory and first calls of programs over long arrays\n\n{array_memory.table()}")
         else:
             threads = THREADS.get(module, (1,))
             rows = [row for n in threads for row in run(module, n, options.rounds)]

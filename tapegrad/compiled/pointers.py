@@ -56,6 +56,33 @@ def matrix_of(typingctx, pointer, n, m):
 
 
 @intrinsic
+def read(typingctx, v, p):
+    """The element of an array at a position that is known to be in it."""
+
+    def generate(context, builder, signature, args):
+        return builder.load(_element(context, builder, signature, args))
+
+    return v.dtype(v, types.int64), generate
+
+
+@intrinsic
+def write(typingctx, v, p, x):
+    """Make x the element of an array at a position that is known to be in it."""
+
+    def generate(context, builder, signature, args):
+        value = context.cast(builder, args[2], signature.args[2], signature.args[0].dtype)
+        builder.store(value, _element(context, builder, signature, args))
+        return context.get_dummy_value()
+
+    return types.void(v, types.int64, x), generate
+
+
+def _element(context, builder, signature, args):
+    data = context.make_array(signature.args[0])(context, builder, args[0]).data
+    return builder.gep(data, [args[1]])
+
+
+@intrinsic
 def float_of_bits(typingctx, bits):
     """The float64 whose bits are those of an integer."""
 

@@ -62,17 +62,17 @@ class Step:
     def _prepare(self) -> None:
         program = self._branches.program
         code = program.code
-        value = code.outputs[0].places
+        value = code.outputs[0].place
         if value is None:
             raise NonScalarError("the loss does not depend on the parameters or the data")
         program.prepare()
         self.program = program
         self._workspace = program.take()
-        self._loss = int(value[0])
+        self._loss = value
         answers = code.outputs[1] if self._scored else None
-        scored = answers is not None and answers.places is not None
+        scored = answers is not None and answers.place is not None
         self.classes = answers.shape[1] if answers is not None and scored else 0
-        logits = int(answers.places[0]) if answers is not None and answers.places is not None else 0
+        logits = 0 if answers is None or answers.place is None else answers.place
         n_params, n_x = self._sizes
         self._plan = np.array([n_params, self.batch, n_params, n_params + n_x, self._loss, logits, self.classes, 0])
 

@@ -307,7 +307,8 @@ def gather_note(p):
 
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
-    pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note)
+    pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note,
+    reads=((False, True), False))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
@@ -320,7 +321,7 @@ scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
     pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
-    refusal=bad_index)
+    refusal=bad_index, reads=((False, True), False))
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,

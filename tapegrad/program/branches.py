@@ -158,13 +158,13 @@ class Branches:
             result = self.captures.watch(_recorded, self.f, *pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
-            tape.evaluate()
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
             prefixes, reads = () if tape.spliced else digests(tape, inputs), reads_of(tape)
             code = code_of(tape, inputs, outputs)
-            values = np.append(tape.values[: code.size], code.dtype.type(0.0))
-            program = Program(code, structure, self.spec, prefixes, tape.calls, values)
+            program = Program(code, structure, self.spec, prefixes, tape.calls)
             program.reads = reads
+            # Nothing is computed here: the first replay does that, at these inputs mostly.
+            program.workspaces[0].fill(leaves)
             return program
 
     def _keep(self, program: Program) -> None:
@@ -175,11 +175,12 @@ class Branches:
 
     def replay(
         self, leaves: Sequence[Any], tasks: int, wrt: tuple[int, ...] | None, read: Any, *how: Any,
-        has_aux: bool = False,
+        has_aux: bool = False, lean: Callable[[Program], Any] | None = None,
     ) -> Any:  # fmt: skip
         """Sweep the program that fits, and return read(program, workspace, *how).
 
-        Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux).
+        Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux). `lean` says what is
+        to be swept and read in place of the program.
         """
         if self.stale:
             self.renew(leaves)
@@ -188,11 +189,12 @@ class Branches:
         program, tried = fitted.get(numbers, self.program) if deciding else self.program, list[Program]()
         while True:
             program.used = True
-            workspace = program.take()
+            swept = program if lean is None else lean(program)
+            workspace = swept.take()
             try:
                 workspace.fill(leaves)
-                seed = program.seed(has_aux) if tasks & ADJOINTS else -1
-                failed = program.sweep(workspace, tasks, seed, wrt)
+                seed = swept.seed(has_aux) if tasks & ADJOINTS else -1
+                failed = swept.sweep(workspace, tasks, seed, wrt)
                 if failed < 0:
                     if program.calls:
                         callbacks.check(workspace.scratch)
@@ -202,14 +204,19 @@ class Branches:
                         if len(fitted) > MAX_FITTED:
                             fitted.clear()
                         fitted[numbers] = program
-                    return read(program, workspace, *how)
-                row = program.steps[failed]
+                    return read(swept, workspace, *how)
+                row = swept.steps[failed]
                 if row[OPCODE] != EXPECT:
-                    raise callbacks.raised(row[OPCODE]) or operand_error(row, program.code.side, workspace.values)
-                guard = int(np.searchsorted(program.guards, failed))
+                    error = callbacks.raised(row[OPCODE])
+                    if error is None and swept is not program:
+                        # The operands may be overwritten by now, so they are computed again to say what is wrong.
+                        lean = None
+                        continue
+                    raise error or operand_error(row, program.code.side, workspace.values)
+                guard = int(np.searchsorted(swept.guards, failed))
                 found = workspace.values[row[A] : row[A] + 1].tobytes()
             finally:
-                program.give(workspace)
+                swept.give(workspace)
             size = len(found)
             beginning = program.signature[: size * guard] + found
             tried.append(program)

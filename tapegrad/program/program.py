@@ -19,25 +19,21 @@ from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
 from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
-from tapegrad.program.code import Code, Output
+from tapegrad.ops.record import OPCODE, OUT, A, B
+from tapegrad.program.code import Code
 from tapegrad.program.expand import expanded
+from tapegrad.program.indexing import indexing
+from tapegrad.program.lean import FROM, Lean, lean
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, callbacks, sweeps_for
-from tapegrad.sweeps.analysis import activate, group, reach
+from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
+from tapegrad.sweeps.analysis import GROUP, activate, group, reach
 from tapegrad.tape import EXPECT
-from tapegrad.value import Value
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
 # lanes.
 _WIDE = 16
 # The most numbers in the lanes of one pass over several directions.
 _LANES_AT_ONCE = 1 << 23
-
-
-def _is_indexing(row: Any) -> bool:
-    # Which elements depend on each other is said by a function of the numbers only where these are indices.
-    return callable(getattr(row, "depends", None))
 
 
 class Part(NamedTuple):
@@ -58,20 +54,18 @@ class Program:
         spec: what the arguments are; see `arguments`.
         prefixes: for each guard a digest of what was recorded before it.
         calls: Python functions that instructions call, by number, to be kept alive.
-        values: an arena with the numbers of one evaluation, for the first workspace.
     """
 
     def __init__(
-        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None,
-        values: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None
+    ) -> None:
         self.code = code
         self.structure = structure
         # What is swept: the steps of the code, short runs expanded.
         self.steps = expanded(code)
         self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
         # The numbers that each guard found, and a digest of all that was recorded before it.
-        arena = code.arena() if values is None else values
+        arena = code.arena()
         self.signature = arena[code.steps[code.guards, B]].tobytes()
         self.prefixes = list(prefixes)
         # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
@@ -94,15 +88,15 @@ class Program:
         self.sweeps.require(self._needs, FORWARD)
         self._groups = np.zeros(len(code.side), np.uint8)
         if code.counts.max(initial=0) > BLOCK:
-            group(self.steps, code.side, self._groups)
+            group(self.steps, code.side, self._groups, GROUP)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
-        single = only is not None and only.places is not None and not only.shape and not only.whole
-        self.scalar = int(only.places[0]) if single else None  # type: ignore[union-attr, index]
+        self.scalar = only.place if only and not only.shape and not only.whole else None
         self._seed: int | None = None
-        # The workspaces that are not in use. The first has the numbers that were found while recording.
+        self._lean: dict[bool, Lean | None] = {}
+        # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
         # Whether it was replayed lately, and what forgets it: for `memory`.
         self.used = True
@@ -114,16 +108,28 @@ class Program:
     def nbytes(self) -> int:
         """What it takes in memory, with the workspaces that are not in use."""
         own = self.steps.nbytes + self._groups.nbytes + sum(flags.nbytes for flags in list(self._flags.values()))
-        return self.code.nbytes + own + self.idle_bytes
+        return self.code.nbytes + own + sum(of.nbytes for of in self._smaller()) + self.idle_bytes
 
     @property
     def idle_bytes(self) -> int:
-        """What the workspaces that are not in use take in memory."""
-        return sum(workspace.nbytes for workspace in list(self.workspaces))
+        """The bytes of the workspaces that have been swept and are not in use, those of smaller arenas too. The system
+        provides memory for others when they are written to."""
+        lists = [self.workspaces, *(of.workspaces for of in self._smaller())]
+        return sum(workspace.nbytes for workspaces in lists for workspace in list(workspaces) if workspace.used)
 
     def drop_workspaces(self) -> None:
         """Give back the workspaces that are not in use."""
         self.workspaces.clear()
+        for of in self._smaller():
+            of.workspaces.clear()
+
+    def _smaller(self) -> list[Lean]:
+        return [of for of in list(self._lean.values()) if of is not None]
+
+    @property
+    def whole(self) -> Program:
+        """Itself; for a program in a smaller arena, the one in its own."""
+        return self
 
     def forget(self) -> None:
         """Have whoever keeps this program forget it, if it can be recorded again."""
@@ -149,10 +155,38 @@ class Program:
         self.workspaces.append(workspace)
 
     def latest(self) -> Workspace:
-        """The workspace of a replay that is over, for those who only look; a fresh one if there was none."""
-        if not self.workspaces:
-            self.workspaces.append(self._workspace())
-        return self.workspaces[-1]
+        """The workspace of a replay that is over, for those who only look. If there was none, that of a replay at the
+        inputs of the recording; if all are in use, a fresh one."""
+        recorded = bool(self.workspaces)
+        workspace = self.take()
+        try:
+            if recorded and not workspace.used:
+                self.sweep(workspace, VALUES, -1, None)
+                if self.calls:
+                    callbacks.check(workspace.scratch)
+        finally:
+            self.give(workspace)
+        return workspace
+
+    def for_results(self) -> Program | Lean:
+        """What to replay for results alone. Where there is a workspace in which gradients are computed too, that is
+        used: there is no need of another."""
+        gradients = self._lean.get(True)
+        if gradients is not None and _any_used(gradients.workspaces):
+            return gradients
+        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=False) or self
+
+    def for_gradients(self) -> Program | Lean:
+        """What to replay for results and gradients."""
+        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=True) or self
+
+    def smaller(self, back: bool) -> Lean | None:
+        """This program in a smaller arena, made when it is first wanted; None where that would save little."""
+        if self.code.size < FROM:
+            return None
+        if back not in self._lean:
+            self._lean[back] = lean(self, back)
+        return self._lean[back]
 
     # Values
 
@@ -181,23 +215,11 @@ class Program:
 
     def result(self, workspace: Workspace) -> Any:
         """All that the function returned, after a sweep."""
-        return pytree.unflatten(self.structure, [self.read(workspace, x) for x in self.code.outputs])
+        return pytree.unflatten(self.structure, [o.read(workspace.values) for o in self.code.outputs])
 
     def check_numbers(self) -> None:
         """Raise StructureError unless the function returned numbers, and some."""
-        matching.check_numbers([o.constant if o.places is None else 0.0 for o in self.code.outputs])
-
-    def read(self, workspace: Workspace, output: Output) -> Any:
-        """The number or array of an output, after a sweep."""
-        if output.places is None:
-            if isinstance(output.constant, Value):
-                return np.zeros(output.shape, self.code.dtype)
-            # A copy: whoever changes what one call returned must not change what the next one returns.
-            return output.constant.copy() if isinstance(output.constant, np.ndarray) else output.constant
-        if not output.shape:
-            number = workspace.values[output.places[0]]
-            return int(number) if output.whole else float(number)
-        return workspace.values[output.places].reshape(output.shape)
+        matching.check_numbers([o.constant if o.place is None else 0.0 for o in self.code.outputs])
 
     # Gradients
 
@@ -219,7 +241,7 @@ class Program:
         """
         matching.check_one_result(self.structure, has_aux)
         output = self.code.outputs[0]
-        if output.places is None:
+        if output.place is None:
             if isinstance(output.constant, bool | np.bool_):
                 raise matching.truth_result()
             if isinstance(output.constant, int | float | np.number) or (
@@ -229,11 +251,11 @@ class Program:
                 # place after the last, which no instruction reads.
                 return self.code.size
             raise NonScalarError(f"the function returned {type(output.constant).__name__}, not a scalar Value")
-        if len(output.places) != 1:
+        if output.layout.size != 1:
             raise NonScalarError(
                 f"a gradient needs a scalar result, the function returned shape {output.shape}: sum it first"
             )
-        place = int(output.places[0])
+        place = output.place
         made = self.code.rows[self.code.rows[:, OUT] == place, OPCODE]
         if len(made) and TABLE[int(made[0]) % RUN].truth:
             raise matching.truth_result()
@@ -259,15 +281,7 @@ class Program:
     @cached_property
     def indexing(self) -> tuple[int, ...]:
         """The inputs that are no floats, but for whole numbers that can reach no index: what a pattern may hang on."""
-        opcodes = self.code.steps[:, OPCODE].tolist()
-        rows = [i for i, op in enumerate(opcodes) if op >= RUN and _is_indexing(TABLE[op % RUN])]
-        whole = [w for w in range(len(self.shapes)) if w not in self.floats]
-        return tuple(w for w in whole if not self._whole[w] or self._reaches(self.code.spans[w][0], rows))
-
-    def _reaches(self, place: int, rows: Sequence[int]) -> bool:
-        active, _ = self.flow(self.code.steps, np.array([place]), np.zeros(len(TABLE), np.uint8))
-        read = [span for i in rows for span in operand_spans(self.code.side, int(self.code.steps[i, A]))]
-        return any(active[low:high].any() for _, low, high in read)
+        return indexing(self, self._whole)
 
     # Products with the Jacobian. `values` may be a copy of the arena, kept from an earlier replay.
 
@@ -276,10 +290,16 @@ class Program:
     ) -> list[np.ndarray]:
         """The derivative of sum(seeds * outputs) with respect to inputs."""
         self.prepare(REVERSE)
-        adjoints = np.zeros_like(values)
+        adjoints = np.zeros(len(values), values.dtype)
         for output, seed in zip(self.code.outputs, seeds, strict=True):
-            if output.places is not None and seed is not None:
-                np.add.at(adjoints, output.places, seed.reshape(-1))
+            if output.place is None or seed is None:
+                continue
+            if output.layout.dense:
+                window = output.window(adjoints)
+                window += seed
+            else:
+                # A view may show one number several times.
+                np.add.at(adjoints, output.place + output.layout.offsets(), seed.reshape(-1))
         workspace = self.take()
         try:
             self._reverse(Part(self.steps, self.flags(wrt)), values, adjoints, workspace)
@@ -295,19 +315,21 @@ class Program:
 
     def push(self, values: np.ndarray, tangents: dict[int, np.ndarray]) -> list[np.ndarray | None]:
         """The derivative of the outputs along tangents of inputs, by their numbers."""
-        self.prepare(TANGENT)
-        t = np.zeros_like(values)
-        for number, tangent in tangents.items():
-            start, n = self.code.spans[number]
-            t[start : start + n] = np.reshape(tangent, -1)
-        flags = self.flags(tuple(sorted(tangents)))
         workspace = self.take()
         try:
-            self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
+            return self.push_in(workspace, values, tangents)
         finally:
             self.give(workspace)
+
+    def push_in(
+        self, workspace: Workspace, values: np.ndarray, tangents: dict[int, np.ndarray]
+    ) -> list[np.ndarray | None]:
+        """As `push`, in a workspace that the caller has taken."""
+        self.prepare(TANGENT)
+        t, flags = workspace.put_tangents(tangents), self.flags(tuple(sorted(tangents)))
+        self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
         callbacks.check(workspace.scratch)
-        return [None if o.places is None else t[o.places].reshape(o.shape) for o in self.code.outputs]
+        return self.code.derivatives_in(t)
 
     def places_of(self, wrt: Sequence[int]) -> np.ndarray:
         """The places of inputs, one after the other."""
@@ -338,7 +360,7 @@ class Program:
         else:
             found = np.flatnonzero(active[code[:, 1]])
         code = np.ascontiguousarray(code[found])
-        group(code, self.code.side, flags)
+        group(code, self.code.side, flags, GROUP)
         return Part(code, flags)
 
     def lanes(
@@ -370,3 +392,7 @@ class Program:
                 self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch)
         callbacks.check(workspace.scratch)
         return d
+
+
+def _any_used(workspaces: Sequence[Workspace]) -> bool:
+    return any(workspace.used for workspace in workspaces)

@@ -19,7 +19,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.arguments import SURE, Input, Spec
 from tapegrad.compiled.callable import INTERPRETED
-from tapegrad.program import Program, Workspace
+from tapegrad.program import Lean, Program, Workspace
 from tapegrad.recording.plans import Plan
 from tapegrad.sweeps import ADJOINTS, VALUES
 
@@ -35,7 +35,7 @@ def never(args: Any) -> Any:
     return None
 
 
-def short_way(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
+def short_way(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> Short:
     """The short way to the value and gradient of a program, for arguments that fit a spec.
 
     `holds` says whether what the function takes from around it is as it was recorded; see `Captures`.
@@ -73,7 +73,7 @@ class _View:
 
     __slots__ = ("adjoints", "arguments", "frame", "gradients", "owner", "values", "windows", "words")
 
-    def __init__(self, program: Program, workspace: Workspace, plan: Plan, owner: Any) -> None:
+    def __init__(self, program: Program | Lean, workspace: Workspace, plan: Plan, owner: Any) -> None:
         assert program.scalar is not None
         # This frame is used by the short way only, so nothing in it has to be set again for the next call.
         frame = program.new_frame(workspace, VALUES | ADJOINTS, program.scalar, plan.wrt)
@@ -84,10 +84,11 @@ class _View:
         self.frame = frame
 
 
-def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
+def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> Short:
     (leaf,), place, owner = spec.leaves, program.scalar, object()
     shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
     program.seed(has_aux=False)
+    whole = program.whole
     run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
 
     def call(args: Any) -> Any:
@@ -110,7 +111,7 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Sho
         if view is None or view.owner is not owner:
             view = workspace.view = _View(program, workspace, plan, owner)
         view.windows[0][...] = x
-        answer, program.used = None, True
+        answer, whole.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             answer = view.values[place], view.gradients[0].copy()
         give(workspace)
@@ -120,7 +121,7 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Sho
 
 
 def _of_leaves(
-    program: Program, specs: Any, plan: Plan, put_together: Callable[[Any], Any], holds: Holds
+    program: Program | Lean, specs: Any, plan: Plan, put_together: Callable[[Any], Any], holds: Holds
 ) -> Short:
     scalars = [leaf.scalar for leaf in specs]
     place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
@@ -131,6 +132,7 @@ def _of_leaves(
     starts = [at for at, _ in program.code.spans]
     chosen = [(scalars[w], starts[w], w) for w in plan.chosen]
     program.seed(has_aux=False)
+    whole = program.whole
     run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
     count, array = len(kinds), np.ndarray
 
@@ -168,7 +170,7 @@ def _of_leaves(
                 values[starts[i]] = x
             else:
                 windows[i][...] = x
-        answer, program.used = None, True
+        answer, whole.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             adjoints, gradients = view.adjoints, view.gradients
             found = [adjoints[at] if scalar else gradients[w].copy() for scalar, at, w in chosen]

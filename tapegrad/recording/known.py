@@ -34,6 +34,9 @@ class Known:
         self.short: dict[Any, Short] = {}
         self._recordings: dict[Spec, Recording] = {}
 
+    def __len__(self) -> int:
+        return len(self._recordings)
+
     def at(self, args: Sequence[Any]) -> tuple[Recording, list[Any]]:
         """The recording for arguments, made if there is none, and the leaves of the arguments."""
         spec, leaves = spec_of(args)

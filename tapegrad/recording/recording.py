@@ -14,7 +14,7 @@ from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_
 from tapegrad.attached import attached
 from tapegrad.captures import Captures, can_change
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.program import Branches, Code, Program, Workspace, can_be_written, write
+from tapegrad.program import Branches, Code, Lean, Program, Pushing, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.direct import Short, never, short_way
 from tapegrad.recording.plans import Plan, Plans
@@ -95,7 +95,7 @@ class Recording(StandIn):
         """
         if evaluation.on_tape(args):
             return self.f(*args)
-        return self._branches.replay(self.check(args), VALUES, None, Program.result)
+        return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=Program.for_results)
 
     # First derivatives
 
@@ -118,8 +118,9 @@ class Recording(StandIn):
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plans.plan(argnums)
         return self._branches.replay(
-            leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux
-        )
+            leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux,
+            lean=Program.for_gradients,
+        )  # fmt: skip
 
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
@@ -127,12 +128,14 @@ class Recording(StandIn):
         ways = self._branches.short_ways.setdefault(program, {})
         known = ways.get(argnums)
         if known is None or known[0] is not holds:
-            made = never if self._branches.stale else short_way(program, self.spec, self._plans.plan(argnums), holds)
+            made: Short = never
+            if not self._branches.stale:
+                made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds)
             known = ways[argnums] = holds, made
         return known[1]
 
     def _value_and_gradient(
-        self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool
+        self, program: Program | Lean, workspace: Workspace, plan: Plan, has_aux: bool
     ) -> tuple[Any, Any]:
         if program.scalar is not None and not has_aux:
             value: Any = float(workspace.values[program.scalar])
@@ -165,7 +168,7 @@ class Recording(StandIn):
             return derivatives.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
-            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _pushed(p, w.values, along))
+            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _tangent(p, w)), lean=_pushing(along)
         )
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -221,13 +224,13 @@ class Recording(StandIn):
             for number in plan.chosen:
                 n = program.code.spans[number][1]
                 shape = output.shape + program.shapes[number]
-                if output.places is None:
+                if output.place is None:
                     blocks[number] = np.zeros(shape, matrix.dtype)
                 else:
-                    rows = matrix[row : row + len(output.places), column : column + n]
+                    rows = matrix[row : row + output.layout.size, column : column + n]
                     blocks[number] = np.array(rows).reshape(shape)
                 column += n
-            row += 0 if output.places is None else len(output.places)
+            row += 0 if output.place is None else output.layout.size
             shown.append(self._plans.shaped(plan, blocks, copy=False))
         return pytree.unflatten(program.structure, shown)
 
@@ -255,7 +258,7 @@ class Recording(StandIn):
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
-        return branches.replay(self.check(tuple(primals)), VALUES, None, lambda p, w: _pushed(p, w.values, along))
+        return branches.replay(self.check(tuple(primals)), VALUES, None, _tangent, lean=_pushing(along))
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
@@ -295,7 +298,9 @@ class Recording(StandIn):
             return self.f(*args)
         tape.evaluate()
         numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
-        program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
+        program = self.program
+        if len(program.guards):
+            program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
         if not can_be_written(program):
             return self.f(*args)
         return write(program, tape, [as_value(leaves[i], tape, "an argument") for i in program.leaves])
@@ -368,11 +373,27 @@ def _hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
     return argnums if isinstance(argnums, int) else tuple(argnums)
 
 
+def _result_of(program: Program | Lean, workspace: Workspace) -> Any:
+    return program.result(workspace)
+
+
+def _pushing(along: dict[int, np.ndarray]) -> Callable[[Program], Pushing]:
+    return lambda program: Pushing(program, along)
+
+
+def _tangent(pushing: Pushing, workspace: Workspace) -> Any:
+    return _shown(pushing.program, pushing.tangent(workspace))
+
+
 def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) -> Any:
+    return _shown(program, program.push(values, along))
+
+
+def _shown(program: Program, tangents: Sequence[np.ndarray | None]) -> Any:
+    """The tangents of the outputs of a program, nested as these are."""
     program.check_numbers()
-    found = program.push(values, along)
     shown = [
-        np.zeros(o.shape, values.dtype)[()] if t is None else float(t) if not o.shape else t
-        for t, o in zip(found, program.code.outputs, strict=True)
+        np.zeros(o.shape, program.code.dtype)[()] if t is None else float(t) if not o.shape else t
+        for t, o in zip(tangents, program.code.outputs, strict=True)
     ]
     return pytree.unflatten(program.structure, shown)

@@ -41,7 +41,7 @@ class Stats:
         elements: results computed in one replay.
         guards: comparisons that hold a replay to its branch.
         slots: numbers in the arena: inputs, constants and results.
-        bytes: its arrays, and the arenas of one replay.
+        bytes: its arrays, and the arenas of replays that are over and are kept for the next.
         branches: recordings kept, one for each branch.
         recorded: how often the function was called to record it.
         captured: arrays that the function took from around it. They stay as they were when it was recorded; pass them
@@ -87,7 +87,7 @@ def stats_of(branches: Branches) -> Stats:
         elements=int(code.counts.sum()),
         guards=len(code.guards),
         slots=code.size,
-        bytes=code.nbytes + branches.program.latest().nbytes,
+        bytes=code.nbytes + branches.program.idle_bytes,
         branches=len(branches.programs),
         recorded=branches.recorded,
         captured=tuple(_captured(branches)),

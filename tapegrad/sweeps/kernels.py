@@ -28,7 +28,11 @@ FORWARD, REVERSE, TANGENT = range(3)
 # instruction over many elements (`forward_run`, `reverse_run`, `tangent_run`). Such a function is compiled only when a
 # tape has such an instruction, because it takes as long to compile as all the rest.
 RUNS = len(KINDS) * MAX_OPERATIONS
-TABLE_SIZE = RUNS + len(KINDS)
+# And one each for the functions that copy operands to scratch, and back: so each is compiled once, and not as a part of
+# each of those above.
+COPIES = RUNS + len(KINDS)
+FETCH, SCATTER = range(2)
+TABLE_SIZE = COPIES + 2
 
 _DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 NAMES = {dtype.name: f"tapegrad_kernels_{dtype.name}" for dtype in _DTYPES}
@@ -74,6 +78,21 @@ def require_runs(name: str, text: Callable[[], str], dtype: np.dtype, kind: int)
         return types.boolean(types.uint32[::1], whole, side, flags, real, real, real)
 
     _put(dtype, RUNS + kind, f"{KINDS[kind]}_run", name, text, signature)
+
+
+def need_copies(dtype: np.dtype, which: int) -> bool:
+    """Whether the function that copies operands to scratch, or back, is not in the table yet."""
+    return (dtype, COPIES + which) not in _known
+
+
+def require_copies(name: str, text: Callable[[], str], dtype: np.dtype, which: int) -> None:
+    """As `require`, for the function that copies operands to scratch (FETCH), or back (SCATTER)."""
+
+    def signature(types: Any) -> Any:
+        real, whole = getattr(types, dtype.name)[::1], types.int64
+        return types.boolean(types.int64[::1], whole, whole, real, real, whole, whole)
+
+    _put(dtype, COPIES + which, ("fetch", "scatter")[which], name, text, signature)
 
 
 def _put(
@@ -142,6 +161,13 @@ def call_run(index, n, z, x, y, w, dz, dx, dy, dw):
 def call_runs(kind, flat, i, side, flags, v, d, scratch):
     # Carry out instruction i, which works on many elements, by `forward_run`, `reverse_run` or `tangent_run`.
     return _interpreted[v.dtype, RUNS + kind](flat, i, side, flags, v, d, scratch)
+
+
+@compiled_in("tapegrad.sweeps.kernel_calls")
+def call_copy(which, side, k, j, v, scratch, start, m):
+    # Copy elements start to start + m of operand j, which is not dense, to scratch, by `fetch` of `operands`; or add
+    # those in scratch to the operand's, by `scatter`.
+    return _interpreted[v.dtype, COPIES + which](side, k, j, v, scratch, start, m)
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")

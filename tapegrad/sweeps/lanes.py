@@ -14,6 +14,7 @@ import numpy as np
 from tapegrad.ops import RUN
 from tapegrad.ops.record import (
     DENSE,
+    axes,
     is_structured,
     mode_at,
     operand_at,
@@ -22,11 +23,12 @@ from tapegrad.ops.record import (
     operand_low,
     result_at,
     result_size,
+    shape_at,
     wants_flag,
 )
 from tapegrad.sweeps.kernels import at, call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, LOST, SWITCH
-from tapegrad.sweeps.operands import block, stretch
+from tapegrad.sweeps.operands import block
 
 
 def one_partials(op, o, a, b, c, v, scratch, ones):
@@ -58,6 +60,20 @@ def add_lanes(to, a, of, o, p):
         for lane in range(x.shape[0]):
             c = y[lane]
             x[lane] += p * c if c != 0.0 else c
+
+
+def stretch(side, k, p, x, position, most):
+    # Of a strided operand: the place of the element at `position` in row-major order, the stride to the next one, and
+    # how many there are in the same row from there on, but no more than `most`.
+    q, ndim = shape_at(side, k) - 1, axes(side, k)
+    row = side[q + ndim]
+    column = position % row
+    position //= row
+    a = x + column * side[p + ndim]
+    for d in range(ndim - 1, 0, -1):
+        a += (position % side[q + d]) * side[p + d]
+        position //= side[q + d]
+    return a, side[p + ndim], min(most, row - column)
 
 
 def exchange_lanes(side, k, j, start, m, p, o, back, d):

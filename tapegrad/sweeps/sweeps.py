@@ -18,6 +18,7 @@ from tapegrad.sweeps.entry import sweep
 from tapegrad.sweeps.forward import forward_run
 from tapegrad.sweeps.lanes import reverse_lanes, tangent_lanes
 from tapegrad.sweeps.marks import BLOCK, SCRATCH
+from tapegrad.sweeps.operands import fetch, scatter
 from tapegrad.sweeps.reverse import reverse_run
 from tapegrad.sweeps.tangent import tangent, tangent_run
 
@@ -91,6 +92,16 @@ class Sweeps:
             name = store.digest(fingerprint([function]), _generator())
             text = functools.partial(generate.function_source, self.dtype, function)
             kernels.require_runs(name, text, self.dtype, kind)
+        self._require_copies(kernels.FETCH)
+        if kind == kernels.REVERSE:
+            self._require_copies(kernels.SCATTER)
+
+    def _require_copies(self, which: int) -> None:
+        if kernels.need_copies(self.dtype, which):
+            function = (fetch, scatter)[which]
+            name = store.digest(fingerprint([function]), _generator())
+            text = functools.partial(generate.function_source, self.dtype, function)
+            kernels.require_copies(name, text, self.dtype, which)
 
     # What the sweeps are made from
 
@@ -111,7 +122,7 @@ def _kinds(texts: list[str]) -> list[Kind]:
 
 @functools.cache
 def _generator() -> bytes:
-    names = ("generate", "kernels", "kernel_calls", "blas_calls")
+    names = ("generate", "kernels", "kernel_calls", "blas_calls", "../compiled/pointers")
     return b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in names)
 
 

@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
-from tapegrad.ops import RUN, TABLE, passive_rows
+from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import COLUMNS, place, record
-from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, callbacks, scratch, sweeps_for
+from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import Addresses
 from tapegrad.tape.collect import collect, grown, keep
 from tapegrad.tape.faults import check_editable, check_unedited, refused
-from tapegrad.tape.kinds import kind_at
-from tapegrad.tape.lean import sweep_values
+from tapegrad.tape.few import sweep_values
+from tapegrad.tape.kinds import kind_of
 from tapegrad.tape.writing import flush
 
 MAX_SLOTS = 2**31
@@ -179,11 +179,13 @@ class Tape:
         return slot
 
     def finish(self) -> None:
-        """Take no more instructions: the recording is made."""
+        """Take no more instructions: the recording is made, and has arrays of its own."""
         self.flush()
         self.finished = True
         self.limit = 0
         self._frame = None
+        self.values = self.adjoints = self.grads = np.zeros(0, self.dtype)
+        self.active = np.zeros(0, np.uint8)
 
     def leaf(self, data: Any, n: int, wants_grad: bool) -> int:
         """Put n given numbers, a float or an array, on the tape; an array is copied.
@@ -251,7 +253,7 @@ class Tape:
 
     def flush(self) -> None:
         """Move what was recorded from the buffers into the arrays that the sweeps read."""
-        if not self._buffer:
+        if not self._buffer and not self.finished:
             return
         self._check_owner()
         flush(self)
@@ -290,6 +292,19 @@ class Tape:
             raise error or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
 
+    def compute(self, rows: np.ndarray) -> None:
+        """Compute some instructions ahead of others, from which they read nothing. Raises what `evaluate` raises."""
+        rows = rows[np.searchsorted(rows, self.evaluated) :]
+        code = np.ascontiguousarray(self.code[rows[self.code[rows, 0] != LEAF]])
+        if not len(code):
+            return
+        opcodes = np.unique(code[:, 0])
+        needs = np.unique(opcodes[has_kernel(opcodes, self.dtype)] % RUN).tolist()
+        sweeps_for(self.dtype).require([*needs, *([RUN] if opcodes[-1] >= RUN else [])], FORWARD)
+        failed = self._sweep(code, self.values, VALUES)
+        if failed >= 0:
+            raise callbacks.raised(code[failed, 0]) or refused(code[failed], self.side, self.values)
+
     def _sweep(self, code: np.ndarray, d: np.ndarray, tasks: int) -> int:
         sweeps = sweeps_for(self.dtype)
         return sweeps.run(sweeps.frame(code, self.side, self.flags, self.values, d, self.scratch, -1, tasks))
@@ -310,12 +325,7 @@ class Tape:
 
     def kind(self, slot: int) -> str:
         """What a slot can do as an index: "b" holds truth values, "i" integers, "" neither."""
-        buffer = self._buffer
-        if buffer and buffer[1 - COLUMNS] == slot and TABLE[buffer[-COLUMNS] % RUN].truth:
-            # It was recorded just now, as it is where a function branches on a comparison.
-            return "b"
-        self.flush()
-        return kind_at(self, self.locate(slot))
+        return kind_of(self, slot)
 
     def grown_grads(self) -> np.ndarray:
         """The accumulated gradients, one for each place of the arena."""
@@ -374,11 +384,6 @@ class Tape:
         if not self.recording and not self.sweeping:
             collect(self)
             self._collect_at = max(COLLECT_AT, 2 * max(self.length, self.slots))
-
-    def keep(self, rows: np.ndarray) -> np.ndarray:
-        """Keep only these instructions, which must not need any other; returns where each place went."""
-        self.flush()
-        return keep(self, rows)
 
     def rewind(self, length: int = 0) -> None:
         """Forget all instructions from number `length` on. Values recorded there become stale.
