@@ -296,11 +296,13 @@ class Recording(StandIn):
         tape = recording_tape()
         if tape is None or structure != self.spec.structure:
             return self.f(*args)
-        tape.evaluate()
-        numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
-        program = self.program
-        if len(program.guards):
+        if len(self.program.guards) or self._branches.stale:
+            tape.evaluate()
+            numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
             program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
+        else:
+            # Whatever the arguments are, the function takes this way, so they need not be computed.
+            program = self.program
         if not can_be_written(program):
             return self.f(*args)
         return write(program, tape, [as_value(leaves[i], tape, "an argument") for i in program.leaves])

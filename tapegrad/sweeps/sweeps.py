@@ -87,14 +87,15 @@ class Sweeps:
                 kernels.require(name, text, self.dtype, opcode, kind)
 
     def _require_runs(self, kind: int) -> None:
+        # What these functions call comes first.
+        self._require_copies(kernels.FETCH)
+        if kind == kernels.REVERSE:
+            self._require_copies(kernels.SCATTER)
         if kernels.need_runs(self.dtype, kind):
             function = (forward_run, reverse_run, tangent_run)[kind]
             name = store.digest(fingerprint([function]), _generator())
             text = functools.partial(generate.function_source, self.dtype, function)
             kernels.require_runs(name, text, self.dtype, kind)
-        self._require_copies(kernels.FETCH)
-        if kind == kernels.REVERSE:
-            self._require_copies(kernels.SCATTER)
 
     def _require_copies(self, which: int) -> None:
         if kernels.need_copies(self.dtype, which):
