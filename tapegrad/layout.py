@@ -124,7 +124,7 @@ def normalize_axes(axis: Any, ndim: int, what: str) -> tuple[int, ...]:
     """Axes as a sorted tuple without repeats; None means all of them."""
     if axis is None:
         return tuple(range(ndim))
-    if axis.__class__ is int and 0 <= axis < ndim:
+    if type(axis) is int and 0 <= axis < ndim:
         return (axis,)
     axes = tuple(normalize_axis(a, ndim, what) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
     if len(set(axes)) != len(axes):

@@ -5,6 +5,7 @@ one replay needs for itself. A `Program` replays code in workspaces. `Branches` 
 function took. `write` appends a program to another tape. `memory` limits what all of them take.
 """
 
+from tapegrad.program import builtins as builtins
 from tapegrad.program.again import can_be_written, write
 from tapegrad.program.branches import Branches
 from tapegrad.program.code import Code, Output

@@ -14,7 +14,7 @@ from tapegrad.ops.record import OPCODE, OUT, A, B, operand_places, place_result
 from tapegrad.program.program import Program
 from tapegrad.sweeps.owners import Owners, owners, translate
 from tapegrad.tape import LEAF, Tape, writing
-from tapegrad.value import Value, contiguous, handle
+from tapegrad.value import Value, contiguous, handle, integer_at
 
 
 def can_be_written(program: Program) -> bool:
@@ -80,4 +80,8 @@ def _moved(
 def _output(tape: Tape, found: Owners, to: np.ndarray, output: Any) -> Any:
     if output.place is None:
         return np.zeros(output.shape, tape.dtype) if isinstance(output.constant, Value) else output.constant
-    return handle(tape, found.moved(output.place, to), dense(output.shape) if output.shape else None)
+    slot = found.moved(output.place, to)
+    if output.whole:
+        tape.evaluate()
+        return integer_at(tape, slot, int(tape.values[tape.locate(slot)]))
+    return handle(tape, slot, dense(output.shape) if output.shape else None)

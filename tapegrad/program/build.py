@@ -49,7 +49,7 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
         if place is None:
             results.append(Output(None, dense(np.shape(y)), y))
         else:
-            results.append(Output(own.moved(place), y._layout_or_scalar(), None))
+            results.append(Output(own.moved(place), y._layout_or_scalar(), None, y._is_integer))
     leaves = rows[inputs:][own.code[inputs:, OPCODE] == LEAF]
     numbers = [tape.values[out : out + n] for out, n in tape.code[leaves][:, [OUT, B]].tolist()]
     named = [(own.moved(tape.locate(slot)), n, label) for (slot, n), label in tape.labels.items()]
@@ -68,6 +68,14 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     tape.finish()
     tape.calls = calls
     return code
+
+
+def reads_of(tape: Tape) -> list[tuple[str, int, str] | None]:
+    """For each guard on a tape, the file and line where a number was read, and what was read; None where unknown."""
+    tape.flush()
+    code = tape.code[: tape.length]
+    at = code[code[:, OPCODE] == EXPECT, OUT].astype(np.int64)
+    return [tape.reads.get(slot) for slot in tape.addresses.slots_of(at).tolist()] if len(at) else []
 
 
 def digests(tape: Tape, inputs: int) -> list[int]:

@@ -17,11 +17,12 @@ from tapegrad.value import Value
 
 class Output(NamedTuple):
     """A result of a program: where it begins in the arena, and its layout there; or, if it does not depend on the
-    inputs, itself as `constant`."""
+    inputs, itself as `constant`. `whole` says whether it is an integer."""
 
     place: int | None
     layout: Layout
     constant: Any
+    whole: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,7 +41,9 @@ class Output(NamedTuple):
                 return np.zeros(self.shape, arena.dtype)
             # A copy: whoever changes what one call returned must not change what the next one returns.
             return self.constant.copy() if isinstance(self.constant, np.ndarray) else self.constant
-        return self.window(arena).copy() if self.layout.shape else float(arena[self.place])
+        if self.layout.shape:
+            return self.window(arena).copy()
+        return int(arena[self.place]) if self.whole else float(arena[self.place])
 
     def window(self, arena: np.ndarray) -> np.ndarray:
         """Its numbers in an arena, as a view that must not be written to where numbers are shown twice."""

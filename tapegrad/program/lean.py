@@ -45,7 +45,7 @@ class Lean:
 
     def __init__(self, program: Any, new: Placed, most: int) -> None:
         self.code, self.steps, self.calls, self.structure = new.code, new.steps, program.calls, program.structure
-        self.shapes, self.sweeps = program.shapes, program.sweeps
+        self.shapes, self.sweeps, self.decided = program.shapes, program.sweeps, program.decided
         self.scalar = None if program.scalar is None else new.owners.moved(program.scalar, new.to)
         self.guards = np.flatnonzero(self.steps[:, 0] == EXPECT)
         self.whole = self._program = program

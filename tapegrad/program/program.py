@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +19,10 @@ from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
 from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, B
+from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.program.code import Code
 from tapegrad.program.expand import expanded
+from tapegrad.program.indexing import indexing
 from tapegrad.program.lean import FROM, Lean, lean
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
@@ -66,11 +68,18 @@ class Program:
         arena = code.arena()
         self.signature = arena[code.steps[code.guards, B]].tobytes()
         self.prefixes = list(prefixes)
+        # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
+        self.reads: list[tuple[str, int, str] | None] = []
         self.calls = dict(calls or {})
         self.leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
         self.shapes = [spec.leaves[i].shape for i in self.leaves]
         # The inputs that are floats.
         self.floats = tuple(w for w, i in enumerate(self.leaves) if spec.leaves[i].dtype.kind == "f")
+        # The integers among the arguments that guards hold to a number, by leaf: they can be compared before a sweep.
+        self._whole = [spec.leaves[i].is_integer for i in self.leaves]
+        whole = {code.spans[w][0]: i for w, i in enumerate(self.leaves) if spec.leaves[i].is_integer}
+        held = code.steps[code.guards][:, [A, B]].tolist() if whole else []
+        self.decided = {whole[a]: int(arena[b]) for a, b in held if a in whole}
         opcodes = np.unique(np.concatenate([code.steps[:, OPCODE], self.steps[:, OPCODE]]))
         self._needs = np.unique(opcodes[has_kernel(opcodes, code.dtype)] % RUN).tolist()
         if (opcodes >= RUN).any():
@@ -84,7 +93,7 @@ class Program:
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
-        self.scalar = only.place if only and not only.shape else None
+        self.scalar = only.place if only and not only.shape and not only.whole else None
         self._seed: int | None = None
         self._lean: dict[bool, Lean | None] = {}
         # The workspaces that are not in use.
@@ -268,6 +277,11 @@ class Program:
         active[sources] = 1
         activate(code, self.code.side, flags, active, passive, 0, len(code))
         return active, flags
+
+    @cached_property
+    def indexing(self) -> tuple[int, ...]:
+        """The inputs that are no floats, but for whole numbers that can reach no index: what a pattern may hang on."""
+        return indexing(self, self._whole)
 
     # Products with the Jacobian. `values` may be a copy of the arena, kept from an earlier replay.
 

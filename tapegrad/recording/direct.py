@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.arguments import Input, Spec
+from tapegrad.arguments import SURE, Input, Spec
 from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.program import Lean, Program, Workspace
 from tapegrad.recording.plans import Plan
@@ -43,7 +43,7 @@ def short_way(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> 
     leaves, dtype = spec.leaves, program.code.dtype
     if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
         return never
-    if not all(isinstance(leaf, Input) and leaf.dtype == dtype for leaf in leaves):
+    if not all(isinstance(leaf, Input) and (leaf.dtype == dtype or leaf.is_integer) for leaf in leaves):
         return never
     if len(set(plan.numbers)) < len(plan.numbers):
         return never
@@ -56,7 +56,7 @@ def short_way(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> 
     put_together: Any = structure.unflatten
     if all(map(pytree.is_leaf, wanted)):
         put_together = tuple if plan.several else operator.itemgetter(0)
-    call = _of_leaves(program, [leaf.scalar for leaf in leaves], plan, put_together, holds)
+    call = _of_leaves(program, leaves, plan, put_together, holds)
     if flat:
         return call
 
@@ -121,11 +121,14 @@ def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds)
 
 
 def _of_leaves(
-    program: Program | Lean, scalars: list[bool], plan: Plan, put_together: Callable[[Any], Any], holds: Holds
+    program: Program | Lean, specs: Any, plan: Plan, put_together: Callable[[Any], Any], holds: Holds
 ) -> Short:
+    scalars = [leaf.scalar for leaf in specs]
     place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
-    # What each leaf must be: a float, or an array of a shape.
-    kinds: list[Any] = [None if scalar else shape for scalar, shape in zip(scalars, program.shapes, strict=True)]
+    # What each leaf must be: a float, an integer, or an array of a shape.
+    integer = object()
+    kinds = [integer if x.is_integer else None if x.scalar else x.shape for x in specs]
+    decided = list(program.decided.items())
     starts = [at for at, _ in program.code.spans]
     chosen = [(scalars[w], starts[w], w) for w in plan.chosen]
     program.seed(has_aux=False)
@@ -140,7 +143,13 @@ def _of_leaves(
             if shape is None:
                 if x.__class__ is not float:
                     return None
+            elif shape is integer:
+                if x.__class__ is not int or not -SURE < x < SURE:
+                    return None
             elif x.__class__ is not array or x.dtype is not own or x.shape != shape:
+                return None
+        for i, number in decided:
+            if leaves[i] != number:
                 return None
         try:
             if holds is not None and not holds():
@@ -157,7 +166,7 @@ def _of_leaves(
             view = workspace.view = _View(program, workspace, plan, owner)
         values, windows = view.values, view.windows
         for i, x in enumerate(leaves):
-            if kinds[i] is None:
+            if scalars[i]:
                 values[starts[i]] = x
             else:
                 windows[i][...] = x

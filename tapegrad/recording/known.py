@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapegrad import pytree
-from tapegrad.arguments import Input, Spec, leaf_spec, spec_of
+from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
 from tapegrad.attached import attached
 from tapegrad.recording.direct import Short
 from tapegrad.recording.recording import Recording, StandIn
-from tapegrad.tape import recording_tape
+from tapegrad.tape import Tape, recording_tape
 from tapegrad.value import Value
 
 # A static argument that is another one at every call would make more and more recordings.
@@ -63,11 +63,13 @@ class Known:
         leaves, structure = pytree.flatten(tuple(args))
         if any(isinstance(x, Value) and x._tape is not tape for x in leaves):
             return self.f
-        specs = (
-            Input(x.shape, tape.dtype, x._layout is None) if isinstance(x, Value) else leaf_spec(x) for x in leaves
-        )
+        specs = (_spec_on(tape, x) if isinstance(x, Value) else leaf_spec(x) for x in leaves)
         recording = self._recordings.get(Spec(structure, tuple(specs)))
         return self.f if recording is None or len(recording) < _WORTH_WRITING else recording.written
+
+
+def _spec_on(tape: Tape, x: Value) -> Input:
+    return INTEGER if x._is_integer else Input(x.shape, tape.dtype, x._layout is None)
 
 
 def known(f: Any) -> Known:

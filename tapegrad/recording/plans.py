@@ -88,6 +88,8 @@ class Plans:
         for i, leaf in enumerate(self._spec.leaves):
             if self._owner[i] in numbers and not (isinstance(leaf, Input) and leaf.dtype.kind == "f"):
                 what = f"an array of {leaf.dtype}" if isinstance(leaf, Input) else repr(leaf.value)
+                if isinstance(leaf, Input) and leaf.is_integer:
+                    what = "an integer"
                 raise IntegerInputError(
                     f"argument {self._owner[i]} holds {what}: only floats can be differentiated; convert it with "
                     "float(...) or .astype(float), or leave it out of argnums"

@@ -59,7 +59,6 @@ class Recording(StandIn):
         self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
-        self._short: dict[Any, tuple[Program, Any, Short]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
@@ -126,13 +125,14 @@ class Recording(StandIn):
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program, holds = self._branches.program, self._branches.captures.holds
-        known = self._short.get(argnums)
-        if known is None or known[0] is not program or known[1] is not holds:
+        ways = self._branches.short_ways.setdefault(program, {})
+        known = ways.get(argnums)
+        if known is None or known[0] is not holds:
             made: Short = never
             if not self._branches.stale:
                 made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds)
-            known = self._short[argnums] = program, holds, made
-        return known[2]
+            known = ways[argnums] = holds, made
+        return known[1]
 
     def _value_and_gradient(
         self, program: Program | Lean, workspace: Workspace, plan: Plan, has_aux: bool
@@ -340,8 +340,7 @@ class Recording(StandIn):
         self, program: Program, workspace: Workspace, argnums: int | Sequence[int], symmetric: bool
     ) -> CompressedJacobian:
         # Integers among the inputs may be indices, which the pattern depends on.
-        whole = [w for w in range(len(program.shapes)) if w not in program.floats]
-        indices = workspace.values[program.places_of(whole)].tobytes()
+        indices = workspace.values[program.places_of(program.indexing)].tobytes()
         key = (id(program), _hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:

@@ -15,6 +15,7 @@ from tapegrad.ops.record import COLUMNS, OPCODE, OUT, B
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.addresses import GONE
 from tapegrad.tape.collect import grown, names_left
+from tapegrad.tape.few import FEW_NUMBERS, write_scalars
 from tapegrad.tape.loops import settle
 
 # Fewer instructions than this are appended to the buffers, which is faster for few. More go to the arrays at once.
@@ -33,6 +34,8 @@ def flush(tape: Any) -> None:
         raise ThreadError("a signal handler used a value while the tape that it is on was being written")
     tape.flushing = True
     try:
+        if len(tape._buffer) <= FEW_NUMBERS and write_scalars(tape, reserve):
+            return
         # The fastest ways by far from a list of integers to an array. Numbers in rows are not negative, in records they
         # may be.
         rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)

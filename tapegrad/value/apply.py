@@ -41,7 +41,7 @@ class Recorder(Reader):
         if isinstance(x, Handle):
             if x._tape is not tape:
                 raise _mismatch(x._tape, tape, what)
-            return cast(Self, x)
+            return cls._on(tape, x._slot, None) if x._is_integer else cast(Self, x)
         if isinstance(x, NUMBERS):
             return cls._constant(tape, float(x))
         refuse_unlike(x, what)
