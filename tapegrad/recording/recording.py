@@ -125,8 +125,7 @@ class Recording(StandIn):
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program, holds = self._branches.program, self._branches.captures.holds
-        ways = self._branches.short_ways.setdefault(program, {})
-        known = ways.get(argnums)
+        known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
         if known is None or known[0] is not holds:
             made: Short = never
             if not self._branches.stale:
