@@ -56,6 +56,8 @@ class Recording(StandIn):
     ) -> None:  # fmt: skip
         self.f = f
         self.spec = spec
+        # Whoever asks a recording for the pattern of its Hessian may give no arguments: it must not forget that by itself.
+        self._forgets = forget
         self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
@@ -284,7 +286,7 @@ class Recording(StandIn):
             # instructions are dead code differs. It was checked when the function itself was recorded.
             self._gradients[key] = Branches(
                 gradient, self.spec, leaves, None, same_prefixes=False, captures=self._branches.captures,
-                forget=lambda: self._gradients.pop(key, None),
+                forget=self._forgets and (lambda: self._gradients.pop(key, None)),
             )  # fmt: skip
         return self._gradients[key]
 
