@@ -56,7 +56,7 @@ class Recording(StandIn):
     ) -> None:  # fmt: skip
         self.f = f
         self.spec = spec
-        # Whoever asks a recording for the pattern of its Hessian may give no arguments: it must not forget that by itself.
+        # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
         self._forgets = forget
         self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
