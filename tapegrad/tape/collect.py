@@ -18,7 +18,7 @@ from tapegrad.sweeps.analysis import reach, relocate
 from tapegrad.sweeps.marks import EXTERNAL, LEAF
 from tapegrad.sweeps.owners import Owners, move_numbers, owners
 from tapegrad.tape.addresses import Addresses
-from tapegrad.tape.kinds import kind_at
+from tapegrad.tape.kinds import kinds_at
 from tapegrad.tape.loops import move_records
 
 _EVERY_SLOT = np.zeros(0, np.uint8)
@@ -161,10 +161,10 @@ def cut(tape: Any) -> None:
     if not len(rows):
         return
     tape.evaluate()
-    for out in tape.code[rows, 1].tolist():
-        kind = kind_at(tape, out)
+    outs = tape.code[rows, 1].astype(np.int64)
+    for slot, kind in zip(tape.addresses.slots_of(outs).tolist(), kinds_at(tape, outs.tolist()), strict=True):
         if kind:
-            tape.kinds[int(tape.addresses.slots_of(np.array([out]))[0])] = kind
+            tape.kinds[slot] = kind
     code = tape.code.copy()
     wide = code[rows, 0] >= RUN
     code[rows, 3] = np.where(wide, code[rows, 3], 1)
