@@ -13,7 +13,7 @@ from typing import Any
 
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers, plain_key
-from tapegrad.attached import attached
+from tapegrad.attached import attached, named_like
 from tapegrad.recording import Known, Recording, Unrecorded, known, known_with_keywords, never
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
@@ -211,11 +211,14 @@ def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) ->
     array([ 1., -1.])
     """
 
-    return grad(attached(f, "sum", _sum_of), argnums)
+    gradient = grad(attached(f, "sum", _sum_of), argnums)
+    # What is kept with a function does not keep the function alive.
+    gradient.__wrapped__ = f  # type: ignore[attr-defined]
+    return gradient
 
 
 def _sum_of(f: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(f)
+    @named_like(f)
     def total(*args: Any, **kwargs: Any) -> Any:
         result = f(*args, **kwargs)
         return result.sum() if hasattr(result, "sum") and getattr(result, "shape", None) else result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,14 +11,14 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
-from tapegrad.attached import attached
-from tapegrad.captures import Captures, can_change
+from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.attached import named_like
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.program import Branches, Code, Lean, Program, Pushing, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.direct import Short, never, short_way
 from tapegrad.recording.plans import Plan, Plans
+from tapegrad.recording.standing import StandIn, captures_for
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
@@ -26,19 +27,6 @@ from tapegrad.value import Value, as_value
 
 # The most sparsity patterns of one function that are kept: each branch, and each index array given, has its own.
 MAX_PATTERNS = 16
-
-
-class StandIn:
-    """What stands for a function `f`: differentiating it is differentiating f."""
-
-    f: Callable[..., Any]
-
-
-def captures_for(f: Callable[..., Any], spec: Spec) -> Captures:
-    """What a function takes from around it. All its recordings share this, but for those with objects among the
-    arguments, whose attributes it may read."""
-    given = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
-    return Captures(f, given) if any(map(can_change, given)) else attached(f, "captures", Captures)
 
 
 class Recording(StandIn):
@@ -280,13 +268,15 @@ class Recording(StandIn):
         key = _hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
-            again = functools.wraps(self.f)(lambda *args: self.written(*args))
+            # A weak reference, so that there is no circle.
+            own = weakref.ref(self)
+            again = named_like(self.f)(lambda *args: own().written(*args))  # type: ignore[union-attr]
             gradient = derivatives.gradient_of(again, argnums)
             # Whether branches were recorded alike up to the guard where they part is not checked here: which of their
             # instructions are dead code differs. It was checked when the function itself was recorded.
             self._gradients[key] = Branches(
                 gradient, self.spec, leaves, None, same_prefixes=False, captures=self._branches.captures,
-                forget=self._forgets and (lambda: self._gradients.pop(key, None)),
+                forget=self._forgets and functools.partial(_forget_gradient, own, key),
             )  # fmt: skip
         return self._gradients[key]
 
@@ -370,6 +360,12 @@ class Recording(StandIn):
             return program.result(workspace), program, workspace.values.copy()
 
         return branches.replay(leaves, VALUES, None, read)
+
+
+def _forget_gradient(own: weakref.ref[Recording], key: Any) -> None:
+    recording = own()
+    if recording is not None:
+        recording._gradients.pop(key, None)
 
 
 def _hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.attached import strong
 from tapegrad.ops import RUN, TABLE
 from tapegrad.program import Branches
 from tapegrad.tape import LEAF
@@ -111,7 +112,7 @@ def _captured(branches: Branches) -> list[Captured]:
 def _around(f: Any) -> list[tuple[str, np.ndarray]]:
     """The arrays that a function can see by name."""
     try:
-        scope = inspect.getclosurevars(inspect.unwrap(f))
+        scope = inspect.getclosurevars(inspect.unwrap(strong(f)))
     except (TypeError, ValueError):
         return []
     names = {**scope.globals, **scope.nonlocals}
