@@ -83,12 +83,14 @@ class Frame:
     The arrays must stay where they are. Between calls, their contents and the numbers in `words` may be changed.
     """
 
-    __slots__ = ("arguments", "arrays", "words")
+    __slots__ = ("arguments", "arrays", "pieces", "words")
 
     def __init__(self, words: array[int], arrays: Any) -> None:
         self.words = words
         # Compiled code has only the addresses of the arrays, so they are kept alive here.
         self.arrays = arrays
+        # Where a long sweep is cut into several calls; see `sweeps.pieces`.
+        self.pieces: list[int] | None = None
         address = words.buffer_info()[0]
         self.arguments = tuple(map(ctypes.c_void_p, (address, address + 8, address + 16)))
 

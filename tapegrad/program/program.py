@@ -23,6 +23,7 @@ from tapegrad.program.expand import expanded
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import activate, group, reach
+from tapegrad.sweeps.pieces import pieces
 from tapegrad.tape import EXPECT
 from tapegrad.value import Value
 
@@ -82,6 +83,8 @@ class Program:
         if code.counts.max(initial=0) > BLOCK:
             group(self.steps, code.side, self._groups)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
+        # Whether a sweep takes so long that it is made in pieces, between which signals are seen.
+        self.long = pieces(self.steps, code.side, self._groups, code.size) is not None
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None

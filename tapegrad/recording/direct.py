@@ -36,7 +36,7 @@ def never(args: Any) -> Any:
 def short_way(program: Program, spec: Spec, plan: Plan) -> Short:
     """The short way to the value and gradient of a program, for arguments that fit a spec."""
     leaves, dtype = spec.leaves, program.code.dtype
-    if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
+    if program.scalar is None or program.calls or program.long or INTERPRETED or not plan.chosen:
         return never
     if not all(isinstance(leaf, Input) and leaf.dtype == dtype for leaf in leaves):
         return never

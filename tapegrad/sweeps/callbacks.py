@@ -6,8 +6,8 @@ kept, the results are set to NaN, and the caller of the sweep asks for the excep
 
 Ctrl-C, or too deep a recursion, can also raise before the first line of a callback is reached. Nothing in the callback
 can catch that: ctypes hands the exception to `sys.unraisablehook` and goes on. So each callback returns whether it came
-to its end. Where it did not, the sweep takes note, and the exception is taken from the hook. The note alone is enough to
-raise: the hook may be another one by now, or not have been reached either.
+to its end. Where it did not, the sweep takes note, and the exception is taken from the hook. The note alone is enough
+to raise: the hook may be another one by now, or not have been reached either.
 """
 
 from __future__ import annotations

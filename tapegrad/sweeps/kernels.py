@@ -96,8 +96,8 @@ def _type(types: Any, row: Any, dtype: np.dtype) -> Any:
     return whole(types.CPointer(whole), whole, whole, types.CPointer(types.uint8), real, real, whole)
 
 
-# Memory seen as an array. NumPy's `ctypeslib.as_array` would do, but takes five times as long, and ctypes keeps a type for
-# each length that it has met.
+# Memory seen as an array. NumPy's `ctypeslib.as_array` would do, but it is slower, and ctypes keeps a type for each
+# length that it has met.
 _memory: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
     ("PyMemoryView_FromMemory", ctypes.pythonapi)
 )
