@@ -232,7 +232,7 @@ def tied(a, b):
 
 
 def _larger(sign):
-    def choose(x, y):
+    def larger(x, y):
         a, b = parts_of(x), parts_of(y)
         shape = np.broadcast_shapes(a[0].shape, b[0].shape)
         a, b = ([np.broadcast_to(p, shape) for p in q] for q in (a, b))
@@ -240,7 +240,7 @@ def _larger(sign):
             tied(a, b)
         return choose(sign * a[0] > sign * b[0], x, y)
 
-    return choose
+    return larger
 
 
 def remainder(x, y):
