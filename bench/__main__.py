@@ -57,9 +57,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a file for the tables; those that are tracked: bench/RESULTS.md")
     options = parser.parse_args()
     parts = [
-        "# Results\n\nWritten by `python -m bench --output bench/RESULTS.md`; README.md beside this says how to read it. "
-        "Times are good to about 30 %, on a machine that others use to less; ratios hold better. A ratio below one means "
-        f"that tapegrad is faster.\n\n{machine.description()}"
+        "# Results\n\nWritten by `python -m bench --output bench/RESULTS.md`; README.md beside this says how to read "
+        "it. Times are good to about 30 %, on a machine that others use to less; ratios hold better. A ratio below one "
+        f"means that tapegrad is faster.\n\n{machine.description()}"
     ]
     for module in options.modules:
         if module == "core":

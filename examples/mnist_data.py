@@ -241,7 +241,7 @@ def _digits(dtype: np.dtype, reason: _NoNetwork) -> MNIST:
     images = digits.reshape(-1, 8, 8).repeat(3, axis=1).repeat(3, axis=2)  # 24 x 24
     x = _scaled(np.pad(images, ((0, 0), (2, 2), (2, 2))), 16, dtype)  # 28 x 28
     y = labels.astype(np.int64)
-    # The file goes writer by writer. Mixed, as MNIST's images are, none is left for the end whom nobody has read before.
+    # The file goes writer by writer. Mixed, as in MNIST, no hand is met for the first time at the end.
     order = np.random.default_rng(0).permutation(len(y))
     x, y, split = x[order], y[order], 1500
     source = (
