@@ -11,12 +11,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
+from tapegrad.errors import OuterValueError
 from tapegrad.recording import Recording, Short, Unrecorded, never, record
 from tapegrad.recording.latest import keep
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
+from tapegrad.value import Value
 
 
 class _Recordings:
@@ -51,7 +54,8 @@ def value_and_grad(
 
     The first call for given shapes, dtypes and static arguments records f; later ones replay. At most 128 recordings
     are kept. Keyword arguments are passed on, and not differentiated. Called with Values, or while a function is being
-    recorded, it calls f and writes the derivative on the tape, where it can be differentiated again.
+    recorded, it calls f and writes the derivative on the tape, where it can be differentiated again. The same happens
+    where f uses a Value from around it: then value and gradient are Values, which depend on that one.
 
     Raises NonScalarError, IntegerInputError, and what `record` raises.
 
@@ -77,26 +81,30 @@ def value_and_grad(
             found = short(args)
             if found is not None:
                 return found
-        # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
-        plain = None if kwargs or recording_tape() is not None else plain_key(args)
-        if plain is not None:
-            recording = quick.get(plain)
-            if recording is None:
-                recording = keep(quick, plain, positional.at(args)[0])
-            found = recording.evaluate(args, argnums, has_aux)
+        try:
+            # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
+            plain = None if kwargs or recording_tape() is not None else plain_key(args)
+            if plain is not None:
+                recording = quick.get(plain)
+                if recording is None:
+                    recording = keep(quick, plain, positional.at(args)[0])
+                found = recording.evaluate(args, argnums, has_aux)
+                short = never if has_aux else recording.short_way(argnums)
+                return found
+            if evaluation.on_tape((args, kwargs)):
+                return derivatives.value_and_grad(f, args, argnums, has_aux, kwargs)
+            if kwargs:
+                # The keyword arguments are one more argument, a dict, which is never differentiated.
+                wanted = evaluation.checked(numbers, len(args))
+                recording, leaves = with_keywords.at((*args, kwargs))
+                return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
+            recording, leaves = positional.at(args)
+            found = recording.evaluate(leaves, argnums, has_aux)
             short = never if has_aux else recording.short_way(argnums)
             return found
-        if evaluation.on_tape((args, kwargs)):
+        except OuterValueError:
+            # The function uses a Value from around it, so what it returns depends on that, and so does its gradient.
             return derivatives.value_and_grad(f, args, argnums, has_aux, kwargs)
-        if kwargs:
-            # The keyword arguments are one more argument, a dict, which is never differentiated.
-            wanted = evaluation.checked(numbers, len(args))
-            recording, leaves = with_keywords.at((*args, kwargs))
-            return recording.evaluate(leaves, wanted[0] if isinstance(argnums, int) else tuple(wanted), has_aux)
-        recording, leaves = positional.at(args)
-        found = recording.evaluate(leaves, argnums, has_aux)
-        short = never if has_aux else recording.short_way(argnums)
-        return found
 
     return evaluate
 
@@ -137,10 +145,25 @@ def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callabl
             checked = evaluation.checked(numbers, len(args))
             known, wanted = with_keywords, checked[0] if isinstance(own, int) else tuple(checked)
             args = (*args, kwargs)
-        recording = Unrecorded(known.f) if evaluation.on_tape(args) else known.at(args)[0]
-        return what(recording, args, wanted)
+        if evaluation.on_tape(args):
+            return what(Unrecorded(known.f), args, wanted)
+        try:
+            return what(known.at(args)[0], args, wanted)
+        except OuterValueError:
+            return what(Unrecorded(known.f), _as_values(args, wanted), wanted)
 
     return derivative
+
+
+def _as_values(args: Sequence[Any], argnums: int | Sequence[int] | None = None) -> tuple[Any, ...]:
+    """Arguments with Values in place of floats, so that what is asked of them is written on this thread's tape."""
+    numbers = range(len(args)) if argnums is None else evaluation.checked(argument_numbers(argnums), len(args))
+    found = list(args)
+    for n in numbers:
+        leaves, structure = pytree.flatten(args[n])
+        given = [x if isinstance(x, Value) or not evaluation.is_float(x) else Value(x) for x in leaves]
+        found[n] = pytree.unflatten(structure, given)
+    return tuple(found)
 
 
 def _keywords_last(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -248,7 +271,10 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> value, pullback(1.0)
     (6.0, (3.0, 2.0))
     """
-    return derivatives.vjp(f, primals) if evaluation.on_tape(primals) else record(f, *primals).vjp(*primals)
+    try:
+        return derivatives.vjp(f, primals) if evaluation.on_tape(primals) else record(f, *primals).vjp(*primals)
+    except OuterValueError:
+        return derivatives.vjp(f, primals)
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -263,7 +289,10 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     matching.check_tuples(primals, tangents)
     if evaluation.on_tape((primals, tangents)):
         return derivatives.jvp(f, primals, tangents)
-    return record(f, *primals).jvp(primals, tangents)
+    try:
+        return record(f, *primals).jvp(primals, tangents)
+    except OuterValueError:
+        return derivatives.jvp(f, primals, tangents)
 
 
 def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -275,7 +304,10 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     >>> push(1.0, 0.0), push(0.0, 1.0)
     (3.0, 2.0)
     """
-    return (Unrecorded(f) if evaluation.on_tape(primals) else record(f, *primals)).linearize(*primals)
+    try:
+        return (Unrecorded(f) if evaluation.on_tape(primals) else record(f, *primals)).linearize(*primals)
+    except OuterValueError:
+        return Unrecorded(f).linearize(*_as_values(primals))
 
 
 def hvp(
@@ -297,4 +329,7 @@ def hvp(
     matching.check_tuples(primals, tangents)
     if evaluation.on_tape((primals, tangents)):
         return derivatives.hvp(f, primals, tangents, argnums)
-    return record(f, *primals).hvp(primals, tangents, argnums)
+    try:
+        return record(f, *primals).hvp(primals, tangents, argnums)
+    except OuterValueError:
+        return derivatives.hvp(f, primals, tangents, argnums)
