@@ -8,6 +8,8 @@ recorded, it is written there as instructions, so that derivatives nest.
 from __future__ import annotations
 
 import functools
+import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +22,30 @@ from tapegrad.recording.latest import keep
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
+
+
+class _Derivative(functools.partial[Any]):
+    """A function that a transform has made. Pickled, it is the transform and what that was given, without recordings."""
+
+    made: tuple[Any, ...]
+
+    def __reduce__(self) -> Any:
+        made = self.made
+        found: Any = sys.modules.get(getattr(self, "__module__", None) or "")
+        for name in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, name, None)
+        # A decorated function is found by its name.
+        return self.__qualname__ if found is self else (made[0], made[1:])
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else types.MethodType(self, owner)
+
+
+def _derivative(function: Any, transform: Any, *given: Any) -> Any:
+    made = _Derivative(function)
+    functools.update_wrapper(made, function)
+    made.made = transform, *given
+    return made
 
 
 class _Recordings:
@@ -106,7 +132,7 @@ def value_and_grad(
             # The function uses a Value from around it, so what it returns depends on that, and so does its gradient.
             return derivatives.value_and_grad(f, args, argnums, has_aux, kwargs)
 
-    return evaluate
+    return _derivative(evaluate, value_and_grad, f, argnums, has_aux)
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -118,14 +144,14 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     >>> grad(grad(lambda x: x**3))(2.0)
     12.0
     """
-    both = value_and_grad(f, argnums, has_aux)
+    both = value_and_grad(f, argnums, has_aux).func  # type: ignore[attr-defined]
 
     @functools.wraps(f)
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, result = both(*args, **kwargs)
         return (result, value[1]) if has_aux else result
 
-    return gradient
+    return _derivative(gradient, grad, f, argnums, has_aux)
 
 
 def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callable[..., Any]) -> Callable[..., Any]:
@@ -193,7 +219,8 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bo
     >>> jacobian(lambda x: x * x, sparse=True)(np.arange(3.0)).toarray().diagonal()
     array([0., 2., 4.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse))
+    return _derivative(derivative, jacobian, f, argnums, sparse)
 
 
 def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -203,7 +230,8 @@ def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[
     >>> jacrev(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
     array([2., 4.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own))
+    return _derivative(derivative, jacrev, f, argnums)
 
 
 def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -213,7 +241,8 @@ def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[
     >>> jacfwd(lambda t: np.stack([np.cos(t), np.sin(t)]))(0.0)
     array([0., 1.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
+    return _derivative(derivative, jacfwd, f, argnums)
 
 
 def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
@@ -230,7 +259,8 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: boo
     array([[6., 2.],
            [2., 0.]])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse))
+    return _derivative(derivative, hessian, f, argnums, sparse)
 
 
 def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Callable[[Any], Any]]:
@@ -241,7 +271,8 @@ def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
     >>> product(np.array([1.0, 0.0]))
     array([6., 2.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own))
+    return _derivative(derivative, make_hvp, f, argnums)
 
 
 def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -256,7 +287,7 @@ def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) ->
         result = f(*args, **kwargs)
         return result.sum() if hasattr(result, "sum") and getattr(result, "shape", None) else result
 
-    return grad(functools.wraps(f)(total), argnums)
+    return _derivative(grad(functools.wraps(f)(total), argnums), elementwise_grad, f, argnums)
 
 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:

@@ -7,6 +7,7 @@ instructions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
-from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, B
+from tapegrad.ops import BY_NAME, RUN, TABLE, has_kernel, passive_rows
+from tapegrad.ops.record import OPCODE, OUT, A, B, params_at
 from tapegrad.program.code import Code, Output
 from tapegrad.program.expand import expanded
 from tapegrad.program.workspace import Workspace
@@ -60,7 +61,7 @@ class Program:
         values: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.code = code
-        self.structure = structure
+        self.structure, self.spec = structure, spec
         # What is swept: the steps of the code, short runs expanded.
         self.steps = expanded(code)
         self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
@@ -92,6 +93,9 @@ class Program:
         self._seed: int | None = None
         # The workspaces that are not in use. The first has the numbers that were found while recording.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
+
+    def __reduce__(self) -> Any:
+        return _unpickled, (self.code, self.structure, self.spec, self.prefixes, self.calls)
 
     # Workspaces
 
@@ -318,3 +322,14 @@ class Program:
                 self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch)
         callbacks.check(workspace.scratch)
         return d
+
+
+def _unpickled(code: Code, structure: Any, spec: Spec, prefixes: list[int], calls: dict[int, Any]) -> Program:
+    """A program in the process where it is unpickled, in which the functions that it calls have other numbers."""
+    side, own = code.side.copy(), {}
+    numbers = {number: callbacks.register(call) for number, call in calls.items()}
+    for row in code.rows[code.rows[:, OPCODE] == BY_NAME["external"].opcode + RUN]:
+        at = params_at(side, int(row[A]))
+        side[at] = number = numbers[int(side[at])]
+        own[number] = callbacks.call_of(number)
+    return Program(dataclasses.replace(code, side=side), structure, spec, prefixes, own)

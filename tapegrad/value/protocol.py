@@ -6,6 +6,7 @@ plain number raises, and names what to write instead.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, Self, cast
 
@@ -16,6 +17,7 @@ from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
 from tapegrad.tape import LEAF
 from tapegrad.value.apply import NUMBERS, Recorder
 from tapegrad.value.handle import Handle
+from tapegrad.value.numbers import masked
 
 # For each NumPy function, or (ufunc, method), the function that implements it on Values; see `functions.registry`.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
@@ -158,6 +160,9 @@ class Protocol(Recorder):
             for index in np.ndindex(self.shape):
                 array[index] = cast(Any, self)[index]
             return array
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("numpy.ma"):
+            # An array with a mask stands on the left: its own operators come first.
+            raise masked("an operation with a Value")
         self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)")
 
     # A copy that is kept, of the best weights so far, must not follow what becomes of the original.
