@@ -25,7 +25,7 @@ from tapegrad.value import Value
 
 
 class _Derivative(functools.partial[Any]):
-    """A function that a transform has made. Pickled, it is the transform and what that was given, without recordings."""
+    """What a transform has made. Pickled, it is the transform and what that was given, without recordings."""
 
     made: tuple[Any, ...]
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tapegrad.compiled import compiled_in, interpreted
-from tapegrad.compiled.callable import load
+from tapegrad.compiled.callable import flushes, load
+from tapegrad.compiled.floats import take_subnormals_for_zero
 from tapegrad.compiled.machine import add_symbol
 from tapegrad.errors import OperationError
 from tapegrad.ops import TABLE, Elementwise
@@ -112,10 +113,15 @@ def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any
     def called(result: Any, _: Any, side: Any, n_side: int, k: int, flags: Any, v: Any, d: Any, n: int) -> int:
         # ctypes returns zero where an exception ends this. So the result, which is zero before, is what says that all
         # went well.
+        flushed = flushes(dtype) and take_subnormals_for_zero(0)
         sides = np.frombuffer(_memory(side, 8 * n_side, _WRITABLE), whole)
         marks = np.frombuffer(_memory(flags, n_side, _WRITABLE), bytes_)
         values = np.frombuffer(_memory(v, size * n, _WRITABLE), dtype)
-        result[0] = function(sides, k, marks, values, np.frombuffer(_memory(d, size * n, _WRITABLE), dtype))
+        went_well = function(sides, k, marks, values, np.frombuffer(_memory(d, size * n, _WRITABLE), dtype))
+        if flushed:
+            # Not while Python runs: its own numbers keep their subnormals.
+            take_subnormals_for_zero(1)
+        result[0] = went_well
         return 0
 
     count, address = ctypes.c_int64, ctypes.c_void_p
