@@ -1,4 +1,4 @@
-"""Run every comparison, interleaved, and write bench/RESULTS.md: `python -m bench`."""
+"""Run every comparison, interleaved, and print the tables: `python -m bench`. With `--output FILE` they are kept."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
     modules = [*MODULES, "core", "start", "memory", "array_memory"]
-    parser.add_argument("--modules", nargs="*", default=modules, help="leave out the others")
-    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
+    parser.add_argument("--modules", nargs="+", default=modules, choices=modules, help="leave out the others")
+    parser.add_argument("--output", type=Path, help="a file for the tables; those that are tracked: bench/RESULTS.md")
     options = parser.parse_args()
     parts = [
-        "# Results\n\nWritten by `python -m bench`; README.md beside this says how to read it. Times are good to about "
-        "30 %, on a machine that others use to less; ratios hold better. A ratio below one means that tapegrad is "
-        f"faster.\n\n{machine.description()}"
+        "# Results\n\nWritten by `python -m bench --output bench/RESULTS.md`; README.md beside this says how to read "
+        "it. Times are good to about 30 %, on a machine that others use to less; ratios hold better. A ratio below one "
+        f"means that tapegrad is faster.\n\n{machine.description()}"
     ]
     for module in options.modules:
         if module == "core":
@@ -77,7 +77,8 @@ def main() -> None:
             tables = [table(rows), MORE[module](rows) if module in MORE else "", set_up_table(rows)]
             parts.append("\n\n".join([f"## {TITLES[module]}", *filter(None, tables)]))
         print(parts[-1], end="\n\n", flush=True)
-    options.output.write_text("\n\n".join(parts) + "\n")
+    if options.output:
+        options.output.write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

@@ -78,10 +78,12 @@ def attached(f: Callable[..., Any], name: str, make: Callable[[Any], T]) -> T:
     """What is kept with a function under a name; `make(f)` where there is nothing yet, in which f is a `Weak` one.
 
     It goes when the function goes: it is an attribute of it. For a bound method, of which Python makes a new one at
-    each use, and for other callables, it goes when many others have been used since.
+    each use, and for other callables, it goes when many others have been used since; but for those whose class says
+    that it `keeps_attached`.
     """
     f = strong(f)
-    if isinstance(f, FunctionType):
+    lasts = isinstance(f, FunctionType) or getattr(type(f), "keeps_attached", False)
+    if lasts:
         store = f.__dict__.get(_NAME)
         if store is None or store.of is None or store.of() is not f:
             store = f.__dict__[_NAME] = _Attached(weakref.ref(f))
@@ -90,7 +92,7 @@ def attached(f: Callable[..., Any], name: str, make: Callable[[Any], T]) -> T:
     found = store.get(name)
     if found is None:
         # Another thread may be making it as well; all use what came first.
-        found = store.setdefault(name, make(Weak(f) if isinstance(f, FunctionType) else store.of))
+        found = store.setdefault(name, make(Weak(f) if lasts else store.of))
     return found
 
 

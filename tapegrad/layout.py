@@ -48,6 +48,9 @@ class Layout:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.shape}, {self.strides})"
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.shape, self.strides)
+
     def offsets(self) -> np.ndarray:
         """The offset of each element from the first, in row-major order."""
         found = np.zeros(self.shape, np.int64)

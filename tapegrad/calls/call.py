@@ -57,11 +57,14 @@ class PythonCall:
     def __init__(self, rules: Rules, structure: Any, leaves: list[Any], at: list[int], kinds: list[str]) -> None:
         self.rules = rules
         self.structure = structure
-        # The leaves at the positions `at` are operands of the instruction; all others stay as they are.
-        self.leaves = leaves
+        # The leaves at the positions `at` are operands of the instruction; all others stay as they are. The operands
+        # themselves are not kept: each Value would keep the tape that it was recorded on.
+        self.leaves = list(leaves)
         self.at = at
         self.kinds = kinds
         self.shapes = [np.shape(leaves[i]) for i in at]
+        for i in at:
+            self.leaves[i] = None
         self.result_structure: Any = None
         self.result_shapes: list[tuple[int, ...]] | None = None
         self._last: tuple[bytes, np.ndarray] | None = None

@@ -1,5 +1,7 @@
 """What compiled code does with addresses. Imported only when something is compiled."""
 
+import platform
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -115,3 +117,42 @@ def call_frame(typingctx, address, words):
         return builder.load(data)
 
     return types.int64(types.int64, words), generate
+
+
+# The control word of the processor's arithmetic, which says among others whether subnormal numbers are taken for zero.
+# Other processors than x86 keep it elsewhere; there, nothing is read and nothing is changed.
+_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+
+
+def _control(builder, name, slot):
+    pointer = ir.IntType(8).as_pointer()
+    function = builder.module.declare_intrinsic(f"llvm.x86.sse.{name}", (), ir.FunctionType(ir.VoidType(), [pointer]))
+    builder.call(function, [builder.bitcast(slot, pointer)])
+
+
+@intrinsic
+def control_word(typingctx):
+    """The control word."""
+
+    def generate(context, builder, signature, args):
+        slot = builder.alloca(ir.IntType(32))
+        builder.store(ir.Constant(ir.IntType(32), 0), slot)
+        if _X86:
+            _control(builder, "stmxcsr", slot)
+        return builder.zext(builder.load(slot), ir.IntType(64))
+
+    return types.int64(), generate
+
+
+@intrinsic
+def set_control_word(typingctx, word):
+    """Another control word."""
+
+    def generate(context, builder, signature, args):
+        slot = builder.alloca(ir.IntType(32))
+        builder.store(builder.trunc(args[0], ir.IntType(32)), slot)
+        if _X86:
+            _control(builder, "ldmxcsr", slot)
+        return context.get_constant(types.int64, 0)
+
+    return types.int64(types.int64), generate

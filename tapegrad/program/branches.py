@@ -93,14 +93,30 @@ class Branches:
             isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or self.owner[i] in argnums)
             for i, leaf in enumerate(spec.leaves)
         ]
-        statics = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
-        self.captures = captures or Captures(f, statics)
+        self.captures = captures or self._own_captures()
         self._forget = forget
         self.recorded = 0
         self._warned: set[str] = set()
         # Where numbers were read that parted branches, and how often.
         self._parted: Counter[tuple[str, int, str]] = Counter()
         self.renew(leaves)
+
+    def _own_captures(self) -> Captures:
+        return Captures(self.f, [leaf.value for leaf in self.spec.leaves if not isinstance(leaf, Input)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The function, and the code of each branch. What is looked up in this process only stays here.
+        here = {"captures": None, "_forget": None, "_token": None, "_fitted": {}, "short_ways": {}}
+        return self.__dict__ | here
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        # What the function takes from around it counts as what it was when it was recorded.
+        self.captures = self._own_captures()
+        self.captures.watch(bool)
+        self._token = self.captures.token
+        for program in self.programs:
+            self._register(program)
 
     @property
     def name(self) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tapegrad.errors import OperationError
 from tapegrad.layout import Layout
-from tapegrad.ops import RUN, TABLE
+from tapegrad.ops import BY_NAME, RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.tape import EXPECT, LEAF
 from tapegrad.value import Value
@@ -82,6 +83,27 @@ class Code:
     def __post_init__(self) -> None:
         for own in (self.rows, self.side, self.constants):
             own.flags.writeable = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is given goes; what follows from it is found out again. Opcodes may be others in another process, so the
+        # names of the operations go too.
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"operations": self.operations}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state.pop("operations")
+        missing = [name for name in names.values() if name not in BY_NAME]
+        if missing:
+            raise OperationError(
+                f"what was recorded uses {', '.join(missing)}: declare the operation here, too, before it is unpickled"
+            )
+        to = np.arange(max(names, default=0) + 1, dtype=np.uint32)
+        for opcode, name in names.items():
+            to[opcode] = BY_NAME[name].opcode
+        opcodes = state["rows"][:, OPCODE]
+        state["rows"] = rows = state["rows"].copy()
+        rows[:, OPCODE] = to[opcodes % RUN] + opcodes // RUN * RUN
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @cached_property
     def operations(self) -> dict[int, str]:

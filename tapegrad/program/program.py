@@ -7,6 +7,7 @@ instructions.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,8 +19,8 @@ from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.errors import NonScalarError
-from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, A, B
+from tapegrad.ops import BY_NAME, RUN, TABLE, has_kernel, passive_rows
+from tapegrad.ops.record import OPCODE, OUT, A, B, params_at
 from tapegrad.program.code import Code
 from tapegrad.program.expand import expanded
 from tapegrad.program.indexing import indexing
@@ -27,6 +28,7 @@ from tapegrad.program.lean import FROM, Lean, lean
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import GROUP, activate, group, reach
+from tapegrad.sweeps.pieces import pieces
 from tapegrad.tape import EXPECT
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
@@ -60,7 +62,7 @@ class Program:
         self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None
     ) -> None:
         self.code = code
-        self.structure = structure
+        self.structure, self.spec = structure, spec
         # What is swept: the steps of the code, short runs expanded.
         self.steps = expanded(code)
         self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
@@ -90,6 +92,8 @@ class Program:
         if code.counts.max(initial=0) > BLOCK:
             group(self.steps, code.side, self._groups, GROUP)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
+        # Whether a sweep takes so long that it is made in pieces, between which signals are seen.
+        self.long = pieces(self.steps, code.side, self._groups, code.size) is not None
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
@@ -136,6 +140,9 @@ class Program:
         owner = None if self.owner is None else self.owner()
         if owner is not None:
             owner.forget(self)
+
+    def __reduce__(self) -> Any:
+        return _unpickled, (self.code, self.structure, self.spec, self.prefixes, self.calls)
 
     # Workspaces
 
@@ -396,3 +403,14 @@ class Program:
 
 def _any_used(workspaces: Sequence[Workspace]) -> bool:
     return any(workspace.used for workspace in workspaces)
+
+
+def _unpickled(code: Code, structure: Any, spec: Spec, prefixes: list[int], calls: dict[int, Any]) -> Program:
+    """A program in the process where it is unpickled, in which the functions that it calls have other numbers."""
+    side, own = code.side.copy(), {}
+    numbers = {number: callbacks.register(call) for number, call in calls.items()}
+    for row in code.rows[code.rows[:, OPCODE] == BY_NAME["external"].opcode + RUN]:
+        at = params_at(side, int(row[A]))
+        side[at] = number = numbers[int(side[at])]
+        own[number] = callbacks.call_of(number)
+    return Program(dataclasses.replace(code, side=side), structure, spec, prefixes, own)

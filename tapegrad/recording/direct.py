@@ -41,7 +41,7 @@ def short_way(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> 
     `holds` says whether what the function takes from around it is as it was recorded; see `Captures`.
     """
     leaves, dtype = spec.leaves, program.code.dtype
-    if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
+    if program.scalar is None or program.calls or program.whole.long or INTERPRETED or not plan.chosen:
         return never
     if not all(isinstance(leaf, Input) and (leaf.dtype == dtype or leaf.is_integer) for leaf in leaves):
         return never

@@ -36,6 +36,10 @@ class Recording(StandIn):
     functions of `tapegrad`. Where the function branched on a number, a replay that would branch otherwise goes on with
     the recording of that branch, and makes it if there is none, so results are always those of the function itself.
     Several threads may call it at the same time. Called with Values it is the function.
+
+    It can be pickled: with its function, which pickle finds by name (so it stands in a module, and is no lambda), and
+    the code of its branches. Functions that it calls, as `external` does, go the same way. The operations that it uses
+    must be declared where it is unpickled.
     """
 
     def __init__(
@@ -51,6 +55,10 @@ class Recording(StandIn):
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
+        return self.__dict__ | {"_forgets": None, "_gradients": {}, "_compressed": {}}
 
     def __repr__(self) -> str:
         return f"<Recording of {self._branches.name}: {len(self)} instructions, {self._branches.dtype}>"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tapegrad.compiled import compiled_in, interpreted
-from tapegrad.compiled.callable import load
+from tapegrad.compiled.callable import flushes, load
+from tapegrad.compiled.floats import take_subnormals_for_zero
 from tapegrad.compiled.machine import add_symbol
 from tapegrad.errors import OperationError
 from tapegrad.ops import TABLE, Elementwise
@@ -115,22 +116,37 @@ def _type(types: Any, row: Any, dtype: np.dtype) -> Any:
     return whole(types.CPointer(whole), whole, whole, types.CPointer(types.uint8), real, real, whole)
 
 
+# Memory seen as an array. NumPy's `ctypeslib.as_array` would do, but it is slower, and ctypes keeps a type for each
+# length that it has met.
+_memory: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
+_WRITABLE = 0x200
+
+
 def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any]) -> None:
     """Put a Python function in the table as the kernel of a structured operation: function(side, k, flags, v, d)."""
     index = len(KINDS) * opcode + kind
-    real = ctypes.POINTER(ctypes.c_double if dtype == np.float64 else ctypes.c_float)
-    whole, bytes_ = ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_uint8)
-    view = np.ctypeslib.as_array
+    whole, bytes_, size = np.dtype(np.int64), np.dtype(np.uint8), dtype.itemsize
 
     def called(result: Any, _: Any, side: Any, n_side: int, k: int, flags: Any, v: Any, d: Any, n: int) -> int:
         # ctypes returns zero where an exception ends this. So the result, which is zero before, is what says that all
         # went well.
-        arrays = view(side, (n_side,)), k, view(flags, (n_side,)), view(v, (n,)), view(d, (n,))
-        result[0] = function(*arrays)
+        flushed = flushes(dtype) and take_subnormals_for_zero(0)
+        sides = np.frombuffer(_memory(side, 8 * n_side, _WRITABLE), whole)
+        marks = np.frombuffer(_memory(flags, n_side, _WRITABLE), bytes_)
+        values = np.frombuffer(_memory(v, size * n, _WRITABLE), dtype)
+        went_well = function(sides, k, marks, values, np.frombuffer(_memory(d, size * n, _WRITABLE), dtype))
+        if flushed:
+            # Not while Python runs: its own numbers keep their subnormals.
+            take_subnormals_for_zero(1)
+        result[0] = went_well
         return 0
 
-    size = ctypes.c_int64
-    kind_of_call = ctypes.CFUNCTYPE(ctypes.c_int32, whole, ctypes.c_void_p, whole, size, size, bytes_, real, real, size)
+    count, address = ctypes.c_int64, ctypes.c_void_p
+    kind_of_call = ctypes.CFUNCTYPE(
+        ctypes.c_int32, ctypes.POINTER(count), address, address, count, count, address, address, address, count
+    )
     callback = kind_of_call(called)
     _callbacks.append(callback)
     entries.append(called)

@@ -47,7 +47,7 @@ def run_partials(op, side, k, start, m, v, scratch, ones):
     x = block(side, k, operand, v, scratch, start, m)
     y = block(side, k, operand + 1, v, scratch, start, m)
     w = block(side, k, operand + 2, v, scratch, start, m)
-    scratch[3 * BLOCK :] = 0.0
+    scratch[3 * BLOCK : LOST] = 0.0  # not further: there stands whether a callback was lost
     to = 3 * BLOCK + operand
     call_run(3 * op + 1, m, at(v, out + start), x, y, w, at(ones, operand),
              at(scratch, to), at(scratch, to + BLOCK), at(scratch, to + 2 * BLOCK))

@@ -7,6 +7,7 @@ plain number raises, and names what to write instead.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, Self, cast
 
@@ -17,6 +18,7 @@ from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
 from tapegrad.tape import LEAF
 from tapegrad.value.apply import NUMBERS, Recorder
 from tapegrad.value.handle import Handle
+from tapegrad.value.numbers import masked
 
 # For each NumPy function, or (ufunc, method), the function that implements it on Values; see `functions.registry`.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
@@ -170,6 +172,9 @@ class Protocol(Recorder):
         if kind and self._tape.recording:
             # Truth values and integers have no gradient to lose. Guards hold replays to those that are found.
             return np.array(self._read("array").astype(bool if kind == "b" else np.int64), dtype)
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("numpy.ma"):
+            # An array with a mask stands on the left: its own operators come first.
+            raise masked("an operation with a Value")
         self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)")
 
     # A copy that is kept, of the best weights so far, must not follow what becomes of the original.
