@@ -41,6 +41,12 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
+def settle_epochs(chosen, data):
+    """As many epochs as were asked for, or as it takes."""
+    if chosen.epochs is None:
+        chosen.epochs = max(8, -(-STEPS // -(-len(data.x_train) // chosen.batch)))
+
+
 def extras():
     """The packages that only the examples need."""
     try:
@@ -166,8 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     except DataError as error:
         sys.exit(f"mnist_mlp: {error}")
     print(f"{data.source}: {len(data.x_train)} images for training, {len(data.x_test)} for testing")
-    if chosen.epochs is None:
-        chosen.epochs = max(8, -(-STEPS // -(-len(data.x_train) // chosen.batch)))
+    settle_epochs(chosen, data)
     training, history = train(chosen, data, progress)
     logits = training.predict(data.x_test)
     right = int((logits.argmax(1) == data.y_test).sum())
