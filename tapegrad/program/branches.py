@@ -106,7 +106,7 @@ class Branches:
 
     def __getstate__(self) -> dict[str, Any]:
         # The function, and the code of each branch. What is looked up in this process only stays here.
-        here = {"captures": None, "_forget": None, "_token": None, "_fitted": {}, "short_ways": {}}
+        here: dict[str, Any] = {"captures": None, "_forget": None, "_token": None, "_fitted": {}, "short_ways": {}}
         return self.__dict__ | here
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -18,13 +18,13 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
-from tapegrad.errors import NonScalarError
-from tapegrad.ops import BY_NAME, RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, A, B, params_at
+from tapegrad.ops import BY_NAME, RUN, has_kernel, passive_rows
+from tapegrad.ops.record import OPCODE, A, B, params_at
 from tapegrad.program.code import Code
 from tapegrad.program.expand import expanded
 from tapegrad.program.indexing import indexing
 from tapegrad.program.lean import FROM, Lean, lean
+from tapegrad.program.outputs import scalar_place
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import GROUP, activate, group, reach
@@ -246,27 +246,7 @@ class Program:
 
         Raises NonScalarError, StructureError, DTypeError where there is none.
         """
-        matching.check_one_result(self.structure, has_aux)
-        output = self.code.outputs[0]
-        if output.place is None:
-            if isinstance(output.constant, bool | np.bool_):
-                raise matching.truth_result()
-            if isinstance(output.constant, int | float | np.number) or (
-                isinstance(output.constant, np.ndarray) and output.constant.size == 1
-            ):
-                # The result does not depend on the inputs, so its gradient is zero: the adjoint of one is put at the
-                # place after the last, which no instruction reads.
-                return self.code.size
-            raise NonScalarError(f"the function returned {type(output.constant).__name__}, not a scalar Value")
-        if output.layout.size != 1:
-            raise NonScalarError(
-                f"a gradient needs a scalar result, the function returned shape {output.shape}: sum it first"
-            )
-        place = output.place
-        made = self.code.rows[self.code.rows[:, OUT] == place, OPCODE]
-        if len(made) and TABLE[int(made[0]) % RUN].truth:
-            raise matching.truth_result()
-        return place
+        return scalar_place(self.code, self.structure, has_aux)
 
     def flags(self, wrt: tuple[int, ...]) -> np.ndarray:
         """The flags with which a sweep computes the gradient with respect to these inputs alone."""

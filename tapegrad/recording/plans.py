@@ -13,6 +13,11 @@ from tapegrad.arguments import Input, Spec, argument_numbers, dtype_of, owners
 from tapegrad.errors import IntegerInputError, ShapeError
 
 
+def hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
+    """What a derivative is taken with respect to, as a key."""
+    return argnums if isinstance(argnums, int) else tuple(argnums)
+
+
 class Plan(NamedTuple):
     """How a derivative is taken.
 

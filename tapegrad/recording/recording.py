@@ -14,12 +14,13 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.attached import named_like
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.program import Branches, Code, Lean, Program, Pushing, Workspace, can_be_written, write
+from tapegrad.program import Branches, Code, Lean, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.direct import Short, never, short_way
-from tapegrad.recording.plans import Plan, Plans
+from tapegrad.recording.plans import Plan, Plans, hashable
 from tapegrad.recording.standing import StandIn, captures_for
 from tapegrad.recording.stats import Stats, stats_of
+from tapegrad.recording.tangents import pushed, pushing, tangent
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
 from tapegrad.tape import recording_tape
@@ -105,7 +106,7 @@ class Recording(StandIn):
         """
         if evaluation.on_tape(args):
             return derivatives.value_and_grad(self.f, args, argnums, False)
-        found = self.short_way(_hashable(argnums))(args)
+        found = self.short_way(hashable(argnums))(args)
         return self.evaluate(self.check(args), argnums, has_aux=False) if found is None else found
 
     def grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
@@ -165,7 +166,7 @@ class Recording(StandIn):
             return derivatives.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
-            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _tangent(p, w)), lean=_pushing(along)
+            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), tangent(p, w)), lean=pushing(along)
         )
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -175,7 +176,7 @@ class Recording(StandIn):
             return done.result, lambda *tangents: derivatives.pushed(done, primals, tangents)
         result, program, values = self._kept(self._branches, self.check(primals))
         numbers = tuple(range(len(primals)))
-        return result, lambda *tangents: _pushed(program, values, self._plans.tangents(numbers, tangents))
+        return result, lambda *tangents: pushed(program, values, self._plans.tangents(numbers, tangents))
 
     def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient of the sum of all that the function returns; see `tapegrad.elementwise_grad`."""
@@ -255,7 +256,7 @@ class Recording(StandIn):
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
-        return branches.replay(self.check(tuple(primals)), VALUES, None, _tangent, lean=_pushing(along))
+        return branches.replay(self.check(tuple(primals)), VALUES, None, tangent, lean=pushing(along))
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
@@ -266,14 +267,14 @@ class Recording(StandIn):
         numbers = argument_numbers(argnums)
 
         def product(v: Any) -> Any:
-            return _pushed(program, values, self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
+            return pushed(program, values, self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
 
         return product
 
     def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:
         """The recording of the gradient: a program of its own, whose values are derivatives."""
         self._plans.plan(argnums)
-        key = _hashable(argnums)
+        key = hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
             # A weak reference, so that there is no circle.
@@ -313,7 +314,7 @@ class Recording(StandIn):
 
         It is that of the branch replayed last, or of the branch taken at the arguments, where some are given.
         """
-        if hessian and not args and _hashable(argnums) not in self._gradients:
+        if hessian and not args and hashable(argnums) not in self._gradients:
             raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
         branches = self._gradient(args, argnums) if hessian else self._branches
         if args:
@@ -340,7 +341,7 @@ class Recording(StandIn):
     ) -> CompressedJacobian:
         # Integers among the inputs may be indices, which the pattern depends on.
         indices = workspace.values[program.places_of(program.indexing)].tobytes()
-        key = (id(program), _hashable(argnums), symmetric, indices)
+        key = (id(program), hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:
             while len(self._compressed) >= MAX_PATTERNS:
@@ -376,31 +377,5 @@ def _forget_gradient(own: weakref.ref[Recording], key: Any) -> None:
         recording._gradients.pop(key, None)
 
 
-def _hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
-    return argnums if isinstance(argnums, int) else tuple(argnums)
-
-
 def _result_of(program: Program | Lean, workspace: Workspace) -> Any:
     return program.result(workspace)
-
-
-def _pushing(along: dict[int, np.ndarray]) -> Callable[[Program], Pushing]:
-    return lambda program: Pushing(program, along)
-
-
-def _tangent(pushing: Pushing, workspace: Workspace) -> Any:
-    return _shown(pushing.program, pushing.tangent(workspace))
-
-
-def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) -> Any:
-    return _shown(program, program.push(values, along))
-
-
-def _shown(program: Program, tangents: Sequence[np.ndarray | None]) -> Any:
-    """The tangents of the outputs of a program, nested as these are."""
-    program.check_numbers()
-    shown = [
-        np.zeros(o.shape, program.code.dtype)[()] if t is None else float(t) if not o.shape else t
-        for t, o in zip(tangents, program.code.outputs, strict=True)
-    ]
-    return pytree.unflatten(program.structure, shown)

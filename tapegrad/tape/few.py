@@ -17,6 +17,7 @@ from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.ops import RUN, TABLE, has_kernel
 from tapegrad.ops.record import COLUMNS, OUT
 from tapegrad.sweeps import VALUES, sweeps_for
+from tapegrad.sweeps.pieces import pieces
 
 # As many numbers in the buffer, those of 24 instructions, are moved to the arrays by plain Python, which is faster.
 FEW_NUMBERS = 24 * COLUMNS
@@ -75,6 +76,7 @@ def sweep_values(tape: Any, code: np.ndarray) -> int:
     _, _, made, start = frame
     made.words[_CODE] = start + tape.evaluated * tape.code.itemsize * COLUMNS
     made.words[_CODE + 1] = code.size
+    made.pieces = pieces(code, tape.side, tape.flags, len(tape.values))
     failed = sweeps.run(made)
     tape._frame = frame
     return failed
