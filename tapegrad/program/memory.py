@@ -7,6 +7,7 @@ whose program is gone is recorded again when it is called.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import weakref
@@ -21,6 +22,8 @@ _SHARE = 1 / 4
 _IDLE = 1 / 8
 # Of the limit, what may be added before everything is counted again.
 _SLACK = 1 / 64
+# When so many bytes have been given back, the C library is asked to return them to the system.
+_LARGE = 1 << 26
 # What is assumed where the machine does not say how much memory it has, in bytes.
 _UNKNOWN = 8 << 30
 
@@ -82,6 +85,7 @@ class Memory:
         for held in order:
             held.used = False
         total, idle = sum(held.nbytes for held in order), sum(held.idle_bytes for held in order)
+        before = total
         for held in order:
             if total <= self.limit and idle <= self.limit * _IDLE:
                 break
@@ -93,11 +97,19 @@ class Memory:
                 break
             total -= held.nbytes
             held.forget()
+        if before - total > _LARGE:
+            _return_to_system()
         # Others may have registered something meanwhile: it stands at the end of the list.
         known = {id(held) for held in order}
         self._held = [weakref.ref(held) for held in order] + [
             ref for ref in self._held if (x := ref()) is not None and id(x) not in known
         ]
+
+
+def _return_to_system() -> None:
+    # glibc keeps what was freed in pieces between others. Elsewhere there is no such function.
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _of_the_machine() -> int:
