@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,8 @@ _SHARE = 1 / 4
 _IDLE = 1 / 8
 # Of the limit, what may be added before everything is counted again.
 _SLACK = 1 / 64
+# How many times as long as looking for circles has taken it is not done again.
+_REST = 20
 # When so many bytes have been given back, the C library is asked to return them to the system.
 _LARGE = 1 << 26
 # What is assumed where the machine does not say how much memory it has, in bytes.
@@ -55,6 +58,8 @@ class Memory:
         self.limit = limit
         self._held: list[weakref.ref[Any]] = []
         self._added = 0
+        # When Python may next be asked to look for what nobody refers to.
+        self._next = 0.0
 
     def register(self, held: Held) -> None:
         """Count something from now on, for as long as it lives."""
@@ -71,6 +76,15 @@ class Memory:
         """Bytes that are held now."""
         return sum(x.nbytes for x in self._living())
 
+    def _collect(self) -> None:
+        """Have Python free what nobody refers to but itself, unless it has just done that and much time went into it.
+        """
+        now = time.perf_counter()
+        if now > self._next:
+            gc.collect()
+            done = time.perf_counter()
+            self._next = done + _REST * (done - now)
+
     def _living(self) -> Iterator[Any]:
         return (x for ref in list(self._held) if (x := ref()) is not None)
 
@@ -78,8 +92,7 @@ class Memory:
         """Give back what was not used for longest, while more is held than the limit allows."""
         self._added = 0
         if self.held() > self.limit:
-            # Some of it may be what nobody refers to but itself.
-            gc.collect()
+            self._collect()
         # What was used since the last time goes to the end, in the order in which it stands.
         order = sorted(self._living(), key=lambda held: held.used)
         for held in order:
