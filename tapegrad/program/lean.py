@@ -16,6 +16,7 @@ that made it. Then a step CLEAR sets them to zero for those who had the places b
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,18 @@ class Lean:
         self.shapes, self.sweeps, self.decided = program.shapes, program.sweeps, program.decided
         self.scalar = None if program.scalar is None else new.owners.moved(program.scalar, new.to)
         self.guards = np.flatnonzero(self.steps[:, 0] == EXPECT)
-        self.whole = self._program = program
+        # The program refers to this, so this must not keep the program alive.
+        self._whole = weakref.ref(program)
         self._new, self._most = new, most
         self._groups = new.flags(np.zeros(0, np.uint8), program, most)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         self._seed: int | None = None
         self.workspaces: list[Workspace] = []
+
+    @property
+    def whole(self) -> Any:
+        """The program in its own arena."""
+        return self._whole()
 
     @property
     def nbytes(self) -> int:
@@ -66,7 +73,7 @@ class Lean:
         try:
             return self.workspaces.pop()
         except IndexError:
-            return Workspace(self.code, self.shapes, self._program.leaves)
+            return Workspace(self.code, self.shapes, self.whole.leaves)
 
     def give(self, workspace: Workspace) -> None:
         """Give a workspace back."""
@@ -75,8 +82,8 @@ class Lean:
     def seed(self, has_aux: bool) -> int:
         """As `Program.seed`."""
         if self._seed is None:
-            place = self._program.seed(has_aux)
-            last = place == self._program.code.size
+            place = self.whole.seed(has_aux)
+            last = place == self.whole.code.size
             self._seed = self.code.size if last else self._new.owners.moved(place, self._new.to)
         return self._seed
 
@@ -99,7 +106,7 @@ class Lean:
     def push(self, workspace: Workspace, along: dict[int, np.ndarray]) -> int:
         """Compute values, and the tangents that follow from those of inputs, by number. Returns as `sweep` does."""
         sweeps, side, v, t = self.sweeps, self.code.side, workspace.values, workspace.put_tangents(along)
-        self._program.prepare(TANGENT)
+        self.whole.prepare(TANGENT)
         flags, room = self._flags_for(tuple(sorted(along))), workspace.scratch
         for low, high in zip(self._new.chunks, self._new.chunks[1:], strict=False):
             steps = self.steps[low:high]
@@ -114,7 +121,7 @@ class Lean:
     def _flags_for(self, wrt: tuple[int, ...]) -> np.ndarray:
         known = self._flags.get(wrt)
         if known is None:
-            known = self._flags[wrt] = self._new.flags(self._program.flags(wrt), self._program, self._most)
+            known = self._flags[wrt] = self._new.flags(self.whole.flags(wrt), self.whole, self._most)
         return known
 
     def result(self, workspace: Workspace) -> Any:

@@ -8,8 +8,9 @@ that a sweep refused, and `ambient` keeps the tapes of each thread.
 
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.ambient import current_tape, on_fresh_tapes, recording_on, recording_tape
-from tapegrad.tape.faults import operand_error, operand_spans
+from tapegrad.tape.faults import operand_error
 from tapegrad.tape.instruction import Instruction, Operand, instruction, views_of
+from tapegrad.tape.operands import operand_spans
 from tapegrad.tape.tape import Tape
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import COLUMNS
 from tapegrad.sweeps.marks import LEAF
-from tapegrad.tape.faults import operand_slots
+from tapegrad.tape.operands import operand_starts
 
 
 def kind_of(tape: Any, slot: int) -> str:
@@ -73,4 +73,4 @@ def _kind_or_givers(tape: Any, row: int) -> tuple[str, list[int]]:
         return tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), ""), []
     if operation.truth:
         return "b", []
-    return "", list(operation.kind_givers(operand_slots(instruction, tape.side)))
+    return "", list(operation.kind_givers(operand_starts(instruction, tape.side)))

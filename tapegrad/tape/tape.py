@@ -30,7 +30,8 @@ from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import Addresses
 from tapegrad.tape.collect import collect, grown, keep
-from tapegrad.tape.faults import check_editable, check_unedited, refused
+from tapegrad.tape.edits import check_editable, check_unedited
+from tapegrad.tape.faults import refused
 from tapegrad.tape.few import sweep_values
 from tapegrad.tape.kinds import kind_of
 from tapegrad.tape.writing import flush
@@ -115,10 +116,9 @@ class Tape:
         self.needs, self.needs_new = set[int](), set[int]()
         # Python functions that instructions call, by number. They are kept alive here.
         self.calls: dict[int, Any] = {}
-        # Whether derivatives were written on it: then a program made of it is simplified.
-        self.derived = False
-        # Whether a program was written on it, whose constants are not where its function would record them.
-        self.spliced = False
+        # Whether derivatives were written on it: then a program made of it is simplified. Whether a program was: then
+        # constants are not where the function would record them.
+        self.derived = self.spliced = False
         # Captured arrays, by a digest of what is in them.
         self.arrays: dict[Any, int] = {}
         # Slots of constants: equal ones share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.
@@ -333,16 +333,16 @@ class Tape:
             self.grads = grown(self.grads, len(self.values))
         return self.grads
 
-    def backward(self, slots: np.ndarray, seed: np.ndarray) -> None:
-        """Add to `grads` the gradient of sum(seed * values[slots]). `slots` are, in spite of the name, places."""
+    def backward(self, places: np.ndarray, seed: np.ndarray) -> None:
+        """Add to `grads` the gradient of sum(seed * values[places])."""
         self.evaluate()
         self.activate()
         # The sweep starts at the instruction that made the last of these numbers. It reads the adjoints of all results
         # of that instruction, so adjoints are set up to the last of these.
-        stop = self.row_of(int(slots.max())) + 1
+        stop = self.row_of(int(places.max())) + 1
         top = int(self.code[stop, 1]) if stop < self.length else self.slots
         mark = np.zeros(len(self.values), np.uint8)
-        mark[slots] = 1
+        mark[places] = 1
         rows = np.empty(stop, np.int64)
         rows = rows[reach(self.code, self.side, mark, self.active, stop, rows) :]
         check_unedited(self, rows)
@@ -354,7 +354,7 @@ class Tape:
         if len(adjoints) < len(self.values):
             adjoints = np.zeros(len(self.values), self.dtype)
         adjoints[:top] = 0.0
-        np.add.at(adjoints, slots, seed)
+        np.add.at(adjoints, places, seed)
         code = self.code[:stop] if len(rows) == stop else self.code[rows]
         self.sweeping += 1
         try:
