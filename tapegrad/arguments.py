@@ -103,7 +103,9 @@ def leaf_spec(x: Any) -> Any:
     if isinstance(x, float | np.floating):
         return _FLOAT if not isinstance(x, np.float32) else Input((), np.dtype(np.float32), True)
     if isinstance(x, Value) and x.tape.recording:
-        raise UnsupportedError("a recording is made at plain numbers, not at Values that are being recorded: call the function itself")
+        raise UnsupportedError(
+            "a recording is made at plain numbers, not at Values that are being recorded: call the function itself"
+        )
     if isinstance(x, Value):
         raise CutGradientError(
             "an argument is a Value of another tape, whose gradient would be cut: pass v.data, or call the function "
