@@ -1,4 +1,4 @@
-"""Run every comparison, interleaved, and write bench/RESULTS.md: `python -m bench`."""
+"""Run every comparison, interleaved, and print the tables: `python -m bench`. With `--output FILE` they are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import machine, memory, start
+from bench import array_memory, machine, memory, start
 from bench.compare import set_up_table, table
 from bench.run import MODULES
 from bench.second_order import ratio_table
@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 TITLES = {
     "calls": "Overhead of a call",
     "replay": "Replay, forward and reverse together",
+    "axes": "Short last axes and other layouts",
     "recording": "Recording from Python",
     "scalar_mlp": "micrograd's case",
     "mnist": "MNIST step",
@@ -52,14 +53,14 @@ def core(rounds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison (default 7)")
-    modules = [*MODULES, "core", "start", "memory"]
-    parser.add_argument("--modules", nargs="*", default=modules, help="leave out the others")
-    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
+    modules = [*MODULES, "core", "start", "memory", "array_memory"]
+    parser.add_argument("--modules", nargs="+", default=modules, choices=modules, help="leave out the others")
+    parser.add_argument("--output", type=Path, help="a file for the tables; those that are tracked: bench/RESULTS.md")
     options = parser.parse_args()
     parts = [
-        "# Results\n\nWritten by `python -m bench`; README.md beside this says how to read it. Times are good to about "
-        "30 %, on a machine that others use to less; ratios hold better. A ratio below one means that tapegrad is "
-        f"faster.\n\n{machine.description()}"
+        "# Results\n\nWritten by `python -m bench --output bench/RESULTS.md`; README.md beside this says how to read "
+        "it. Times are good to about 30 %, on a machine that others use to less; ratios hold better. A ratio below one "
+        f"means that tapegrad is faster.\n\n{machine.description()}"
     ]
     for module in options.modules:
         if module == "core":
@@ -68,13 +69,16 @@ def main() -> None:
             parts.append(f"## Cold and warm start\n\n{start.table()}")
         elif module == "memory":
             parts.append(f"## Memory of a training loop on scalar Values\n\n{memory.table()}")
+        elif module == "array_memory":
+            parts.append(f"## Memory and first calls of programs over long arrays\n\n{array_memory.table()}")
         else:
             threads = THREADS.get(module, (1,))
             rows = [row for n in threads for row in run(module, n, options.rounds)]
             tables = [table(rows), MORE[module](rows) if module in MORE else "", set_up_table(rows)]
             parts.append("\n\n".join([f"## {TITLES[module]}", *filter(None, tables)]))
         print(parts[-1], end="\n\n", flush=True)
-    options.output.write_text("\n\n".join(parts) + "\n")
+    if options.output:
+        options.output.write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Overhead of a call: the gradient of sum(sin(x) * x) with x of length 3, where arithmetic takes no time."""
+"""Overhead of a call: the gradient of sum(sin(x) * x) with x of length 3, where arithmetic takes no time; and Adam in
+plain NumPy, which passes its iteration number to the gradient."""
 
 from __future__ import annotations
 
@@ -80,4 +81,50 @@ def sin_times_x() -> Comparison:
     return Comparison("gradient of sum(sin(x) * x), length 3", rng.normal(size=(33, 3)), contestants)
 
 
-COMPARISONS = [sin_times_x]
+def _adam(gradient: Any, x: np.ndarray, steps: int = 200) -> np.ndarray:
+    x, m, v = x.copy(), np.zeros_like(x), np.zeros_like(x)
+    for t in range(1, steps + 1):
+        g = gradient(x, t)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        x = x - 0.01 * (m / (1.0 - 0.9**t)) / (np.sqrt(v / (1.0 - 0.999**t)) + 1e-8)
+    return x
+
+
+def _annealed(x: Any, t: Any, functions: Any) -> Any:
+    # A penalty that is taken back from one iteration to the next.
+    return functions.sum((x[1:] - x[:-1] ** 2) ** 2) + 0.99**t / t * functions.sum(x * x)
+
+
+def _adam_by_tapegrad(x: Any) -> Ready:
+    import tapegrad as tg
+
+    gradient = tg.grad(lambda x, t: _annealed(x, t, np))
+    gradient(x, 1)
+    return Ready(lambda x: _adam(gradient, x))
+
+
+def _adam_by_autograd(x: Any) -> Ready:
+    import autograd
+    import autograd.numpy as anp
+
+    gradient = autograd.grad(lambda x, t: _annealed(x, t, anp))
+    return Ready(lambda x: _adam(gradient, x))
+
+
+def _adam_by_hand(x: Any) -> Ready:
+    def gradient(x: Any, t: int) -> Any:
+        g, rest = 2.0 * 0.99**t / t * x, 2.0 * (x[1:] - x[:-1] ** 2)
+        g[1:] += rest
+        g[:-1] -= 2.0 * rest * x[:-1]
+        return g
+
+    return Ready(lambda x: _adam(gradient, x))
+
+
+def adam_with_a_count() -> Comparison:
+    rng = np.random.default_rng(3)
+    contestants = {"tapegrad": _adam_by_tapegrad, "autograd": _adam_by_autograd, "NumPy by hand": _adam_by_hand}
+    return Comparison("200 steps of Adam in NumPy, grad(x, t), x of length 10", rng.normal(size=(9, 10)), contestants)
+
+
+COMPARISONS = [sin_times_x, adam_with_a_count]

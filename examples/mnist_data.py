@@ -241,7 +241,9 @@ def _digits(dtype: np.dtype, reason: _NoNetwork) -> MNIST:
     images = digits.reshape(-1, 8, 8).repeat(3, axis=1).repeat(3, axis=2)  # 24 x 24
     x = _scaled(np.pad(images, ((0, 0), (2, 2), (2, 2))), 16, dtype)  # 28 x 28
     y = labels.astype(np.int64)
-    split = 1500
+    # The file goes writer by writer. Mixed, as in MNIST, no hand is met for the first time at the end.
+    order = np.random.default_rng(0).permutation(len(y))
+    x, y, split = x[order], y[order], 1500
     source = (
         "scikit-learn's bundled handwritten digits (8 x 8 pixels, enlarged) in place of MNIST, "
         "because no mirror could be reached"

@@ -15,12 +15,15 @@ import sys
 import time
 from pathlib import Path
 
+# With few images, as those that stand in for MNIST, eight epochs would be too few steps to learn them.
+STEPS = 960
+
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a 784-128-64-10 perceptron on MNIST.")
     add = parser.add_argument
     add("--data", type=Path, help="folder of the four MNIST files (default: TAPEGRAD_DATA, the cache, or a download)")
-    add("--epochs", type=int, default=8, help="passes over the training images (default: %(default)s)")
+    add("--epochs", type=int, help=f"passes over the training images (default: 8, or {STEPS} steps where that is more)")
     add("--batch", type=int, default=64, help="images in a step (default: %(default)s)")
     add("--rate", type=float, help="highest learning rate (default: 0.002 for adam and adamw, 0.1 for sgd)")
     add("--dtype", choices=["float32", "float64"], default="float32", help="(default: %(default)s)")
@@ -31,11 +34,17 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--save", type=Path, help="also write the trained parameters to this .npz file")
     chosen = parser.parse_args(arguments)
     for name in ("epochs", "batch", "threads"):
-        if getattr(chosen, name) < 1:
+        if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if chosen.rate is None:
         chosen.rate = 0.1 if chosen.optimizer == "sgd" else 0.002
     return chosen
+
+
+def settle_epochs(chosen, data):
+    """As many epochs as were asked for, or as it takes."""
+    if chosen.epochs is None:
+        chosen.epochs = max(8, -(-STEPS // -(-len(data.x_train) // chosen.batch)))
 
 
 def extras():
@@ -66,7 +75,6 @@ def train(chosen, data, progress):
     training = nn.Training(model, optimizer, "cross_entropy", batch_size=chosen.batch, threads=chosen.threads)
     rng = np.random.default_rng(chosen.seed)
     print(model)
-    print("the first epoch on a new machine compiles for some seconds; later runs find the code in the cache")
     history = []
     bar = progress(range(chosen.epochs), unit="epoch", file=sys.stderr)
     for _ in bar:
@@ -164,6 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     except DataError as error:
         sys.exit(f"mnist_mlp: {error}")
     print(f"{data.source}: {len(data.x_train)} images for training, {len(data.x_test)} for testing")
+    settle_epochs(chosen, data)
     training, history = train(chosen, data, progress)
     logits = training.predict(data.x_test)
     right = int((logits.argmax(1) == data.y_test).sum())

@@ -11,6 +11,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.errors import CutGradientError, DTypeError, StructureError, UnsupportedError
 from tapegrad.value import Value, refuse_unlike
+from tapegrad.value.exact import limit
 
 
 class Spec(NamedTuple):
@@ -36,7 +37,8 @@ def argument_numbers(argnums: Any) -> tuple[int, ...]:
 
 
 def plain_key(args: Sequence[Any]) -> tuple[Any, ...] | None:
-    """A key for calls whose arguments are arrays and floats: equal where their specs are. None for any other call."""
+    """A key for calls whose arguments are arrays and plain numbers: equal where their specs are. None for any other
+    call."""
     key = []
     for x in args:
         kind = x.__class__
@@ -45,34 +47,45 @@ def plain_key(args: Sequence[Any]) -> tuple[Any, ...] | None:
             key.append(x.shape)
         elif kind is float:
             key.append("")
+        elif kind is int and -SURE < x < SURE:
+            key.append("i")
         else:
             return None
     return tuple(key)
 
 
 class Static(NamedTuple):
-    """A leaf that is part of the program, not of its input: a count, a flag, a name, a function."""
+    """A leaf that is part of the program, not of its input: a flag, a name, a function."""
 
     kind: type
     value: Hashable
 
 
 class Input(NamedTuple):
-    """A leaf that replays may change: a float or an array."""
+    """A leaf that replays may change: a number or an array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     scalar: bool
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether it is a whole number, not an array of them."""
+        return self.scalar and self.dtype.kind == "i"
+
 
 _FLOAT = Input((), np.dtype(np.float64), True)
+INTEGER = Input((), np.dtype(np.int64), True)
+# Whole numbers below are exact in either dtype.
+SURE = 2**24
 
 
 def leaf_spec(x: Any) -> Any:
     """What a leaf contributes to the key under which a recording is kept.
 
-    Floats and arrays are inputs; integers, booleans, strings, None, functions and other hashable objects are part of
-    the program. Raises CutGradientError, DTypeError, StructureError for what can be neither.
+    Floats, integers and arrays are inputs; booleans, strings, None, functions and other hashable objects are part of
+    the program, and so are integers that are too large to be exact as floats. Raises CutGradientError, DTypeError,
+    StructureError for what can be neither.
     """
     if isinstance(x, np.ndarray):
         dtype = x.dtype
@@ -82,6 +95,8 @@ def leaf_spec(x: Any) -> Any:
             dtype = dtype.newbyteorder("=")
         if dtype.kind not in "fiub":
             raise DTypeError(f"an argument is an array of {dtype}; arrays must be real")
+        if not x.shape and dtype.kind in "iu":
+            return leaf_spec(x[()])
         # This takes half the time of Input(...), and every call does it for each of its arrays. An array without axes
         # counts as a number, because NumPy's arithmetic turns it into one.
         return tuple.__new__(Input, (x.shape, dtype, not x.shape and dtype.kind == "f"))
@@ -94,6 +109,9 @@ def leaf_spec(x: Any) -> Any:
             "an argument is a Value of another tape, whose gradient would be cut: pass v.data, or call the function "
             "itself"
         )
+    # Not subclasses: a function may ask for the very member of an IntEnum.
+    if type(x) is int or isinstance(x, np.integer):
+        return INTEGER if abs(int(x)) <= limit(np.dtype(np.float64)) else Static(int, int(x))
     if isinstance(x, complex | np.complexfloating):
         raise DTypeError("an argument is complex; numbers must be real")
     try:
@@ -108,7 +126,13 @@ def leaf_spec(x: Any) -> Any:
 def spec_of(args: Sequence[Any]) -> tuple[Spec, list[Any]]:
     """The key of a call, and the leaves of its arguments."""
     leaves, structure = pytree.flatten(tuple(args))
-    return Spec(structure, tuple([leaf_spec(x) for x in leaves])), leaves
+    spec = Spec(structure, tuple([leaf_spec(x) for x in leaves]))
+    if INTEGER in spec.leaves and dtype_of(spec) == np.float32:
+        # Fewer integers are exact there.
+        most = limit(np.dtype(np.float32))
+        own = [Static(int, int(x)) if s is INTEGER and abs(int(x)) > most else s for x, s in zip(leaves, spec.leaves)]
+        spec = Spec(structure, tuple(own))
+    return spec, leaves
 
 
 def dtype_of(spec: Spec) -> np.dtype:
@@ -151,5 +175,7 @@ def _nesting(node: Any) -> str:
 
 def _describe(leaf: Any) -> str:
     if isinstance(leaf, Input):
+        if leaf == INTEGER:
+            return "an integer"
         return f"a {leaf.dtype} number" if leaf.scalar else f"a {leaf.dtype} array of shape {leaf.shape}"
     return f"{leaf.value!r}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,8 +19,8 @@ _recent: OrderedDict[Any, _Attached] = OrderedDict()
 
 
 class _Attached(dict[Any, Any]):
-    """Things by name. `of` is the function that they belong to: `functools.wraps` copies the attributes of one function
-    to another, to which they do not."""
+    """Things by name. `of` refers to the function that they belong to: `functools.wraps` copies the attributes of one
+    function to another, to which they do not."""
 
     def __init__(self, of: Any) -> None:
         super().__init__()
@@ -29,21 +31,69 @@ class _Attached(dict[Any, Any]):
         return _Attached, (None,)
 
 
+class Weak:
+    """A function, which is not kept alive: what is kept with a function refers to it like this.
+
+    Otherwise there would be a circle, and its memory would be free only when Python looks for circles.
+    """
+
+    __slots__ = ("__weakref__", "_of")
+
+    def __init__(self, of: Callable[..., Any]) -> None:
+        self._of = weakref.ref(of)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return strong(self)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(strong(self), name)
+
+
+def strong(f: Any) -> Any:
+    """The function that a weak one refers to; any other as it is.
+
+    Raises ReferenceError where it is gone.
+    """
+    if not isinstance(f, Weak):
+        return f
+    found = f._of()
+    if found is None:
+        raise ReferenceError("a function is gone whose recording is still used")
+    return found
+
+
+def named_like(f: Any) -> Callable[[T], T]:
+    """Decorator: give a function the name of another, without referring to that, as `functools.wraps` would."""
+    return functools.partial(_named, f)
+
+
+def _named(f: Any, function: Any) -> Any:
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        with suppress(AttributeError):
+            setattr(function, name, getattr(strong(f), name))
+    return function
+
+
 def attached(f: Callable[..., Any], name: str, make: Callable[[Any], T]) -> T:
-    """What is kept with a function under a name; `make(f)` where there is nothing yet.
+    """What is kept with a function under a name; `make(f)` where there is nothing yet, in which f is a `Weak` one.
 
     It goes when the function goes: it is an attribute of it. For a bound method, of which Python makes a new one at
-    each use, and for other callables, it goes when many others have been used since.
+    each use, and for other callables, it goes when many others have been used since; but for those whose class says
+    that it `keeps_attached`.
     """
-    if isinstance(f, FunctionType):
+    f = strong(f)
+    lasts = isinstance(f, FunctionType) or getattr(type(f), "keeps_attached", False)
+    if lasts:
         store = f.__dict__.get(_NAME)
-        if store is None or store.of is not f:
-            store = f.__dict__[_NAME] = _Attached(f)
+        if store is None or store.of is None or store.of() is not f:
+            store = f.__dict__[_NAME] = _Attached(weakref.ref(f))
     else:
         store = _of_callable(f)
     found = store.get(name)
-    # Another thread may be making it as well; all use what came first.
-    return found if found is not None else store.setdefault(name, make(f))
+    if found is None:
+        # Another thread may be making it as well; all use what came first.
+        found = store.setdefault(name, make(Weak(f) if lasts else store.of))
+    return found
 
 
 def _of_callable(f: Any) -> _Attached:

@@ -29,6 +29,7 @@ __all__ = [
     "StaleValueError",
     "StructureError",
     "TapeFullError",
+    "OuterValueError",
     "TapeMismatchError",
     "TapegradError",
     "ThreadError",
@@ -66,6 +67,10 @@ class NonScalarError(TapegradError, ValueError):
 
 class TapeMismatchError(TapegradError, ValueError):
     """Values of two tapes meet in one operation."""
+
+
+class OuterValueError(TapeMismatchError):
+    """A function that is being recorded uses a Value of this thread's own tape, from around it."""
 
 
 class ThreadError(TapegradError, RuntimeError):

@@ -201,9 +201,9 @@ def fori_loop(
         state = init
         for i in range(max_steps):
             following = body_fun(lower + i, state)
-            going = _truth(lower + i < upper, "fori_loop")
+            going = _truth(np.less(lower + i, upper), "fori_loop")
             state = _choose(going, following, state, "fori_loop", "the state that body_fun returned", "the state")
-        return _settled(_truth(lower + max_steps < upper, "fori_loop"), state, max_steps, "fori_loop")
+        return _settled(_truth(np.less(lower + max_steps, upper), "fori_loop"), state, max_steps, "fori_loop")
     state = init
     for i in range(int(lower), int(upper)):
         following = body_fun(i, state)

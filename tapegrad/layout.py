@@ -48,6 +48,9 @@ class Layout:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.shape}, {self.strides})"
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.shape, self.strides)
+
     def offsets(self) -> np.ndarray:
         """The offset of each element from the first, in row-major order."""
         found = np.zeros(self.shape, np.int64)
@@ -124,7 +127,7 @@ def normalize_axes(axis: Any, ndim: int, what: str) -> tuple[int, ...]:
     """Axes as a sorted tuple without repeats; None means all of them."""
     if axis is None:
         return tuple(range(ndim))
-    if axis.__class__ is int and 0 <= axis < ndim:
+    if type(axis) is int and 0 <= axis < ndim:
         return (axis,)
     axes = tuple(normalize_axis(a, ndim, what) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
     if len(set(axes)) != len(axes):

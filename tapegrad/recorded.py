@@ -19,9 +19,9 @@ class recorded(StandIn):
         f: as `record` takes it. Use this as a decorator, of functions or methods.
 
     Calls replay, and so do calls of the methods, which have the names and arguments of the functions of `tapegrad`:
-    `f.grad(x)` is `tapegrad.grad(f)(x)`, `f.hvp((x,), (v,))` is `tapegrad.hvp(f, (x,), (v,))`. Integers, strings and
-    other objects among the arguments are part of a recording, and another one is another recording. Called with Values,
-    or inside a function that is being recorded, it is f.
+    `f.grad(x)` is `tapegrad.grad(f)(x)`, `f.hvp((x,), (v,))` is `tapegrad.hvp(f, (x,), (v,))`. Strings, truth
+    values and other objects among the arguments are part of a recording, and another one is another recording. Called
+    with Values, or inside a function that is being recorded, it is f.
 
     Raises what `record` and the derivatives raise.
 

@@ -8,15 +8,45 @@ recorded, it is written there as instructions, so that derivatives nest.
 from __future__ import annotations
 
 import functools
+import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers, plain_key
-from tapegrad.attached import attached
-from tapegrad.recording import Known, Recording, Unrecorded, known, known_with_keywords, never
+from tapegrad.attached import attached, named_like
+from tapegrad.errors import OuterValueError
+from tapegrad.recording import Known, Unrecorded, known, known_with_keywords, never
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
+from tapegrad.value import Value
+
+
+class _Derivative(functools.partial[Any]):
+    """What a transform has made. Pickled, it is the transform and what that was given, without recordings."""
+
+    keeps_attached = True
+    made: tuple[Any, ...]
+
+    def __reduce__(self) -> Any:
+        made = self.made
+        found: Any = sys.modules.get(getattr(self, "__module__", None) or "")
+        for name in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, name, None)
+        # A decorated function is found by its name.
+        return self.__qualname__ if found is self else (made[0], made[1:])
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else types.MethodType(self, owner)
+
+
+def _derivative(function: Any, transform: Any, *given: Any) -> Any:
+    made = _Derivative(function)
+    functools.update_wrapper(made, function)
+    made.made = transform, *given
+    return made
 
 
 def value_and_grad(
@@ -32,7 +62,8 @@ def value_and_grad(
     The first call for given shapes, dtypes and static arguments records f; later ones replay, also those of other
     derivatives of the same function. At most 128 recordings of a function are kept. Keyword arguments are passed on,
     and not differentiated. Called with Values, or while a function is being recorded, it calls f and writes the
-    derivative on the tape, where it can be differentiated again.
+    derivative on the tape, where it can be differentiated again. The same happens where f uses a Value from around it:
+    then value and gradient are Values, which depend on that one.
 
     Raises NonScalarError, IntegerInputError, and what `record` raises.
 
@@ -55,22 +86,26 @@ def value_and_grad(
             found = shared.short.get(own, never)(args)
             if found is not None:
                 return found
-        # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
-        plain = None if recording_tape() is not None else plain_key(args)
-        if plain is None and evaluation.on_tape(args):
-            return derivatives.value_and_grad(shared.on_tape(args), args, own, has_aux)
-        leaves: Sequence[Any] = args
-        recording = shared.quick.get(plain)
-        if recording is None:
-            recording, leaves = shared.at(args)
-            if plain is not None:
-                shared.quick[plain] = recording
-        found = recording.evaluate(leaves, own, has_aux)
-        if not has_aux:
-            shared.short[own] = recording.short_way(own)
-        return found
+        try:
+            # Calls with nothing but arrays and floats are the common ones, and the ones whose overhead shows.
+            plain = None if recording_tape() is not None else plain_key(args)
+            if plain is None and evaluation.on_tape(args):
+                return derivatives.value_and_grad(shared.on_tape(args), args, own, has_aux)
+            leaves: Sequence[Any] = args
+            recording = shared.quick.get(plain)
+            if recording is None:
+                recording, leaves = shared.at(args)
+                if plain is not None:
+                    shared.quick[plain] = recording
+            found = recording.evaluate(leaves, own, has_aux)
+            if not has_aux:
+                shared.short[own] = recording.short_way(own)
+            return found
+        except OuterValueError:
+            # The function uses a Value from around it, so what it returns depends on that, and so does its gradient.
+            return derivatives.value_and_grad(f, args, own, has_aux)
 
-    return evaluate
+    return _derivative(evaluate, value_and_grad, f, argnums, has_aux)
 
 
 def _with_keywords(
@@ -80,8 +115,11 @@ def _with_keywords(
         return derivatives.value_and_grad(f, args, own, has_aux, kwargs)
     # The keyword arguments are one more argument, a dict, which is never differentiated.
     wanted = evaluation.checked(numbers, len(args))
-    recording, leaves = known_with_keywords(f).at((*args, kwargs))
-    return recording.evaluate(leaves, wanted[0] if isinstance(own, int) else tuple(wanted), has_aux)
+    try:
+        recording, leaves = known_with_keywords(f).at((*args, kwargs))
+        return recording.evaluate(leaves, wanted[0] if isinstance(own, int) else tuple(wanted), has_aux)
+    except OuterValueError:
+        return derivatives.value_and_grad(f, args, own, has_aux, kwargs)
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -93,14 +131,14 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     >>> grad(grad(lambda x: x**3))(2.0)
     12.0
     """
-    both = value_and_grad(f, argnums, has_aux)
+    both = value_and_grad(f, argnums, has_aux).func  # type: ignore[attr-defined]
 
     @functools.wraps(f)
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, result = both(*args, **kwargs)
         return (result, value[1]) if has_aux else result
 
-    return gradient
+    return _derivative(gradient, grad, f, argnums, has_aux)
 
 
 def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,14 +157,37 @@ def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callabl
             checked = evaluation.checked(numbers, len(args))
             shared, wanted = known_with_keywords(f), checked[0] if isinstance(own, int) else tuple(checked)
             args = (*args, kwargs)
-        return what(_recording(shared, args), args, wanted)
+        return _answer(shared, args, lambda recording, args: what(recording, args, wanted), wanted)
 
     return derivative
 
 
-def _recording(shared: Known, args: Sequence[Any], besides: Any = ()) -> Recording:
-    """The recording for arguments; where these or what is given `besides` are Values, one that writes on their tape."""
-    return Unrecorded(shared.on_tape(args)) if evaluation.on_tape((args, besides)) else shared.at(args)[0]
+def _answer(
+    shared: Known, args: Sequence[Any], what: Callable[..., Any], argnums: int | Sequence[int] | None = None,
+    besides: Any = (),
+) -> Any:  # fmt: skip
+    """what(recording, arguments), with the recording for arguments.
+
+    Where these or what is given `besides` are Values, it is one that writes on their tape. So it is where the function
+    uses a Value from around it: then the arguments, or those in `argnums`, become Values.
+    """
+    if evaluation.on_tape((args, besides)):
+        return what(Unrecorded(shared.on_tape(args)), args)
+    try:
+        return what(shared.at(args)[0], args)
+    except OuterValueError:
+        return what(Unrecorded(shared.f), _as_values(args, argnums))
+
+
+def _as_values(args: Sequence[Any], argnums: int | Sequence[int] | None = None) -> tuple[Any, ...]:
+    """Arguments with Values in place of floats, so that what is asked of them is written on this thread's tape."""
+    numbers = range(len(args)) if argnums is None else evaluation.checked(argument_numbers(argnums), len(args))
+    found = list(args)
+    for n in numbers:
+        leaves, structure = pytree.flatten(args[n])
+        given = [x if isinstance(x, Value) or not evaluation.is_float(x) else Value(x) for x in leaves]
+        found[n] = pytree.unflatten(structure, given)
+    return tuple(found)
 
 
 def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
@@ -152,7 +213,8 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bo
     >>> jacobian(lambda x: x * x, sparse=True)(np.arange(3.0)).toarray().diagonal()
     array([0., 2., 4.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse))
+    return _derivative(derivative, jacobian, f, argnums, sparse)
 
 
 def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -162,7 +224,8 @@ def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[
     >>> jacrev(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
     array([2., 4.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own))
+    return _derivative(derivative, jacrev, f, argnums)
 
 
 def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -172,7 +235,8 @@ def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[
     >>> jacfwd(lambda t: np.stack([np.cos(t), np.sin(t)]))(0.0)
     array([0., 1.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
+    return _derivative(derivative, jacfwd, f, argnums)
 
 
 def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
@@ -189,7 +253,8 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: boo
     array([[6., 2.],
            [2., 0.]])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse))
+    return _derivative(derivative, hessian, f, argnums, sparse)
 
 
 def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Callable[[Any], Any]]:
@@ -200,7 +265,8 @@ def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
     >>> product(np.array([1.0, 0.0]))
     array([6., 2.])
     """
-    return _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own))
+    derivative = _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own))
+    return _derivative(derivative, make_hvp, f, argnums)
 
 
 def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -211,11 +277,12 @@ def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) ->
     array([ 1., -1.])
     """
 
-    return grad(attached(f, "sum", _sum_of), argnums)
+    # What is kept with a function does not keep it alive, but what `made` has does.
+    return _derivative(grad(attached(f, "sum", _sum_of), argnums), elementwise_grad, f, argnums)
 
 
 def _sum_of(f: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(f)
+    @named_like(f)
     def total(*args: Any, **kwargs: Any) -> Any:
         result = f(*args, **kwargs)
         return result.sum() if hasattr(result, "sum") and getattr(result, "shape", None) else result
@@ -235,7 +302,8 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> value, pullback(1.0)
     (6.0, (3.0, 2.0))
     """
-    return _recording(known(f), primals).vjp(*primals)
+    found: tuple[Any, Callable[[Any], tuple[Any, ...]]] = _answer(known(f), primals, lambda r, args: r.vjp(*args))
+    return found
 
 
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -248,7 +316,10 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     (6.0, 23.0)
     """
     matching.check_tuples(primals, tangents)
-    return _recording(known(f), tuple(primals), tangents).jvp(primals, tangents)
+    found: tuple[Any, Any] = _answer(
+        known(f), tuple(primals), lambda recording, args: recording.jvp(args, tangents), besides=tangents
+    )
+    return found
 
 
 def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -260,7 +331,8 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
     >>> push(1.0, 0.0), push(0.0, 1.0)
     (3.0, 2.0)
     """
-    return _recording(known(f), primals).linearize(*primals)
+    found: tuple[Any, Callable[..., Any]] = _answer(known(f), primals, lambda r, args: r.linearize(*args))
+    return found
 
 
 def hvp(
@@ -280,4 +352,6 @@ def hvp(
     array([ 6., 12.])
     """
     matching.check_tuples(primals, tangents)
-    return _recording(known(f), tuple(primals), tangents).hvp(primals, tangents, argnums)
+    return _answer(
+        known(f), tuple(primals), lambda recording, args: recording.hvp(args, tangents, argnums), argnums, tangents
+    )

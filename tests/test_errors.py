@@ -115,7 +115,7 @@ def test_integers_to_differentiate():
     for call in (lambda: Value(np.arange(3)), lambda: Value([True, False]), lambda: tg.grad(np.sum)(np.arange(3))):
         with pytest.raises(errors.IntegerInputError, match="int64|bool"):
             call()
-    with pytest.raises(errors.IntegerInputError, match="3"):
+    with pytest.raises(errors.IntegerInputError, match="an integer"):
         tg.grad(lambda x: x)(3)
 
 

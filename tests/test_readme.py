@@ -145,6 +145,10 @@ def complaint(words, root=ROOT):
         return python_complaint(rest, root)
     if command in {"pip", "pip3"}:
         return pip_complaint(rest, root)
+    if command == "make":
+        rules = set(re.findall(r"^([\w-]+):", (root / "Makefile").read_text(), re.MULTILINE))
+        missing = [word for word in rest if "=" not in word and word not in rules]
+        return f"no such rule: {missing[0]}" if missing else None
     if command in FOREIGN:
         return None
     if command in TOOLS:
@@ -316,6 +320,8 @@ def test_commands_are_found():
         ("python -m pytest", None),
         ("python -m tapegrad.nothing", "no such module: tapegrad.nothing"),
         ("python -m nothing.at.all", "no such module: nothing.at.all"),
+        ("make test", None),
+        ("make haste", "no such rule: haste"),
         (".ci/run", None),
         (".ci/walk", "no such file: .ci/walk"),
         ("sudo apt install graphviz", None),

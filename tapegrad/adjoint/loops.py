@@ -24,6 +24,7 @@ from tapegrad.ops.record import (
     tells_apart,
 )
 from tapegrad.sweeps.marks import EXPECT, LEAF
+from tapegrad.sweeps.owners import owner
 
 # What the pass knows of operations is given as an array, a line for each opcode, so that compiled code on disk holds no
 # opcodes, which may change.
@@ -33,37 +34,64 @@ LEFT, RIGHT, COMMUTES, IDENTITY, OPAQUE, UNMASKED = range(6)
 
 
 @compiled(
-    code="uint32[:, :]", side="int64[:]", values="real[:]", to="int64[:]", inputs="int64", rows="float64[:, :]",
-    constant="uint8[:]", table="int32[:]",
+    code="uint32[:, :]", side="int64[:]", inputs="int64", rows="float64[:, :]", starts="int64[:]", index="int64[:]",
+    shift="int64", constant="uint8[:]",
 )  # fmt: skip
-def simplify(code, side, values, to, inputs, rows, constant, table):
-    # `constant` comes as 0, one for each slot; `table` as -1, twice as many as there are instructions, a power of two.
+def find_constants(code, side, inputs, rows, starts, index, shift, constant):
+    """Mark the instructions whose results are the same in every replay. `constant` comes as 0."""
     for i in range(code.shape[0]):
-        op, out = code[i, 0], np.int64(code[i, 1])
+        op = np.int64(code[i, OPCODE])
         if op == LEAF:
-            if i >= inputs:
-                for s in range(out, out + np.int64(code[i, 3])):
-                    constant[s] = 1
+            constant[i] = i >= inputs
         elif op < RUN:
-            code[i, 2], code[i, 3], code[i, 4] = to[code[i, 2]], to[code[i, 3]], to[code[i, 4]]
-            if op != EXPECT:
-                _simplify_scalar(i, code, values, constant, to, rows, table)
+            known = op != EXPECT
+            for j in range(A, C + 1):
+                known = known and constant[owner(np.int64(code[i, j]), starts, index, shift)] != 0
+            constant[i] = known
         else:
-            _simplify_run(i, code, side, values, constant, to, rows, table)
+            k = np.int64(code[i, A])
+            known = rows[op - RUN, OPAQUE] == 0.0
+            for j in range(operand_count(side, k)):
+                if operand_low(side, k, j) < operand_high(side, k, j):
+                    known = known and constant[owner(operand_at(side, k, j), starts, index, shift)] != 0
+            constant[i] = known
 
 
-def _simplify_scalar(i, code, values, constant, to, rows, table):
-    op, out = np.int64(code[i, OPCODE]), np.int64(code[i, OUT])
-    a, b, c = np.int64(code[i, A]), np.int64(code[i, B]), np.int64(code[i, C])
-    if constant[a] and constant[b] and constant[c]:
-        code[i, 0], code[i, 2], code[i, 3], code[i, 4] = LEAF, 0, 1, 0
-        constant[out] = 1
+@compiled(
+    code="uint32[:, :]", side="int64[:]", values="real[:]", rows="float64[:, :]", starts="int64[:]", index="int64[:]",
+    shift="int64", constant="uint8[:]", to="int64[:]", table="int32[:]",
+)  # fmt: skip
+def simplify(code, side, values, rows, starts, index, shift, constant, to, table):
+    # The result of instruction i begins at starts[i], and what begins at to[i] is read in its stead; `to` comes as a
+    # copy of `starts`. Of instructions that are marked as constant, `values` has the results. `table` comes as -1,
+    # twice as many as there are instructions, a power of two.
+    for i in range(code.shape[0]):
+        op = code[i, OPCODE]
+        if op == LEAF:
+            continue
+        if constant[i]:
+            n = np.int64(code[i, B]) if op >= RUN else np.int64(1)
+            code[i, OPCODE], code[i, A], code[i, B], code[i, C] = LEAF, 0, n, 0
+        elif op < RUN:
+            _simplify_scalar(i, code, values, rows, starts, index, shift, constant, to, table)
+        else:
+            _simplify_run(i, code, side, values, rows, starts, index, shift, constant, to, table)
+
+
+def _simplify_scalar(i, code, values, rows, starts, index, shift, constant, to, table):
+    op, a, b, c = np.int64(code[i, OPCODE]), np.int64(code[i, A]), np.int64(code[i, B]), np.int64(code[i, C])
+    of_a, of_b, of_c = owner(a, starts, index, shift), owner(b, starts, index, shift), owner(c, starts, index, shift)
+    a, b, c = a - starts[of_a] + to[of_a], b - starts[of_b] + to[of_b], c - starts[of_c] + to[of_c]
+    code[i, A], code[i, B], code[i, C] = a, b, c
+    if op == EXPECT:
         return
-    same = repeated(op, constant[a], values[a], constant[b], values[b], rows)
+    # What is read instead of a number is constant only if that number is.
+    a_known, b_known = constant[of_a] != 0, constant[of_b] != 0
+    same = repeated(op, a_known, values[a], b_known, values[b], rows)
     if same or rows[op, IDENTITY]:
-        to[out] = b if same == 2 else a
+        to[i] = b if same == 2 else a
         return
-    op = unmasked(op, constant[a], values[a], constant[b], values[b], rows)
+    op = unmasked(op, a_known, values[a], b_known, values[b], rows)
     if rows[op, COMMUTES] and b < a:
         # Sums and products that differ in the order of their operands are the same.
         a, b, c = b, a, a
@@ -71,7 +99,7 @@ def _simplify_scalar(i, code, values, constant, to, rows, table):
     at = hashed(op, a, b, c) & (table.shape[0] - 1)
     while table[at] >= 0:
         if is_same(code, table[at], op, a, b, c):
-            to[out] = code[table[at], OUT]
+            to[i] = code[table[at], OUT]
             return
         at = (at + 1) & (table.shape[0] - 1)
     table[at] = i
@@ -118,31 +146,24 @@ def _mixed(h, x):
     return h ^ (h >> np.uint64(29))
 
 
-def _simplify_run(i, code, side, values, constant, to, rows, table):
-    op, out, k = np.int64(code[i, 0]) - RUN, np.int64(code[i, 1]), np.int64(code[i, 2])
-    count, arity = result_size(side, k), operand_count(side, k)
-    all_constant = not rows[op, OPAQUE]
-    for j in range(arity):
-        for s in range(operand_low(side, k, j), operand_high(side, k, j)):
-            if not constant[s]:
-                all_constant = False
-                break
-        side[place_operand(side, k, j)] = to[operand_at(side, k, j)]
-    if all_constant:
-        code[i, 0], code[i, 2], code[i, 3] = LEAF, 0, count
-        for s in range(out, out + count):
-            constant[s] = 1
-        return
+def _simplify_run(i, code, side, values, rows, starts, index, shift, constant, to, table):
+    op, k = np.int64(code[i, OPCODE]) - RUN, np.int64(code[i, A])
+    count, known = result_size(side, k), 0
+    for j in range(operand_count(side, k)):
+        if operand_low(side, k, j) < operand_high(side, k, j):
+            of = owner(operand_at(side, k, j), starts, index, shift)
+            side[place_operand(side, k, j)] = operand_at(side, k, j) - starts[of] + to[of]
+            if constant[of] and j < 2:
+                known |= 1 << j
     if rows[op, OPAQUE] or count == 0:
         return
-    same = -1 if is_structured(side, k) else _same_run(op, side, k, values, constant, rows)
+    same = -1 if is_structured(side, k) else _same_run(op, side, k, values, known, rows)
     if same >= 0:
-        for s in range(count):
-            to[out + s] = same + s
+        to[i] = same
         return
-    if rows[op, UNMASKED] >= 0 and _has_factor(side, k, values, constant):
+    if rows[op, UNMASKED] >= 0 and _has_factor(side, k, values, known):
         op = np.int64(rows[op, UNMASKED])
-        code[i, 0] = op + RUN
+        code[i, OPCODE] = op + RUN
     h = np.uint64(op)
     for d in range(record_length(side, k)):
         if tells_apart(d):
@@ -151,8 +172,7 @@ def _simplify_run(i, code, side, values, constant, to, rows, table):
     while table[at] >= 0:
         j = table[at]
         if np.int64(code[j, 0]) == op + RUN and _equal_records(side, k, np.int64(code[j, 2])):
-            for s in range(count):
-                to[out + s] = np.int64(code[j, 1]) + s
+            to[i] = np.int64(code[j, OUT])
             return
         at = (at + 1) & (table.shape[0] - 1)
     table[at] = i
@@ -167,10 +187,10 @@ def _equal_records(side, k, j):
     return same
 
 
-def _has_factor(side, k, values, constant):
+def _has_factor(side, k, values, known):
+    # `known` has a bit for each of the first two operands, which says whether it is constant.
     for j in range(2):
-        slot = operand_at(side, k, j)
-        if side[mode_at(side, k, j)] == UNIFORM and is_factor(constant[slot], values[slot]):
+        if side[mode_at(side, k, j)] == UNIFORM and is_factor(known >> j & 1, values[operand_at(side, k, j)]):
             return True
     return False
 
@@ -182,7 +202,7 @@ def _all_equal(values, slot, count):
     return same
 
 
-def _same_run(op, side, k, values, constant, rows):
+def _same_run(op, side, k, values, known, rows):
     """Where the result of a run equals one of its operands, the place where that operand begins; else -1."""
     arity, count = operand_count(side, k), result_size(side, k)
     if rows[op, IDENTITY] and side[mode_at(side, k, 0)] == DENSE:
@@ -192,7 +212,7 @@ def _same_run(op, side, k, values, constant, rows):
     for j in range(2):
         other = 1 - j
         slot, mode = operand_at(side, k, j), side[mode_at(side, k, j)]
-        if side[mode_at(side, k, other)] != DENSE or not constant[slot]:
+        if side[mode_at(side, k, other)] != DENSE or not known >> j & 1:
             continue
         if count > 1 and mode != UNIFORM and (mode != DENSE or not _all_equal(values, slot, count)):
             continue

@@ -18,6 +18,7 @@ from tapegrad.layout import dense
 from tapegrad.ops import RUN, TABLE, passive_rows
 from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
+from tapegrad.sweeps.owners import owners
 from tapegrad.tape import LEAF, Tape
 from tapegrad.value import Value, handle
 
@@ -43,22 +44,16 @@ class Region:
         # The tape may move its numbers to other places while the derivative is written, and slots stay the same. So
         # places are used only in this method, and slots are kept.
         self.ops, places_out = code[:, OPCODE].copy(), code[:, OUT]
-        n, count = len(code), len(inputs)
         wide = self.ops >= RUN
         self._records = np.where(wide, code[:, A], -1)
         self.scalar = np.append(~wide, np.array([x._layout is None for x in inputs], bool))
         self.sizes = np.append(np.where(wide, code[:, B], 1), [x.size for x in inputs]).astype(np.int64)
-        # For each place from the first input on, the node that made the number there.
-        self._low = min(places, default=tape.slots)
-        owner = np.full(max(1, tape.slots - self._low), NOWHERE, np.int32)
-        owner[places_out[~wide] - self._low] = np.flatnonzero(~wide)
         at = iter(places)
         first_places = np.append(places_out, [next(at) if x.size else 0 for x in inputs]).astype(np.int64)
-        for node in (*np.flatnonzero(wide).tolist(), *range(n, n + count)):
-            place = int(first_places[node]) - self._low
-            if self.sizes[node]:
-                owner[place : place + self.sizes[node]] = node
-        self._owner = owner
+        # The nodes that have numbers, in the order of their places.
+        self._ids = np.flatnonzero(self.sizes)
+        self._ids = self._ids[np.argsort(first_places[self._ids], kind="stable")]
+        self._owners = owners(first_places[self._ids])
         self._slots = np.append(_slots_of(tape, places_out), [x._slot for x in inputs]).astype(np.int64)
         operands = np.ascontiguousarray(code[:, A : C + 1])
         operands[wide] = 0
@@ -74,7 +69,7 @@ class Region:
         # Constants may have been recorded long ago. Holding their pages keeps them on the tape.
         self.pages: list[Any] = [tape.pin(slot) for slot in constants]
         self.given = self._resolved(operands, slots, first_places, constants)
-        del self._owner
+        del self._owners, self._ids
 
     def _resolved(self, places: np.ndarray, operands: np.ndarray, first: np.ndarray, constants: list[int]) -> Given:
         """The arguments of compiled code: what scalar instructions read, and which of these numbers are known.
@@ -86,7 +81,7 @@ class Region:
         operands = operands.copy() if operands is places else operands
         reads = np.empty(places.shape, np.int64)
         met = np.zeros(len(slots), np.uint8)
-        resolve(operands, places, self._low, self._owner, slots, reads, met)
+        resolve(operands, places, *self._owners, self._ids, self.sizes, slots, reads, met)
         met[np.searchsorted(slots, constants)] = 1
         # Only the known numbers that are used are passed on, so references to them are numbered anew.
         is_known, to = operands >= 0, np.cumsum(met) - 1
@@ -118,8 +113,9 @@ class Region:
 
     def _nodes(self, places: np.ndarray) -> np.ndarray:
         """The nodes that made the numbers at places."""
-        below = places < self._low
-        return np.where(below, NOWHERE, self._owner[np.where(below, 0, places - self._low)]).astype(np.int64)
+        at = self._owners.of(places)
+        nodes, starts = np.append(self._ids, NOWHERE)[at], np.append(self._owners.starts, 0)[at]
+        return np.where(places < starts + self.sizes[nodes], nodes, NOWHERE)
 
     def _add_elements(self, at: np.ndarray, reads: np.ndarray, first: np.ndarray) -> None:
         """Make nodes for the elements of arrays that scalar instructions read."""

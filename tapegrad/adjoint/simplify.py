@@ -17,21 +17,23 @@ import numpy as np
 
 from tapegrad.adjoint import loops
 from tapegrad.ops import TABLE, Elementwise, Operation
+from tapegrad.ops.record import OUT
+from tapegrad.sweeps.owners import Owners, owners
 
 
-def simplified(tape: Any, inputs: int) -> np.ndarray:
-    """Simplify a tape that has been evaluated, its first `inputs` instructions being its inputs.
+def simplified(tape: Any, inputs: int) -> tuple[Owners, np.ndarray]:
+    """Simplify a tape, its first `inputs` instructions being its inputs. Only what is constant need be evaluated.
 
-    Returns for each place of the arena the place that is to be read instead.
+    Returns where the results of its instructions begin, and for each the place that is to be read instead.
     """
-    # A masked product with a constant factor becomes a plain product, so the tape may need the plain operation too.
-    tape.needs.update(row.unmasked.opcode for row in TABLE if isinstance(row, Elementwise) and row.unmasked)
-    to = np.arange(len(tape.values))
-    constant = np.zeros(len(tape.values), np.uint8)
-    table = np.full(1 << max(4, (2 * tape.length).bit_length()), -1, np.int32)
     code, rows = tape.code[: tape.length], known_of(len(TABLE))
-    loops.simplify(code, tape.side, tape.values, to, inputs, rows, constant, table)
-    return to
+    found, constant = owners(code[:, OUT]), np.zeros(len(code), np.uint8)
+    loops.find_constants(code, tape.side, inputs, rows, *found, constant)
+    tape.compute(np.flatnonzero(constant))
+    to = found.starts.copy()
+    table = np.full(1 << max(4, (2 * len(code)).bit_length()), -1, np.int32)
+    loops.simplify(code, tape.side, tape.values, rows, *found, constant, to, table)
+    return found, to
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from tapegrad.ops.external import external
 from tapegrad.ops.record import STRUCTURED
 from tapegrad.sweeps import callbacks
 from tapegrad.tape import current_tape, on_fresh_tapes
-from tapegrad.value import Value, as_value, contiguous, handle, operand, view
+from tapegrad.value import Value, as_value, contiguous, handle, number_of, operand, view
 
 
 class Rules:
@@ -57,11 +57,14 @@ class PythonCall:
     def __init__(self, rules: Rules, structure: Any, leaves: list[Any], at: list[int], kinds: list[str]) -> None:
         self.rules = rules
         self.structure = structure
-        # The leaves at the positions `at` are operands of the instruction; all others stay as they are.
-        self.leaves = leaves
+        # The leaves at the positions `at` are operands of the instruction; all others stay as they are. The operands
+        # themselves are not kept: each Value would keep the tape that it was recorded on.
+        self.leaves = list(leaves)
         self.at = at
         self.kinds = kinds
         self.shapes = [np.shape(leaves[i]) for i in at]
+        for i in at:
+            self.leaves[i] = None
         self.result_structure: Any = None
         self.result_shapes: list[tuple[int, ...]] | None = None
         self._last: tuple[bytes, np.ndarray] | None = None
@@ -194,6 +197,10 @@ class PythonCall:
 def call(rules: Rules, args: Sequence[Any]) -> Any:
     """The function of nested arguments: evaluated where they are plain numbers, else recorded as one instruction."""
     leaves, structure = pytree.flatten(tuple(args))
+    # A whole number may decide the shape of the result, which the instruction must know: so it is part of the call.
+    if any(isinstance(x, Value) and x._is_integer for x in leaves):
+        leaves = [number_of(x) for x in leaves]
+        args = pytree.unflatten(structure, leaves)
     if not evaluation.holds_values(leaves):
         return rules.value(tuple(args))
     tape = next((x._tape for x in leaves if isinstance(x, Value)), None) or current_tape()

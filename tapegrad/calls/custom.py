@@ -14,7 +14,7 @@ from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.recording import Recording, known
-from tapegrad.value import Value
+from tapegrad.value import Value, number_of
 
 
 def stop_gradient(x: Any) -> Any:
@@ -179,13 +179,19 @@ class _Custom(Rules):
     def __call__(self, *args: Any) -> Any:
         # An argument that is not differentiated must not become an operand, so it is put in a box: that is a leaf, but
         # neither a Value nor a number, whatever is in it.
-        return call(self, tuple(_Box(x) if i in self.nondiff else x for i, x in enumerate(args)))
+        return call(self, tuple(_Box(_with_numbers(x)) if i in self.nondiff else x for i, x in enumerate(args)))
 
     def value(self, args: tuple[Any, ...]) -> Any:
         return self.f(*_unboxed(args))
 
     def _apart(self, args: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
         return [x.content for x in args if isinstance(x, _Box)], [x for x in args if not isinstance(x, _Box)]
+
+
+def _with_numbers(x: Any) -> Any:
+    # A replay calls the function with what is in the box, so a whole number of the tape is read now.
+    leaves, structure = pytree.flatten(x)
+    return pytree.unflatten(structure, map(number_of, leaves)) if evaluation.holds_values(leaves) else x
 
 
 class _Box:

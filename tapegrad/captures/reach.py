@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tapegrad.attached import strong
 from tapegrad.captures.reading import names_of
 
 # Objects that are followed for one function, at most.
@@ -99,7 +100,7 @@ class Reach:
         self._places: set[Any] = set()
         self._objects: list[tuple[str, Any]] = []
         self._scanned: dict[int, set[str]] = {}
-        self._own = _top(getattr(f, "__module__", None))
+        self._own = _top(getattr(strong(f), "__module__", None))
         self._visit("", f)
         for x in given:
             self._visit("an argument", x)
@@ -117,6 +118,7 @@ class Reach:
             self.bindings.append(binding)
 
     def _visit(self, name: str, x: Any) -> None:
+        x = strong(x)
         if isinstance(x, _PLAIN) or id(x) in self._met or len(self._met) >= _MOST:
             return
         self._met[id(x)] = x

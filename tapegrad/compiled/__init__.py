@@ -7,6 +7,7 @@ which would take longer than everything else that a first gradient does.
 """
 
 from tapegrad.compiled.callable import Compiled, Frame, compiled, interpreted
+from tapegrad.compiled.elements import read, write
 from tapegrad.compiled.marks import compiled_in, inlined
 
-__all__ = ["Compiled", "Frame", "compiled", "compiled_in", "inlined", "interpreted"]
+__all__ = ["Compiled", "Frame", "compiled", "compiled_in", "inlined", "interpreted", "read", "write"]

@@ -15,6 +15,7 @@ from tapegrad.compiled import store
 from tapegrad.compiled.machine import lock
 from tapegrad.compiled.store import ObjectCode
 from tapegrad.compiled.vector import with_vector_math
+from tapegrad.names import originals
 
 # The names that each module defines, for the modules generated in this process.
 _spaces: dict[str, dict[str, Any]] = {}
@@ -50,7 +51,7 @@ def build(
 
     Raises what Numba raises; nothing is kept then.
     """
-    with lock:
+    with lock, originals():
         announce()
         _load_compiler()
         import numba
@@ -105,7 +106,7 @@ SECONDS: dict[str, float] = {}
 
 def load_numba() -> None:
     """Make the functions of Numba's runtime known by name: compiled code that allocates memory calls them."""
-    with lock:
+    with lock, originals():
         from numba.core.registry import cpu_target
         from numba.core.runtime import rtsys
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import ctypes
+import os
 import struct
 from array import array
 from collections.abc import Callable
@@ -27,6 +28,17 @@ _CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctype
 
 
 INTERPRETED = interpreted()
+
+# The bits of the control word of x86 with which subnormal results are zero, and subnormal operands count as zero.
+FLUSH = 0x8040
+
+
+def flushes(real: np.dtype) -> bool:
+    """Whether compiled code takes subnormal numbers for zero: in float32, and where `TAPEGRAD_FLUSH` is 1 in float64.
+
+    Arithmetic on numbers below 1.2e-38 takes a hundred times as long, and networks whose weights die are full of them.
+    """
+    return not INTERPRETED and (real == np.float32 or os.environ.get("TAPEGRAD_FLUSH") == "1")
 
 
 class Kind:
@@ -85,12 +97,14 @@ class Frame:
     The arrays must stay where they are. Between calls, their contents and the numbers in `words` may be changed.
     """
 
-    __slots__ = ("arguments", "arrays", "words")
+    __slots__ = ("arguments", "arrays", "pieces", "words")
 
     def __init__(self, words: array[int], arrays: Any) -> None:
         self.words = words
         # Compiled code has only the addresses of the arrays, so they are kept alive here.
         self.arrays = arrays
+        # Where a long sweep is cut into several calls; see `sweeps.pieces`.
+        self.pieces: list[int] | None = None
         address = words.buffer_info()[0]
         self.arguments = tuple(map(ctypes.c_void_p, (address, address + 8, address + 16)))
 
@@ -144,8 +158,9 @@ class Compiled:
             name = store.digest(fingerprint([self.function]), *lines, real.name)
         else:
             name = self._module.name(self, real)
+        kind = real.name + ("_flushed" if flushes(real) else "")
         return load(
-            f"{self.__name__}_{real.name}_{name}", lambda: self.text(real), "entry",
+            f"{self.__name__}_{kind}_{name}", lambda: self.text(real), "entry",
             lambda types: types.int64(types.CPointer(types.int64)),
         )  # fmt: skip
 
@@ -162,7 +177,12 @@ class Compiled:
         names |= {"array_of", "float_of_bits", "matrix_of"}
         module.imports.add(f"from tapegrad.compiled.pointers import {', '.join(sorted(names))}")
         call = f"{called}({', '.join(arguments)})"
-        module.add_kernel("entry", "w", [f"return {call}"] if _returns(self.function) else [call, "return 0"])
+        lines = [f"found = {call}"] if _returns(self.function) else [call, "found = 0"]
+        if flushes(real):
+            module.imports.add("from tapegrad.compiled.pointers import control_word, set_control_word")
+            first = ["before = control_word()", f"set_control_word(before | {FLUSH})"]
+            lines = [*first, *lines, "set_control_word(before)"]
+        module.add_kernel("entry", "w", [*lines, "return found"])
         return module.text()
 
     def frame(self, *args: Any) -> Frame:

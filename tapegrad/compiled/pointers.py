@@ -1,5 +1,7 @@
 """What compiled code does with addresses. Imported only when something is compiled."""
 
+import platform
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -56,6 +58,33 @@ def matrix_of(typingctx, pointer, n, m):
 
 
 @intrinsic
+def read(typingctx, v, p):
+    """The element of an array at a position that is known to be in it."""
+
+    def generate(context, builder, signature, args):
+        return builder.load(_element(context, builder, signature, args))
+
+    return v.dtype(v, types.int64), generate
+
+
+@intrinsic
+def write(typingctx, v, p, x):
+    """Make x the element of an array at a position that is known to be in it."""
+
+    def generate(context, builder, signature, args):
+        value = context.cast(builder, args[2], signature.args[2], signature.args[0].dtype)
+        builder.store(value, _element(context, builder, signature, args))
+        return context.get_dummy_value()
+
+    return types.void(v, types.int64, x), generate
+
+
+def _element(context, builder, signature, args):
+    data = context.make_array(signature.args[0])(context, builder, args[0]).data
+    return builder.gep(data, [args[1]])
+
+
+@intrinsic
 def float_of_bits(typingctx, bits):
     """The float64 whose bits are those of an integer."""
 
@@ -88,3 +117,42 @@ def call_frame(typingctx, address, words):
         return builder.load(data)
 
     return types.int64(types.int64, words), generate
+
+
+# The control word of the processor's arithmetic, which says among others whether subnormal numbers are taken for zero.
+# Other processors than x86 keep it elsewhere; there, nothing is read and nothing is changed.
+_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+
+
+def _control(builder, name, slot):
+    pointer = ir.IntType(8).as_pointer()
+    function = builder.module.declare_intrinsic(f"llvm.x86.sse.{name}", (), ir.FunctionType(ir.VoidType(), [pointer]))
+    builder.call(function, [builder.bitcast(slot, pointer)])
+
+
+@intrinsic
+def control_word(typingctx):
+    """The control word."""
+
+    def generate(context, builder, signature, args):
+        slot = builder.alloca(ir.IntType(32))
+        builder.store(ir.Constant(ir.IntType(32), 0), slot)
+        if _X86:
+            _control(builder, "stmxcsr", slot)
+        return builder.zext(builder.load(slot), ir.IntType(64))
+
+    return types.int64(), generate
+
+
+@intrinsic
+def set_control_word(typingctx, word):
+    """Another control word."""
+
+    def generate(context, builder, signature, args):
+        slot = builder.alloca(ir.IntType(32))
+        builder.store(builder.trunc(args[0], ir.IntType(32)), slot)
+        if _X86:
+            _control(builder, "ldmxcsr", slot)
+        return context.get_constant(types.int64, 0)
+
+    return types.int64(types.int64), generate

@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from tapegrad.errors import OperationError
+from tapegrad.names import originals
 
 # NumPy's functions in place of which compiled code calls those of `math`: on numbers they are the same, and Numba
 # compiles them in a fraction of the time. (Where nothing is compiled they are not replaced, because there `math` raises
@@ -170,7 +171,8 @@ class Module:
 
 def names_around(function: Callable[..., Any]) -> dict[str, Any]:
     """The objects that a function refers to by names from around it: builtins, globals and closure variables."""
-    scope = inspect.getclosurevars(function)
+    with originals():
+        scope = inspect.getclosurevars(function)
     return {**scope.builtins, **scope.globals, **scope.nonlocals}
 
 

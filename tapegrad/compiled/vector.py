@@ -27,7 +27,8 @@ from tapegrad.errors import OperationError
 # Functions of one number, and of two.
 _OF_ONE = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
            "cosh", "tanh", "asinh", "acosh", "atanh", "erf")  # fmt: skip
-_OF_TWO = ("pow", "atan2", "hypot")
+# Not `pow`, because powers with whole exponents are to be exact to the last bit or two, as users expect.
+_OF_TWO = ("atan2", "hypot")
 # How libmvec names the registers of AVX-512, AVX2 and SSE, their bits, and what a processor with them is known by.
 _REGISTERS = (("e", 512, "avx512f"), ("d", 256, "avx2"), ("b", 128, "sse2"))
 _KINDS = {"float": 32, "double": 64}

@@ -116,7 +116,7 @@ def _truth(flags: Value, axis: Any, keepdims: bool, sign: int) -> Any:
 
 
 def _numbers(x: Value, kind: Any) -> Any:
-    return kind(x.item()) if x.ndim == 0 else x.numpy().astype(kind)
+    return kind(x._item("position")) if x.ndim == 0 else x.numpy().astype(kind)
 
 
 @implements(np.allclose)

@@ -75,9 +75,25 @@ def reduce(name: str, x: Any, axis: Any, keepdims: bool = False, sign: int = 1, 
     layout = x._layout_or_scalar()
     axes = normalize_axes(axis, len(layout.shape), name)
     order, opcode, n, numbers, result, kept = _reduction(name, layout, axes, sign, cumulative)
+    if order and name == "sum" and (parts := _neighbours(axes))[1:]:
+        # Sums may be taken one after the other, and then nothing is copied.
+        for part in reversed(parts):
+            x = reduce(name, x, part)
+        return x.reshape(kept.shape) if keepdims and kept else x
     if order:
         x = contiguous(x.transpose(order))
     return handle(x._tape, x._tape.run_like(opcode, n, numbers, (x._slot,)), kept if keepdims else result)
+
+
+def _neighbours(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Axes in groups of those that follow each other."""
+    groups: list[tuple[int, ...]] = []
+    for axis in axes:
+        if groups and groups[-1][-1] == axis - 1:
+            groups[-1] += (axis,)
+        else:
+            groups.append((axis,))
+    return groups
 
 
 def _count(x: Value, axis: Any, what: str) -> int:

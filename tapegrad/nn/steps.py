@@ -62,17 +62,17 @@ class Step:
     def _prepare(self) -> None:
         program = self._branches.program
         code = program.code
-        value = code.outputs[0].places
+        value = code.outputs[0].place
         if value is None:
             raise NonScalarError("the loss does not depend on the parameters or the data")
         program.prepare()
         self.program = program
         self._workspace = program.take()
-        self._loss = int(value[0])
+        self._loss = value
         answers = code.outputs[1] if self._scored else None
-        scored = answers is not None and answers.places is not None
+        scored = answers is not None and answers.place is not None
         self.classes = answers.shape[1] if answers is not None and scored else 0
-        logits = int(answers.places[0]) if answers is not None and answers.places is not None else 0
+        logits = 0 if answers is None or answers.place is None else answers.place
         n_params, n_x = self._sizes
         self._plan = np.array([n_params, self.batch, n_params, n_params + n_x, self._loss, logits, self.classes, 0])
 
@@ -95,7 +95,7 @@ class Step:
                 self._record_again(int(counts[loops.START]), xs, ys, order)
             before, started = int(counts[loops.START]), time.perf_counter()
             # Signals are seen between compiled calls only, so none may take long.
-            end = before + (1 if self.program.calls else at_once)
+            end = before + (1 if self.program.calls or self.program.long else at_once)
             failed = self._train(rule._replace(rates=rule.rates[:end]), counts, xs, ys, order, sums)
             done = int(counts[loops.START])
             if failed < 0:
@@ -151,8 +151,20 @@ class Step:
             kernel = type(optimizer).kernel
             state = optimizer.state(n, real)
             update = kernel.frame(values[:n], adjoints[:n], state, optimizer.constants(), 0.0, 1)
+        function, frame = program.sweeps.sweep, sweep
+        if program.long:
+            # One batch takes so long that it is swept in pieces, between which signals are seen; then the loop finds it
+            # done.
+            batch = order[counts[loops.START] * self.batch :][: self.batch]
+            for at, table in ((self._plan[loops.INPUTS], xs), (self._plan[loops.TARGETS], ys)):
+                given = table[batch].reshape(-1)
+                values[at : at + len(given)] = given
+            failed = program.sweeps.run(sweep)
+            if failed >= 0:
+                return failed
+            function, frame = loops.swept, loops.swept.frame(0)
         return loops.train(
-            program.sweeps.sweep.call_address(sweep, real), _words(sweep), kernel.call_address(update, real),
+            function.call_address(frame, real), _words(frame), kernel.call_address(update, real),
             _words(update), values, adjoints, self._plan, counts, rule.rates, rule.limits, xs, ys, order, sums,
         )  # fmt: skip
 

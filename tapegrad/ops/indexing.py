@@ -5,6 +5,7 @@ But for `assemble`, all operands are dense.
 
 import numpy as np
 
+from tapegrad.compiled import read, write
 from tapegrad.errors import IndexRangeError
 from tapegrad.ops.record import operand_at, operand_count, params_at, params_of_two, result_at, result_size
 from tapegrad.ops.reduction import axis_in_words
@@ -46,7 +47,7 @@ def pick(side, k, v, d, wide, narrow, keep):
             a, o = wide + (i * size + p) * inner, narrow + (i * n + j) * inner
             if p >= 0:
                 for m in range(inner):
-                    d[o + m] = d[o + m] + d[a + m] if keep else d[a + m]
+                    write(d, o + m, read(d, o + m) + read(d, a + m) if keep else read(d, a + m))
 
 
 def spread(side, k, v, d, wide, narrow):
@@ -58,7 +59,7 @@ def spread(side, k, v, d, wide, narrow):
             a, o = wide + (i * size + p) * inner, narrow + (i * n + j) * inner
             if p >= 0:
                 for m in range(inner):
-                    d[a + m] += d[o + m]
+                    write(d, a + m, read(d, a + m) + read(d, o + m))
 
 
 def gather_forward(side, k, v):
@@ -94,7 +95,7 @@ def concatenate_forward(side, k, v):
         x, row = joined(side, k, j)
         for i in range(outer):
             for m in range(row):
-                v[start + i * total + m] = v[x + i * row + m]
+                write(v, start + i * total + m, read(v, x + i * row + m))
         start += row
     return True
 
@@ -108,7 +109,7 @@ def concatenate_reverse(side, k, v, g):
         x, row = joined(side, k, j)
         for i in range(outer):
             for m in range(row):
-                g[x + i * row + m] += g[start + i * total + m]
+                write(g, x + i * row + m, read(g, x + i * row + m) + read(g, start + i * total + m))
         start += row
 
 
@@ -307,7 +308,8 @@ def gather_note(p):
 
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
-    pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note)
+    pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note,
+    reads=((False, True), False))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
@@ -320,7 +322,7 @@ scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
     pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
-    refusal=bad_index)
+    refusal=bad_index, reads=((False, True), False))
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,

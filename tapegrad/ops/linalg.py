@@ -103,4 +103,4 @@ def matmul_note(p):
 matmul = structured("matmul", "z = X Y", arity=2, symbol="@", note=matmul_note,
     forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent, views=matmul_views, depends="bmk,bkn->bmn",
     pullback=lambda p, z, gz, x, y: (np.matmul(gz, transposed(y)), np.matmul(transposed(x), gz)),
-    pushforward=matmul_pushforward)
+    pushforward=matmul_pushforward, reads=((True, True), False))

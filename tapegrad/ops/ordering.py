@@ -5,23 +5,34 @@ Operands, outputs and parameters are those of the reductions.
 
 import numpy as np
 
-from tapegrad.ops.record import params_of_one, result_at, result_size
-from tapegrad.ops.reduction import extent, gap, layout, line, line_note, line_views, views
+from tapegrad.compiled import read
+from tapegrad.ops.lines import LONG, extent, layout, line
+from tapegrad.ops.record import operand_at, params_of_one, result_at, result_size
+from tapegrad.ops.reduction import gap, line_note, line_views, views
 from tapegrad.ops.spec import structured
 
 
 def argmax_forward(side, k, v):
-    lines, n, step = extent(side, k)
-    sign = side[params_of_one(k) + 6]
-    for i in range(lines):
-        a, o = line(side, k, i)
-        best = 0
-        for j in range(1, n):
-            c, top = v[a + j * step], v[a + best * step]
+    outer, n, inner, so, step, si = layout(side, k)
+    x, out = operand_at(side, k, 0), result_at(side, k)
+    sign = np.float64(side[params_of_one(k) + 6])
+    for i in range(outer):
+        for m in range(inner):
+            a = x + i * so + m * si
             # The first NaN is taken for the largest, as NumPy does.
-            if top == top and (sign * c > sign * top or c != c):
-                best = j
-        v[o] = best
+            best, top = 0, sign * read(v, a)
+            for j in range(1, min(n, LONG)):
+                c = sign * read(v, a + j * step)
+                better = (c > top) | ((c != c) & (top == top))
+                best, top = j if better else best, c if better else top
+            # In a long line a better one is rare, so that the processor guesses this `if`, and waits for nothing.
+            for j in range(LONG, n if top == top else LONG):
+                c = sign * read(v, a + j * step)
+                if not c <= top:
+                    best, top = j, c
+                    if c != c:
+                        break
+            v[out + i * inner + m] = best
     return True
 
 

@@ -188,6 +188,12 @@ def operand_places(side: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np
     return starts[number] + _OPERANDS + _SIZE * (np.arange(len(number)) - first[number]) + _SLOT, number
 
 
+def operand_sizes(side: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many places lie between the first and the last that each operand touches, and the number of its record."""
+    at, number = operand_places(side, starts)
+    return side[at + _HIGH - _SLOT] - side[at + _LOW - _SLOT], number
+
+
 def parameters(side: np.ndarray, k: int) -> list[int]:
     """The parameters in the record at k."""
     return [int(x) for x in side[params_at(side, k) : k + record_length(side, k)]]

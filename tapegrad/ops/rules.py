@@ -7,7 +7,9 @@ instead, to write it down as instructions. There `if x > 0.0` would ask for the 
 
 from __future__ import annotations
 
+import dis
 import functools
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +62,16 @@ class _StandIn:
 
 
 _STAND_IN = _StandIn()
+
+
+@functools.cache
+def parameters_read(rule: Callable[..., Any]) -> frozenset[str]:
+    """The parameters that a rule or a kernel reads, or may read."""
+    rule = getattr(rule, "py_func", rule)
+    read: set[Any] = set()
+    for one in dis.get_instructions(rule.__code__):
+        read.update(one.argval if isinstance(one.argval, tuple) else [one.argval])
+    return frozenset(name for name in inspect.signature(rule).parameters if name in read)
 
 
 @functools.cache

@@ -188,6 +188,10 @@ class Structured(Operation):
     `forward` returned False, with the operands' numbers in the shapes that `views` states, and returns the exception to
     raise. A `passive` operation lets no gradient through. One that `needs_elements` has no result for a line without
     any, as a largest element.
+
+    `reads` says of which operands, and whether of the result, `reverse` reads the numbers, as ((True, False), False);
+    where it is not stated, of all, if the kernel has any use for numbers. Long arrays that are not read on the way back
+    leave their places to others.
     """
 
     forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
@@ -203,6 +207,7 @@ class Structured(Operation):
     refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)
     passive: bool = False
     needs_elements: bool = False
+    reads: tuple[tuple[bool, ...], bool] | None = None
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         for arg in args:

@@ -5,14 +5,16 @@ one replay needs for itself. A `Program` replays code in workspaces. `Branches` 
 function took. `write` appends a program to another tape. `memory` limits what all of them take.
 """
 
+from tapegrad.program import builtins as builtins
 from tapegrad.program.again import can_be_written, write
 from tapegrad.program.branches import Branches
 from tapegrad.program.code import Code, Output
+from tapegrad.program.lean import Lean, Pushing
 from tapegrad.program.memory import memory_held, set_memory_limit
 from tapegrad.program.program import Part, Program
 from tapegrad.program.workspace import Workspace
 
 __all__ = [
-    "Branches", "Code", "Output", "Part", "Program", "Workspace", "can_be_written", "memory_held", "set_memory_limit",
-    "write",
+    "Branches", "Code", "Lean", "Output", "Part", "Program", "Pushing", "Workspace", "can_be_written", "memory_held",
+    "set_memory_limit", "write",
 ]  # fmt: skip

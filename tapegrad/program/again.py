@@ -12,16 +12,14 @@ from tapegrad.layout import dense
 from tapegrad.ops import RUN
 from tapegrad.ops.record import OPCODE, OUT, A, B, operand_places, place_result
 from tapegrad.program.program import Program
+from tapegrad.sweeps.owners import Owners, owners, translate
 from tapegrad.tape import LEAF, Tape, writing
-from tapegrad.value import Value, contiguous, handle
+from tapegrad.value import Value, contiguous, handle, integer_at
 
 
 def can_be_written(program: Program) -> bool:
     """Whether each output of a program is at consecutive places, so that one dense Value can refer to it."""
-    return all(
-        o.places is None or bool(np.array_equal(o.places, o.places[0] + np.arange(len(o.places))))
-        for o in program.code.outputs
-    )
+    return all(o.place is None or o.layout.dense for o in program.code.outputs)
 
 
 def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
@@ -30,53 +28,60 @@ def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
     `inputs` are Values on that tape, which take the places of the program's inputs.
     """
     code = program.code
-    # For each place of the program, the slot of that number on the tape.
-    slots = np.zeros(code.size + 1, np.int64)
-    for (at, n), x in zip(code.spans, inputs, strict=True):
-        slots[at : at + n] = contiguous(x)._slot + np.arange(n)
-    _write_constants(program, tape, slots)
+    # For each instruction of the program, the slot on the tape of the first number of its result.
+    to = np.zeros(len(code.rows), np.int64)
+    for i, x in enumerate(inputs):
+        to[i] = contiguous(x)._slot
+    _write_constants(program, tape, to)
     tape.flush()
-    steps, total = code.steps, int(code.counts.sum())
-    first = tape.allocate(total)
-    new = first + np.cumsum(code.counts) - code.counts
-    offsets = np.arange(total) - np.repeat(new - first, code.counts)
-    slots[np.repeat(steps[:, OUT].astype(np.int64), code.counts) + offsets] = first + np.arange(total)
-    writing.write(tape, *_moved(code.steps, code.side, slots, new, tape.side_length), [])
+    is_step = code.rows[:, OPCODE] != LEAF
+    first = tape.allocate(int(code.counts.sum()))
+    to[is_step] = first + np.cumsum(code.counts) - code.counts
+    found = owners(code.rows[:, OUT])
+    writing.write(tape, *_moved(code.steps, code.side, found, to, to[is_step], tape.side_length), [])
     tape.calls |= program.calls
     tape.spliced = True
     for (place, n), label in code.labels.items():
-        tape.labels.setdefault((int(slots[place]), n), label)
-    return pytree.unflatten(program.structure, [_output(tape, slots, o) for o in code.outputs])
+        tape.labels.setdefault((found.moved(place, to), n), label)
+    return pytree.unflatten(program.structure, [_output(tape, found, to, o) for o in code.outputs])
 
 
-def _write_constants(program: Program, tape: Tape, slots: np.ndarray) -> None:
-    leaves, at = program.code.rows[program.code.inputs :], 0
-    for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():
+def _write_constants(program: Program, tape: Tape, to: np.ndarray) -> None:
+    rows, at = program.code.rows, 0
+    for i in (program.code.inputs + np.flatnonzero(rows[program.code.inputs :, OPCODE] == LEAF)).tolist():
+        n = int(rows[i, B])
         numbers = program.code.constants[at : at + n]
         at += n
-        slot = tape.constant(float(numbers[0])) if n == 1 else tape.leaf(numbers, n, False)
-        slots[out : out + n] = slot + np.arange(n)
+        to[i] = tape.constant(float(numbers[0])) if n == 1 else tape.leaf(numbers, n, False)
 
 
 def _moved(
-    steps: np.ndarray, side: np.ndarray, slots: np.ndarray, new: np.ndarray, base: int
+    steps: np.ndarray, side: np.ndarray, found: Owners, to: np.ndarray, new: np.ndarray, base: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions and records with slots of the tape in place of the program's places. The records are to be written
-    to the tape's side array from `base` on."""
+    """Instructions and records with slots of the tape in place of the program's places: what an instruction made there
+    begins at the slot that `to` has for it. The records are to be written to the tape's side array from `base` on."""
     rows, wide = steps.astype(np.int64), steps[:, OPCODE] >= RUN
     rows[:, OUT] = new
-    rows[~wide, A:] = slots[steps[~wide, A:]]
+    places = rows[~wide, A:].reshape(-1)
+    translate(places, *found, to)
+    rows[~wide, A:] = places.reshape(-1, 3)
     if not wide.any():
         return rows, side[:0]
     side, starts = side.copy(), steps[wide, A].astype(np.int64)
     side[place_result(starts)] = new[wide]
     operands, _ = operand_places(side, starts)
-    side[operands] = slots[side[operands]]
+    places = side[operands]
+    translate(places, *found, to)
+    side[operands] = places
     rows[wide, A] = starts + base
     return rows, side
 
 
-def _output(tape: Tape, slots: np.ndarray, output: Any) -> Any:
-    if output.places is None:
+def _output(tape: Tape, found: Owners, to: np.ndarray, output: Any) -> Any:
+    if output.place is None:
         return np.zeros(output.shape, tape.dtype) if isinstance(output.constant, Value) else output.constant
-    return handle(tape, int(slots[output.places[0]]), dense(output.shape) if output.shape else None)
+    slot = found.moved(output.place, to)
+    if output.whole:
+        tape.evaluate()
+        return integer_at(tape, slot, int(tape.values[tape.locate(slot)]))
+    return handle(tape, slot, dense(output.shape) if output.shape else None)

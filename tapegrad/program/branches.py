@@ -9,6 +9,7 @@ that is tried agrees with the function up to a later guard than the one before, 
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,17 +20,52 @@ from tapegrad.adjoint.evaluation import called
 from tapegrad.arguments import Input, Spec, dtype_of, owners
 from tapegrad.captures import Captures
 from tapegrad.errors import GuardError, RecordingWarning, warn
+from tapegrad.names import replaced
 from tapegrad.ops.record import OPCODE, A
-from tapegrad.program.build import code_of, digests
+from tapegrad.program.build import code_of, digests, reads_of
 from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
-from tapegrad.value import as_value
+from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
 
 # The most branches of one function that are kept. When there are as many, each new branch is recorded at every call.
 MAX_BRANCHES = 64
+# The same, where integers among the arguments decide: at most MAX_BRANCHES for each choice of them.
+MAX_PROGRAMS = 4 * MAX_BRANCHES
+# For how many choices of integers it is remembered which branch fitted.
+MAX_FITTED = 1024
+
+# What is read where branches part, and what to write instead.
+_ADVICE = {
+    "truth": (
+        "the truth of a comparison is asked for (if, while, and, or, not)",
+        "write np.where(c, x, y), np.maximum, np.minimum, np.clip or tg.while_loop(..., max_steps=...), which need no "
+        "branch; and max, min, any, all without `key` or `if` for Python's",
+    ),
+    "number": ("a number is read (v.item(), v.data)", "compute with Values, or compare them, instead"),
+    "whole number": (
+        "a Value is made a whole number (int(v), math.floor(v), round(v))",
+        "where it is only calculated with, write np.floor(v), np.trunc(v) or np.rint(v)",
+    ),
+    "position": (
+        "a position, count or truth of an array is asked for (np.argmax, np.any, np.count_nonzero)",
+        "write np.max, np.sort or np.where, which need no branch, for what is done with it",
+    ),
+    "array": (
+        "an array of truth values or integers is made plain numbers", "write np.where(mask, x, y), or index a Value"
+    ),
+    "integer": (
+        "the number of an integer argument is needed (range, a slice, a shape, an index of a list, float(n), a text)",
+        "each number is a branch of its own. Index a Value instead of a list or plain array, write 1.0 * n for "
+        "float(n), tg.fori_loop(..., max_steps=...) for a range, np.where(np.arange(size) < n, x, 0.0) for a slice",
+    ),
+    "comparison of an integer": (
+        "an integer argument is compared", "np.less(n, m) and its like make no branch: use them in np.where"
+    ),
+    "size of an integer": ("an integer is held to sizes that floats hold exactly", "use smaller integers, or floats"),
+}  # fmt: skip
 
 
 class Branches:
@@ -57,12 +93,30 @@ class Branches:
             isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or self.owner[i] in argnums)
             for i, leaf in enumerate(spec.leaves)
         ]
-        statics = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
-        self.captures = captures or Captures(f, statics)
+        self.captures = captures or self._own_captures()
         self._forget = forget
         self.recorded = 0
         self._warned: set[str] = set()
+        # Where numbers were read that parted branches, and how often.
+        self._parted: Counter[tuple[str, int, str]] = Counter()
         self.renew(leaves)
+
+    def _own_captures(self) -> Captures:
+        return Captures(self.f, [leaf.value for leaf in self.spec.leaves if not isinstance(leaf, Input)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The function, and the code of each branch. What is looked up in this process only stays here.
+        here: dict[str, Any] = {"captures": None, "_forget": None, "_token": None, "_fitted": {}, "short_ways": {}}
+        return self.__dict__ | here
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        # What the function takes from around it counts as what it was when it was recorded.
+        self.captures = self._own_captures()
+        self.captures.watch(bool)
+        self._token = self.captures.token
+        for program in self.programs:
+            self._register(program)
 
     @property
     def name(self) -> str:
@@ -74,6 +128,12 @@ class Branches:
         token = self.captures.current()
         program = self.record(leaves)
         self.programs: list[Program] = [program]
+        # The integers that decide something in any of the programs, and which program fitted last for their numbers.
+        self._deciding = tuple(sorted(program.decided))
+        self._fitted: dict[tuple[int, ...], Program] = {}
+        # For each program what `recording.direct` makes of it, by the arguments to differentiate with respect to. Not
+        # an attribute of the program, which it refers to: memory would be free only when Python looks for circles.
+        self.short_ways: dict[Program, dict[Any, Any]] = {}
         self.program, self._token = program, token
         self._register(program)
 
@@ -85,7 +145,8 @@ class Branches:
         """Do without a program, to save memory: it is recorded again when it is needed."""
         others = [p for p in self.programs if p is not program]
         if others:
-            self.programs = others
+            self.programs, self._fitted = others, {}
+            self.short_ways.pop(program, None)
             if self.program is program:
                 self.program = others[-1]
         elif self._forget is not None:
@@ -106,46 +167,72 @@ class Branches:
                 if not isinstance(leaf, Input):
                     arguments.append(x)
                     continue
-                arguments.append(put_leaf(tape, np.asarray(x), wanted))
-            result = self.captures.watch(called, self.f, *pytree.unflatten(self.spec.structure, arguments))
+                if leaf.is_integer:
+                    arguments.append(put_integer(tape, int(x)))
+                else:
+                    arguments.append(put_leaf(tape, np.asarray(x), wanted))
+            result = self.captures.watch(_recorded, self.f, *pytree.unflatten(self.spec.structure, arguments))
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
-            tape.evaluate()
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
-            prefixes = () if tape.spliced else digests(tape, inputs)
+            prefixes, reads = () if tape.spliced else digests(tape, inputs), reads_of(tape)
             code = code_of(tape, inputs, outputs)
-            values = np.append(tape.values[: code.size], code.dtype.type(0.0))
-            return Program(code, structure, self.spec, prefixes, tape.calls, values)
+            program = Program(code, structure, self.spec, prefixes, tape.calls)
+            program.reads = reads
+            # Nothing is computed here: the first replay does that, at these inputs mostly.
+            program.workspaces[0].fill(leaves)
+            return program
+
+    def _keep(self, program: Program) -> None:
+        self.programs.append(program)
+        self._register(program)
+        if not program.decided.keys() <= set(self._deciding):
+            self._deciding, self._fitted = tuple(sorted({*self._deciding, *program.decided})), {}
 
     def replay(
         self, leaves: Sequence[Any], tasks: int, wrt: tuple[int, ...] | None, read: Any, *how: Any,
-        has_aux: bool = False,
+        has_aux: bool = False, lean: Callable[[Program], Any] | None = None,
     ) -> Any:  # fmt: skip
         """Sweep the program that fits, and return read(program, workspace, *how).
 
-        Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux).
+        Adjoints are those of the scalar result, or with `has_aux` of the number in (number, aux). `lean` says what is
+        to be swept and read in place of the program.
         """
         if self.stale:
             self.renew(leaves)
-        program, tried = self.program, []
+        deciding, fitted = self._deciding, self._fitted
+        numbers = tuple([int(leaves[i]) for i in deciding])
+        program, tried = fitted.get(numbers, self.program) if deciding else self.program, list[Program]()
         while True:
             program.used = True
-            workspace = program.take()
+            swept = program if lean is None else lean(program)
+            workspace = swept.take()
             try:
                 workspace.fill(leaves)
-                seed = program.seed(has_aux) if tasks & ADJOINTS else -1
-                failed = program.sweep(workspace, tasks, seed, wrt)
+                seed = swept.seed(has_aux) if tasks & ADJOINTS else -1
+                failed = swept.sweep(workspace, tasks, seed, wrt)
                 if failed < 0:
                     if program.calls:
                         callbacks.check(workspace.scratch)
-                    return read(program, workspace, *how)
-                row = program.steps[failed]
+                    if deciding and self.program is not program and program in self.programs:
+                        self.program = program
+                    if deciding and self.program is program:
+                        if len(fitted) > MAX_FITTED:
+                            fitted.clear()
+                        fitted[numbers] = program
+                    return read(swept, workspace, *how)
+                row = swept.steps[failed]
                 if row[OPCODE] != EXPECT:
-                    raise callbacks.raised(row[OPCODE]) or operand_error(row, program.code.side, workspace.values)
-                guard = int(np.searchsorted(program.guards, failed))
+                    error = callbacks.raised(row[OPCODE])
+                    if error is None and swept is not program:
+                        # The operands may be overwritten by now, so they are computed again to say what is wrong.
+                        lean = None
+                        continue
+                    raise error or operand_error(row, program.code.side, workspace.values)
+                guard = int(np.searchsorted(swept.guards, failed))
                 found = workspace.values[row[A] : row[A] + 1].tobytes()
             finally:
-                program.give(workspace)
+                swept.give(workspace)
             size = len(found)
             beginning = program.signature[: size * guard] + found
             tried.append(program)
@@ -168,6 +255,9 @@ class Branches:
             self.renew(leaves)
             tried.clear()
             return self.program
+        read = before.reads[guard] if guard < len(before.reads) else None
+        if read is not None:
+            self._parted[read] += 1
         program = self.record(leaves)
         # Whoever draws random numbers was told already.
         checked = self._same_prefixes and not self.captures.draws and program.prefixes and before.prefixes
@@ -178,22 +268,36 @@ class Branches:
                 "besides its arguments (random numbers, a global, state of its own), so results mix what held at "
                 "different calls. Pass it as an argument"
             )
-        if len(self.programs) < MAX_BRANCHES:
-            self.programs.append(program)
+        # Branches for other integers among the arguments are counted by themselves.
+        like = sum(p.decided == program.decided for p in self.programs)
+        if like < MAX_BRANCHES and len(self.programs) < MAX_PROGRAMS:
+            self._keep(program)
             self.program = program
-            self._register(program)
         else:
             self._warn(
-                f"{self.name} has taken more than {MAX_BRANCHES} branches, and from now on is recorded at every call "
-                "that takes a new one. If it reads numbers (v.item(), v.data) inside, each number is a branch of its "
-                "own: compute with Values, or compare them, instead"
+                f"{self.name} has taken more than {max(like, MAX_BRANCHES)} branches, and from now on is recorded at "
+                f"every call that takes a new one. {self._cause()}"
             )
         return program
+
+    def _cause(self) -> str:
+        """Where most branches parted, and what to write there instead."""
+        if not self._parted:
+            return "Each number that it reads is a branch of its own: compute with Values instead"
+        (file, line, what), _count = self._parted.most_common(1)[0]
+        found, advice = _ADVICE[what]
+        return f"Most of them part at {file}:{line}, where {found}: {advice}"
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
             warn(message, RecordingWarning)
+
+
+def _recorded(f: Callable[..., Any], *args: Any) -> Any:
+    """The result of a function that is being recorded, for which Python's own functions can be recorded too."""
+    with replaced():
+        return called(f, *args)
 
 
 def _stacked(x: Any, tape: Tape) -> Any:

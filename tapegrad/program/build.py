@@ -10,60 +10,78 @@ import numpy as np
 
 from tapegrad.adjoint import simplified
 from tapegrad.errors import StructureError
+from tapegrad.layout import dense
 from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program.code import Code, Output
 from tapegrad.tape import EXPECT, LEAF, Tape
-from tapegrad.tape.collect import needed_for
+from tapegrad.tape.collect import kept, kept_calls, needed_for
 from tapegrad.value import Value
 
 
 def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     """The code that computes `outputs` from the first `inputs` leaves of a tape. Afterwards the tape is finished.
 
-    Raises StructureError for a Value of another tape.
+    Nothing need be evaluated but what guards have read. Raises StructureError for a Value of another tape, and what
+    `Tape.evaluate` raises.
     """
     values = [x for x in outputs if isinstance(x, Value)]
     for x in values:
         if x._tape is not tape:
             raise StructureError("the function returned a Value that it did not compute from its arguments")
-    standing: list[Any] = [x._places() if x.size else None for x in values]
+    tape.flush()
+    standing = [tape.locate(x._slot) if x.size else None for x in values]
     if tape.derived:
-        to = simplified(tape, inputs)
-        standing = [None if places is None else to[places] for places in standing]
-    mark = np.zeros(len(tape.values), np.uint8)
-    for places in standing:
-        if places is not None:
-            mark[places] = 1
+        found, to = simplified(tape, inputs)
+        standing = [None if place is None else found.moved(place, to) for place in standing]
+    mark = np.zeros(tape.slots, np.uint8)
+    for x, place in zip(values, standing, strict=True):
+        if place is not None:
+            low, high = x._layout_or_scalar().reach
+            mark[place + low : place + high] = 1
     rows = needed_for(tape, mark)
     # The inputs were recorded first; they stay whether they are used or not.
-    moved = tape.keep(np.append(np.arange(inputs), rows[rows >= inputs]))
+    rows = np.append(np.arange(inputs), rows[rows >= inputs])
+    own = kept(tape, rows)
     where = iter(standing)
-    found = []
-    for x in outputs:
-        places = next(where) if isinstance(x, Value) else None
-        at = None if places is None else moved[places]
-        found.append(Output(at, np.shape(x), x if at is None else None))
-    tape.finish()
-    own = tape.code[: tape.length].copy()
-    leaves = own[inputs:][own[inputs:, OPCODE] == LEAF][:, [OUT, B]].tolist()
-    numbers = [tape.values[out : out + n] for out, n in leaves]
-    labels = {(tape.locate(slot), n): label for (slot, n), label in tape.labels.items()}
-    return Code(
+    results = []
+    for y in outputs:
+        place = next(where) if isinstance(y, Value) else None
+        if place is None:
+            results.append(Output(None, dense(np.shape(y)), y))
+        else:
+            results.append(Output(own.moved(place), y._layout_or_scalar(), None, y._is_integer))
+    leaves = rows[inputs:][own.code[inputs:, OPCODE] == LEAF]
+    numbers = [tape.values[out : out + n] for out, n in tape.code[leaves][:, [OUT, B]].tolist()]
+    named = [(own.moved(tape.locate(slot)), n, label) for (slot, n), label in tape.labels.items()]
+    code = Code(
         dtype=tape.dtype,
-        rows=own,
+        rows=own.code,
         # At least one number, so that the array has an address.
-        side=tape.side[: max(1, tape.side_length)].copy(),
+        side=own.side[: own.side_length].copy() if own.side_length else np.zeros(1, np.int64),
         constants=np.concatenate([np.zeros(0, tape.dtype), *numbers]),
         inputs=inputs,
-        size=tape.slots,
-        outputs=tuple(found),
-        labels=labels,
+        size=own.slots,
+        outputs=tuple(results),
+        labels={(place, n): label for place, n, label in named if place >= 0},
     )
+    calls = kept_calls(tape.calls, own.code, own.side)
+    tape.finish()
+    tape.calls = calls
+    return code
+
+
+def reads_of(tape: Tape) -> list[tuple[str, int, str] | None]:
+    """For each guard on a tape, the file and line where a number was read, and what was read; None where unknown."""
+    tape.flush()
+    code = tape.code[: tape.length]
+    at = code[code[:, OPCODE] == EXPECT, OUT].astype(np.int64)
+    return [tape.reads.get(slot) for slot in tape.addresses.slots_of(at).tolist()] if len(at) else []
 
 
 def digests(tape: Tape, inputs: int) -> list[int]:
-    """For each guard on an evaluated tape, a digest of what was recorded before it, without the constant that the guard
+    """For each guard on a tape, a digest of what was recorded before it, without the constant that the guard
     compares with."""
+    tape.flush()
     code = tape.code[: tape.length]
     found, done, digest = [], inputs, 0
     for row in np.flatnonzero(code[:, OPCODE] == EXPECT).tolist():

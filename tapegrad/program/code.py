@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.ops import RUN, TABLE
+from tapegrad.errors import OperationError
+from tapegrad.layout import Layout
+from tapegrad.ops import BY_NAME, RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.tape import EXPECT, LEAF
+from tapegrad.value import Value
 
 
 class Output(NamedTuple):
-    """A result of a program: its places in the arena; or, if it does not depend on the inputs, itself as `constant`."""
+    """A result of a program: where it begins in the arena, and its layout there; or, if it does not depend on the
+    inputs, itself as `constant`. `whole` says whether it is an integer."""
 
-    places: np.ndarray | None
-    shape: tuple[int, ...]
+    place: int | None
+    layout: Layout
     constant: Any
+    whole: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.layout.shape
+
+    @property
+    def places(self) -> np.ndarray | None:
+        """The places of its numbers, in row-major order."""
+        return None if self.place is None else self.place + self.layout.offsets()
+
+    def read(self, arena: np.ndarray) -> Any:
+        """Its number, or a copy of its numbers, as they stand in an arena."""
+        if self.place is None:
+            if isinstance(self.constant, Value):
+                return np.zeros(self.shape, arena.dtype)
+            # A copy: whoever changes what one call returned must not change what the next one returns.
+            return self.constant.copy() if isinstance(self.constant, np.ndarray) else self.constant
+        if self.layout.shape:
+            return self.window(arena).copy()
+        return int(arena[self.place]) if self.whole else float(arena[self.place])
+
+    def window(self, arena: np.ndarray) -> np.ndarray:
+        """Its numbers in an arena, as a view that must not be written to where numbers are shown twice."""
+        assert self.place is not None
+        size = arena.itemsize
+        return np.ndarray(
+            self.layout.shape, arena.dtype, arena, self.place * size, tuple(size * s for s in self.layout.strides)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +83,27 @@ class Code:
     def __post_init__(self) -> None:
         for own in (self.rows, self.side, self.constants):
             own.flags.writeable = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is given goes; what follows from it is found out again. Opcodes may be others in another process, so the
+        # names of the operations go too.
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"operations": self.operations}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state.pop("operations")
+        missing = [name for name in names.values() if name not in BY_NAME]
+        if missing:
+            raise OperationError(
+                f"what was recorded uses {', '.join(missing)}: declare the operation here, too, before it is unpickled"
+            )
+        to = np.arange(max(names, default=0) + 1, dtype=np.uint32)
+        for opcode, name in names.items():
+            to[opcode] = BY_NAME[name].opcode
+        opcodes = state["rows"][:, OPCODE]
+        state["rows"] = rows = state["rows"].copy()
+        rows[:, OPCODE] = to[opcodes % RUN] + opcodes // RUN * RUN
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @cached_property
     def operations(self) -> dict[int, str]:
@@ -84,6 +139,10 @@ class Code:
     def nbytes(self) -> int:
         """What the arrays take in memory."""
         return sum(array.nbytes for array in (self.rows, self.side, self.constants, self.steps))
+
+    def derivatives_in(self, arena: np.ndarray) -> list[np.ndarray | None]:
+        """What stands at the places of each output in an arena of tangents; None where an output is a constant."""
+        return [None if o.place is None else o.window(arena).copy() for o in self.outputs]
 
     def arena(self) -> np.ndarray:
         """A new arena with the constants in place, and one number more at the end, which no instruction reads."""

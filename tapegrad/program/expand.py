@@ -13,9 +13,10 @@ import functools
 import numpy as np
 
 from tapegrad.ops import BY_NAME, RUN, TABLE, Elementwise, has_kernel
-from tapegrad.ops.record import OPCODE, B
+from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program.code import Code
 from tapegrad.program.loops import expand
+from tapegrad.sweeps.owners import owners
 
 # The most elements of a run that is expanded: for an operation with a branch of its own in the sweeps, and for any
 # other, whose scalar instructions call a kernel.
@@ -33,7 +34,11 @@ def expanded(code: Code) -> np.ndarray:
     if not short.any():
         return steps
     made = np.empty((int(np.where(short, code.counts, 1).sum()), steps.shape[1]), np.uint32)
-    expand(steps, side, limits, np.arange(code.size + 1), made, _COPY)
+    # For each number of a short run, the place that is read in its stead.
+    starts, counts = steps[short, OUT].astype(np.int64), code.counts[short]
+    first = np.cumsum(counts) - counts
+    to = np.repeat(starts - first, counts) + np.arange(counts.sum())
+    expand(steps, side, limits, *owners(starts), counts, first, to, made, _COPY)
     return made
 
 

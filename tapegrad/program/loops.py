@@ -1,4 +1,4 @@
-"""The compiled loop that expands short runs."""
+"""Compiled loops over the steps of a program."""
 
 import numpy as np
 
@@ -13,25 +13,31 @@ from tapegrad.ops.record import (
     mode_at,
     operand_at,
     operand_count,
+    operand_high,
+    operand_low,
     params_at,
     shape_at,
 )
+from tapegrad.sweeps.owners import owner
 
 
-@compiled(steps="uint32[:, :]", side="int64[:]", limits="int64[:]", to="int64[:]", made="uint32[:, :]", copy="int64")
-def expand(steps, side, limits, to, made, copy):
+@compiled(
+    steps="uint32[:, :]", side="int64[:]", limits="int64[:]", starts="int64[:]", index="int64[:]", shift="int64",
+    counts="int64[:]", first="int64[:]", to="int64[:]", made="uint32[:, :]", copy="int64",
+)  # fmt: skip
+def expand(steps, side, limits, starts, index, shift, counts, first, to, made, copy):
     """Write the steps to `made`, short runs as scalar instructions; joining becomes instructions `copy`.
 
-    `to` has for each place the place that is read in its stead: for a copy, that of the original. Returns how many
-    instructions were written.
+    Short run i has counts[i] numbers from place starts[i] on. `to` has for each of them, from first[i] on, the place
+    that is read in its stead: for a copy, that of the original. Returns how many instructions were written.
     """
-    r = 0
+    r, short = 0, 0
     for i in range(steps.shape[0]):
         op, o, n = np.int64(steps[i, OPCODE]), np.int64(steps[i, 1]), np.int64(steps[i, B])
         if op < RUN:
             made[r, 0], made[r, 1] = op, o
             for j in range(2, 5):
-                made[r, j] = to[steps[i, j]]
+                made[r, j] = read_at(np.int64(steps[i, j]), starts, index, shift, counts, first, to)
             r += 1
         elif n > limits[op - RUN]:
             for j in range(5):
@@ -41,20 +47,27 @@ def expand(steps, side, limits, to, made, copy):
             k = np.int64(steps[i, A])
             for e in range(n):
                 if is_structured(side, k):
-                    a = to[joined_element(side, k, e)]
+                    a = read_at(joined_element(side, k, e), starts, index, shift, counts, first, to)
                     b = c = a
                     made[r, 0] = copy
                 else:
                     last = operand_count(side, k) - 1
-                    a = to[element(side, k, 0, e)]
-                    b = to[element(side, k, min(1, last), e)]
-                    c = to[element(side, k, last, e)]
+                    a = read_at(element(side, k, 0, e), starts, index, shift, counts, first, to)
+                    b = read_at(element(side, k, min(1, last), e), starts, index, shift, counts, first, to)
+                    c = read_at(element(side, k, last, e), starts, index, shift, counts, first, to)
                     made[r, 0] = op - RUN
                 if made[r, 0] == copy:
-                    to[o + e] = a
+                    to[first[short] + e] = a
                 made[r, 1], made[r, 2], made[r, 3], made[r, 4] = o + e, a, b, c
                 r += 1
+            short += 1
     return r
+
+
+def read_at(place, starts, index, shift, counts, first, to):
+    """The place that is read in place of another; see `expand`."""
+    i = owner(place, starts, index, shift)
+    return to[first[i] + place - starts[i]] if i >= 0 and place - starts[i] < counts[i] else place
 
 
 def element(side, k, j, e):
@@ -77,3 +90,19 @@ def joined_element(side, k, e):
         column -= side[p + 2 + j]
         j += 1
     return operand_at(side, k, j) + row * side[p + 2 + j] + column
+
+
+@compiled(
+    steps="uint32[:, :]", side="int64[:]", starts="int64[:]", index="int64[:]", shift="int64", last="int64[:]"
+)
+def last_readers(steps, side, starts, index, shift, last):
+    """For each result, the last step that reads it. Result i begins at starts[i]; `last` comes as -1."""
+    for i in range(steps.shape[0]):
+        if steps[i, OPCODE] < RUN:
+            for j in range(2, 5):
+                last[owner(np.int64(steps[i, j]), starts, index, shift)] = i
+        else:
+            k = np.int64(steps[i, A])
+            for j in range(operand_count(side, k)):
+                if operand_low(side, k, j) < operand_high(side, k, j):
+                    last[owner(operand_at(side, k, j), starts, index, shift)] = i

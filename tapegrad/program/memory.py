@@ -7,6 +7,7 @@ whose program is gone is recorded again when it is called.
 
 from __future__ import annotations
 
+import gc
 import os
 import weakref
 from collections.abc import Iterator
@@ -73,6 +74,9 @@ class Memory:
     def shrink(self) -> None:
         """Give back what was not used for longest, while more is held than the limit allows."""
         self._added = 0
+        if self.held() > self.limit:
+            # Some of it may be what nobody refers to but itself.
+            gc.collect()
         # What was used since the last time goes to the end, in the order in which it stands.
         order = sorted(self._living(), key=lambda held: held.used)
         for held in order:

@@ -7,8 +7,10 @@ instructions.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,16 +18,18 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
-from tapegrad.errors import NonScalarError
-from tapegrad.ops import RUN, TABLE, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, OUT, B
-from tapegrad.program.code import Code, Output
+from tapegrad.ops import BY_NAME, RUN, has_kernel, passive_rows
+from tapegrad.ops.record import OPCODE, A, B, params_at
+from tapegrad.program.code import Code
 from tapegrad.program.expand import expanded
+from tapegrad.program.indexing import indexing
+from tapegrad.program.lean import FROM, Lean, lean
+from tapegrad.program.outputs import scalar_place
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, callbacks, sweeps_for
-from tapegrad.sweeps.analysis import activate, group, reach
+from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
+from tapegrad.sweeps.analysis import GROUP, activate, group, reach
+from tapegrad.sweeps.pieces import pieces
 from tapegrad.tape import EXPECT
-from tapegrad.value import Value
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
 # lanes.
@@ -52,27 +56,32 @@ class Program:
         spec: what the arguments are; see `arguments`.
         prefixes: for each guard a digest of what was recorded before it.
         calls: Python functions that instructions call, by number, to be kept alive.
-        values: an arena with the numbers of one evaluation, for the first workspace.
     """
 
     def __init__(
-        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None,
-        values: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
+        self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None
+    ) -> None:
         self.code = code
-        self.structure = structure
+        self.structure, self.spec = structure, spec
         # What is swept: the steps of the code, short runs expanded.
         self.steps = expanded(code)
         self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
         # The numbers that each guard found, and a digest of all that was recorded before it.
-        arena = code.arena() if values is None else values
+        arena = code.arena()
         self.signature = arena[code.steps[code.guards, B]].tobytes()
         self.prefixes = list(prefixes)
+        # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
+        self.reads: list[tuple[str, int, str] | None] = []
         self.calls = dict(calls or {})
         self.leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
         self.shapes = [spec.leaves[i].shape for i in self.leaves]
         # The inputs that are floats.
         self.floats = tuple(w for w, i in enumerate(self.leaves) if spec.leaves[i].dtype.kind == "f")
+        # The integers among the arguments that guards hold to a number, by leaf: they can be compared before a sweep.
+        self._whole = [spec.leaves[i].is_integer for i in self.leaves]
+        whole = {code.spans[w][0]: i for w, i in enumerate(self.leaves) if spec.leaves[i].is_integer}
+        held = code.steps[code.guards][:, [A, B]].tolist() if whole else []
+        self.decided = {whole[a]: int(arena[b]) for a, b in held if a in whole}
         opcodes = np.unique(np.concatenate([code.steps[:, OPCODE], self.steps[:, OPCODE]]))
         self._needs = np.unique(opcodes[has_kernel(opcodes, code.dtype)] % RUN).tolist()
         if (opcodes >= RUN).any():
@@ -81,14 +90,17 @@ class Program:
         self.sweeps.require(self._needs, FORWARD)
         self._groups = np.zeros(len(code.side), np.uint8)
         if code.counts.max(initial=0) > BLOCK:
-            group(self.steps, code.side, self._groups)
+            group(self.steps, code.side, self._groups, GROUP)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
+        # Whether a sweep takes so long that it is made in pieces, between which signals are seen.
+        self.long = pieces(self.steps, code.side, self._groups, code.size) is not None
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
-        self.scalar = int(only.places[0]) if only and only.places is not None and not only.shape else None
+        self.scalar = only.place if only and not only.shape and not only.whole else None
         self._seed: int | None = None
-        # The workspaces that are not in use. The first has the numbers that were found while recording.
+        self._lean: dict[bool, Lean | None] = {}
+        # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
         # Whether it was replayed lately, and what forgets it: for `memory`.
         self.used = True
@@ -100,22 +112,37 @@ class Program:
     def nbytes(self) -> int:
         """What it takes in memory, with the workspaces that are not in use."""
         own = self.steps.nbytes + self._groups.nbytes + sum(flags.nbytes for flags in list(self._flags.values()))
-        return self.code.nbytes + own + self.idle_bytes
+        return self.code.nbytes + own + sum(of.nbytes for of in self._smaller()) + self.idle_bytes
 
     @property
     def idle_bytes(self) -> int:
-        """What the workspaces that are not in use take in memory."""
-        return sum(workspace.nbytes for workspace in list(self.workspaces))
+        """The bytes of the workspaces that have been swept and are not in use, those of smaller arenas too. The system
+        provides memory for others when they are written to."""
+        lists = [self.workspaces, *(of.workspaces for of in self._smaller())]
+        return sum(workspace.nbytes for workspaces in lists for workspace in list(workspaces) if workspace.used)
 
     def drop_workspaces(self) -> None:
         """Give back the workspaces that are not in use."""
         self.workspaces.clear()
+        for of in self._smaller():
+            of.workspaces.clear()
+
+    def _smaller(self) -> list[Lean]:
+        return [of for of in list(self._lean.values()) if of is not None]
+
+    @property
+    def whole(self) -> Program:
+        """Itself; for a program in a smaller arena, the one in its own."""
+        return self
 
     def forget(self) -> None:
         """Have whoever keeps this program forget it, if it can be recorded again."""
         owner = None if self.owner is None else self.owner()
         if owner is not None:
             owner.forget(self)
+
+    def __reduce__(self) -> Any:
+        return _unpickled, (self.code, self.structure, self.spec, self.prefixes, self.calls)
 
     # Workspaces
 
@@ -135,10 +162,38 @@ class Program:
         self.workspaces.append(workspace)
 
     def latest(self) -> Workspace:
-        """The workspace of a replay that is over, for those who only look; a fresh one if there was none."""
-        if not self.workspaces:
-            self.workspaces.append(self._workspace())
-        return self.workspaces[-1]
+        """The workspace of a replay that is over, for those who only look. If there was none, that of a replay at the
+        inputs of the recording; if all are in use, a fresh one."""
+        recorded = bool(self.workspaces)
+        workspace = self.take()
+        try:
+            if recorded and not workspace.used:
+                self.sweep(workspace, VALUES, -1, None)
+                if self.calls:
+                    callbacks.check(workspace.scratch)
+        finally:
+            self.give(workspace)
+        return workspace
+
+    def for_results(self) -> Program | Lean:
+        """What to replay for results alone. Where there is a workspace in which gradients are computed too, that is
+        used: there is no need of another."""
+        gradients = self._lean.get(True)
+        if gradients is not None and _any_used(gradients.workspaces):
+            return gradients
+        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=False) or self
+
+    def for_gradients(self) -> Program | Lean:
+        """What to replay for results and gradients."""
+        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=True) or self
+
+    def smaller(self, back: bool) -> Lean | None:
+        """This program in a smaller arena, made when it is first wanted; None where that would save little."""
+        if self.code.size < FROM:
+            return None
+        if back not in self._lean:
+            self._lean[back] = lean(self, back)
+        return self._lean[back]
 
     # Values
 
@@ -167,22 +222,11 @@ class Program:
 
     def result(self, workspace: Workspace) -> Any:
         """All that the function returned, after a sweep."""
-        return pytree.unflatten(self.structure, [self.read(workspace, x) for x in self.code.outputs])
+        return pytree.unflatten(self.structure, [o.read(workspace.values) for o in self.code.outputs])
 
     def check_numbers(self) -> None:
         """Raise StructureError unless the function returned numbers, and some."""
-        matching.check_numbers([o.constant if o.places is None else 0.0 for o in self.code.outputs])
-
-    def read(self, workspace: Workspace, output: Output) -> Any:
-        """The number or array of an output, after a sweep."""
-        if output.places is None:
-            if isinstance(output.constant, Value):
-                return np.zeros(output.shape, self.code.dtype)
-            # A copy: whoever changes what one call returned must not change what the next one returns.
-            return output.constant.copy() if isinstance(output.constant, np.ndarray) else output.constant
-        if not output.shape:
-            return float(workspace.values[output.places[0]])
-        return workspace.values[output.places].reshape(output.shape)
+        matching.check_numbers([o.constant if o.place is None else 0.0 for o in self.code.outputs])
 
     # Gradients
 
@@ -202,27 +246,7 @@ class Program:
 
         Raises NonScalarError, StructureError, DTypeError where there is none.
         """
-        matching.check_one_result(self.structure, has_aux)
-        output = self.code.outputs[0]
-        if output.places is None:
-            if isinstance(output.constant, bool | np.bool_):
-                raise matching.truth_result()
-            if isinstance(output.constant, int | float | np.number) or (
-                isinstance(output.constant, np.ndarray) and output.constant.size == 1
-            ):
-                # The result does not depend on the inputs, so its gradient is zero: the adjoint of one is put at the
-                # place after the last, which no instruction reads.
-                return self.code.size
-            raise NonScalarError(f"the function returned {type(output.constant).__name__}, not a scalar Value")
-        if len(output.places) != 1:
-            raise NonScalarError(
-                f"a gradient needs a scalar result, the function returned shape {output.shape}: sum it first"
-            )
-        place = int(output.places[0])
-        made = self.code.rows[self.code.rows[:, OUT] == place, OPCODE]
-        if len(made) and TABLE[int(made[0]) % RUN].truth:
-            raise matching.truth_result()
-        return place
+        return scalar_place(self.code, self.structure, has_aux)
 
     def flags(self, wrt: tuple[int, ...]) -> np.ndarray:
         """The flags with which a sweep computes the gradient with respect to these inputs alone."""
@@ -241,6 +265,11 @@ class Program:
         activate(code, self.code.side, flags, active, passive, 0, len(code))
         return active, flags
 
+    @cached_property
+    def indexing(self) -> tuple[int, ...]:
+        """The inputs that are no floats, but for whole numbers that can reach no index: what a pattern may hang on."""
+        return indexing(self, self._whole)
+
     # Products with the Jacobian. `values` may be a copy of the arena, kept from an earlier replay.
 
     def pull(
@@ -248,10 +277,16 @@ class Program:
     ) -> list[np.ndarray]:
         """The derivative of sum(seeds * outputs) with respect to inputs."""
         self.prepare(REVERSE)
-        adjoints = np.zeros_like(values)
+        adjoints = np.zeros(len(values), values.dtype)
         for output, seed in zip(self.code.outputs, seeds, strict=True):
-            if output.places is not None and seed is not None:
-                np.add.at(adjoints, output.places, seed.reshape(-1))
+            if output.place is None or seed is None:
+                continue
+            if output.layout.dense:
+                window = output.window(adjoints)
+                window += seed
+            else:
+                # A view may show one number several times.
+                np.add.at(adjoints, output.place + output.layout.offsets(), seed.reshape(-1))
         workspace = self.take()
         try:
             self._reverse(Part(self.steps, self.flags(wrt)), values, adjoints, workspace)
@@ -267,19 +302,21 @@ class Program:
 
     def push(self, values: np.ndarray, tangents: dict[int, np.ndarray]) -> list[np.ndarray | None]:
         """The derivative of the outputs along tangents of inputs, by their numbers."""
-        self.prepare(TANGENT)
-        t = np.zeros_like(values)
-        for number, tangent in tangents.items():
-            start, n = self.code.spans[number]
-            t[start : start + n] = np.reshape(tangent, -1)
-        flags = self.flags(tuple(sorted(tangents)))
         workspace = self.take()
         try:
-            self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
+            return self.push_in(workspace, values, tangents)
         finally:
             self.give(workspace)
+
+    def push_in(
+        self, workspace: Workspace, values: np.ndarray, tangents: dict[int, np.ndarray]
+    ) -> list[np.ndarray | None]:
+        """As `push`, in a workspace that the caller has taken."""
+        self.prepare(TANGENT)
+        t, flags = workspace.put_tangents(tangents), self.flags(tuple(sorted(tangents)))
+        self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
         callbacks.check(workspace.scratch)
-        return [None if o.places is None else t[o.places].reshape(o.shape) for o in self.code.outputs]
+        return self.code.derivatives_in(t)
 
     def places_of(self, wrt: Sequence[int]) -> np.ndarray:
         """The places of inputs, one after the other."""
@@ -310,7 +347,7 @@ class Program:
         else:
             found = np.flatnonzero(active[code[:, 1]])
         code = np.ascontiguousarray(code[found])
-        group(code, self.code.side, flags)
+        group(code, self.code.side, flags, GROUP)
         return Part(code, flags)
 
     def lanes(
@@ -342,3 +379,18 @@ class Program:
                 self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch)
         callbacks.check(workspace.scratch)
         return d
+
+
+def _any_used(workspaces: Sequence[Workspace]) -> bool:
+    return any(workspace.used for workspace in workspaces)
+
+
+def _unpickled(code: Code, structure: Any, spec: Spec, prefixes: list[int], calls: dict[int, Any]) -> Program:
+    """A program in the process where it is unpickled, in which the functions that it calls have other numbers."""
+    side, own = code.side.copy(), {}
+    numbers = {number: callbacks.register(call) for number, call in calls.items()}
+    for row in code.rows[code.rows[:, OPCODE] == BY_NAME["external"].opcode + RUN]:
+        at = params_at(side, int(row[A]))
+        side[at] = number = numbers[int(side[at])]
+        own[number] = callbacks.call_of(number)
+    return Program(dataclasses.replace(code, side=side), structure, spec, prefixes, own)

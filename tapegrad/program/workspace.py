@@ -37,6 +37,7 @@ class Workspace:
             for (at, n), shape, leaf in zip(code.spans, shapes, leaves, strict=True)
         ]
         self._adjoints: np.ndarray | None = None
+        self._tangents: np.ndarray | None = None
         self._gradients: list[np.ndarray] = []
         self._shapes = shapes
         self._spans = code.spans
@@ -47,9 +48,30 @@ class Workspace:
     def adjoints(self) -> np.ndarray:
         """An adjoint for each number of the arena; made when a gradient is first wanted."""
         if self._adjoints is None:
-            self._adjoints = np.zeros_like(self.values)
+            self._adjoints = np.zeros(len(self.values), self.values.dtype)
             memory.add(self._adjoints.nbytes)
         return self._adjoints
+
+    @property
+    def tangents(self) -> np.ndarray:
+        """A tangent for each number of the arena; made when a derivative along a direction is first wanted."""
+        if self._tangents is None:
+            self._tangents = np.zeros(len(self.values), self.values.dtype)
+            memory.add(self._tangents.nbytes)
+        return self._tangents
+
+    def put_tangents(self, along: dict[int, np.ndarray]) -> np.ndarray:
+        """The tangents, those of inputs set to what is given by number, else to zero. Those of constants are zero, and
+        a sweep sets all others."""
+        t = self.tangents
+        for number, (start, n) in enumerate(self._spans):
+            t[start : start + n] = np.reshape(along[number], -1) if number in along else 0.0
+        return t
+
+    @property
+    def used(self) -> bool:
+        """Whether it was ever swept."""
+        return bool(self.frames) or self.view is not None
 
     @property
     def swept_back(self) -> bool:
@@ -68,8 +90,8 @@ class Workspace:
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""
-        arrays = (self.values, self.scratch, self._lanes) + (() if self._adjoints is None else (self._adjoints,))
-        return sum(array.nbytes for array in arrays)
+        arrays = (self.values, self.scratch, self._lanes, self._adjoints, self._tangents)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def fill(self, leaves: Sequence[Any]) -> None:
         """Put new numbers in the place of the inputs."""

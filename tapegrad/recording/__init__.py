@@ -3,7 +3,8 @@
 from tapegrad.recording.direct import Short, never
 from tapegrad.recording.known import Known, known, known_with_keywords
 from tapegrad.recording.record import Unrecorded, record
-from tapegrad.recording.recording import Recording, StandIn
+from tapegrad.recording.recording import Recording
+from tapegrad.recording.standing import StandIn
 from tapegrad.recording.stats import Stats
 
 __all__ = [

@@ -93,10 +93,10 @@ def _is_finite(program: Program, v: np.ndarray) -> bool:
     """Whether results, and the gradient of a sum of them with random weights, are finite numbers."""
     weights = np.random.default_rng(0)
     outputs = program.code.outputs
-    known = [o for o in outputs if o.places is not None]
-    seeds = [None if o.places is None else weights.uniform(1.0, 2.0, len(o.places)) for o in outputs]
+    known = [o for o in outputs if o.place is not None]
+    seeds = [None if o.place is None else weights.uniform(1.0, 2.0, o.shape) for o in outputs]
     grads = program.pull(v, seeds, program.floats)
-    return all(np.isfinite(v[o.places]).all() for o in known) and all(np.isfinite(g).all() for g in grads)
+    return all(np.isfinite(o.window(v)).all() for o in known) and all(np.isfinite(g).all() for g in grads)
 
 
 def _not_finite(program: Program, v: np.ndarray, varies: np.ndarray) -> Iterator[Kink]:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.arguments import Input, Spec
+from tapegrad.arguments import SURE, Input, Spec
 from tapegrad.compiled.callable import INTERPRETED
-from tapegrad.program import Program, Workspace
+from tapegrad.program import Lean, Program, Workspace
 from tapegrad.recording.plans import Plan
 from tapegrad.sweeps import ADJOINTS, VALUES
 
@@ -35,15 +35,15 @@ def never(args: Any) -> Any:
     return None
 
 
-def short_way(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
+def short_way(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> Short:
     """The short way to the value and gradient of a program, for arguments that fit a spec.
 
     `holds` says whether what the function takes from around it is as it was recorded; see `Captures`.
     """
     leaves, dtype = spec.leaves, program.code.dtype
-    if program.scalar is None or program.calls or INTERPRETED or not plan.chosen:
+    if program.scalar is None or program.calls or program.whole.long or INTERPRETED or not plan.chosen:
         return never
-    if not all(isinstance(leaf, Input) and leaf.dtype == dtype for leaf in leaves):
+    if not all(isinstance(leaf, Input) and (leaf.dtype == dtype or leaf.is_integer) for leaf in leaves):
         return never
     if len(set(plan.numbers)) < len(plan.numbers):
         return never
@@ -56,7 +56,7 @@ def short_way(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
     put_together: Any = structure.unflatten
     if all(map(pytree.is_leaf, wanted)):
         put_together = tuple if plan.several else operator.itemgetter(0)
-    call = _of_leaves(program, [leaf.scalar for leaf in leaves], plan, put_together, holds)
+    call = _of_leaves(program, leaves, plan, put_together, holds)
     if flat:
         return call
 
@@ -73,7 +73,7 @@ class _View:
 
     __slots__ = ("adjoints", "arguments", "frame", "gradients", "owner", "values", "windows", "words")
 
-    def __init__(self, program: Program, workspace: Workspace, plan: Plan, owner: Any) -> None:
+    def __init__(self, program: Program | Lean, workspace: Workspace, plan: Plan, owner: Any) -> None:
         assert program.scalar is not None
         # This frame is used by the short way only, so nothing in it has to be set again for the next call.
         frame = program.new_frame(workspace, VALUES | ADJOINTS, program.scalar, plan.wrt)
@@ -84,10 +84,11 @@ class _View:
         self.frame = frame
 
 
-def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Short:
+def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> Short:
     (leaf,), place, owner = spec.leaves, program.scalar, object()
     shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
     program.seed(has_aux=False)
+    whole = program.whole
     run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
 
     def call(args: Any) -> Any:
@@ -110,7 +111,7 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Sho
         if view is None or view.owner is not owner:
             view = workspace.view = _View(program, workspace, plan, owner)
         view.windows[0][...] = x
-        answer, program.used = None, True
+        answer, whole.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             answer = view.values[place], view.gradients[0].copy()
         give(workspace)
@@ -120,14 +121,18 @@ def _of_one_array(program: Program, spec: Spec, plan: Plan, holds: Holds) -> Sho
 
 
 def _of_leaves(
-    program: Program, scalars: list[bool], plan: Plan, put_together: Callable[[Any], Any], holds: Holds
+    program: Program | Lean, specs: Any, plan: Plan, put_together: Callable[[Any], Any], holds: Holds
 ) -> Short:
+    scalars = [leaf.scalar for leaf in specs]
     place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
-    # What each leaf must be: a float, or an array of a shape.
-    kinds: list[Any] = [None if scalar else shape for scalar, shape in zip(scalars, program.shapes, strict=True)]
+    # What each leaf must be: a float, an integer, or an array of a shape.
+    integer = object()
+    kinds = [integer if x.is_integer else None if x.scalar else x.shape for x in specs]
+    decided = list(program.decided.items())
     starts = [at for at, _ in program.code.spans]
     chosen = [(scalars[w], starts[w], w) for w in plan.chosen]
     program.seed(has_aux=False)
+    whole = program.whole
     run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
     count, array = len(kinds), np.ndarray
 
@@ -138,7 +143,13 @@ def _of_leaves(
             if shape is None:
                 if x.__class__ is not float:
                     return None
+            elif shape is integer:
+                if x.__class__ is not int or not -SURE < x < SURE:
+                    return None
             elif x.__class__ is not array or x.dtype is not own or x.shape != shape:
+                return None
+        for i, number in decided:
+            if leaves[i] != number:
                 return None
         try:
             if holds is not None and not holds():
@@ -155,11 +166,11 @@ def _of_leaves(
             view = workspace.view = _View(program, workspace, plan, owner)
         values, windows = view.values, view.windows
         for i, x in enumerate(leaves):
-            if kinds[i] is None:
+            if scalars[i]:
                 values[starts[i]] = x
             else:
                 windows[i][...] = x
-        answer, program.used = None, True
+        answer, whole.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             adjoints, gradients = view.adjoints, view.gradients
             found = [adjoints[at] if scalar else gradients[w].copy() for scalar, at, w in chosen]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapegrad import pytree
-from tapegrad.arguments import Input, Spec, leaf_spec, spec_of
+from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
 from tapegrad.attached import attached
 from tapegrad.recording.direct import Short
-from tapegrad.recording.recording import Recording, StandIn
-from tapegrad.tape import recording_tape
+from tapegrad.recording.recording import Recording
+from tapegrad.recording.standing import StandIn
+from tapegrad.tape import Tape, recording_tape
 from tapegrad.value import Value
 
 # A static argument that is another one at every call would make more and more recordings.
@@ -34,12 +36,17 @@ class Known:
         self.short: dict[Any, Short] = {}
         self._recordings: dict[Spec, Recording] = {}
 
+    def __len__(self) -> int:
+        return len(self._recordings)
+
     def at(self, args: Sequence[Any]) -> tuple[Recording, list[Any]]:
         """The recording for arguments, made if there is none, and the leaves of the arguments."""
         spec, leaves = spec_of(args)
         recording = self._recordings.get(spec)
         if recording is None:
-            recording = Recording(self.f, spec, leaves, None, forget=lambda: self._forget(spec))
+            # A weak reference, so that there is no circle.
+            own = weakref.ref(self)
+            recording = Recording(self.f, spec, leaves, None, forget=lambda: _forget(own(), spec))
             # Other threads may be at the same: a list is made in one step, and what is gone already does not matter.
             for oldest in list(self._recordings)[: max(0, len(self._recordings) + 1 - MAX_RECORDINGS)]:
                 self._forget(oldest)
@@ -48,7 +55,7 @@ class Known:
 
     def _forget(self, spec: Spec) -> None:
         gone = self._recordings.pop(spec, None)
-        self.quick = {key: recording for key, recording in self.quick.items() if recording is not gone}
+        self.quick = {key: recording for key, recording in list(self.quick.items()) if recording is not gone}
         self.short.clear()
 
     def on_tape(self, args: Sequence[Any]) -> Callable[..., Any]:
@@ -60,11 +67,18 @@ class Known:
         leaves, structure = pytree.flatten(tuple(args))
         if any(isinstance(x, Value) and x._tape is not tape for x in leaves):
             return self.f
-        specs = (
-            Input(x.shape, tape.dtype, x._layout is None) if isinstance(x, Value) else leaf_spec(x) for x in leaves
-        )
+        specs = (_spec_on(tape, x) if isinstance(x, Value) else leaf_spec(x) for x in leaves)
         recording = self._recordings.get(Spec(structure, tuple(specs)))
         return self.f if recording is None or len(recording) < _WORTH_WRITING else recording.written
+
+
+def _spec_on(tape: Tape, x: Value) -> Input:
+    return INTEGER if x._is_integer else Input(x.shape, tape.dtype, x._layout is None)
+
+
+def _forget(recordings: Known | None, spec: Spec) -> None:
+    if recordings is not None:
+        recordings._forget(spec)
 
 
 def known(f: Any) -> Known:

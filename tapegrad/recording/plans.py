@@ -13,6 +13,11 @@ from tapegrad.arguments import Input, Spec, argument_numbers, dtype_of, owners
 from tapegrad.errors import IntegerInputError, ShapeError
 
 
+def hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
+    """What a derivative is taken with respect to, as a key."""
+    return argnums if isinstance(argnums, int) else tuple(argnums)
+
+
 class Plan(NamedTuple):
     """How a derivative is taken.
 
@@ -88,6 +93,8 @@ class Plans:
         for i, leaf in enumerate(self._spec.leaves):
             if self._owner[i] in numbers and not (isinstance(leaf, Input) and leaf.dtype.kind == "f"):
                 what = f"an array of {leaf.dtype}" if isinstance(leaf, Input) else repr(leaf.value)
+                if isinstance(leaf, Input) and leaf.is_integer:
+                    what = "an integer"
                 raise IntegerInputError(
                     f"argument {self._owner[i]} holds {what}: only floats can be differentiated; convert it with "
                     "float(...) or .astype(float), or leave it out of argnums"

@@ -25,8 +25,9 @@ def record(f: Callable[..., Any], *examples: Any) -> Recording:
             with Python operators. Arrays that it takes from around it become constants of the recording; `stats` lists
             them. Where what it takes from around it has changed, it is recorded again: at once where a name is bound to
             something else, soon after, and with a RecordingWarning, where an array was changed in place.
-        examples: arguments to record at. Floats and arrays may change between replays; integers, booleans, strings and
-            other objects are part of the recording.
+        examples: arguments to record at. Floats, integers and arrays may change between replays; booleans, strings and
+            other objects are part of the recording. An integer behaves as Python's int in the function; where it
+            decides something, as in `range(n)`, each number is a branch.
 
     Raises DTypeError, StructureError.
 

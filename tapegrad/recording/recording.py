@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,15 +11,16 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import Input, Spec, argument_numbers, difference, plain_key, spec_of
-from tapegrad.attached import attached
-from tapegrad.captures import Captures, can_change
+from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.attached import named_like
 from tapegrad.errors import ShapeError, UnsupportedError
-from tapegrad.program import Branches, Code, Program, Workspace, can_be_written, write
+from tapegrad.program import Branches, Code, Lean, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.direct import Short, never, short_way
-from tapegrad.recording.plans import Plan, Plans
+from tapegrad.recording.plans import Plan, Plans, hashable
+from tapegrad.recording.standing import StandIn, captures_for
 from tapegrad.recording.stats import Stats, stats_of
+from tapegrad.recording.tangents import pushed, pushing, tangent
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
 from tapegrad.sweeps import ADJOINTS, VALUES
 from tapegrad.tape import recording_tape
@@ -28,19 +30,6 @@ from tapegrad.value import Value, as_value
 MAX_PATTERNS = 16
 
 
-class StandIn:
-    """What stands for a function `f`: differentiating it is differentiating f."""
-
-    f: Callable[..., Any]
-
-
-def captures_for(f: Callable[..., Any], spec: Spec) -> Captures:
-    """What a function takes from around it. All its recordings share this, but for those with objects among the
-    arguments, whose attributes it may read."""
-    given = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
-    return Captures(f, given) if any(map(can_change, given)) else attached(f, "captures", Captures)
-
-
 class Recording(StandIn):
     """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
 
@@ -48,6 +37,10 @@ class Recording(StandIn):
     functions of `tapegrad`. Where the function branched on a number, a replay that would branch otherwise goes on with
     the recording of that branch, and makes it if there is none, so results are always those of the function itself.
     Several threads may call it at the same time. Called with Values it is the function.
+
+    It can be pickled: with its function, which pickle finds by name (so it stands in a module, and is no lambda), and
+    the code of its branches. Functions that it calls, as `external` does, go the same way. The operations that it uses
+    must be declared where it is unpickled.
     """
 
     def __init__(
@@ -56,12 +49,17 @@ class Recording(StandIn):
     ) -> None:  # fmt: skip
         self.f = f
         self.spec = spec
+        # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
+        self._forgets = forget
         self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
-        self._short: dict[Any, tuple[Program, Any, Short]] = {}
         self._gradients: dict[Any, Branches] = {}
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
+        return self.__dict__ | {"_forgets": None, "_gradients": {}, "_compressed": {}}
 
     def __repr__(self) -> str:
         return f"<Recording of {self._branches.name}: {len(self)} instructions, {self._branches.dtype}>"
@@ -96,7 +94,7 @@ class Recording(StandIn):
         """
         if evaluation.on_tape(args):
             return self.f(*args)
-        return self._branches.replay(self.check(args), VALUES, None, Program.result)
+        return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=Program.for_results)
 
     # First derivatives
 
@@ -108,7 +106,7 @@ class Recording(StandIn):
         """
         if evaluation.on_tape(args):
             return derivatives.value_and_grad(self.f, args, argnums, False)
-        found = self.short_way(_hashable(argnums))(args)
+        found = self.short_way(hashable(argnums))(args)
         return self.evaluate(self.check(args), argnums, has_aux=False) if found is None else found
 
     def grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
@@ -119,20 +117,23 @@ class Recording(StandIn):
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plans.plan(argnums)
         return self._branches.replay(
-            leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux
-        )
+            leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux,
+            lean=Program.for_gradients,
+        )  # fmt: skip
 
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program, holds = self._branches.program, self._branches.captures.holds
-        known = self._short.get(argnums)
-        if known is None or known[0] is not program or known[1] is not holds:
-            made = never if self._branches.stale else short_way(program, self.spec, self._plans.plan(argnums), holds)
-            known = self._short[argnums] = program, holds, made
-        return known[2]
+        known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
+        if known is None or known[0] is not holds:
+            made: Short = never
+            if not self._branches.stale:
+                made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds)
+            known = ways[argnums] = holds, made
+        return known[1]
 
     def _value_and_gradient(
-        self, program: Program, workspace: Workspace, plan: Plan, has_aux: bool
+        self, program: Program | Lean, workspace: Workspace, plan: Plan, has_aux: bool
     ) -> tuple[Any, Any]:
         if program.scalar is not None and not has_aux:
             value: Any = float(workspace.values[program.scalar])
@@ -165,7 +166,7 @@ class Recording(StandIn):
             return derivatives.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
         return self._branches.replay(
-            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), _pushed(p, w.values, along))
+            self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), tangent(p, w)), lean=pushing(along)
         )
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -175,7 +176,7 @@ class Recording(StandIn):
             return done.result, lambda *tangents: derivatives.pushed(done, primals, tangents)
         result, program, values = self._kept(self._branches, self.check(primals))
         numbers = tuple(range(len(primals)))
-        return result, lambda *tangents: _pushed(program, values, self._plans.tangents(numbers, tangents))
+        return result, lambda *tangents: pushed(program, values, self._plans.tangents(numbers, tangents))
 
     def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient of the sum of all that the function returns; see `tapegrad.elementwise_grad`."""
@@ -221,13 +222,13 @@ class Recording(StandIn):
             for number in plan.chosen:
                 n = program.code.spans[number][1]
                 shape = output.shape + program.shapes[number]
-                if output.places is None:
+                if output.place is None:
                     blocks[number] = np.zeros(shape, matrix.dtype)
                 else:
-                    rows = matrix[row : row + len(output.places), column : column + n]
+                    rows = matrix[row : row + output.layout.size, column : column + n]
                     blocks[number] = np.array(rows).reshape(shape)
                 column += n
-            row += 0 if output.places is None else len(output.places)
+            row += 0 if output.place is None else output.layout.size
             shown.append(self._plans.shaped(plan, blocks, copy=False))
         return pytree.unflatten(program.structure, shown)
 
@@ -255,7 +256,7 @@ class Recording(StandIn):
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
         branches = self._gradient(primals, chosen)
-        return branches.replay(self.check(tuple(primals)), VALUES, None, lambda p, w: _pushed(p, w.values, along))
+        return branches.replay(self.check(tuple(primals)), VALUES, None, tangent, lean=pushing(along))
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
@@ -266,23 +267,25 @@ class Recording(StandIn):
         numbers = argument_numbers(argnums)
 
         def product(v: Any) -> Any:
-            return _pushed(program, values, self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
+            return pushed(program, values, self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
 
         return product
 
     def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:
         """The recording of the gradient: a program of its own, whose values are derivatives."""
         self._plans.plan(argnums)
-        key = _hashable(argnums)
+        key = hashable(argnums)
         if key not in self._gradients:
             leaves = self.check(tuple(args))
-            again = functools.wraps(self.f)(lambda *args: self.written(*args))
+            # A weak reference, so that there is no circle.
+            own = weakref.ref(self)
+            again = named_like(self.f)(lambda *args: own().written(*args))  # type: ignore[union-attr]
             gradient = derivatives.gradient_of(again, argnums)
             # Whether branches were recorded alike up to the guard where they part is not checked here: which of their
             # instructions are dead code differs. It was checked when the function itself was recorded.
             self._gradients[key] = Branches(
                 gradient, self.spec, leaves, None, same_prefixes=False, captures=self._branches.captures,
-                forget=lambda: self._gradients.pop(key, None),
+                forget=self._forgets and functools.partial(_forget_gradient, own, key),
             )  # fmt: skip
         return self._gradients[key]
 
@@ -293,9 +296,13 @@ class Recording(StandIn):
         tape = recording_tape()
         if tape is None or structure != self.spec.structure:
             return self.f(*args)
-        tape.evaluate()
-        numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
-        program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
+        if len(self.program.guards) or self._branches.stale:
+            tape.evaluate()
+            numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
+            program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
+        else:
+            # Whatever the arguments are, the function takes this way, so they need not be computed.
+            program = self.program
         if not can_be_written(program):
             return self.f(*args)
         return write(program, tape, [as_value(leaves[i], tape, "an argument") for i in program.leaves])
@@ -307,7 +314,7 @@ class Recording(StandIn):
 
         It is that of the branch replayed last, or of the branch taken at the arguments, where some are given.
         """
-        if hessian and not args and _hashable(argnums) not in self._gradients:
+        if hessian and not args and hashable(argnums) not in self._gradients:
             raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
         branches = self._gradient(args, argnums) if hessian else self._branches
         if args:
@@ -333,9 +340,8 @@ class Recording(StandIn):
         self, program: Program, workspace: Workspace, argnums: int | Sequence[int], symmetric: bool
     ) -> CompressedJacobian:
         # Integers among the inputs may be indices, which the pattern depends on.
-        whole = [w for w in range(len(program.shapes)) if w not in program.floats]
-        indices = workspace.values[program.places_of(whole)].tobytes()
-        key = (id(program), _hashable(argnums), symmetric, indices)
+        indices = workspace.values[program.places_of(program.indexing)].tobytes()
+        key = (id(program), hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:
             while len(self._compressed) >= MAX_PATTERNS:
@@ -365,15 +371,11 @@ class Recording(StandIn):
         return branches.replay(leaves, VALUES, None, read)
 
 
-def _hashable(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
-    return argnums if isinstance(argnums, int) else tuple(argnums)
+def _forget_gradient(own: weakref.ref[Recording], key: Any) -> None:
+    recording = own()
+    if recording is not None:
+        recording._gradients.pop(key, None)
 
 
-def _pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) -> Any:
-    program.check_numbers()
-    found = program.push(values, along)
-    shown = [
-        np.zeros(o.shape, values.dtype)[()] if t is None else float(t) if not o.shape else t
-        for t, o in zip(found, program.code.outputs, strict=True)
-    ]
-    return pytree.unflatten(program.structure, shown)
+def _result_of(program: Program | Lean, workspace: Workspace) -> Any:
+    return program.result(workspace)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.attached import strong
 from tapegrad.ops import RUN, TABLE
 from tapegrad.program import Branches
 from tapegrad.tape import LEAF
@@ -41,7 +42,7 @@ class Stats:
         elements: results computed in one replay.
         guards: comparisons that hold a replay to its branch.
         slots: numbers in the arena: inputs, constants and results.
-        bytes: its arrays, and the arenas of one replay.
+        bytes: its arrays, and the arenas of replays that are over and are kept for the next.
         branches: recordings kept, one for each branch.
         recorded: how often the function was called to record it.
         captured: arrays that the function took from around it. They stay as they were when it was recorded; pass them
@@ -87,7 +88,7 @@ def stats_of(branches: Branches) -> Stats:
         elements=int(code.counts.sum()),
         guards=len(code.guards),
         slots=code.size,
-        bytes=code.nbytes + branches.program.latest().nbytes,
+        bytes=code.nbytes + branches.program.idle_bytes,
         branches=len(branches.programs),
         recorded=branches.recorded,
         captured=tuple(_captured(branches)),
@@ -111,7 +112,7 @@ def _captured(branches: Branches) -> list[Captured]:
 def _around(f: Any) -> list[tuple[str, np.ndarray]]:
     """The arrays that a function can see by name."""
     try:
-        scope = inspect.getclosurevars(inspect.unwrap(f))
+        scope = inspect.getclosurevars(inspect.unwrap(strong(f)))
     except (TypeError, ValueError):
         return []
     names = {**scope.globals, **scope.nonlocals}

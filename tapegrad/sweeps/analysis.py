@@ -23,6 +23,7 @@ from tapegrad.ops.record import (
     wants_flag,
 )
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF
+from tapegrad.sweeps.owners import moved
 
 # The most runs in a group: a block of the values and adjoints of all of them stays in the second-level cache.
 GROUP = 32
@@ -96,26 +97,28 @@ def reach(code, side, mark, active, stop, rows):
     return first
 
 
-@compiled(code="uint32[:, :]", side="int64[:]", to="int64[:]")
-def relocate(code, side, to):
-    """Rewrite the operands of every instruction: place p becomes to[p]. `out` has been rewritten already."""
+@compiled(
+    code="uint32[:, :]", side="int64[:]", starts="int64[:]", index="int64[:]", shift="int64", to="int64[:]"
+)
+def relocate(code, side, starts, index, shift, to):
+    """Rewrite the operands of every instruction: what began at place starts[i] begins at to[i]. `out` has been
+    rewritten already. See `owners`."""
     for i in range(code.shape[0]):
         op = code[i, 0]
         if op == LEAF:
             continue
         if op < RUN:
-            code[i, 2] = to[code[i, 2]]
-            code[i, 3] = to[code[i, 3]]
-            code[i, 4] = to[code[i, 4]]
+            for j in range(2, 5):
+                code[i, j] = moved(np.int64(code[i, j]), starts, index, shift, to)
         else:
             k = np.int64(code[i, 2])
             for j in range(operand_count(side, k)):
-                side[place_operand(side, k, j)] = to[operand_at(side, k, j)]
+                side[place_operand(side, k, j)] = moved(operand_at(side, k, j), starts, index, shift, to)
 
 
-@compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]")
-def group(code, side, flags):
-    """Find elementwise runs that follow each other and can go a block at a time together.
+@compiled(code="uint32[:, :]", side="int64[:]", flags="uint8[:]", most="int64")
+def group(code, side, flags, most):
+    """Find elementwise runs that follow each other and can go a block at a time together, `most` of them at most.
 
     All runs of a group have the same number of elements, and where one reads the result of another, it reads the whole
     result in order, so that each block needs only the same block of the other. Then the blocks that are worked on stay
@@ -124,7 +127,7 @@ def group(code, side, flags):
     i, n_code = 0, code.shape[0]
     while i < n_code:
         end = i
-        while end < n_code and end - i < GROUP and _may_join(code, side, i, end):
+        while end < n_code and end - i < most and _may_join(code, side, i, end):
             end += 1
         for r in range(i, max(end, i + 1)):
             if code[r, 0] >= RUN:

@@ -6,7 +6,8 @@ kept, the results are set to NaN, and the caller of the sweep asks for the excep
 
 Ctrl-C, or too deep a recursion, can also raise before the first line of a callback is reached. Nothing in the callback
 can catch that: ctypes hands the exception to `sys.unraisablehook` and goes on. So each callback returns whether it came
-to its end. Where it did not, the sweep takes note, and the exception is taken from the hook.
+to its end. Where it did not, the sweep takes note, and the exception is taken from the hook. The note alone is enough
+to raise: the hook may be another one by now, or not have been reached either.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def raised(failed: int = 0) -> Any:
     """
     error, _raised.error = _raised.error, None
     unentered, _raised.unentered = _raised.unentered, None
-    return error or (_lost(unentered) if failed == EXTERNAL else None)
+    # A callback may also be interrupted after it has done its work: then nothing is lost but the interrupt.
+    return error or (_lost(unentered) if failed == EXTERNAL else unentered)
 
 
 def check(scratch: np.ndarray) -> None:
@@ -98,8 +100,8 @@ def _lost(unentered: BaseException | None) -> BaseException:
     return unentered or RuntimeError("a Python function that a tape calls was interrupted before its first line")
 
 
-# How many calls lie between a sweep and what its callbacks call, at most.
-_DEPTH = 12
+# How many calls lie between a sweep and what its callbacks call, at most; generously.
+_DEPTH = 40
 
 
 def _deeper(n: int) -> None:
@@ -114,7 +116,8 @@ def _listen() -> None:
         return
 
     def hook(unraisable: Any) -> None:
-        if any(unraisable.object is entry for entry in entries):
+        # No call of Python in here: close to the limit of recursion there is hardly room for this one.
+        if unraisable.object in entries:
             _raised.unentered = unraisable.exc_value
         else:
             before(unraisable)

@@ -5,7 +5,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tapegrad.compiled.pointers import array_of as as_array  # noqa: F401  (named by generated code)
-from tapegrad.sweeps.kernels import NAMES, RUNS, TABLE_SIZE
+from tapegrad.sweeps.kernels import COPIES, NAMES, RUNS, TABLE_SIZE
 
 
 @intrinsic
@@ -60,6 +60,17 @@ def call_runs(typingctx, kind, flat, i, side, flags, v, d, scratch):
         return _call(context, builder, v.dtype.name, index, types.boolean, kinds, args[1:], 0)
 
     return types.boolean(types.int64, flat, types.int64, side, flags, v, v, v), generate
+
+
+@intrinsic
+def call_copy(typingctx, which, side, k, j, v, scratch, start, m):
+    def generate(context, builder, signature, args):
+        index = builder.add(args[0], ir.Constant(ir.IntType(64), COPIES))
+        kinds = signature.args[1:]
+        return _call(context, builder, v.dtype.name, index, types.boolean, kinds, args[1:], 0)
+
+    whole = types.int64
+    return types.boolean(whole, side, whole, whole, v, scratch, whole, whole), generate
 
 
 @intrinsic

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tapegrad.compiled import compiled_in, interpreted
-from tapegrad.compiled.callable import load
+from tapegrad.compiled.callable import flushes, load
+from tapegrad.compiled.floats import take_subnormals_for_zero
 from tapegrad.compiled.machine import add_symbol
 from tapegrad.errors import OperationError
 from tapegrad.ops import TABLE, Elementwise
@@ -28,7 +29,11 @@ FORWARD, REVERSE, TANGENT = range(3)
 # instruction over many elements (`forward_run`, `reverse_run`, `tangent_run`). Such a function is compiled only when a
 # tape has such an instruction, because it takes as long to compile as all the rest.
 RUNS = len(KINDS) * MAX_OPERATIONS
-TABLE_SIZE = RUNS + len(KINDS)
+# And one each for the functions that copy operands to scratch, and back: so each is compiled once, and not as a part of
+# each of those above.
+COPIES = RUNS + len(KINDS)
+FETCH, SCATTER = range(2)
+TABLE_SIZE = COPIES + 2
 
 _DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 NAMES = {dtype.name: f"tapegrad_kernels_{dtype.name}" for dtype in _DTYPES}
@@ -77,6 +82,21 @@ def require_runs(name: str, text: Callable[[], str], dtype: np.dtype, kind: int)
     _put(dtype, RUNS + kind, f"{KINDS[kind]}_run", name, text, signature)
 
 
+def need_copies(dtype: np.dtype, which: int) -> bool:
+    """Whether the function that copies operands to scratch, or back, is not in the table yet."""
+    return (dtype, COPIES + which) not in _known
+
+
+def require_copies(name: str, text: Callable[[], str], dtype: np.dtype, which: int) -> None:
+    """As `require`, for the function that copies operands to scratch (FETCH), or back (SCATTER)."""
+
+    def signature(types: Any) -> Any:
+        real, whole = getattr(types, dtype.name)[::1], types.int64
+        return types.boolean(types.int64[::1], whole, whole, real, real, whole, whole)
+
+    _put(dtype, COPIES + which, ("fetch", "scatter")[which], name, text, signature)
+
+
 def _put(
     dtype: np.dtype, index: int, function: str, name: str, text: Callable[[], str], signature: Callable[[Any], Any],
     loops: bool = False,
@@ -98,22 +118,37 @@ def _type(types: Any, row: Any, dtype: np.dtype) -> Any:
     return whole(types.CPointer(whole), whole, whole, types.CPointer(types.uint8), real, real, whole)
 
 
+# Memory seen as an array. NumPy's `ctypeslib.as_array` would do, but it is slower, and ctypes keeps a type for each
+# length that it has met.
+_memory: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
+_WRITABLE = 0x200
+
+
 def install(dtype: np.dtype, opcode: int, kind: int, function: Callable[..., Any]) -> None:
     """Put a Python function in the table as the kernel of a structured operation: function(side, k, flags, v, d)."""
     index = len(KINDS) * opcode + kind
-    real = ctypes.POINTER(ctypes.c_double if dtype == np.float64 else ctypes.c_float)
-    whole, bytes_ = ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_uint8)
-    view = np.ctypeslib.as_array
+    whole, bytes_, size = np.dtype(np.int64), np.dtype(np.uint8), dtype.itemsize
 
     def called(result: Any, _: Any, side: Any, n_side: int, k: int, flags: Any, v: Any, d: Any, n: int) -> int:
         # ctypes returns zero where an exception ends this. So the result, which is zero before, is what says that all
         # went well.
-        arrays = view(side, (n_side,)), k, view(flags, (n_side,)), view(v, (n,)), view(d, (n,))
-        result[0] = function(*arrays)
+        flushed = flushes(dtype) and take_subnormals_for_zero(0)
+        sides = np.frombuffer(_memory(side, 8 * n_side, _WRITABLE), whole)
+        marks = np.frombuffer(_memory(flags, n_side, _WRITABLE), bytes_)
+        values = np.frombuffer(_memory(v, size * n, _WRITABLE), dtype)
+        went_well = function(sides, k, marks, values, np.frombuffer(_memory(d, size * n, _WRITABLE), dtype))
+        if flushed:
+            # Not while Python runs: its own numbers keep their subnormals.
+            take_subnormals_for_zero(1)
+        result[0] = went_well
         return 0
 
-    size = ctypes.c_int64
-    kind_of_call = ctypes.CFUNCTYPE(ctypes.c_int32, whole, ctypes.c_void_p, whole, size, size, bytes_, real, real, size)
+    count, address = ctypes.c_int64, ctypes.c_void_p
+    kind_of_call = ctypes.CFUNCTYPE(
+        ctypes.c_int32, ctypes.POINTER(count), address, address, count, count, address, address, address, count
+    )
     callback = kind_of_call(called)
     _callbacks.append(callback)
     entries.append(called)
@@ -144,6 +179,13 @@ def call_run(index, n, z, x, y, w, dz, dx, dy, dw):
 def call_runs(kind, flat, i, side, flags, v, d, scratch):
     # Carry out instruction i, which works on many elements, by `forward_run`, `reverse_run` or `tangent_run`.
     return _interpreted[v.dtype, RUNS + kind](flat, i, side, flags, v, d, scratch)
+
+
+@compiled_in("tapegrad.sweeps.kernel_calls")
+def call_copy(which, side, k, j, v, scratch, start, m):
+    # Copy elements start to start + m of operand j, which is not dense, to scratch, by `fetch` of `operands`; or add
+    # those in scratch to the operand's, by `scatter`.
+    return _interpreted[v.dtype, COPIES + which](side, k, j, v, scratch, start, m)
 
 
 @compiled_in("tapegrad.sweeps.kernel_calls")

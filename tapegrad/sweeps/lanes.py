@@ -14,6 +14,7 @@ import numpy as np
 from tapegrad.ops import RUN
 from tapegrad.ops.record import (
     DENSE,
+    axes,
     is_structured,
     mode_at,
     operand_at,
@@ -22,11 +23,12 @@ from tapegrad.ops.record import (
     operand_low,
     result_at,
     result_size,
+    shape_at,
     wants_flag,
 )
 from tapegrad.sweeps.kernels import at, call_run, call_structured
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF, LOST, SWITCH
-from tapegrad.sweeps.operands import block, stretch
+from tapegrad.sweeps.operands import block
 
 
 def one_partials(op, o, a, b, c, v, scratch, ones):
@@ -45,7 +47,7 @@ def run_partials(op, side, k, start, m, v, scratch, ones):
     x = block(side, k, operand, v, scratch, start, m)
     y = block(side, k, operand + 1, v, scratch, start, m)
     w = block(side, k, operand + 2, v, scratch, start, m)
-    scratch[3 * BLOCK :] = 0.0
+    scratch[3 * BLOCK : LOST] = 0.0  # not further: there stands whether a callback was lost
     to = 3 * BLOCK + operand
     call_run(3 * op + 1, m, at(v, out + start), x, y, w, at(ones, operand),
              at(scratch, to), at(scratch, to + BLOCK), at(scratch, to + 2 * BLOCK))
@@ -58,6 +60,20 @@ def add_lanes(to, a, of, o, p):
         for lane in range(x.shape[0]):
             c = y[lane]
             x[lane] += p * c if c != 0.0 else c
+
+
+def stretch(side, k, p, x, position, most):
+    # Of a strided operand: the place of the element at `position` in row-major order, the stride to the next one, and
+    # how many there are in the same row from there on, but no more than `most`.
+    q, ndim = shape_at(side, k) - 1, axes(side, k)
+    row = side[q + ndim]
+    column = position % row
+    position //= row
+    a = x + column * side[p + ndim]
+    for d in range(ndim - 1, 0, -1):
+        a += (position % side[q + d]) * side[p + d]
+        position //= side[q + d]
+    return a, side[p + ndim], min(most, row - column)
 
 
 def exchange_lanes(side, k, j, start, m, p, o, back, d):

@@ -10,7 +10,7 @@ Read as source: `generate` puts a branch for each inlined operation of the table
 import numpy as np
 
 from tapegrad.ops import RUN
-from tapegrad.ops.record import COLUMNS, FIRST, INSIDE, A, group_flag, is_structured, result_at, result_size
+from tapegrad.ops.record import COLUMNS, FIRST, INSIDE, OUT, A, B, group_flag, is_structured, result_at, result_size
 from tapegrad.sweeps.kernels import REVERSE, at, call_run, call_runs, call_structured
 from tapegrad.sweeps.marks import BLOCK, LEAF, LOST, SWITCH
 from tapegrad.sweeps.operands import accumulate, adjoint_block, block, group_start
@@ -43,7 +43,12 @@ def reverse_one(op, o, a, b, c, v, g):
 def reverse_run(flat, i, side, flags, v, g, scratch):
     # Takes an instruction over many elements back; if a group ends with it, the whole group (see `analysis.group`).
     op, k = np.int64(flat[COLUMNS * i]) - RUN, np.int64(flat[COLUMNS * i + A])
-    if is_structured(side, k):
+    if op == LEAF:
+        # Before this, forward, other numbers stood here, and their adjoints are to be added up; see `program.lean`.
+        first = np.int64(flat[COLUMNS * i + OUT])
+        for j in range(first, first + np.int64(flat[COLUMNS * i + B])):
+            g[j] = 0.0
+    elif is_structured(side, k):
         if not call_structured(3 * op + 1, side, k, flags, v, g):
             scratch[LOST] = 1.0
     elif flags[group_flag(k)] != FIRST and flags[group_flag(k)] != INSIDE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from tapegrad.compiled import Compiled, Frame, store
 from tapegrad.compiled.callable import Kind
 from tapegrad.compiled.source import fingerprint
 from tapegrad.ops import RUN, TABLE, Elementwise, Operation, is_inlined
+from tapegrad.ops.record import COLUMNS
 from tapegrad.sweeps import generate, kernels
-from tapegrad.sweeps.entry import sweep
+from tapegrad.sweeps.entry import ADJOINTS, VALUES, sweep
 from tapegrad.sweeps.forward import forward_run
 from tapegrad.sweeps.lanes import reverse_lanes, tangent_lanes
 from tapegrad.sweeps.marks import BLOCK, SCRATCH
+from tapegrad.sweeps.operands import fetch, scatter
+from tapegrad.sweeps.pieces import pieces
 from tapegrad.sweeps.reverse import reverse_run
 from tapegrad.sweeps.tangent import tangent, tangent_run
 
@@ -25,6 +29,8 @@ _PROGRAM = ["uint32[:]", "int64[:]", "uint8[:]", "real[:]"]
 _LANES = ["uint32[:, :]", *_PROGRAM[1:], "real[:, :]", "real[:]", "real[:]", "real[:]"]
 # Which words of a sweep's frame have the place that adjoints start from, and what is to be done.
 SEED, TASKS = -2, -1
+# And which have the address of the instructions and how many numbers these are; before them come result and error.
+_CODE, _LENGTH = 2, 3
 
 
 class Sweeps:
@@ -48,11 +54,40 @@ class Sweeps:
 
     def frame(self, code: np.ndarray, *rest: Any) -> Frame:
         """The arguments of a sweep, laid out."""
-        return self.sweep.frame(code.reshape(-1), *rest)
+        frame = self.sweep.frame(code.reshape(-1), *rest)
+        side, flags, v = rest[:3]
+        frame.pieces = pieces(code, side, flags, len(v))
+        return frame
 
     def run(self, frame: Frame) -> int:
         """Sweep."""
-        return self.sweep.run(frame, self.dtype)
+        return self.sweep.run(frame, self.dtype) if frame.pieces is None else self._run_in_pieces(frame, frame.pieces)
+
+    def _run_in_pieces(self, frame: Frame, cuts: list[int]) -> int:
+        words, g = frame.words, frame.arrays[4]
+        before, (start, seed, tasks) = words[:], (words[_CODE], words[SEED], words[TASKS])
+        stretches = list(itertools.pairwise(cuts))
+        row = COLUMNS * frame.arrays[0].itemsize
+
+        def call(first: int, end: int) -> int:
+            words[_CODE], words[_LENGTH] = start + row * first, COLUMNS * (end - first)
+            return self.sweep.run(frame, self.dtype)
+
+        try:
+            words[SEED], words[TASKS] = -1, VALUES
+            for first, end in stretches if tasks & VALUES else []:
+                failed = call(first, end)
+                if failed >= 0:
+                    return first + failed
+            words[TASKS] = ADJOINTS
+            if tasks & ADJOINTS and seed >= 0:
+                g[:] = 0.0
+                g[seed] = 1.0
+            for first, end in reversed(stretches) if tasks & ADJOINTS else []:
+                call(first, end)
+            return -1
+        finally:
+            words[:] = before
 
     def prepared(self) -> Any:
         """A ctypes function that sweeps, to be called with `Frame.arguments` without anything in between."""
@@ -62,14 +97,18 @@ class Sweeps:
         self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, t: np.ndarray, scratch: np.ndarray
     ) -> None:
         """Compute the tangents of all results in t, from those of the inputs."""
-        self._tangent(code.reshape(-1), side, flags, v, t, scratch)
+        for first, end in itertools.pairwise(pieces(code, side, flags, len(v)) or (0, len(code))):
+            self._tangent(code[first:end].reshape(-1), side, flags, v, t, scratch)
 
     def lanes(
         self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, d: np.ndarray,
         scratch: np.ndarray, *, back: bool,
     ) -> None:  # fmt: skip
         """Carry k adjoints back, or k tangents along, in one pass; d is (slots, k)."""
-        self._lanes[back](code, side, flags, v, d, np.zeros_like(v), scratch, self._ones)
+        cuts = pieces(code, side, flags, len(v), d.shape[1]) or [0, len(code)]
+        room, stretches = np.zeros_like(v), list(itertools.pairwise(cuts))
+        for first, end in reversed(stretches) if back else stretches:
+            self._lanes[back](code[first:end], side, flags, v, d, room, scratch, self._ones)
 
     def require(self, opcodes: Iterable[int], kind: int) -> None:
         """Compile or load the kernels of these operations for one kind of sweep, where that is not done yet.
@@ -86,11 +125,22 @@ class Sweeps:
                 kernels.require(name, text, self.dtype, opcode, kind)
 
     def _require_runs(self, kind: int) -> None:
+        # What these functions call comes first.
+        self._require_copies(kernels.FETCH)
+        if kind == kernels.REVERSE:
+            self._require_copies(kernels.SCATTER)
         if kernels.need_runs(self.dtype, kind):
             function = (forward_run, reverse_run, tangent_run)[kind]
             name = store.digest(fingerprint([function]), _generator())
             text = functools.partial(generate.function_source, self.dtype, function)
             kernels.require_runs(name, text, self.dtype, kind)
+
+    def _require_copies(self, which: int) -> None:
+        if kernels.need_copies(self.dtype, which):
+            function = (fetch, scatter)[which]
+            name = store.digest(fingerprint([function]), _generator())
+            text = functools.partial(generate.function_source, self.dtype, function)
+            kernels.require_copies(name, text, self.dtype, which)
 
     # What the sweeps are made from
 
@@ -111,7 +161,7 @@ def _kinds(texts: list[str]) -> list[Kind]:
 
 @functools.cache
 def _generator() -> bytes:
-    names = ("generate", "kernels", "kernel_calls", "blas_calls")
+    names = ("generate", "kernels", "kernel_calls", "blas_calls", "../compiled/pointers")
     return b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in names)
 
 

@@ -7,7 +7,7 @@ depends on it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from tapegrad.ops.arithmetic import detach
 from tapegrad.ops.record import params_at
 from tapegrad.sweeps.analysis import reach, relocate
 from tapegrad.sweeps.marks import EXTERNAL, LEAF
+from tapegrad.sweeps.owners import Owners, move_numbers, owners
 from tapegrad.tape.addresses import Addresses
-from tapegrad.tape.kinds import kind_at
+from tapegrad.tape.kinds import kinds_at
 from tapegrad.tape.loops import move_records
 
 _EVERY_SLOT = np.zeros(0, np.uint8)
@@ -52,56 +53,84 @@ def collect(tape: Any) -> None:
     keep(tape, needed_for(tape, mark))
 
 
-def keep(tape: Any, rows: np.ndarray) -> np.ndarray:
-    """Forget all instructions but those in `rows` (ascending), and move the numbers of these together in the arena.
+class Kept(NamedTuple):
+    """Some instructions of a tape, their numbers moved together.
 
-    They must not depend on any other instruction. Returns for each place of the arena the new place of the number that
-    was there; for a number that is forgotten, what it says means nothing.
+    Attributes:
+        code, side, flags: the instructions with their records, in new arrays, as places of the new arena.
+        side_length: how much of `side` and `flags` is used.
+        owners: where the results were that are kept.
+        counts: how many numbers each of them has.
+        to: where they are now.
+        slots: numbers in the new arena.
     """
+
+    code: np.ndarray
+    side: np.ndarray
+    flags: np.ndarray
+    side_length: int
+    owners: Owners
+    counts: np.ndarray
+    to: np.ndarray
+    slots: int
+
+    def moved(self, place: int) -> int:
+        """Where the number at a place of the tape went; -1 if it is forgotten."""
+        i = int(self.owners.of(np.array([place]))[0])
+        within = place - int(self.owners.starts[i]) if i >= 0 else -1
+        return int(self.to[i]) + within if 0 <= within < self.counts[i] else -1
+
+
+def kept(tape: Any, rows: np.ndarray) -> Kept:
+    """The instructions in `rows` (ascending), which must not depend on any other. The tape stays as it is."""
     code = tape.code[rows]
     wide = (code[:, 0] == LEAF) | (code[:, 0] >= RUN)
     counts = np.where(wide, code[:, 3], 1).astype(np.int64)
-    outs = code[:, 1].astype(np.int64)
-    new_outs = np.cumsum(counts) - counts
-    slots = int(counts.sum())
-    stays = np.zeros(tape.slots + 1, np.int64)
-    np.add.at(stays, outs, 1)
-    np.add.at(stays, outs + counts, -1)
-    stays = np.cumsum(stays[:-1])
-    code[:, 1] = new_outs
+    found = owners(code[:, 1])
+    to = np.cumsum(counts) - counts
+    code[:, 1] = to
+    side, flags = np.empty(tape.side_length, np.int64), np.empty(tape.side_length, np.uint8)
+    length = move_records(code, tape.side, tape.flags, side, flags)
+    relocate(code, side, *found, to)
+    return Kept(code, side, flags, length, found, counts, to, int(counts.sum()))
+
+
+def keep(tape: Any, rows: np.ndarray) -> None:
+    """Forget all instructions but those in `rows` (ascending), and move the numbers of these together in the arena.
+
+    They must not depend on any other instruction.
+    """
     # New arrays are made and nothing of the tape is changed until all are there. An interrupt can come at any call, and
     # memory can run out, but neither happens between the assignments at the end. So the tape stays whole.
-    side, flags, side_length = _kept_records(tape, code)
-    to = np.cumsum(stays) - stays
-    relocate(code, side, to)
-    source = np.flatnonzero(stays)
+    new = kept(tape, rows)
+    room = max(64, 2 * new.side_length)
+    side, flags = grown(new.side[: new.side_length], room), grown(new.flags[: new.side_length], room)
     values, grads, adjoints, active = (
-        _moved(old, source, slots) for old in (tape.values, tape.grads, tape.adjoints, tape.active)
+        _moved(old, new) for old in (tape.values, tape.grads, tape.adjoints, tape.active)
     )
-    calls = _kept_calls(tape.calls, code, side)
+    calls = kept_calls(tape.calls, new.code, side)
     evaluated, activated = (int(np.searchsorted(rows, n)) for n in (tape.evaluated, tape.activated))
-    addresses = Addresses.of(tape.addresses.slots_of(outs), counts, new_outs, tape.flushed, slots)
+    slots = tape.addresses.slots_of(new.owners.starts)
+    addresses = Addresses.of(slots, new.counts, new.to, tape.flushed, new.slots)
     edits = {
         key: int(np.searchsorted(rows, position)) for key, position in tape.edits.items() if addresses.holds(key[0])
     }
     constants, zeros, labels, kinds = names_left(tape, addresses)
-    length, code = len(code), grown(code, max(64, 2 * len(code)))
-    tape.code, tape.length, tape.side, tape.flags, tape.side_length = code, length, side, flags, side_length
-    tape.values, tape.grads, tape.adjoints, tape.active, tape.slots = values, grads, adjoints, active, slots
+    length, code = len(new.code), grown(new.code, max(64, 2 * len(new.code)))
+    tape.code, tape.length, tape.side, tape.flags, tape.side_length = code, length, side, flags, new.side_length
+    tape.values, tape.grads, tape.adjoints, tape.active, tape.slots = values, grads, adjoints, active, new.slots
     tape.addresses, tape.edits, tape.calls, tape.evaluated, tape.activated = (
         addresses, edits, calls, evaluated, activated,
     )  # fmt: skip
     tape.constants, tape.zeros, tape.labels, tape.kinds = constants, zeros, labels, kinds
-    return to
 
 
-def _moved(old: np.ndarray, source: np.ndarray, slots: int) -> np.ndarray:
+def _moved(old: np.ndarray, to: Kept) -> np.ndarray:
     if not len(old):
         return old
-    new = np.zeros(max(64, 2 * slots), old.dtype)
+    new = np.zeros(max(64, 2 * to.slots), old.dtype)
     # Those that grow on demand may not reach as far as the values yet.
-    known = source[: np.searchsorted(source, len(old))]
-    new[: len(known)] = old[known]
+    move_numbers(old.view(np.uint8), new.view(np.uint8), to.owners.starts, to.counts, to.to, old.itemsize)
     return new
 
 
@@ -114,13 +143,7 @@ def names_left(tape: Any, addresses: Addresses) -> tuple[dict[Any, Any], ...]:
     return constants, zeros, labels, {slot: kind for slot, kind in tape.kinds.items() if addresses.holds(slot)}
 
 
-def _kept_records(tape: Any, code: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    side, flags = np.empty(tape.side_length, np.int64), np.empty(tape.side_length, np.uint8)
-    at = move_records(code, tape.side, tape.flags, side, flags)
-    return grown(side[:at], max(64, 2 * at)), grown(flags[:at], max(64, 2 * at)), at
-
-
-def _kept_calls(calls: dict[int, Any], code: np.ndarray, side: np.ndarray) -> dict[int, Any]:
+def kept_calls(calls: dict[int, Any], code: np.ndarray, side: np.ndarray) -> dict[int, Any]:
     """Of the Python functions that instructions call those that are still called."""
     if not calls:
         return calls
@@ -138,10 +161,10 @@ def cut(tape: Any) -> None:
     if not len(rows):
         return
     tape.evaluate()
-    for out in tape.code[rows, 1].tolist():
-        kind = kind_at(tape, out)
+    outs = tape.code[rows, 1].astype(np.int64)
+    for slot, kind in zip(tape.addresses.slots_of(outs).tolist(), kinds_at(tape, outs.tolist()), strict=True):
         if kind:
-            tape.kinds[int(tape.addresses.slots_of(np.array([out]))[0])] = kind
+            tape.kinds[slot] = kind
     code = tape.code.copy()
     wide = code[rows, 0] >= RUN
     code[rows, 3] = np.where(wide, code[rows, 3], 1)

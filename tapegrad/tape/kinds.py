@@ -7,8 +7,19 @@ from typing import Any
 import numpy as np
 
 from tapegrad.ops import RUN, TABLE
+from tapegrad.ops.record import COLUMNS
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.faults import operand_slots
+
+
+def kind_of(tape: Any, slot: int) -> str:
+    """What the number at a slot is: see `kind_at`."""
+    buffer = tape._buffer
+    if buffer and buffer[1 - COLUMNS] == slot and TABLE[buffer[-COLUMNS] % RUN].truth:
+        # It was recorded just now, as it is where a function branches on a comparison.
+        return "b"
+    tape.flush()
+    return kind_at(tape, tape.locate(slot))
 
 
 def kind_at(tape: Any, place: int) -> str:
@@ -19,21 +30,47 @@ def kind_at(tape: Any, place: int) -> str:
         if row in seen:
             continue
         seen.add(row)
-        instruction = tape.code[row]
-        operation = TABLE[int(instruction[0]) % RUN]
-        if instruction[0] == LEAF:
-            kind = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), "")
-        elif operation.truth:
-            kind = "b"
-        else:
-            # Where an operation only moves numbers, they stay of the same kind. Programs may be deep, so this does not
-            # recurse.
-            givers = operation.kind_givers(operand_slots(instruction, tape.side))
-            if not givers:
+        kind, givers = _kind_or_givers(tape, row)
+        # Programs may be deep, so this does not recurse.
+        waiting += givers
+        if not givers:
+            if not kind or (found and kind != found):
                 return ""
-            waiting += givers
-            continue
-        if not kind or (found and kind != found):
-            return ""
-        found = kind
+            found = kind
     return found
+
+
+def kinds_at(tape: Any, places: list[int]) -> list[str]:
+    """What the numbers at many places are; what several of them follow from is looked at once."""
+    asked = [tape.row_of(place) for place in places]
+    follows: dict[int, tuple[str, list[int]]] = {}
+    waiting = list(asked)
+    while waiting:
+        row = waiting.pop()
+        if row not in follows:
+            kind, givers = _kind_or_givers(tape, row)
+            rows = [tape.row_of(giver) for giver in givers]
+            follows[row] = kind, rows
+            waiting += rows
+    known: dict[int, str] = {}
+    # Operands come before results.
+    for row in sorted(follows):
+        kind, rows = follows[row]
+        kinds = {known[giver] for giver in rows} or {kind}
+        known[row] = kinds.pop() if len(kinds) == 1 else ""
+    return [known[row] for row in asked]
+
+
+def _kind_or_givers(tape: Any, row: int) -> tuple[str, list[int]]:
+    """What the results of an instruction are; or, where an operation only moves numbers, so that they stay what they
+    are, the places of the operands that they come from."""
+    instruction = tape.code[row]
+    operation = TABLE[int(instruction[0]) % RUN]
+    # Results that are known to be integers are in recordings only, where slots are places.
+    if tape.recording and int(instruction[1]) in tape.kinds:
+        return tape.kinds[int(instruction[1])], []
+    if instruction[0] == LEAF:
+        return tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), ""), []
+    if operation.truth:
+        return "b", []
+    return "", list(operation.kind_givers(operand_slots(instruction, tape.side)))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
-from tapegrad.ops import RUN, passive_rows
+from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import COLUMNS, place, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
 from tapegrad.sweeps.analysis import activate, reach
@@ -31,7 +31,8 @@ from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import Addresses
 from tapegrad.tape.collect import collect, grown, keep
 from tapegrad.tape.faults import check_editable, check_unedited, refused
-from tapegrad.tape.kinds import kind_at
+from tapegrad.tape.few import sweep_values
+from tapegrad.tape.kinds import kind_of
 from tapegrad.tape.writing import flush
 
 MAX_SLOTS = 2**31
@@ -69,7 +70,7 @@ class Tape:
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
         "push", "recording", "scratch", "side", "side_length", "slots", "sweeping", "top", "values", "calls", "derived",
-        "arrays", "flushing", "spliced",
+        "arrays", "flushing", "reads", "_frame", "spliced",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -104,6 +105,8 @@ class Tape:
         self.active = np.zeros(0, np.uint8)
         self.length = self.side_length = self.slots = 0
         self.evaluated = self.activated = 0
+        # The arguments of the last sweep for values, to be used again while the arrays are the same.
+        self._frame: Any = None
         # Whether the buffers are being moved to the arrays.
         self.flushing = False
         # How many sweeps are under way: until they are over nothing may move.
@@ -126,6 +129,8 @@ class Tape:
         # Leaves that were given as integers ("i") or truth values ("b"): they may index.
         self.kinds: dict[int, str] = {}
         self.edits: dict[tuple[int, int], int] = {}
+        # For each guard by its slot: the file and line where a number was read, and what was read there.
+        self.reads: dict[int, tuple[str, int, str]] = {}
         self._open_page()
 
     # Recording
@@ -174,10 +179,13 @@ class Tape:
         return slot
 
     def finish(self) -> None:
-        """Take no more instructions: the recording is made."""
+        """Take no more instructions: the recording is made, and has arrays of its own."""
         self.flush()
         self.finished = True
         self.limit = 0
+        self._frame = None
+        self.values = self.adjoints = self.grads = np.zeros(0, self.dtype)
+        self.active = np.zeros(0, np.uint8)
 
     def leaf(self, data: Any, n: int, wants_grad: bool) -> int:
         """Put n given numbers, a float or an array, on the tape; an array is copied.
@@ -245,7 +253,7 @@ class Tape:
 
     def flush(self) -> None:
         """Move what was recorded from the buffers into the arrays that the sweeps read."""
-        if not self._buffer:
+        if not self._buffer and not self.finished:
             return
         self._check_owner()
         flush(self)
@@ -267,11 +275,12 @@ class Tape:
         if self.evaluated == self.length:
             return
         sweeps = sweeps_for(self.dtype)
-        sweeps.require(self.needs_new, FORWARD)
-        self.needs |= self.needs_new
-        self.needs_new = set()
+        if self.needs_new:
+            sweeps.require(self.needs_new, FORWARD)
+            self.needs |= self.needs_new
+            self.needs_new = set()
         code = self.code[self.evaluated : self.length]
-        failed = self._sweep(code, self.values, VALUES)
+        failed = sweep_values(self, code)
         if failed >= 0 and code[failed, 0] != EXPECT:
             error = callbacks.raised(code[failed, 0])
             if error is not None and not isinstance(error, Exception):
@@ -282,6 +291,19 @@ class Tape:
             self.evaluated += failed + 1
             raise error or refused(code[failed], self.side, self.values)
         self.evaluated = self.length
+
+    def compute(self, rows: np.ndarray) -> None:
+        """Compute some instructions ahead of others, from which they read nothing. Raises what `evaluate` raises."""
+        rows = rows[np.searchsorted(rows, self.evaluated) :]
+        code = np.ascontiguousarray(self.code[rows[self.code[rows, 0] != LEAF]])
+        if not len(code):
+            return
+        opcodes = np.unique(code[:, 0])
+        needs = np.unique(opcodes[has_kernel(opcodes, self.dtype)] % RUN).tolist()
+        sweeps_for(self.dtype).require([*needs, *([RUN] if opcodes[-1] >= RUN else [])], FORWARD)
+        failed = self._sweep(code, self.values, VALUES)
+        if failed >= 0:
+            raise callbacks.raised(code[failed, 0]) or refused(code[failed], self.side, self.values)
 
     def _sweep(self, code: np.ndarray, d: np.ndarray, tasks: int) -> int:
         sweeps = sweeps_for(self.dtype)
@@ -303,8 +325,7 @@ class Tape:
 
     def kind(self, slot: int) -> str:
         """What a slot can do as an index: "b" holds truth values, "i" integers, "" neither."""
-        self.flush()
-        return kind_at(self, self.locate(slot))
+        return kind_of(self, slot)
 
     def grown_grads(self) -> np.ndarray:
         """The accumulated gradients, one for each place of the arena."""
@@ -363,11 +384,6 @@ class Tape:
         if not self.recording and not self.sweeping:
             collect(self)
             self._collect_at = max(COLLECT_AT, 2 * max(self.length, self.slots))
-
-    def keep(self, rows: np.ndarray) -> np.ndarray:
-        """Keep only these instructions, which must not need any other; returns where each place went."""
-        self.flush()
-        return keep(self, rows)
 
     def rewind(self, length: int = 0) -> None:
         """Forget all instructions from number `length` on. Values recorded there become stale.

@@ -15,10 +15,13 @@ from tapegrad.ops.record import COLUMNS, OPCODE, OUT, B
 from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.addresses import GONE
 from tapegrad.tape.collect import grown, names_left
+from tapegrad.tape.few import FEW_NUMBERS, write_scalars
 from tapegrad.tape.loops import settle
 
 # Fewer instructions than this are appended to the buffers, which is faster for few. More go to the arrays at once.
 _FEW = 256
+# An arena of at least as many numbers grows by a quarter, a shorter one is doubled.
+_LONG = 1 << 20
 
 
 def flush(tape: Any) -> None:
@@ -31,6 +34,8 @@ def flush(tape: Any) -> None:
         raise ThreadError("a signal handler used a value while the tape that it is on was being written")
     tape.flushing = True
     try:
+        if len(tape._buffer) <= FEW_NUMBERS and write_scalars(tape, reserve):
+            return
         # The fastest ways by far from a list of integers to an array. Numbers in rows are not negative, in records they
         # may be.
         rows = np.frombuffer(array("Q", tape._buffer), np.int64).reshape(-1, COLUMNS)
@@ -110,7 +115,22 @@ def reserve(tape: Any, instructions: int, numbers: int, slots: int) -> None:
         side = grown(tape.side, 2 * (tape.side_length + numbers))
         tape.side, tape.flags = side, grown(tape.flags, len(side))
     if tape.slots + slots > len(tape.values):
-        tape.values = grown(tape.values, 2 * (tape.slots + slots))
+        tape.values = _longer(tape, tape.slots + slots)
+
+
+def _longer(tape: Any, length: int) -> np.ndarray:
+    """A longer array for the values of a tape. Only what is known is copied: the system provides memory for the rest
+    when it is written to, which for a function that is recorded may be never."""
+    values = np.zeros(2 * length if length < _LONG else length + length // 4, tape.dtype)
+    code = tape.code[tape.evaluated : tape.length]
+    known = int(code[0, OUT]) if len(code) else tape.slots
+    values[:known] = tape.values[:known]
+    leaves = code[code[:, OPCODE] == LEAF]
+    single = leaves[leaves[:, B] == 1, OUT]
+    values[single] = tape.values[single]
+    for start, n in leaves[leaves[:, B] > 1][:, [OUT, B]].tolist():
+        values[start : start + n] = tape.values[start : start + n]
+    return values
 
 
 def extend(tape: Any, rows: np.ndarray, numbers: np.ndarray) -> Any:

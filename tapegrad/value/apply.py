@@ -10,11 +10,19 @@ from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, OperationError, ShapeError, TapeMismatchError, UnsupportedError
+from tapegrad.errors import (
+    DTypeError,
+    OperationError,
+    OuterValueError,
+    ShapeError,
+    TapeMismatchError,
+    UnsupportedError,
+)
 from tapegrad.layout import FlagLayout, Layout, broadcast_shapes, broadcast_strides, dense, flags, merge_axes
 from tapegrad.ops import BY_NAME, Elementwise, Operation, Structured
 from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM, record
 from tapegrad.tape import Tape, current_tape
+from tapegrad.tape.ambient import ambient
 from tapegrad.value.handle import Handle
 from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.reading import Reader
@@ -41,7 +49,7 @@ class Recorder(Reader):
         if isinstance(x, Handle):
             if x._tape is not tape:
                 raise _mismatch(x._tape, tape, what)
-            return cast(Self, x)
+            return cls._on(tape, x._slot, None) if x._is_integer else cast(Self, x)
         if isinstance(x, NUMBERS):
             return cls._constant(tape, float(x))
         refuse_unlike(x, what)
@@ -242,6 +250,11 @@ def _mismatch(a: Tape, b: Tape, what: str) -> Exception:
         return DTypeError(f"{what}: a Value of {a.dtype} meets a Value of {b.dtype}; a tape has one dtype")
     if a.finished or b.finished:
         where = "one was recorded inside a function whose recording is finished"
+    elif a.recording != b.recording and (b if a.recording else a) is ambient.tapes.get(a.dtype):
+        return OuterValueError(
+            f"{what}: Values of two tapes meet: one comes from outside the function that is being recorded. Pass it to "
+            "the function as an argument, or take the derivative by tg.grad or its like, which then is a Value too"
+        )
     elif a.recording or b.recording:
         where = "one comes from outside the function that is being recorded; pass it to the function as an argument"
     elif a.owner != b.owner:

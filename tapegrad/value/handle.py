@@ -29,6 +29,8 @@ class Handle:
     _page: Any
     _slot: int
     _layout: Layout | None
+    # Whether it is a whole number that was given to a recorded function, or follows from such: see `integer`.
+    _is_integer = False
 
     @classmethod
     def _on(cls, tape: Tape, slot: int, layout: Layout | None) -> Self:

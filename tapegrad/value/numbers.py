@@ -14,10 +14,15 @@ def refuse_unlike(x: Any, what: str) -> None:
     if isinstance(x, np.matrix):
         raise UnsupportedError(f"{what}: an np.matrix would be multiplied element by element: write np.asarray(x)")
     if isinstance(x, np.ma.MaskedArray):
-        raise UnsupportedError(
-            f"{what}: the mask of an np.ma array would be lost: write x.filled(0.0), and np.where or a product with "
-            "~x.mask where it matters"
-        )
+        raise masked(what)
+
+
+def masked(what: str) -> UnsupportedError:
+    """The exception for an array with a mask."""
+    return UnsupportedError(
+        f"{what}: the mask of an np.ma array would be lost: write x.filled(0.0), and np.where or a product with "
+        "~x.mask where it matters"
+    )
 
 
 class Numbers(np.ndarray):

@@ -6,6 +6,7 @@ and not by `apply`: recording it takes so little time that each attribute read o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self, cast
 
@@ -38,9 +39,10 @@ def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[R, Any]
                 return self._apply(operation, (other, self) if reflected else (self, other))
             b = other._slot
         elif kind is float or kind is int:
-            if self._layout is not None or other not in tape.constants:
+            found = tape.constants.get(other) if other else tape.zeros.get(math.copysign(1.0, other))
+            if found is None or self._layout is not None:
                 return self._apply(operation, (other, self) if reflected else (self, other))
-            b = tape.constants[other]
+            b = found
         elif isinstance(other, Handle | np.ndarray | np.generic | list | tuple | bool):
             if isinstance(other, np.ndarray) and other.dtype == object:
                 return NotImplemented
@@ -189,6 +191,12 @@ class Operators(Recorder):
 
     def __rfloordiv__(self, other: Any) -> Self:
         return self._apply(BY_NAME["floor_divide"], (other, self))
+
+    def __divmod__(self, other: Any) -> tuple[Self, Self]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Self, Self]:
+        return other // self, other % self
 
     def __pos__(self) -> Self:
         return self

@@ -6,6 +6,8 @@ plain number raises, and names what to write instead.
 
 from __future__ import annotations
 
+import operator
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, Self, cast
 
@@ -16,6 +18,7 @@ from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
 from tapegrad.tape import LEAF
 from tapegrad.value.apply import NUMBERS, Recorder
 from tapegrad.value.handle import Handle
+from tapegrad.value.numbers import masked
 
 # For each NumPy function, or (ufunc, method), the function that implements it on Values; see `functions.registry`.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
@@ -80,6 +83,8 @@ class Protocol(Recorder):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         handler = IMPLEMENTATIONS.get(func)
+        # NumPy does not look at these arguments for one that calculates, so they say how: an axis, a count.
+        args, kwargs = tuple(map(_decided, args)), {key: _decided(x) for key, x in kwargs.items()}
         if handler is None:
             raise UnsupportedError(
                 f"{_name(func)} is not supported on a Value; use v.data for numbers without a gradient"
@@ -119,16 +124,21 @@ class Protocol(Recorder):
 
     # What would lose the gradient
 
-    def _cut(self, what: str) -> NoReturn:
+    def _cut(self, what: str, advice: str = "") -> NoReturn:
         raise CutGradientError(
-            f"{what} would silently cut the gradient: write v.item() or v.data for the numbers, v.detach() for a Value "
-            "without gradient, or use an array of dtype=object (tg.stack makes one Value of many)"
+            f"{what} would silently cut the gradient: {advice}write v.item() or v.data for the numbers, v.detach() for "
+            "a Value without gradient, or use an array of dtype=object (tg.stack makes one Value of many)"
         )
 
     def __float__(self) -> float:
-        self._cut("float(v)")
+        self._cut(
+            "float(v)", "a function of math that was imported by its name takes its argument for a plain number, so "
+            "write np.sqrt(v), or math.sqrt(v) in a recorded function, for sqrt(v); else "
+        )  # fmt: skip
 
     def __index__(self) -> int:
+        if self._layout is None and self._tape.kinds and self._tape.kind(self._slot) == "i":
+            return int(self._item("integer"))
         raise CutGradientError("a Value cannot be an index or a count: write int(v)")
 
     # Whole numbers are piecewise constant, so no gradient is lost. In a recording, a guard checks that a replay finds
@@ -147,7 +157,7 @@ class Protocol(Recorder):
         return self._whole("ceil")
 
     def _whole(self, name: str) -> int:
-        return int(self._apply(BY_NAME[name], (self,)).item())
+        return int(self._apply(BY_NAME[name], (self,))._item("whole number"))
 
     def __complex__(self) -> complex:
         self._cut("complex(v)")
@@ -158,6 +168,13 @@ class Protocol(Recorder):
             for index in np.ndindex(self.shape):
                 array[index] = cast(Any, self)[index]
             return array
+        kind = self._tape.kind(self._slot) if self.size else ""
+        if kind and self._tape.recording:
+            # Truth values and integers have no gradient to lose. Guards hold replays to those that are found.
+            return np.array(self._read("array").astype(bool if kind == "b" else np.int64), dtype)
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("numpy.ma"):
+            # An array with a mask stands on the left: its own operators come first.
+            raise masked("an operation with a Value")
         self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)")
 
     # A copy that is kept, of the best weights so far, must not follow what becomes of the original.
@@ -187,6 +204,10 @@ class Protocol(Recorder):
 
     def __reduce__(self) -> Any:
         raise CutGradientError("a Value cannot be pickled: its tape stays here. Pickle v.data")
+
+
+def _decided(x: Any) -> Any:
+    return operator.index(cast(Any, x)) if isinstance(x, Handle) and x._is_integer else x
 
 
 def _name(function: Any) -> str:

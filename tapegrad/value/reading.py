@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tapegrad.errors import CutGradientError, DTypeError, ShapeError
-from tapegrad.tape import EXPECT
+from tapegrad.ops import BY_NAME
+from tapegrad.tape import EXPECT, Tape
 from tapegrad.value.handle import Handle
 from tapegrad.value.numbers import numbers, refuse_unlike
+
+# Code that is not the user's.
+_PACKAGES = (str(Path(__file__).parents[1]) + os.sep, str(Path(np.__file__).parent) + os.sep)
+
+
+def guard(tape: Tape, slot: int, number: float, what: str) -> None:
+    """Hold replays to the number that a slot has; `what` was read, for the message when replays often find another."""
+    expected = tape.constant(number)
+    tape.reads[tape.scalar(EXPECT, slot, expected, expected)] = (*_where(), what)
+
+
+def guard_truth(tape: Tape, name: str, a: int, b: int, truth: bool, what: str) -> None:
+    """Hold replays to the truth of a comparison of two slots, which is known."""
+    guard(tape, tape.scalar(BY_NAME[name].opcode, a, b, b), float(truth), what)
+
+
+def _where() -> tuple[str, int]:
+    """File and line of the innermost caller outside this package and NumPy."""
+    frame: Any = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGES):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 class Reader(Handle):
@@ -23,11 +49,7 @@ class Reader(Handle):
 
         Raises InPlaceError when assigned to a result, or inside a recording; ShapeError for another shape.
         """
-        self._tape.evaluate()
-        self._freeze()
-        if self._layout is None:
-            return float(self._tape.values[self._tape.locate(self._slot)])
-        return numbers(self._window(self._tape.values))
+        return self._read("number")
 
     @data.setter
     def data(self, data: Any) -> None:
@@ -41,6 +63,17 @@ class Reader(Handle):
             else:
                 places = slice(place + low, place + high)
             self._tape.edit(self._slot + low, places, array.reshape(-1), high - low)
+
+    def _read(self, what: str) -> Any:
+        tape = self._tape
+        tape.evaluate()
+        if self._layout is None:
+            number = float(tape.values[tape.locate(self._slot)])
+            if tape.recording and not tape.finished:
+                guard(tape, self._slot, number, what)
+            return number
+        self._freeze(what)
+        return numbers(self._window(self._tape.values))
 
     def _accept(self, data: Any, what: str) -> np.ndarray:
         if isinstance(data, Handle):
@@ -81,18 +114,20 @@ class Reader(Handle):
 
     def item(self) -> float:
         """The number of a Value of one element. Raises ShapeError for more."""
+        return self._item("number")
+
+    def _item(self, what: str) -> float:
         if self.size != 1:
             raise ShapeError(f"item() of a Value of shape {self.shape}: it has {self.size} elements, not one")
-        return float(np.asarray(self.data).reshape(-1)[0])
+        return float(np.asarray(self._read(what)).reshape(-1)[0])
 
     def numpy(self) -> np.ndarray:
         """Its numbers as a plain array of its own."""
         return np.array(self.data, self.dtype)
 
-    def _freeze(self) -> None:
+    def _freeze(self, what: str) -> None:
         # What is recorded next may depend on a number that is read, so a guard checks that replays find the same.
-        if self._tape.recording and not self._tape.finished:
+        tape = self._tape
+        if tape.recording and not tape.finished:
             for slot in self._slots():
-                expected = self._tape.constant(float(self._tape.values[self._tape.locate(slot)]))
-                self._tape.scalar(EXPECT, slot, expected, expected)
-            self._tape.flush()
+                guard(tape, slot, float(tape.values[tape.locate(slot)]), what)

@@ -97,7 +97,7 @@ class Value(Operators, Views, Protocol):
         if not self._tape.recording:
             return self.item() != 0.0
         condition = self if self._tape.kind(self._slot) == "b" else self != 0.0
-        return bool(condition.item())
+        return bool(condition._item("truth"))
 
     def __repr__(self) -> str:
         label = f", label={self.label!r}" if self.label else ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tapegrad.errors import InPlaceError, ShapeError, UnsupportedError
 from tapegrad.layout import Layout, dense, normalize_axis, reshaped, sliced
 from tapegrad.ops import BY_NAME
 from tapegrad.value.apply import Recorder, contiguous
-from tapegrad.value.gathering import indexed
+from tapegrad.value.gathering import gather, indexed
 from tapegrad.value.handle import Handle, view
 
 V = TypeVar("V", bound="Views")
@@ -39,7 +39,7 @@ class Views(Recorder):
         layout = self._layout
         if layout is not None and len(layout.shape) == 1:
             # What programs do most: one number, or a slice, of a vector.
-            if index.__class__ is int:
+            if type(index) is int:
                 n = layout.shape[0]
                 if -n <= index < n:
                     return view(self, self._slot + (index % n) * layout.strides[0], None)
@@ -125,6 +125,8 @@ class Views(Recorder):
 def _index(value: V, index: Any) -> V:
     """Basic indexing, a view; index arrays gather."""
     parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(p, Handle) and p._is_integer for p in parts):
+        return _by_integers(value, parts)
     if any(isinstance(p, list | np.ndarray | Handle) for p in parts):
         return indexed(value, parts)
     layout = value._layout_or_scalar()
@@ -158,6 +160,27 @@ def _index(value: V, index: Any) -> V:
             slot += (i % n) * stride
         axis += 1
     return view(value, slot, Layout(tuple(shape), tuple(strides)) if shape else None)
+
+
+def _by_integers(value: V, parts: tuple[Any, ...]) -> V:
+    """Indexing where some parts are whole numbers on the tape: replays may find other elements there."""
+    if any(isinstance(p, list | np.ndarray) or (isinstance(p, Handle) and not p._is_integer) for p in parts):
+        return indexed(value, tuple(operator.index(cast(Any, p)) if isinstance(p, Handle) else p for p in parts))
+    layout = value._layout_or_scalar()
+    given = sum(p is not None and p is not Ellipsis for p in parts)
+    if given > len(layout.shape):
+        raise ShapeError(f"{given} indices for a Value of {len(layout.shape)} dimensions (shape {layout.shape})")
+    parts = tuple(_without_ellipsis(parts, len(layout.shape) - given))
+    value = _index(value, tuple(slice(None) if isinstance(p, Handle) else p for p in parts))
+    # Numbers among the parts take an axis away.
+    parts = tuple(p for p in parts if p is None or isinstance(p, slice | Handle))
+    for axis in reversed([i for i, p in enumerate(parts) if isinstance(p, Handle)]):
+        shape, index = value.shape, parts[axis]
+        if not -shape[axis] <= index < shape[axis]:
+            raise IndexError(f"index {index} is out of range for axis {axis} of size {shape[axis]}")
+        n, rest = shape[axis], (*shape[:axis], *shape[axis + 1 :])
+        value = gather(value, index, math.prod(shape[:axis]), n, math.prod(shape[axis + 1 :]), rest)
+    return value
 
 
 def _without_ellipsis(parts: tuple[Any, ...], missing: int) -> list[Any]:

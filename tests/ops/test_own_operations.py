@@ -17,7 +17,7 @@ from numba import njit
 import tapegrad as tg
 from tapegrad.errors import CheckError, IndexRangeError, OperationError, UnsupportedError
 from tapegrad.ops import BY_NAME, TABLE, Elementwise, Interval, binary, structured, ternary, unary
-from tapegrad.ops.reduction import layout, line
+from tapegrad.ops.lines import layout, line
 from tapegrad.ops.rules import checked_partials
 from tapegrad.ops.selection import where
 

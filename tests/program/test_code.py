@@ -8,6 +8,7 @@ import pytest
 import tapegrad as tg
 from tapegrad import pytree
 from tapegrad.arguments import spec_of
+from tapegrad.layout import Layout
 from tapegrad.ops import BY_NAME, RUN
 from tapegrad.ops.record import OPCODE
 from tapegrad.program import Code, Output, Program
@@ -36,7 +37,7 @@ def test_a_program_from_plain_arrays(dtype):
     spec, _ = spec_of([dtype(1.0), dtype(1.0)])
     code = Code(
         dtype=np.dtype(dtype), rows=rows, side=np.zeros(1, np.int64), constants=np.array([0.5, 2.5], dtype), inputs=2,
-        size=7, outputs=(Output(np.array([6]), (), None),), labels={},
+        size=7, outputs=(Output(6, Layout((), ()), None),), labels={},
     )  # fmt: skip
     program = Program(code, pytree.flatten(0.0)[1], spec)
     workspace = program.take()

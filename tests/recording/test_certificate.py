@@ -311,7 +311,7 @@ OTHERS = {
     "fewer": ((X,), "1.*2|2.*1"),
     "more": ((X, 2.0, 3.0), "3.*2|2.*3"),
     "shape": ((X[:2], 2.0), r"argument 0.*\(3,\).*\(2,\)"),
-    "integer": ((X, 2), "argument 1.*2"),
+    "integer": ((X, 2), "argument 1.*an integer"),
     "float32": ((X.astype(np.float32), 2.0), "float64.*float32"),
     "nested": ((X, [1.0]), "argument 1.*list|nested"),
 }

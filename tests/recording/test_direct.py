@@ -45,7 +45,10 @@ def test_it_is_taken_and_given_up():
     others += [(np.ones(3).astype(">f8"),), (np.ma.masked_array(np.ones(3)),), (tg.Value(np.ones(3)),)]
     assert all(way(args) is None for args in others)
     counted = tg.record(lambda x, n: x**n, 2.0, 3)
-    assert counted.short_way(0) is never and counted.grad(3.0, 3) == 27.0
+    assert counted.short_way(0)((3.0, 3)) == (27.0, 27.0) and counted.short_way(0)((3.0, 2)) == (9.0, 6.0)
+    assert all(counted.short_way(0)(args) is None for args in ((3.0, True), (3.0, 2.0), (3, 2), (3.0, 2**60)))
+    named = tg.record(lambda x, s: x * len(s), 2.0, "abc")
+    assert named.short_way(0) is never and named.grad(3.0, "abc") == 3.0
 
 
 def test_memory_of_any_layout():

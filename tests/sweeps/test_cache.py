@@ -112,8 +112,8 @@ def test_an_edited_rule_is_noticed(package, cache):
     rule = package / "tapegrad" / "ops" / "arithmetic.py"
     edit(rule, "partials=lambda x, y, z: (y, x))", "partials=lambda x, y, z: (10.0 * y, x))")
     assert run(GRADIENT, cache, package) == "50.0 3.0 [50.0, 50.0]"
-    kernel = package / "tapegrad" / "ops" / "reduction.py"
-    edit(kernel, "] += g[out + i * inner + m]\n", "] += 2.0 * g[out + i * inner + m]\n")
+    kernel = package / "tapegrad" / "ops" / "sums.py"
+    edit(kernel, " + read(g, o + e * to_step))\n", " + 2.0 * read(g, o + e * to_step))\n")
     assert run(GRADIENT, cache, package) == "50.0 3.0 [100.0, 100.0]"
 
 

@@ -194,3 +194,12 @@ def test_parts_of_a_vector():
             x[wrong]
     with pytest.raises(TypeError):
         x[1.0:]
+
+
+def test_a_masked_array_on_the_left_is_refused_by_its_mask():
+    held = np.ma.masked_array(np.arange(3.0), [0, 1, 0])
+    for operation in (lambda v: held * v, lambda v: held + v, lambda v: held - v, lambda v: held / v):
+        with pytest.raises(UnsupportedError, match="mask of an np.ma array"):
+            operation(tg.Value(np.ones(3)))
+        with pytest.raises(UnsupportedError, match="mask of an np.ma array"):
+            tg.grad(lambda x, operation=operation: np.sum(operation(x)))(np.ones(3))

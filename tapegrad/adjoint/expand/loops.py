@@ -15,6 +15,7 @@ from tapegrad.compiled import compiled
 from tapegrad.compiled.frames import float_bits
 from tapegrad.ops.record import OPCODE, OUT, A, B, C
 from tapegrad.sweeps.marks import LEAF
+from tapegrad.sweeps.owners import owner
 
 # The argument `named` has the opcodes of these operations, in this order: they are written besides those of templates,
 # and computed at once where their operands are known.
@@ -27,20 +28,21 @@ TABLE, AHEAD = 1 << 14, 1 << 12
 
 
 @compiled(
-    operands="int64[:, :]", places="int64[:, :]", low="int64", owner="int32[:]", slots="int64[:]", reads="int64[:, :]",
-    met="uint8[:]",
+    operands="int64[:, :]", places="int64[:, :]", starts="int64[:]", index="int64[:]", shift="int64", ids="int64[:]",
+    sizes="int64[:]", slots="int64[:]", reads="int64[:, :]", met="uint8[:]",
 )  # fmt: skip
-def resolve(operands, places, low, owner, slots, reads, met):
+def resolve(operands, places, starts, index, shift, ids, sizes, slots, reads, met):
     """Replace the slots in `operands` by references, and set `reads` to the nodes that made the numbers at `places`.
 
-    `owner` has the node of each place from `low` on. `slots` has the slots of known numbers, ascending; `met` is set
-    to 1 for those of them that are operands.
+    Node ids[i] has sizes[ids[i]] numbers from place starts[i] on; see `owners`. `slots` has the slots of known numbers,
+    ascending; `met` is set to 1 for those of them that are operands.
     """
     last = slots[-1] if slots.shape[0] else np.int64(-1)
     for i in range(operands.shape[0]):
         for j in range(operands.shape[1]):
             place = places[i, j]
-            reads[i, j] = owner[place - low] if place >= low else -1
+            at = owner(place, starts, index, shift)
+            reads[i, j] = ids[at] if at >= 0 and place - starts[at] < sizes[ids[at]] else -1
             operands[i, j] = _reference(operands[i, j], slots, last)
             if operands[i, j] >= 0:
                 met[operands[i, j]] = 1

@@ -1,0 +1,1 @@
+"""Random programs, whose derivatives are held against an oracle: `python -m tests.random_programs --count 1000`."""
