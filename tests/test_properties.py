@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import naive
 import numpy as np
+import pytest
 from checks import check_transpose, difference, places, tangent_of
 from hypothesis import given, settings
 
@@ -141,7 +142,8 @@ def test_replays_elsewhere_are_fresh_evaluations(program, seed):
     values = [tg.Value(p) for p in here]
     loss = execute(program, values)
     loss.backward()
-    assert value == loss.item()
+    # Short arrays are replayed as scalars, whose functions are those of libm and not those of libmvec.
+    assert value == pytest.approx(loss.item(), rel=1e-13, abs=1e-13)
     for g, v in zip(grads, values):
         np.testing.assert_allclose(g, v.grad, rtol=1e-13, atol=1e-13)
 

@@ -14,6 +14,7 @@ from tapegrad.cache import wanted_folder
 from tapegrad.compiled import store
 from tapegrad.compiled.machine import lock
 from tapegrad.compiled.store import ObjectCode
+from tapegrad.compiled.vector import with_vector_math
 from tapegrad.names import originals
 
 # The names that each module defines, for the modules generated in this process.
@@ -41,8 +42,12 @@ def namespace(name: str, text: Callable[[], str]) -> dict[str, Any]:
     return known
 
 
-def build(name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any]) -> ObjectCode:
+def build(
+    name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any], loops: bool
+) -> ObjectCode:
     """Compile one function of a generated module; `signature` is called with `numba.types` and returns its type.
+
+    `loops` says whether it is one loop over many numbers, whose functions are to be those for vectors.
 
     Raises what Numba raises; nothing is kept then.
     """
@@ -57,10 +62,12 @@ def build(name: str, text: Callable[[], str], function: str, signature: Callable
         options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         made = numba.njit(signature(types), **options)(getattr(python, "py_func", python))
         (overload,) = made.overloads.values()
-        module = overload.library._final_module
+        module, code = overload.library._final_module, None
+        if loops:
+            module, code = with_vector_math(module, overload.library._codegen._tm)
         declared = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
         declared += [g.name for g in module.global_variables if g.is_declaration]
-        code = overload.library._get_compiled_object()
+        code = code or overload.library._get_compiled_object()
         SECONDS[f"{name}.{function}"] = time.perf_counter() - started
         return ObjectCode(overload.fndesc.llvm_func_name, tuple(declared), code)
 

@@ -70,8 +70,10 @@ class Kind:
         return f"{('array_of', 'matrix_of')[self.ndim - 1]}(pointer_{self.dtype(real).name}(w[{at}]), {lengths})"
 
 
-def load(name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any]) -> int:
-    """The address of a function of a generated module: from the disk, or compiled now and kept.
+def load(
+    name: str, text: Callable[[], str], function: str, signature: Callable[[Any], Any], loops: bool = False
+) -> int:
+    """The address of a function of a generated module: from the disk, or compiled now and kept. See `build.build`.
 
     `name` is unique to the function and to everything that it was made from. If the code on disk is damaged, or refers
     to names that cannot be found, the function is compiled anew.
@@ -82,7 +84,7 @@ def load(name: str, text: Callable[[], str], function: str, signature: Callable[
         if machine.missing(made.needs):
             made = None
     if made is None:
-        made = build.build(name, text, function, signature)
+        made = build.build(name, text, function, signature, loops)
         # Where it cannot be kept, the next process compiles it again.
         with contextlib.suppress(OSError):
             store.save(name, made)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tapegrad.cache import wanted_folder, warn_once
-from tapegrad.compiled import machine
+from tapegrad.compiled import machine, vector
 
 _HEADER = b"tapegrad object code 2\n"
 
@@ -31,7 +31,7 @@ def _surroundings() -> bytes:
     # What code depends on besides its source: the compiler's version, the processor, and the files of this folder.
     versions = " ".join(version(name) for name in ("numba", "llvmlite", "numpy"))
     own = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
-    return f"{versions} {machine.processor()}".encode() + own
+    return f"{versions} {machine.processor()} {vector.settings()}".encode() + own
 
 
 def digest(*parts: bytes | str) -> str:

@@ -62,7 +62,8 @@ def require(name: str, text: Callable[[], str], dtype: np.dtype, opcode: int, ki
     if opcode >= MAX_OPERATIONS:
         raise OperationError(f"there is room for {MAX_OPERATIONS} operations, this is number {opcode + 1}")
     row = TABLE[opcode]
-    _put(dtype, len(KINDS) * opcode + kind, f"{KINDS[kind]}_{row.name}", name, text, lambda t: _type(t, row, dtype))
+    index, function = len(KINDS) * opcode + kind, f"{KINDS[kind]}_{row.name}"
+    _put(dtype, index, function, name, text, lambda types: _type(types, row, dtype), loops=True)
 
 
 def need_runs(dtype: np.dtype, kind: int) -> bool:
@@ -97,14 +98,15 @@ def require_copies(name: str, text: Callable[[], str], dtype: np.dtype, which: i
 
 
 def _put(
-    dtype: np.dtype, index: int, function: str, name: str, text: Callable[[], str], signature: Callable[[Any], Any]
-) -> None:
+    dtype: np.dtype, index: int, function: str, name: str, text: Callable[[], str], signature: Callable[[Any], Any],
+    loops: bool = False,
+) -> None:  # fmt: skip
     if interpreted():
         space: dict[str, Any] = {}
         exec(text(), space)
         _interpreted[dtype, index] = space[function]
     else:
-        _addresses[dtype][index] = load(f"{function}_{dtype.name}_{name}", text, function, signature)
+        _addresses[dtype][index] = load(f"{function}_{dtype.name}_{name}", text, function, signature, loops)
     _known.add((dtype, index))
 
 

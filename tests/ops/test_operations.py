@@ -152,19 +152,29 @@ def test_special_values_are_those_of_the_ufunc(row):
     np.testing.assert_allclose(got, expected, rtol=1e-14, atol=0)
 
 
+# Arrays go through libmvec where it has the function, scalars go through libm: each is right to 4 units in the last
+# place, and derivatives are made of a few of them.
+IN_VECTORS = {
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh",
+    "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "erf", "arctan2", "hypot", "power", "logaddexp", "sigmoid",
+    "softplus", "gelu",
+}  # fmt: skip
+
+
 @rows
 @dtypes
-def test_scalars_and_runs_give_identical_numbers(row, dtype):
+def test_scalars_and_runs_give_the_same_numbers(row, dtype):
     arrays = samples(row, n=12, dtype=dtype)
     rng = np.random.default_rng(1)
     seed = rng.normal(size=12).astype(dtype)
     value, grads = gradients(row, arrays, seed)
+    rel = 16 * np.finfo(dtype).eps if row.name in IN_VECTORS else 0.0
     for i in range(12):
         scalars = [tg.Value(a[i]) for a in arrays]
         out = row(*scalars)
-        assert out.shape == () and out.item() == value[i]
+        assert out.shape == () and out.item() == pytest.approx(value[i], rel=rel, abs=0.0)
         out.backward(float(seed[i]))
-        assert [v.grad for v in scalars] == [float(g[i]) for g in grads]
+        assert [v.grad for v in scalars] == pytest.approx([float(g[i]) for g in grads], rel=rel, abs=rel)
 
 
 # Ways to stand in memory: the shape of a leaf, and the view of it that the operation sees as (3, 4).
