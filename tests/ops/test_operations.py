@@ -168,7 +168,7 @@ def test_scalars_and_runs_give_the_same_numbers(row, dtype):
     rng = np.random.default_rng(1)
     seed = rng.normal(size=12).astype(dtype)
     value, grads = gradients(row, arrays, seed)
-    rel = 16 * np.finfo(dtype).eps if row.name in IN_VECTORS else 0.0
+    rel = 16 * float(np.finfo(dtype).eps) if row.name in IN_VECTORS else 0.0
     for i in range(12):
         scalars = [tg.Value(a[i]) for a in arrays]
         out = row(*scalars)
