@@ -28,7 +28,7 @@ from tapegrad.program.outputs import scalar_place
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import GROUP, activate, group, reach
-from tapegrad.sweeps.pieces import pieces
+from tapegrad.sweeps.pieces import is_short, pieces
 from tapegrad.tape import EXPECT
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
@@ -94,6 +94,7 @@ class Program:
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         # Whether a sweep takes so long that it is made in pieces, between which signals are seen.
         self.long = pieces(self.steps, code.side, self._groups, code.size) is not None
+        self._work = len(self.steps) + 4 * int(code.counts.sum())
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
         only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
@@ -298,7 +299,8 @@ class Program:
 
     def _reverse(self, part: Part, values: np.ndarray, adjoints: np.ndarray, workspace: Workspace) -> None:
         side, room = self.code.side, workspace.scratch
-        self.sweeps.run(self.sweeps.frame(part.code, side, part.flags, values, adjoints, room, -1, ADJOINTS))
+        given = part.code, side, part.flags, values, adjoints, room, -1, ADJOINTS
+        self.sweeps.run(self.sweeps.frame(*given, is_short=not self.long))
 
     def push(self, values: np.ndarray, tangents: dict[int, np.ndarray]) -> list[np.ndarray | None]:
         """The derivative of the outputs along tangents of inputs, by their numbers."""
@@ -314,7 +316,7 @@ class Program:
         """As `push`, in a workspace that the caller has taken."""
         self.prepare(TANGENT)
         t, flags = workspace.put_tangents(tangents), self.flags(tuple(sorted(tangents)))
-        self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch)
+        self.sweeps.tangent(self.steps, self.code.side, flags, values, t, workspace.scratch, not self.long)
         callbacks.check(workspace.scratch)
         return self.code.derivatives_in(t)
 
@@ -372,11 +374,12 @@ class Program:
         swept = parts or [Part(self.steps, self.flags(wrt))] * (count if self.wide else 1)
         for i, part in enumerate(swept):
             if not self.wide:
-                self.sweeps.lanes(part.code, side, part.flags, values, d, workspace.scratch, back=back)
+                given = part.code, side, part.flags, values, d, workspace.scratch
+                self.sweeps.lanes(*given, back=back, is_short=not self.long and is_short(self._work * count))
             elif back:
                 self._reverse(part, values, store[i], workspace)
             else:
-                self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch)
+                self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch, not self.long)
         callbacks.check(workspace.scratch)
         return d
 

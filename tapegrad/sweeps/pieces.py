@@ -18,6 +18,11 @@ ENOUGH = 10_000_000
 _PRODUCTS = 32
 
 
+def is_short(work: float) -> bool:
+    """Whether so many scalar operations are one piece."""
+    return work < ENOUGH
+
+
 def pieces(code: np.ndarray, side: np.ndarray, flags: np.ndarray, size: int, lanes: int = 1) -> list[int] | None:
     """Where to cut the instructions of a sweep: the numbers of the first of each piece, and how many there are.
 

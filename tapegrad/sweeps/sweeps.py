@@ -52,11 +52,11 @@ class Sweeps:
         self._ones = np.ones(BLOCK, dtype)
         self._inlined = [row for row in TABLE if is_inlined(row, dtype)]
 
-    def frame(self, code: np.ndarray, *rest: Any) -> Frame:
-        """The arguments of a sweep, laid out."""
+    def frame(self, code: np.ndarray, *rest: Any, is_short: bool = False) -> Frame:
+        """The arguments of a sweep, laid out. Here and below, `is_short` says that it is known not to take long."""
         frame = self.sweep.frame(code.reshape(-1), *rest)
         side, flags, v = rest[:3]
-        frame.pieces = pieces(code, side, flags, len(v))
+        frame.pieces = None if is_short else pieces(code, side, flags, len(v))
         return frame
 
     def run(self, frame: Frame) -> int:
@@ -94,18 +94,20 @@ class Sweeps:
         return self.sweep.prepare(self.dtype)
 
     def tangent(
-        self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, t: np.ndarray, scratch: np.ndarray
-    ) -> None:
+        self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, t: np.ndarray, scratch: np.ndarray,
+        is_short: bool = False,
+    ) -> None:  # fmt: skip
         """Compute the tangents of all results in t, from those of the inputs."""
-        for first, end in itertools.pairwise(pieces(code, side, flags, len(v)) or (0, len(code))):
+        cuts = None if is_short else pieces(code, side, flags, len(v))
+        for first, end in itertools.pairwise(cuts or (0, len(code))):
             self._tangent(code[first:end].reshape(-1), side, flags, v, t, scratch)
 
     def lanes(
         self, code: np.ndarray, side: np.ndarray, flags: np.ndarray, v: np.ndarray, d: np.ndarray,
-        scratch: np.ndarray, *, back: bool,
+        scratch: np.ndarray, *, back: bool, is_short: bool = False,
     ) -> None:  # fmt: skip
         """Carry k adjoints back, or k tangents along, in one pass; d is (slots, k)."""
-        cuts = pieces(code, side, flags, len(v), d.shape[1]) or [0, len(code)]
+        cuts = (None if is_short else pieces(code, side, flags, len(v), d.shape[1])) or [0, len(code)]
         room, stretches = np.zeros_like(v), list(itertools.pairwise(cuts))
         for first, end in reversed(stretches) if back else stretches:
             self._lanes[back](code[first:end], side, flags, v, d, room, scratch, self._ones)
