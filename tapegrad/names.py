@@ -8,6 +8,7 @@ threads, and code that kept one of them, notice nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,16 @@ from types import ModuleType
 from typing import Any
 
 _lock = threading.RLock()
+
+
+def _new_lock() -> None:
+    # A process that is forked off has no other threads, and so nobody who would give the lock back.
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 _offered: list[tuple[ModuleType, str, Any, Any]] = []
 # One object for each recording that is going on, and for each piece of code that needs the originals meanwhile. Sets,
 # because an interrupt may come anywhere: what is taken out twice, or was never put in, does no harm.

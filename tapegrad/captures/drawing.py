@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 
-def states(generators: Iterable[Any], shared: bool) -> list[Any]:
+def generators() -> tuple[type, ...]:
+    """The classes of random generators, so far as they are imported: NumPy imports its own when somebody asks for them.
+    """
+    module = sys.modules.get("numpy.random")
+    return (random.Random,) if module is None else (random.Random, module.Generator, module.RandomState)
+
+
+def states(own: Iterable[Any], shared: bool) -> list[Any]:
     """What tells how far some generators have come; if `shared`, those that `random` and `np.random` share as well."""
     found: list[Any] = []
     if shared:
@@ -18,10 +25,10 @@ def states(generators: Iterable[Any], shared: bool) -> list[Any]:
         module = sys.modules.get("numpy.random.mtrand")
         if module is not None:
             found.append(_position(module._rand.get_state(legacy=False)))
-    for generator in generators:
+    for generator in own:
         if isinstance(generator, random.Random):
             found.append(generator.getstate())
-        elif isinstance(generator, np.random.RandomState):
+        elif hasattr(generator, "get_state"):
             found.append(_position(generator.get_state(legacy=False)))
         else:
             found.append(_position(generator.bit_generator.state))

@@ -9,7 +9,6 @@ stay as they are, but for the package that the function itself is from.
 from __future__ import annotations
 
 import functools
-import random
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.attached import strong
+from tapegrad.captures import drawing
 from tapegrad.captures.reading import names_of
 
 # Objects that are followed for one function, at most.
@@ -135,7 +135,7 @@ class Reach:
             self._elements(name, x.keywords.values())
         elif isinstance(x, list | tuple | dict | set | frozenset):
             self._collection(name, x)
-        elif isinstance(x, np.random.Generator | np.random.RandomState | random.Random):
+        elif isinstance(x, drawing.generators()):
             self.generators.append(x)
         elif isinstance(x, ModuleType):
             if self._is_open(x.__name__):
