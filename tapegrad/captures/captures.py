@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tapegrad.captures import drawing
 from tapegrad.captures.contents import Content, content_of, same
 from tapegrad.captures.reach import Binding, Reach
@@ -128,7 +126,7 @@ class Captures:
         bindings = [b for b in reach.bindings if self._own[b.place] < 2]
         contents = []
         for name, x in [*reach.arrays, *reach.collections]:
-            if self._own[id(x)] < 2 and not (isinstance(x, np.ndarray) and x.dtype.hasobject):
+            if self._own[id(x)] < 2:
                 content = content_of(x)
                 if getattr(x, "nbytes", 0) <= _LARGE:
                     for i in range(content.stretches):

@@ -60,7 +60,7 @@ class _Collection:
         self.stretches = 1 + len(self._seen) // _ELEMENTS
 
     def _now(self) -> list[Any]:
-        found = list(self._of)
+        found = self._of.reshape(-1).tolist() if isinstance(self._of, np.ndarray) else list(self._of)
         return found + [self._of[key] for key in found] if isinstance(self._of, dict) else found
 
     def look(self, i: int) -> None:
@@ -79,7 +79,7 @@ _known: dict[int, _Array] = {}
 
 def content_of(x: Any) -> Content:
     """What an array or collection holds, looked at once."""
-    if not isinstance(x, np.ndarray):
+    if not isinstance(x, np.ndarray) or x.dtype.hasobject:
         return _Collection(x)
     known = _known.get(id(x))
     if known is None or known._array() is not x:

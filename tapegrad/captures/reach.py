@@ -73,10 +73,12 @@ class Binding(NamedTuple):
             return self.holder.cell_contents
         if self.text == _ITEM:
             return self.holder[self.key]
+        if self.text == _PRESENT:
+            return self.key in self.holder
         return len(self.holder) if self.text == _LENGTH else getattr(self.holder, self.key)
 
 
-_CELL, _ITEM, _ATTRIBUTE, _LENGTH = "{h}.cell_contents", "{h}[{k}]", "{h}.{k}", "len({h})"
+_CELL, _ITEM, _ATTRIBUTE, _LENGTH, _PRESENT = "{h}.cell_contents", "{h}[{k}]", "{h}.{k}", "len({h})", "({k} in {h})"
 
 
 class Reach:
@@ -122,7 +124,10 @@ class Reach:
         if isinstance(x, _PLAIN) or id(x) in self._met or len(self._met) >= _MOST:
             return
         self._met[id(x)] = x
-        if isinstance(x, np.ndarray):
+        if isinstance(x, np.ndarray) and x.dtype.hasobject:
+            self.collections.append((name, x))
+            self._elements(name, x.reshape(-1).tolist())
+        elif isinstance(x, np.ndarray):
             self.arrays.append((name, x))
         elif isinstance(x, FunctionType):
             self._function(x)
@@ -176,6 +181,7 @@ class Reach:
                 self._visit(f"a default of {f.__qualname__}", defaults)
         if not is_open:
             return
+        self._objects.append((f.__name__, f))
         for name in sorted(names.globals & f.__globals__.keys()):
             found = f.__globals__[name]
             if not isinstance(found, ModuleType) or self._is_open(found.__name__):
@@ -211,10 +217,15 @@ class Reach:
             if key in own:
                 found = own[key]
                 self._bind(_ITEM, own, key, found, path)
-            elif not isinstance(x, ModuleType) and _is_stored(type(x), key):
+            elif isinstance(x, ModuleType):
+                continue
+            elif _is_stored(type(x), key):
                 found = getattr(x, key, None)
                 self._bind(_ATTRIBUTE, x, key, found, path)
             else:
+                if hasattr(type(x), key) and hasattr(x, "__dict__"):
+                    # A method, in the place of which the object may get something of its own.
+                    self._bind(_PRESENT, own, key, False, path)
                 continue
             self._visit(path, found)
 

@@ -111,6 +111,14 @@ def changes():
     yield "attribute of the class", lambda x: seen.decay * 4.0 * x, lambda: setattr(seen, "decay", 1.5)
     shown = Model()
     yield "property", lambda x: shown.twice * 0.5 * x, lambda: setattr(shown, "rate", 6.0)
+    acting = Model()
+    yield "method of an object", lambda x: acting.loss(x) / 1.5, lambda: setattr(acting, "loss", lambda x: 9.0 * x)
+
+    def counted(x):
+        return counted.rate * x
+
+    counted.rate = 2.0
+    yield "attribute of a function", counted, lambda: setattr(counted, "rate", 6.0)
     part = functools.partial(lambda a, x: a[0] * x, [2.0])
     yield "partial", part, lambda: part.args[0].__setitem__(0, 6.0)
 
@@ -224,6 +232,15 @@ def test_a_long_list_changed_in_place():
     numbers[50] = 3.0
     with pytest.warns(RecordingWarning, match="`numbers`"):
         assert soon(g, 1.0, 102.0) == 102.0
+
+
+def test_an_array_of_objects_changed_in_place():
+    things = np.array([[2.0, "a"], [None, 3]], dtype=object)
+    g = tg.grad(lambda x: things[0, 0] * x)
+    assert g(1.0) == 2.0
+    things[0, 0] = 5.0
+    with pytest.warns(RecordingWarning, match="`things`"):
+        assert soon(g, 1.0, 5.0) == 5.0
 
 
 def test_what_the_function_changes_itself_is_its_own():
