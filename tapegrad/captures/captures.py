@@ -174,10 +174,13 @@ class Captures:
 
     def _look_at_some(self) -> None:
         """Look at contents for a share of the time since the last look."""
-        self._look_at(_SHARE * (time.perf_counter() - self._looked))
+        begun = time.perf_counter()
+        self._look_at(_SHARE * (begun - self._looked))
         self._looked, self._looks = time.perf_counter(), self._looks + 1
-        if self._looks > _AT_FIRST:
-            self._scope["due"] = self._looked + _PAUSE
+        took = self._looked - begun
+        # A stretch that cannot be cut, of a large dict say, may take longer than its share: the next look waits for it.
+        pause = took / _SHARE if took > _PAUSE else _PAUSE if self._looks > _AT_FIRST else 0.0
+        self._scope["due"] = self._looked + pause
 
     def _look_at(self, seconds: float) -> None:
         """Look at contents from where the last look ended, for so long, but at one stretch at least."""

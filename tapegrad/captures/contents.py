@@ -51,26 +51,37 @@ class _Array:
 
 
 class _Collection:
-    """The elements of a list, dict or set, told apart by identity, numbers by value."""
+    """The elements of a list, dict or set, told apart by identity, numbers by value.
+
+    A list is compared a stretch at a time; of a dict or set no stretch can be had alone, so it is compared as a whole.
+    """
 
     def __init__(self, elements: Any) -> None:
         self.version = 0
         self._of = elements
-        self._seen = self._now()
-        self.stretches = 1 + len(self._seen) // _ELEMENTS
+        self._is_list = isinstance(elements, list | tuple)
+        self._seen = self._now(slice(None))
+        self.stretches = 1 + len(self._seen) // _ELEMENTS if self._is_list else 1
 
-    def _now(self) -> list[Any]:
+    def _now(self, part: slice) -> list[Any]:
+        if self._is_list:
+            return list(self._of[part])
         found = self._of.reshape(-1).tolist() if isinstance(self._of, np.ndarray) else list(self._of)
         return found + [self._of[key] for key in found] if isinstance(self._of, dict) else found
 
     def look(self, i: int) -> None:
-        now, seen = self._now(), self._seen
-        part = slice(i * _ELEMENTS, (i + 1) * _ELEMENTS)
-        if len(now) == len(seen) and all(map(operator.is_, now[part], seen[part])):
-            return
-        if len(now) != len(seen) or not all(map(same, now[part], seen[part])):
+        if self._is_list and len(self._of) != len(self._seen):
             self.version += 1
-        self._seen = now
+            self._seen = self._now(slice(None))
+            self.stretches = 1 + len(self._seen) // _ELEMENTS
+            return
+        part = slice(i * _ELEMENTS, (i + 1) * _ELEMENTS) if self._is_list else slice(None)
+        now, seen = self._now(part), self._seen[part]
+        if len(now) == len(seen) and all(map(operator.is_, now, seen)):
+            return
+        if len(now) != len(seen) or not all(map(same, now, seen)):
+            self.version += 1
+        self._seen[part] = now
 
 
 # The same array may be captured by many functions.

@@ -329,3 +329,27 @@ def test_functions_that_read_nothing_are_not_looked_at():
     captures = Captures(lambda x: np.sum(np.sin(x) * x))
     captures.watch(lambda: None)
     assert captures.holds is None and captures.current() is captures.current()
+
+
+@pytest.mark.parametrize("change", [lambda x: x.__setitem__(99_999, 5.0), lambda x: x.append(1.0)])
+def test_a_long_list_is_compared_a_stretch_at_a_time(change):
+    class Counting(list):
+        """A list that counts the elements that are copied out of it by slices."""
+
+        copied = 0
+
+        def __getitem__(self, key):
+            if isinstance(key, slice):
+                Counting.copied += len(range(*key.indices(len(self))))
+            return super().__getitem__(key)
+
+    numbers = Counting(float(i % 7) for i in range(100_000))
+    gradient = tg.grad(lambda x: x * numbers[3] * len(numbers))
+    gradient(2.0)
+    # To remember it, to look at it before recording, and after: not the whole list for each of its stretches.
+    assert Counting.copied < 5 * len(numbers)
+    change(numbers)
+    with pytest.warns(RecordingWarning, match="numbers"):
+        for _ in range(20_000):
+            gradient(2.0)
+    assert gradient(2.0) == 3.0 * len(numbers)
