@@ -40,6 +40,16 @@ def _target() -> Any:
 
 
 @functools.cache
+def target_of_host() -> Any:
+    """What makes machine code with all that this processor can do."""
+    _target()
+    features = llvm.get_host_cpu_features().flatten()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=2, jit=True, codemodel="jitdefault"
+    )
+
+
+@functools.cache
 def processor() -> str:
     """Name and features of the processor that code is compiled for."""
     return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"

@@ -37,7 +37,7 @@ _CALL = re.compile(r"(call (?:[a-z]+ )*)(float|double) @(?:llvm\.(\w+)\.f(?:32|6
 _VECTOR_CALL = re.compile(r"@llvm\.(\w+)\.v(\d+)f(32|64)\(")
 
 
-class _Function(NamedTuple):
+class Function(NamedTuple):
     """A function of C's library for numbers of one kind, and what does the same for vectors.
 
     Attributes:
@@ -110,12 +110,17 @@ def _registers() -> tuple[str, int]:
     return next(((letter, bits) for letter, bits, feature in _REGISTERS if features.get(feature)), ("b", 128))
 
 
+def register_bits() -> int:
+    """The bits of the widest registers for vectors that this processor has and libmvec knows."""
+    return _registers()[1]
+
+
 def settings() -> str:
     """What machine code depends on because of all this."""
     return f"libmvec {library() is not None}"
 
 
-def function_of(name: str, kind: str) -> _Function | None:
+def function_of(name: str, kind: str) -> Function | None:
     """What libmvec has for a function, by its name in LLVM or C; None where it has none."""
     suffix = "f" if kind == "float" else ""
     # In C functions of floats end in f; in LLVM they do not, and `erf` does anyway.
@@ -124,7 +129,7 @@ def function_of(name: str, kind: str) -> _Function | None:
     letter, bits = _registers()
     count = bits // _KINDS[kind]
     vector = f"_ZGV{letter}N{count}{'v' * operands}_{name}{suffix}"
-    return _Function(name + suffix, kind, operands, count, vector) if operands and hasattr(library(), vector) else None
+    return Function(name + suffix, kind, operands, count, vector) if operands and hasattr(library(), vector) else None
 
 
 def with_vector_math(module: Any, machine: Any) -> tuple[Any, bytes | None]:
@@ -132,7 +137,7 @@ def with_vector_math(module: Any, machine: Any) -> tuple[Any, bytes | None]:
     and None. `machine` is the target machine that makes the code."""
     if library() is None:
         return module, None
-    found: dict[str, _Function] = {}
+    found: dict[str, Function] = {}
     text = _marked(str(module), found)
     if not found:
         return module, None
@@ -146,7 +151,7 @@ def with_vector_math(module: Any, machine: Any) -> tuple[Any, bytes | None]:
     return made, machine.emit_object(made)
 
 
-def _marked(text: str, found: dict[str, _Function]) -> str:
+def _marked(text: str, found: dict[str, Function]) -> str:
     """The text of a module whose calls say what does the same for vectors. The functions go to `found`, by name."""
 
     def mark(match: re.Match[str]) -> str:
@@ -174,7 +179,7 @@ def _marked(text: str, found: dict[str, _Function]) -> str:
     ])  # fmt: skip
 
 
-def _replaced(text: str, found: dict[str, _Function]) -> str:
+def _replaced(text: str, found: dict[str, Function]) -> str:
     """The text in which every call, whether of one number or of a vector that LLVM would take apart, is one of the
     function for vectors."""
     added = []

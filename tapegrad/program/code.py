@@ -147,9 +147,13 @@ class Code:
     def arena(self) -> np.ndarray:
         """A new arena with the constants in place, and one number more at the end, which no instruction reads."""
         values = np.zeros(self.size + 1, self.dtype)
+        self.put_constants(values)
+        return values
+
+    def put_constants(self, arena: np.ndarray) -> None:
+        """Put the constants where they stand in an arena."""
         at = 0
         leaves = self.rows[self.inputs :]
         for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():
-            values[out : out + n] = self.constants[at : at + n]
+            arena[out : out + n] = self.constants[at : at + n]
             at += n
-        return values

@@ -92,7 +92,7 @@ def placed(program: Any, most: int, back: bool) -> Placed | None:
     to, size, again = _places(code, own, begins, ends)
     if size > SHARE * code.size:
         return None
-    smaller, moved = _moved(program, found, to, size)
+    smaller, moved = moved_code(program, found, to, size)
     if not back:
         return Placed(smaller, moved, chunks.tolist(), -1, found, to)
     clear = len(smaller.side)
@@ -153,7 +153,7 @@ def _places(
     fixed = np.ones(len(rows), bool)
     fixed[own] = False
     to = np.cumsum(np.where(fixed, counts, 0)) - np.where(fixed, counts, 0)
-    free = _Free(int(counts[fixed].sum()))
+    free = Free(int(counts[fixed].sum()))
     leaving: dict[int, list[tuple[int, int]]] = {}
     done, again = 0, np.zeros(len(own), bool)
     for i, (row, n, begin, end) in enumerate(
@@ -170,7 +170,7 @@ def _places(
     return to, free.top, again
 
 
-class _Free:
+class Free:
     """The stretches of an arena that are not in use: from starts[i] up to stops[i], and from `top` on."""
 
     def __init__(self, top: int) -> None:
@@ -211,7 +211,7 @@ class _Free:
             self.stops.insert(i, stop)
 
 
-def _moved(program: Any, found: Any, to: np.ndarray, size: int) -> tuple[Code, np.ndarray]:
+def moved_code(program: Any, found: Any, to: np.ndarray, size: int) -> tuple[Code, np.ndarray]:
     """The code and the steps of a program with other places."""
     code = program.code
     rows, side, steps = code.rows.copy(), code.side.copy(), program.steps.copy()

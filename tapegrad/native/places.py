@@ -1,0 +1,180 @@
+"""Where the numbers of a compiled program stand: only what is read from memory has a place."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tapegrad.native.ir import Item, Ref
+from tapegrad.native.rows import Rows, lags
+from tapegrad.native.scalars import CHUNK
+from tapegrad.native.schedule import Interpreted, Schedule
+from tapegrad.ops import RUN
+from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
+from tapegrad.program.placing import Free, moved_code
+from tapegrad.tape import EXPECT, LEAF
+
+
+class Places:
+    """The arena of a compiled program.
+
+    Attributes:
+        kept: for each result whether it is stored.
+        to: where it begins; 0 for what is not stored.
+        size: of the arena without room for vectors.
+        before, after: how many places the lanes of the first and last rows may touch besides.
+    """
+
+    def __init__(self, schedule: Schedule, lanes: int) -> None:
+        self._schedule, self._lanes = schedule, lanes
+        self._program = schedule.program
+        rows = self._program.code.rows
+        self._starts = schedule.owners.starts
+        leaf = rows[:, OPCODE] == LEAF
+        self._counts = np.where(leaf | (rows[:, OPCODE] >= RUN), rows[:, B], 1).astype(np.int64)
+        self.kept = leaf.copy()
+        # The last node that reads a result; -1 where none does.
+        self._last = np.where(leaf, len(schedule.nodes), -1)
+        self._find_readers()
+        self.before = self.after = 0
+        self.to = np.zeros(len(rows), np.int64)
+        self.size = self._place(leaf)
+
+    def __call__(self, result: int, place: int) -> int:
+        """Where a place of the program's own arena is here."""
+        return int(place - self._starts[result] + self.to[result])
+
+    def _find_readers(self) -> None:
+        schedule, program = self._schedule, self._program
+        forever = len(schedule.nodes)
+        for output in program.code.outputs:
+            if output.place is not None and output.layout.size:
+                self._keep(np.array([schedule.owner(output.place)]), forever)
+        for at, node in enumerate(schedule.nodes):
+            if isinstance(node, Rows):
+                self._read_by_rows(at, node)
+                continue
+            steps = schedule.steps[node.numbers].astype(np.int64)
+            if isinstance(node, Interpreted):
+                results = [schedule.owners.of(steps[:, OUT])]
+                scalar = steps[:, OPCODE] < RUN
+                results.append(schedule.owners.of(steps[scalar, A:]).reshape(-1))
+                for k in steps[~scalar, A].tolist():
+                    slots = [slot for slot, low, high in operand_spans(schedule.side, k) if low < high]
+                    results.append(schedule.owners.of(np.array(slots, np.int64)))
+                self._keep(np.concatenate(results), at)
+                continue
+            guards = steps[steps[:, OPCODE] == EXPECT]
+            self._keep(schedule.owners.of(guards[:, A]), forever)
+            self._read_by_scalars(at, steps)
+
+    def _keep(self, results: np.ndarray, at: int) -> None:
+        self.kept[results] = True
+        np.maximum.at(self._last, results, at)
+
+    def _read_by_scalars(self, at: int, steps: np.ndarray) -> None:
+        """What a chunk of instructions does not compute itself, it reads from the arena."""
+        made = np.full(len(self._counts), -1)
+        chunk = np.arange(len(steps)) // CHUNK
+        results = self._schedule.owners.of(steps[:, OUT])
+        computes = steps[:, OPCODE] != EXPECT
+        made[results[computes]] = chunk[computes]
+        # A short run may be computed by several chunks.
+        first = np.full_like(made, -1)
+        first[results[computes][::-1]] = chunk[computes][::-1]
+        reads = self._schedule.owners.of(steps[:, A:])
+        outside = (made[reads] != chunk[:, None]) | (first[reads] != chunk[:, None])
+        self._keep(np.unique(reads[outside]), at)
+
+    def _read_by_rows(self, at: int, node: Rows) -> None:
+        bases = node.bases()
+        found = []
+        for item in node.all_items():
+            for ref in item.operands:
+                moved = ref._replace(place=ref.place - item.shift * ref.rows)
+                if ref.result not in node.items or lags(item, moved, bases):
+                    found.append(ref.result)
+            if not item.out.rows:
+                found.append(item.out.result)
+        self._keep(np.array(found, np.int64), at)
+
+    def _place(self, leaf: np.ndarray) -> int:
+        schedule = self._schedule
+        code = self._program.code
+        end = sum(n for _, n in code.spans)
+        self.to[: code.inputs] = self._starts[: code.inputs]
+        constants = np.flatnonzero(leaf)[code.inputs :] if code.inputs else np.flatnonzero(leaf)
+        counts = self._counts[constants]
+        self.to[constants] = end + np.cumsum(counts) - counts
+        free = Free(end + int(counts.sum()))
+        forever = len(schedule.nodes)
+        leaving: list[list[tuple[int, int]]] = [[] for _ in range(forever + 1)]
+        own = np.flatnonzero(self.kept & ~leaf)
+        order = own[np.argsort(schedule.made_by[own], kind="stable")]
+        begins = self._first_nodes()
+        done = 0
+        lone = self._counts[order] == 1
+        # Single numbers stay; arrays take places that others have left.
+        singles = order[lone]
+        self.to[singles] = free.top + np.arange(len(singles))
+        free.top += len(singles)
+        for result in order[~lone].tolist():
+            begin = int(begins[result])
+            while done < begin:
+                for place, n in leaving[done]:
+                    free.give(place, n)
+                done += 1
+            front, back = self._room(result)
+            n = int(self._counts[result]) + front + back
+            place = free.take(n)
+            self.to[result] = place + front
+            leaving[min(int(self._last[result]), forever)].append((place, n))
+        self._find_margins()
+        return free.top
+
+    def _first_nodes(self) -> np.ndarray:
+        """For each result the first node that writes a part of it."""
+        first = self._schedule.made_by.copy()
+        for at in range(len(self._schedule.nodes) - 1, -1, -1):
+            node = self._schedule.nodes[at]
+            if not isinstance(node, Rows):
+                out = self._schedule.steps[node.numbers, OUT].astype(np.int64)
+                results = self._schedule.owners.of(out)
+                first[results] = np.minimum(first[results], at)
+        return first
+
+    def _rounded(self, node: Rows) -> int:
+        return -(-node.rounds // self._lanes) * self._lanes
+
+    def _room(self, result: int) -> tuple[int, int]:
+        """How many places before and behind a result are written to by lanes that have no row."""
+        node = self._schedule.nodes[self._schedule.made_by[result]]
+        if not isinstance(node, Rows):
+            return 0, 0
+        item = node.items[result][0]
+        return item.shift * item.out.rows, (self._rounded(node) - item.shift - item.height) * item.out.rows
+
+    def _find_margins(self) -> None:
+        low, high = 0, 0
+        for node in self._schedule.nodes:
+            if not isinstance(node, Rows):
+                continue
+            last = self._rounded(node) - 1
+            for item in node.all_items():
+                for ref in item.operands:
+                    if self.kept[ref.result] and ref.rows:
+                        first, end = self._touched(item, ref, last)
+                        low, high = min(low, first), max(high, end)
+        self.before, self.after = -low, high
+
+    def _touched(self, item: Item, ref: Ref, last: int) -> tuple[int, int]:
+        start = self(ref.result, ref.place - item.shift * ref.rows)
+        steps = (0, last * ref.rows)
+        return start + min(steps) + item.bottom(ref, 0), start + max(steps) + item.top(ref, 0) + 1
+
+    def moved(self, size: int) -> tuple[Any, np.ndarray]:
+        """The code and the steps of the program with these places, for the interpreter."""
+        code, steps = moved_code(self._program, self._schedule.owners, self.to, size)
+        return dataclasses.replace(code), steps

@@ -1,0 +1,204 @@
+"""LLVM's language, line by line: numbers in registers, alone or in vectors of one number for each lane."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+from tapegrad.compiled import vector
+
+# What functions are called in LLVM that is an instruction of most processors, by their names here.
+_INTRINSICS = {
+    "abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint",
+    "copysign": "copysign",
+}  # fmt: skip
+# And in C's library.
+_IN_C = {
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh",
+    "arctanh": "atanh",
+} | {name: name for name in (
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "hypot",
+    "cbrt", "erf", "erfc", "lgamma", "tgamma", "pow", "fmod",
+)}  # fmt: skip
+MATH = frozenset(_INTRINSICS) | frozenset(_IN_C)
+
+
+class Register(NamedTuple):
+    """A number, or a truth value, in the language: `text` names it. `wide` says that there is one for each lane."""
+
+    text: str
+    wide: bool = False
+    truth: bool = False
+
+
+class Writer:
+    """The body of a function of LLVM, as it is written.
+
+    Args:
+        dtype: float64 or float32.
+        lanes: how many numbers a wide register has; 1 for none.
+    """
+
+    def __init__(self, dtype: np.dtype, lanes: int) -> None:
+        self.dtype, self.lanes = np.dtype(dtype), lanes
+        self.real = "double" if self.dtype == np.float64 else "float"
+        self.lines: list[str] = []
+        self.declared: dict[str, str] = {}
+        self._serial = 0
+        self._label = 0
+        # Registers that hold the same number in every lane, by the number.
+        self._everywhere: dict[str, Register] = {}
+
+    def name(self) -> str:
+        """A new name for a register."""
+        self._serial += 1
+        return f"%r{self._serial}"
+
+    def label(self, what: str) -> str:
+        """A new name for a block."""
+        self._label += 1
+        return f"{what}{self._label}"
+
+    def new(self, text: str, wide: bool, truth: bool = False) -> Register:
+        """A register with what an expression gives."""
+        name = self.name()
+        self.lines.append(f"{name} = {text}")
+        return Register(name, wide, truth)
+
+    def open(self, label: str) -> None:
+        """Begin a block. What was known in vectors before need not be known here."""
+        self.lines.append(f"{label}:")
+        self._everywhere.clear()
+
+    def type(self, wide: bool, truth: bool = False) -> str:
+        """The type of a register."""
+        one = "i1" if truth else self.real
+        return f"<{self.lanes} x {one}>" if wide else one
+
+    def constant(self, number: float) -> Register:
+        """A number that is known."""
+        rounded = float(np.asarray(number, self.dtype))
+        return Register(f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}")
+
+    def wide(self, x: Register) -> Register:
+        """The same number in every lane."""
+        if x.wide or self.lanes == 1:
+            return x
+        known = self._everywhere.get(x.text)
+        if known is None:
+            kind, whole = self.type(False, x.truth), self.type(True, x.truth)
+            one = self.new(f"insertelement {whole} poison, {kind} {x.text}, i32 0", True, x.truth)
+            zeros = f"<{self.lanes} x i32> zeroinitializer"
+            known = self.new(f"shufflevector {whole} {one.text}, {whole} poison, {zeros}", True, x.truth)
+            self._everywhere[x.text] = known
+        return known
+
+    def alike(self, *xs: Register) -> tuple[tuple[Register, ...], bool]:
+        """Numbers of which either all are wide or none, and whether they are."""
+        wide = any(x.wide for x in xs)
+        return tuple(self.wide(x) if wide else x for x in xs), wide
+
+    def binary(self, operation: str, x: Register, y: Register) -> Register:
+        """`fadd`, `fmul`, `and` and the like."""
+        (x, y), wide = self.alike(x, y)
+        return self.new(f"{operation} {self.type(wide, x.truth)} {x.text}, {y.text}", wide, x.truth)
+
+    def negative(self, x: Register) -> Register:
+        """-x."""
+        return self.new(f"fneg {self.type(x.wide)} {x.text}", x.wide)
+
+    def compare(self, relation: str, x: Register, y: Register) -> Register:
+        """Whether a relation holds: `olt`, `une` and the like."""
+        (x, y), wide = self.alike(x, y)
+        return self.new(f"fcmp {relation} {self.type(wide)} {x.text}, {y.text}", wide, True)
+
+    def negated(self, x: Register) -> Register:
+        """Whether a truth value is false."""
+        return self.binary("xor", x, Register("true", False, True) if not x.wide else self._true())
+
+    def _true(self) -> Register:
+        return Register("<" + ", ".join(["i1 true"] * self.lanes) + ">", True, True)
+
+    def select(self, condition: Register, x: Register, y: Register) -> Register:
+        """x where the condition holds, else y."""
+        (condition, x, y), wide = self.alike(condition, x, y)
+        of, kind = self.type(wide, True), self.type(wide, x.truth)
+        return self.new(f"select {of} {condition.text}, {kind} {x.text}, {kind} {y.text}", wide, x.truth)
+
+    def number(self, x: Register) -> Register:
+        """A truth value as 1 or 0."""
+        if not x.truth:
+            return x
+        return self.new(f"uitofp {self.type(x.wide, True)} {x.text} to {self.type(x.wide)}", x.wide)
+
+    def truth(self, x: Register) -> Register:
+        """Whether a number is not zero."""
+        return x if x.truth else self.compare("une", x, self.constant(0.0))
+
+    def declare(self, name: str, result: str, *arguments: str) -> str:
+        """Have a function of another module known; returns how it is named."""
+        self.declared[name] = f"declare {result} @{name}({', '.join(arguments)}) nounwind willreturn memory(none)"
+        return f"@{name}"
+
+    def call(self, name: str, *xs: Register) -> Register:
+        """A function of numbers, by NumPy's name."""
+        xs, wide = self.alike(*xs)
+        kind = self.type(wide)
+        if name in _INTRINSICS:
+            suffix = f"v{self.lanes}" if wide else ""
+            intrinsic = f"llvm.{_INTRINSICS[name]}.{suffix}f{8 * self.dtype.itemsize}"
+            return self._called(self.declare(intrinsic, kind, *[kind] * len(xs)), xs, wide)
+        plain = _IN_C[name] + ("" if self.real == "double" else "f")
+        if not wide:
+            return self._called(self.declare(plain, kind, *[kind] * len(xs)), xs, wide)
+        function = vector.function_of(plain, self.real)
+        if function is None:
+            return self._each(plain, xs)
+        if function.lanes == self.lanes:
+            return self._called(self.declare(function.vector, kind, *[kind] * len(xs)), xs, wide)
+        return self._in_parts(function, xs)
+
+    def _called(self, function: str, xs: tuple[Register, ...], wide: bool) -> Register:
+        kind = self.type(wide)
+        return self.new(f"call {kind} {function}({', '.join(f'{kind} {x.text}' for x in xs)})", wide)
+
+    def lane_by_lane(self, name: str, *xs: Register) -> Register:
+        """As `call`, by the function for one number."""
+        plain = _IN_C[name] + ("" if self.real == "double" else "f")
+        return self._each(plain, self.alike(*xs)[0])
+
+    def _each(self, plain: str, xs: tuple[Register, ...]) -> Register:
+        function = self.declare(plain, self.real, *[self.real] * len(xs))
+        whole, result = self.type(True), "poison"
+        for i in range(self.lanes):
+            each = [self.new(f"extractelement {whole} {x.text}, i32 {i}", False) for x in xs]
+            found = self._called(function, tuple(each), False)
+            result = self.new(f"insertelement {whole} {result}, {self.real} {found.text}, i32 {i}", True).text
+        return Register(result, True)
+
+    def _in_parts(self, function: vector.Function, xs: tuple[Register, ...]) -> Register:
+        # The library's vectors are shorter than these: one call for each part.
+        n, whole = function.lanes, self.type(True)
+        part = f"<{n} x {self.real}>"
+        name = self.declare(function.vector, part, *[part] * len(xs))
+        parts = []
+        for start in range(0, self.lanes, n):
+            mask = ", ".join(f"i32 {i}" for i in range(start, start + n))
+            each = [
+                self.new(f"shufflevector {whole} {x.text}, {whole} poison, <{n} x i32> <{mask}>", True) for x in xs
+            ]
+            arguments = ", ".join(f"{part} {x.text}" for x in each)
+            parts.append(self.new(f"call {part} {name}({arguments})", True))
+        count = n
+        while len(parts) > 1:
+            mask = ", ".join(f"i32 {i}" for i in range(2 * count))
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            kind = f"<{count} x {self.real}>"
+            parts = [
+                self.new(f"shufflevector {kind} {a.text}, {kind} {b.text}, <{2 * count} x i32> <{mask}>", True)
+                for a, b in pairs
+            ]
+            count *= 2
+        return parts[0]
