@@ -112,8 +112,8 @@ class Places:
         forever = len(schedule.nodes)
         leaving: list[list[tuple[int, int]]] = [[] for _ in range(forever + 1)]
         own = np.flatnonzero(self.kept & ~leaf)
-        order = own[np.argsort(schedule.made_by[own], kind="stable")]
         begins = self._first_nodes()
+        order = own[np.argsort(begins[own], kind="stable")]
         done = 0
         lone = self._counts[order] == 1
         # Single numbers stay; arrays take places that others have left.

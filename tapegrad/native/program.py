@@ -22,7 +22,7 @@ from tapegrad.native.writer import Writer
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import VALUES
+from tapegrad.sweeps import FORWARD, VALUES
 from tapegrad.tape import EXPECT, LEAF
 
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
@@ -107,6 +107,8 @@ class Native:
     def call(self, workspace: Workspace) -> tuple[tuple[int, int], Any]:
         """What the compiled function is called with, and what must be kept as long."""
         values, keep, words = workspace.values, [], []
+        if self._interpreted:
+            self.whole.prepare(FORWARD)
         for numbers in self._interpreted:
             steps = np.ascontiguousarray(self.steps[numbers])
             flags = np.zeros(len(self.code.side), np.uint8)
@@ -165,7 +167,7 @@ def _text(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple
                 declared |= writer.declared
                 lines.append(f"%found{number}_{at} = call i64 @{name}(ptr %v)")
                 take(f"%found{number}_{at}")
-    main = ["define i64 @tapegrad_program(ptr noalias %v, ptr %table) {", "begin:"]
+    main = ["define i64 @tapegrad_program(ptr %v, ptr %table) {", "begin:"]
     if flushes(dtype):
         before, after = _control(FLUSH)
         declared |= {"sti": "declare void @llvm.x86.sse.stmxcsr(ptr)", "ldm": "declare void @llvm.x86.sse.ldmxcsr(ptr)"}

@@ -219,8 +219,7 @@ class _Walk:
 
     def called(self, function: ast.expr, arguments: list[Any]) -> Any:
         if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-            known = self.around.get(function.value.id)
-            if function.value.id not in ("np", "math") and known not in (np, math):
+            if function.value.id not in ("np", "math") and self.around.get(function.value.id) not in (np, math):
                 raise NotCompilable(f"a rule that calls {ast.unparse(function)}")
             return self.of_numpy(function.attr, arguments)
         if not isinstance(function, ast.Name):

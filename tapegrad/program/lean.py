@@ -24,7 +24,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.program.placing import Placed, placed
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import ADJOINTS, SEED, TANGENT, TASKS, VALUES, callbacks
+from tapegrad.sweeps import ADJOINTS, FORWARD, SEED, TANGENT, TASKS, VALUES, callbacks
 from tapegrad.tape import EXPECT
 
 # A smaller arena is made for programs with at least so many numbers.
@@ -98,6 +98,7 @@ class Lean:
 
     def new_frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
         """As `Program.new_frame`."""
+        self.whole.prepare(FORWARD)
         v, back = workspace.values, bool(tasks & ADJOINTS)
         d = workspace.adjoints if back else v
         flags = self._groups if not back else self._flags_for(self.code.wanted if wrt is None else wrt)
@@ -106,6 +107,7 @@ class Lean:
     def push(self, workspace: Workspace, along: dict[int, np.ndarray]) -> int:
         """Compute values, and the tangents that follow from those of inputs, by number. Returns as `sweep` does."""
         sweeps, side, v, t = self.sweeps, self.code.side, workspace.values, workspace.put_tangents(along)
+        self.whole.prepare(FORWARD)
         self.whole.prepare(TANGENT)
         flags, room = self._flags_for(tuple(sorted(along))), workspace.scratch
         for low, high in zip(self._new.chunks, self._new.chunks[1:], strict=False):

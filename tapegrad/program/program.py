@@ -87,7 +87,6 @@ class Program:
         if (opcodes >= RUN).any():
             self._needs.append(RUN)
         self.sweeps = sweeps_for(code.dtype)
-        self.sweeps.require(self._needs, FORWARD)
         self._groups = np.zeros(len(code.side), np.uint8)
         if code.counts.max(initial=0) > BLOCK:
             group(self.steps, code.side, self._groups, GROUP)
@@ -101,6 +100,11 @@ class Program:
         self.scalar = only.place if only and not only.shape and not only.whole else None
         self._seed: int | None = None
         self._lean: dict[bool, Lean | None] = {}
+        # The program as machine code, or why it is none, and the seconds that interpreted replays have taken, about;
+        # see `tapegrad.native`.
+        self.native: Any = None
+        self.not_native: str | None = None
+        self.spent = 0.0
         # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
         # Whether it was replayed lately, and what forgets it: for `memory`.
@@ -128,8 +132,8 @@ class Program:
         for of in self._smaller():
             of.workspaces.clear()
 
-    def _smaller(self) -> list[Lean]:
-        return [of for of in list(self._lean.values()) if of is not None]
+    def _smaller(self) -> list[Any]:
+        return [of for of in (*list(self._lean.values()), self.native) if of is not None]
 
     @property
     def whole(self) -> Program:
@@ -217,6 +221,7 @@ class Program:
 
     def new_frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
         """A new frame, which is not kept in the workspace."""
+        self.prepare(FORWARD)
         code, d = self.code, workspace.adjoints if tasks & ADJOINTS else workspace.values
         flags = self._groups if not tasks & ADJOINTS else self.flags(code.wanted if wrt is None else wrt)
         return self.sweeps.frame(self.steps, code.side, flags, workspace.values, d, workspace.scratch, seed, tasks)

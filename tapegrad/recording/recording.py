@@ -13,9 +13,12 @@ from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.attached import named_like
+from tapegrad.captures import Captures
 from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.native import choice
 from tapegrad.program import Branches, Code, Lean, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
+from tapegrad.recording.derived import Derived
 from tapegrad.recording.direct import Short, never, short_way
 from tapegrad.recording.plans import Plan, Plans, hashable
 from tapegrad.recording.standing import StandIn, captures_for
@@ -45,7 +48,7 @@ class Recording(StandIn):
 
     def __init__(
         self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
-        forget: Callable[[], Any] | None = None,
+        forget: Callable[[], Any] | None = None, compile: bool | None = None,
     ) -> None:  # fmt: skip
         self.f = f
         self.spec = spec
@@ -55,17 +58,33 @@ class Recording(StandIn):
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
+        self._derived = Derived(self, choice.mode(compile))
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
-        return self.__dict__ | {"_forgets": None, "_gradients": {}, "_compressed": {}}
+        made: dict[str, Any] = {"_forgets": None, "_gradients": {}, "_compressed": {}, "_derived": self._derived.mode}
+        return self.__dict__ | made
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._derived = Derived(self, state["_derived"])
 
     def __repr__(self) -> str:
         return f"<Recording of {self._branches.name}: {len(self)} instructions, {self._branches.dtype}>"
 
     def __len__(self) -> int:
         return len(self.program.code.steps)
+
+    @property
+    def name(self) -> str:
+        """The function's name, for messages."""
+        return self._branches.name
+
+    @property
+    def captures(self) -> Captures:
+        """What the function takes from around it."""
+        return self._branches.captures
 
     @property
     def program(self) -> Program:
@@ -94,7 +113,7 @@ class Recording(StandIn):
         """
         if evaluation.on_tape(args):
             return self.f(*args)
-        return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=Program.for_results)
+        return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=self._derived.results)
 
     # First derivatives
 
@@ -116,6 +135,9 @@ class Recording(StandIn):
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plans.plan(argnums)
+        found = self._derived.value_and_grad(leaves, hashable(argnums), has_aux)
+        if found is not None:
+            return found
         return self._branches.replay(
             leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux,
             lean=Program.for_gradients,
@@ -127,7 +149,7 @@ class Recording(StandIn):
         known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
         if known is None or known[0] is not holds:
             made: Short = never
-            if not self._branches.stale:
+            if not self._branches.stale and self._derived.mode != choice.ALWAYS:
                 made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds)
             known = ways[argnums] = holds, made
         return known[1]
@@ -165,6 +187,9 @@ class Recording(StandIn):
         if evaluation.on_tape((primals, tangents)):
             return derivatives.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
+        found: tuple[Any, Any] | None = self._derived.jvp(self.check(tuple(primals)), along)
+        if found is not None:
+            return found
         return self._branches.replay(
             self.check(tuple(primals)), VALUES, None, lambda p, w: (p.result(w), tangent(p, w)), lean=pushing(along)
         )
@@ -255,6 +280,9 @@ class Recording(StandIn):
             return derivatives.hvp(self.f, primals, tangents, argnums)
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
+        found = self._derived.hvp(self.check(tuple(primals)), along, hashable(chosen))
+        if found is not None:
+            return found
         branches = self._gradient(primals, chosen)
         return branches.replay(self.check(tuple(primals)), VALUES, None, tangent, lean=pushing(along))
 
