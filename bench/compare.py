@@ -53,6 +53,8 @@ class Comparison:
     tolerance: float | None = None
     # One call is a round where it takes this long or more, in seconds.
     round_time: float = 0.03
+    # Where a call takes seconds: no more rounds than these, however many are asked for.
+    most_rounds: int | None = None
 
 
 @contextmanager
@@ -135,7 +137,7 @@ def measure_together(comparisons: Sequence[Comparison], rounds: int = 7) -> list
     timings: dict[tuple[int, str], list[tuple[float, float]]] = {at: [] for at in contestants}
     order = list(contestants)
     gc.collect()
-    for _ in range(rounds):
+    for _ in range(min([rounds, *(c.most_rounds for c in comparisons if c.most_rounds)])):
         for at in order:
             timings[at].append(_time(contestants[at].run, inputs[at], calls[at]))
         order = order[1:] + order[:1]
