@@ -1,5 +1,5 @@
-"""Gradients written by hand and compiled by Numba, as somebody would who has the time. Imported only where they run,
-because Numba may be missing; each is compiled at its first call. Contestants of `bench.native_scalars` and others."""
+"""Gradients written by hand and compiled by Numba, as somebody would who has the time. Each is compiled at its
+first call; the module is imported only where they run, as importing Numba takes a while."""
 
 from __future__ import annotations
 

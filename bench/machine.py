@@ -31,6 +31,17 @@ def limit_torch() -> None:
     torch.set_num_threads(threads())
 
 
+def limit_jax() -> None:
+    """Have JAX compute in the thread that calls it, which must be said before it computes anything.
+
+    Unless told so, JAX hands all but the shortest computations to a thread of its own, and a caller that waits for the
+    result loses some 60 µs by that.
+    """
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

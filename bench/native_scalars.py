@@ -1,8 +1,8 @@
 """Programs of single numbers for `bench.native`: N-body, a determinant, least squares in Python's loops, an LSTM cell.
 
 Each is written once, with Python's operators, for all tools that take numbers one by one. JAX does not get through
-compiling such programs unrolled: the determinant of a 6 by 6 matrix (1,955 operations) takes it a minute or so. Where a
-program has a loop over steps, JAX is given the loop as a scan over arrays.
+compiling such programs unrolled: the determinant of a 6 by 6 matrix (1,955 operations) takes it five seconds, that of
+a 7 by 7 matrix more than 150. Where a program has a loop over steps, JAX is given the loop as a scan over arrays.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ os.environ.update(machine.thread_environment(machine.threads()))
 
 from bench.compare import measure, set_up_table, table
 
-MODULES = ("calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order")
+MODULES = (
+    "calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order", "native",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -30,8 +32,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only comparisons whose name holds this")
     parser.add_argument("--table", action="store_true", help="print a table instead of JSON")
     options = parser.parse_args()
-    with contextlib.suppress(ImportError):
-        machine.limit_torch()
+    for limit in (machine.limit_torch, machine.limit_jax):
+        with contextlib.suppress(ImportError):
+            limit()
     rows = []
     for make in importlib.import_module(f"bench.{options.module}").COMPARISONS:
         comparison = make()

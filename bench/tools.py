@@ -12,7 +12,8 @@ import numpy as np
 
 from bench.compare import Ready, phase
 
-Program = Callable[..., Any]  # of an array-like of numbers, of the tool's module of functions, and of data if it has any
+# Of an array-like of numbers, of the tool's module of functions, and of data if there are any.
+Program = Callable[..., Any]
 # What a program reads and is not differentiated by: made when a tool is set up, as it may be large.
 Data = Callable[[], tuple[np.ndarray, ...]]
 
