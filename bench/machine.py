@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -40,6 +41,13 @@ def limit_jax() -> None:
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def limit_libraries() -> None:
+    """What of PyTorch and JAX is not said by the environment, where they are installed."""
+    for limit in (limit_torch, limit_jax):
+        with contextlib.suppress(ImportError):
+            limit()
 
 
 def version(package: str) -> str:

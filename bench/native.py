@@ -151,11 +151,7 @@ def main() -> None:
     chosen = options.workloads or list(WORKLOADS)
     if unknown := set(chosen) - set(WORKLOADS):
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(WORKLOADS)}")
-    for limit in (machine.limit_torch, machine.limit_jax):
-        try:
-            limit()
-        except ImportError:
-            continue
+    machine.limit_libraries()
     rows = []
     for make in (make for workload in chosen for make in WORKLOADS[workload]):
         comparison = _settling(make)

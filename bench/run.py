@@ -7,7 +7,6 @@ have, one unless it is set.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
@@ -32,9 +31,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only comparisons whose name holds this")
     parser.add_argument("--table", action="store_true", help="print a table instead of JSON")
     options = parser.parse_args()
-    for limit in (machine.limit_torch, machine.limit_jax):
-        with contextlib.suppress(ImportError):
-            limit()
+    machine.limit_libraries()
     rows = []
     for make in importlib.import_module(f"bench.{options.module}").COMPARISONS:
         comparison = make()

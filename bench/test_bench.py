@@ -13,12 +13,13 @@ import time
 
 import pytest
 
-from bench import core, memory, native, start, tools
+from bench import core, machine, memory, native, start, tools
 from bench.compare import OURS, check, set_up
 from bench.run import MODULES
 
 pytest.importorskip("pytest_benchmark", reason="pip install pytest-benchmark")
 
+machine.limit_libraries()
 COMPARISONS = [make() for module in MODULES for make in importlib.import_module(f"bench.{module}").COMPARISONS]
 COMPARISONS += [comparison for make in core.OWN.values() for comparison in make()]
 CONTESTANTS = [(comparison, tool) for comparison in COMPARISONS for tool in comparison.tools]
