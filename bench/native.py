@@ -1,6 +1,6 @@
 """Programs that a compiler could make machine code of, beside such code: what XLA, CasADi and a careful person write.
 
-    python -m bench.native                       # everything: five minutes
+    python -m bench.native                       # everything: three minutes
     python -m bench.native heston k-means        # some of it
     python -m bench.native ode --replays         # without the first calls, which take a process each
 
