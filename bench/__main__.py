@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import array_memory, machine, memory, start
+from bench import array_memory, machine, memory, native, start
 from bench.compare import set_up_table, table
 from bench.run import MODULES
 from bench.second_order import ratio_table
@@ -25,10 +25,11 @@ TITLES = {
     "mnist_epoch": "MNIST epoch",
     "sparse": "Sparse derivatives",
     "second_order": "Hessian times vector",
+    "native": "Programs beside machine code",
 }
 THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
 # What a module has to say of its rows beside the times.
-MORE = {"second_order": ratio_table}
+MORE = {"second_order": ratio_table, "native": native.first_calls}
 
 
 def run(module: str, threads: int, rounds: int) -> list[dict]:

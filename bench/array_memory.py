@@ -8,10 +8,10 @@ more calls.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -90,49 +90,74 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _peak() -> int:
+    # Not that of getrusage, which counts the process that this one was started from.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def figures(call: Callable[[Any], Any], x: Any, norm: Callable[[Any], Any], again: int = _AGAIN) -> dict[str, float]:
+    """What a function takes at its first call and later: seconds, and bytes above what the process has now."""
+    gc.collect()
+    _forget_peak()
+    before, start = _resident(), time.perf_counter()
+    result = call(x)
+    first = time.perf_counter() - start
+    later = []
+    for _ in range(again):
+        start = time.perf_counter()
+        result = call(x)
+        later.append(time.perf_counter() - start)
+    peak = _peak()
+    size = float(norm(result))
+    del result
+    gc.collect()
+    return {
+        "first": first, "again": statistics.median(later), "peak": peak - before, "held": _resident() - before,
+        "norm": size,
+    }  # fmt: skip
+
+
 def probe(tool: str, name: str, what: str) -> dict[str, float]:
     """In a fresh process: what one program takes."""
     make, full, small = next(given for title, *given in PROGRAMS if title == name)
     program, x = make(small)
     _derivative(tool, what, program, np.ones_like(x))(x)
     program, x = make(full)
-    call = _derivative(tool, what, program, np.ones_like(x))
-    gc.collect()
-    before, start = _resident(), time.perf_counter()
-    result = call(x)
-    first = time.perf_counter() - start
-    norm = float(np.linalg.norm(result))
-    again = []
-    for _ in range(_AGAIN):
-        start = time.perf_counter()
-        result = call(x)
-        again.append(time.perf_counter() - start)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    del result
-    gc.collect()
-    return {
-        "first": first, "again": statistics.median(again), "peak": peak - before, "held": _resident() - before,
-        "norm": norm,
-    }  # fmt: skip
+    return figures(_derivative(tool, what, program, np.ones_like(x)), x, np.linalg.norm)
+
+
+def in_fresh_process(module: str, *arguments: str, who: str) -> dict[str, float] | str:
+    """What a module prints as its last line when run so with one thread, or why `who` is skipped."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False,
+        env=os.environ | thread_environment(1), cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    if not done.returncode:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if "ModuleNotFoundError" not in last and not last.startswith("ImportError"):
+        raise RuntimeError(f"{who}: {last}")
+    return f"skipped: {last.split(': ', 1)[1]}"
+
+
+def same_norms(found: dict[str, Any]) -> None:
+    """Raise AssertionError unless all tools that ran have found a result of the same length."""
+    norms = {tool: figures["norm"] for tool, figures in found.items() if isinstance(figures, dict)}
+    assert max(norms.values()) - min(norms.values()) <= 1e-9 * max(norms.values()), f"results differ: {norms}"
 
 
 def measure(name: str, what: str, tools: Sequence[str] = TOOLS) -> dict[str, Any]:
     """For each tool its figures, or why it is skipped. Raises AssertionError if results differ."""
     found: dict[str, Any] = {}
     for tool in tools:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.array_memory", tool, name, what], capture_output=True, text=True, check=False,
-            env=os.environ | thread_environment(1), cwd=Path(__file__).parents[1],
-        )  # fmt: skip
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            if "ModuleNotFoundError" not in last:
-                raise RuntimeError(f"{tool}, {name}, {what}: {last}")
-            found[tool] = f"skipped: {last.split(': ', 1)[1]}"
-        else:
-            found[tool] = json.loads(done.stdout.strip().splitlines()[-1])
-    norms = {tool: figures["norm"] for tool, figures in found.items() if isinstance(figures, dict)}
-    assert max(norms.values()) - min(norms.values()) <= 1e-9 * max(norms.values()), f"results differ: {norms}"
+        found[tool] = in_fresh_process("bench.array_memory", tool, name, what, who=f"{tool}, {name}, {what}")
+    same_norms(found)
     return found
 
 

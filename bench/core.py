@@ -513,6 +513,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="also write what was measured to this file")
     parser.add_argument("--against", type=Path, help="a file so written, to stand beside")
     options = parser.parse_args()
+    machine.limit_libraries()
     rows = []
     for aim in options.only:
         found = rows_of(aim, options.rounds, options.adjoint_steps)

@@ -7,7 +7,6 @@ have, one unless it is set.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
@@ -20,7 +19,9 @@ os.environ.update(machine.thread_environment(machine.threads()))
 
 from bench.compare import measure, set_up_table, table
 
-MODULES = ("calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order")
+MODULES = (
+    "calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order", "native",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -30,8 +31,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only comparisons whose name holds this")
     parser.add_argument("--table", action="store_true", help="print a table instead of JSON")
     options = parser.parse_args()
-    with contextlib.suppress(ImportError):
-        machine.limit_torch()
+    machine.limit_libraries()
     rows = []
     for make in importlib.import_module(f"bench.{options.module}").COMPARISONS:
         comparison = make()

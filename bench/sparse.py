@@ -232,19 +232,19 @@ def _casadi_hessian(program: Any, pattern: sp.csr_array, kind: str, x: Any) -> R
     )  # fmt: skip
 
 
-def gradient(program: Any) -> Comparison:
+def gradient(program: Any, size: int = VARIABLES) -> Comparison:
     contestants = {
         "tapegrad": partial(_tapegrad_gradient, program),
         "jax": partial(_jax_gradient, program),
         "casadi, MX": partial(_casadi_gradient, program),
         "NumPy by hand": lambda x: Ready(partial(_gradient_by_hand, program)),
     }
-    name = f"Rosenbrock, {program.__name__}, n = {VARIABLES}: gradient"
-    return Comparison(name, starting_points(INPUTS), contestants)
+    name = f"Rosenbrock, {program.__name__}, n = {size}: gradient"
+    return Comparison(name, starting_points(INPUTS, size), contestants)
 
 
-def hessian(program: Any) -> Comparison:
-    pattern = hessian_pattern(program, VARIABLES)
+def hessian(program: Any, size: int = VARIABLES) -> Comparison:
+    pattern = hessian_pattern(program, size)
     contestants = {
         "tapegrad": partial(_tapegrad_hessian, program, pattern),
         "jax, colours by hand, values": partial(_jax_hessian, program),
@@ -252,8 +252,8 @@ def hessian(program: Any) -> Comparison:
         "casadi, SX, values": partial(_casadi_hessian, program, pattern, "SX"),
         "NumPy by hand, values": lambda x: Ready(partial(_hessian_by_hand, program)),
     }
-    name = f"Rosenbrock, {program.__name__}, n = {VARIABLES}: Hessian, {pattern.nnz} entries"
-    return Comparison(name, starting_points(INPUTS), contestants)
+    name = f"Rosenbrock, {program.__name__}, n = {size}: Hessian, {pattern.nnz} entries"
+    return Comparison(name, starting_points(INPUTS, size), contestants)
 
 
 # Bundle adjustment

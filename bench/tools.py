@@ -3,6 +3,8 @@ so that a tool that is missing is skipped and one that is not asked for costs no
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,43 +12,77 @@ import numpy as np
 
 from bench.compare import Ready, phase
 
-Program = Callable[[Any, Any], Any]  # of an array-like of numbers, and of the tool's module of functions
+# Of an array-like of numbers, of the tool's module of functions, and of data if there are any.
+Program = Callable[..., Any]
+# What a program reads and is not differentiated by: made when a tool is set up, as it may be large.
+Data = Callable[[], tuple[np.ndarray, ...]]
 
 
-def tapegrad(program: Program, x: Any) -> Ready:
+def settled(call: Callable[[], Any], seconds: float = 0.5, least: int = 3) -> None:
+    """Warm a call up: a tool may choose how it replays a program after it has done so for a while.
+
+    The call is made for at least half a second, and at least three times.
+    """
+    end = time.perf_counter() + seconds
+    while least > 0 or time.perf_counter() < end:
+        call()
+        least -= 1
+
+
+def settling(make: Callable[[Any], Ready]) -> Callable[[Any], Ready]:
+    """A tool that is `settled` when it is set up."""
+
+    def made(x: Any) -> Ready:
+        ready = make(x)
+        given = ready.prepare(x)
+        settled(lambda: ready.run(given))
+        return ready
+
+    return made
+
+
+def tapegrad(program: Program, x: Any, data: Data = tuple) -> Ready:
     """Value and gradient by replaying a recording."""
     import tapegrad as tg
 
+    given = data()
     phases: dict[str, float] = {}
     with phase(phases, "record"):
-        recording = tg.record(lambda x: program(x, np), x)
+        recording = tg.record(lambda x: program(x, np, *given), x)
     with phase(phases, "compile or load"):
         recording.value_and_grad(x)
     return Ready(recording.value_and_grad, phases=phases)
 
 
-def torch(program: Program, x: Any) -> Ready:
+def torch(program: Program, x: Any, data: Data = tuple) -> Ready:
     """Value and gradient, eager, recorded and swept at each call."""
     import torch
 
+    given = [torch.from_numpy(array) for array in data()]
+
     def run(x: Any) -> Any:
-        value = program(x, torch)
+        value = program(x, torch, *given)
         return value.detach(), torch.autograd.grad(value, x)[0]
 
     return Ready(run, prepare=lambda x: torch.tensor(x, requires_grad=True))
 
 
-def jax(program: Program, x: Any) -> Ready:
-    """Value and gradient compiled by XLA; in float64 where the input is."""
+def jax(program: Program, x: Any, data: Data = tuple, transform: Callable[[Any], Any] | None = None) -> Ready:
+    """Value and gradient compiled by XLA, or what another transform makes of the program; in float64 where x is.
+
+    Data are arguments of what is compiled, so that XLA does not take them for constants, which it would compute with.
+    """
     import jax
 
     jax.config.update("jax_enable_x64", np.asarray(x).dtype == np.float64)
+    transform = transform or jax.value_and_grad
+    given = [jax.numpy.asarray(array) for array in data()]
     phases: dict[str, float] = {}
     with phase(phases, "trace"):
-        lowered = jax.jit(jax.value_and_grad(lambda x: program(x, jax.numpy))).lower(x)
+        lowered = jax.jit(transform(lambda x, *data: program(x, jax.numpy, *data))).lower(x, *given)
     with phase(phases, "compile"):
         compiled = lowered.compile()
-    return Ready(lambda x: jax.block_until_ready(compiled(x)), prepare=jax.numpy.asarray, phases=phases)
+    return Ready(lambda x: jax.block_until_ready(compiled(x, *given)), prepare=jax.numpy.asarray, phases=phases)
 
 
 def autograd(program: Program, x: Any) -> Ready:
@@ -57,16 +93,22 @@ def autograd(program: Program, x: Any) -> Ready:
     return Ready(autograd.value_and_grad(lambda x: program(x, anp)))
 
 
-def casadi(program: Program, x: Any) -> Ready:
-    """Value and gradient by CasADi's virtual machine for scalar expressions (SX), through its buffers."""
+def casadi(program: Program, x: Any, in_c: bool = False) -> Ready:
+    """Value and gradient by CasADi's virtual machine for scalar expressions (SX), through its buffers.
+
+    With `in_c` CasADi writes the function in C and has a compiler translate it.
+    """
     import casadi as ca
 
+    options = {"jit": True, "compiler": "shell", "jit_options": {"flags": ["-O3", "-march=native"]}} if in_c else {}
+    if in_c and not shutil.which("gcc"):
+        raise ImportError("gcc", name="gcc")
     phases: dict[str, float] = {}
     with phase(phases, "record"):
         symbol = ca.SX.sym("x", len(x))
         value = program(symbol, ca)
-    with phase(phases, "differentiate"):
-        f = ca.Function("f", [symbol], [value, ca.gradient(value, symbol)])
+    with phase(phases, "differentiate and compile" if in_c else "differentiate"):
+        f = ca.Function("f", [symbol], [value, ca.gradient(value, symbol)], options)
     buffer, evaluate = f.buffer()
     given, number, gradient = np.zeros(len(x)), np.zeros(1), np.zeros(len(x))
     buffer.set_arg(0, memoryview(given))
