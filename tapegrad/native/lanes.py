@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tapegrad.native.ir import ADD, COMPUTE, MAX, NEUTRAL, SET, Item, Loop, Ref
-from tapegrad.native.rows import Rows, lags
+from tapegrad.native.rows import Rows, carried, lags
 from tapegrad.native.rules import value
 from tapegrad.native.writer import Register, Writer
 
@@ -78,6 +78,9 @@ class RowsWriter:
         self._hoisted: dict[int, Register] = {}
         self._next_scratch = scratch
         self._masks: dict[tuple[int, int], Register] = {}
+        # Vectors of the round before, with those of this round; and what was made of both.
+        self._before: dict[int, tuple[str, str]] = {}
+        self._shifted: dict[tuple[int, int], Register] = {}
 
     @property
     def scratch_end(self) -> int:
@@ -162,7 +165,11 @@ class RowsWriter:
         phi = f"%t = phi i64 [0, %{entry}], [{following}, %{latch}]"
         go = w.name()
         w.lines += [f"{go} = icmp ult i64 {following}, {self.rounds}", f"br i1 {go}, label %{loop}, label %{after}"]
-        w.lines.insert(at, phi)
+        kind = w.type(True)
+        phis = [
+            f"{name} = phi {kind} [zeroinitializer, %{entry}], [{now}, %{latch}]" for name, now in self._before.values()
+        ]
+        w.lines[at:at] = [phi, *phis]
         w.open(after)
         self._finish_over_rows()
         head = ['define internal void @NAME(ptr noalias %v) "prefer-vector-width"="512" {'.replace("NAME", name)]
@@ -307,7 +314,8 @@ class RowsWriter:
     def _get(self, item: Item, ref: Ref, depth: int) -> Register:
         own = ref.result in self.node.items
         if own and lags(item, ref, self.bases):
-            return self._from_arena(ref)
+            back = carried(item, ref, self.bases, self.node.items, self.w.lanes)
+            return self._from_arena(ref) if back is None else self._carried(ref, back)
         key = self._key(ref)
         of = self._scopes if not own or item.out.result != ref.result else self._scopes[-1:]
         for scope in reversed(of):
@@ -322,6 +330,24 @@ class RowsWriter:
             return found
         # It is known in the innermost loop that it depends on, but is read here, so others may use it from here on.
         self._scopes[-1].known[key] = found
+        return found
+
+    def _carried(self, ref: Ref, back: int) -> Register:
+        """What was computed so many rounds ago: the end of the vector of the round before, and the beginning of this
+        one's."""
+        w, kind, key = self.w, self.w.type(True), (ref.result, back)
+        if key in self._shifted:
+            return self._shifted[key]
+        out = self.node.items[ref.result][0].out
+        now = w.wide(self._scopes[0].known[ref.result, self.bases[ref.result], out.rows, ()])
+        before = self._before.get(ref.result)
+        if before is None:
+            before = self._before[ref.result] = w.name(), now.text
+        mask = ", ".join(f"i32 {i}" for i in range(w.lanes - back, 2 * w.lanes - back))
+        text = f"shufflevector {kind} {before[0]}, {kind} {now.text}, <{w.lanes} x i32> <{mask}>"
+        found = w.new(text, True)
+        if len(self._scopes) == 1:
+            self._shifted[key] = found
         return found
 
     def _offset(self, store: Store, ref: Ref, depth: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.native.ir import Item, Ref
-from tapegrad.native.rows import Rows, lags
+from tapegrad.native.rows import Rows, carried, lags
 from tapegrad.native.scalars import CHUNK
 from tapegrad.native.schedule import Interpreted, Schedule
 from tapegrad.ops import RUN
@@ -94,7 +94,9 @@ class Places:
         for item in node.all_items():
             for ref in item.operands:
                 moved = ref._replace(place=ref.place - item.shift * ref.rows)
-                if ref.result not in node.items or lags(item, moved, bases):
+                if ref.result not in node.items or (
+                    lags(item, moved, bases) and carried(item, moved, bases, node.items, self._lanes) is None
+                ):
                     found.append(ref.result)
             if not item.out.rows:
                 found.append(item.out.result)

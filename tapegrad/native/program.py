@@ -37,6 +37,7 @@ class Native:
         program: the program.
 
     Attributes:
+        run: the compiled function, to be called with what `call` gives.
         seconds: what compiling took.
         reasons: why some operations are left to the interpreter, by their names.
     """
@@ -57,7 +58,7 @@ class Native:
         self.reasons = schedule.reasons
         self._interpreted = [np.array(n.numbers) for n in schedule.nodes if isinstance(n, Interpreted)]
         self.text = text
-        self._run = _CALL(build.address_of(text, scalars=bool((program.steps[:, OPCODE] < RUN).any())))
+        self.run = _CALL(build.address_of(text, scalars=bool((program.steps[:, OPCODE] < RUN).any())))
         only = self.code.outputs[0] if program.scalar is not None else None
         self.scalar = None if only is None else only.place
         self.workspaces: list[Workspace] = []
@@ -102,7 +103,7 @@ class Native:
         call = workspace.frames.get("native")
         if call is None:
             call = workspace.frames["native"] = self.call(workspace)
-        return int(self._run(*call[0]))
+        return int(self.run(*call[0]))
 
     def call(self, workspace: Workspace) -> tuple[tuple[int, int], Any]:
         """What the compiled function is called with, and what must be kept as long."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from tapegrad.native.ir import SET, Item, Loop, Ref, nested
+from tapegrad.native.ir import COMPUTE, SET, Item, Loop, Ref, nested
 from tapegrad.native.loops import Owner, items, natural_rows
 from tapegrad.tape import Instruction
 
@@ -120,6 +120,17 @@ def lags(item: Item, ref: Ref, bases: dict[int, int]) -> bool:
         return False
     low, high = ref.place + item.bottom(ref, 0) - base, ref.place + item.top(ref, 0) - base
     return low < 0 or high >= ref.rows
+
+
+def carried(item: Item, ref: Ref, bases: dict[int, int], items: dict[int, list[Item]], lanes: int) -> int | None:
+    """How many rounds ago the number was computed that an item reads, where it can be carried from one round to the
+    next in a register; None where it cannot."""
+    writers = items[ref.result]
+    if len(writers) > 1 or writers[0].kind != COMPUTE or writers[0].dims or any(ref.strides):
+        return None
+    (writer,) = writers
+    back, rest = divmod(bases[ref.result] - ref.place, ref.rows)
+    return back if not rest and ref.rows == writer.out.rows and 0 < back <= lanes else None
 
 
 def is_worth_it(one: Instruction, rows: int | None) -> bool:

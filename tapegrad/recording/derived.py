@@ -14,6 +14,8 @@ from tapegrad.adjoint import derivatives
 from tapegrad.arguments import spec_of
 from tapegrad.native import choice
 from tapegrad.program import Branches, can_be_written
+from tapegrad.recording.compiled_way import compiled_way
+from tapegrad.recording.direct import Short
 from tapegrad.sweeps import VALUES
 
 
@@ -47,6 +49,18 @@ class Derived:
 
         found: tuple[Any, Any] | None = self._replay(key, both, tuple(leaves))
         return found
+
+    def form(self, argnums: Any) -> Any:
+        """What computes value and gradient: machine code, or None where it is the interpreter."""
+        branches = self._known.get(("value_and_grad", argnums, False))
+        return None if branches is None else branches.program.native
+
+    def short_way(self, argnums: Any, holds: Any) -> Short | None:
+        """The short way to value and gradient by a compiled program; None where there is none."""
+        branches = self._known.get(("value_and_grad", argnums, False))
+        if branches is None or branches.program.native is None or branches.stale:
+            return None
+        return compiled_way(branches.program.native, branches.spec, self._structure(), holds)
 
     def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
         """The Hessian times tangents of inputs, by number; None where it is to be interpreted."""

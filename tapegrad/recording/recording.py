@@ -135,7 +135,7 @@ class Recording(StandIn):
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plans.plan(argnums)
-        found = self._derived.value_and_grad(leaves, hashable(argnums), has_aux)
+        found = self._derived.value_and_grad(leaves, hashable(argnums), has_aux) if plan.chosen else None
         if found is not None:
             return found
         return self._branches.replay(
@@ -146,13 +146,15 @@ class Recording(StandIn):
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program, holds = self._branches.program, self._branches.captures.holds
+        form = self._derived.form(argnums)
         known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
-        if known is None or known[0] is not holds:
+        if known is None or known[0] is not holds or known[1] is not form:
             made: Short = never
-            if not self._branches.stale and self._derived.mode != choice.ALWAYS:
-                made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds)
-            known = ways[argnums] = holds, made
-        return known[1]
+            if not self._branches.stale:
+                compiled = self._derived.short_way(argnums, holds)
+                made = compiled or short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds)
+            known = ways[argnums] = holds, form, made
+        return known[2]
 
     def _value_and_gradient(
         self, program: Program | Lean, workspace: Workspace, plan: Plan, has_aux: bool
@@ -326,7 +328,10 @@ class Recording(StandIn):
             return self.f(*args)
         if len(self.program.guards) or self._branches.stale:
             tape.evaluate()
-            numbers = [x._window(tape.values).copy() if isinstance(x, Value) else x for x in leaves]
+            numbers = [
+                x._window(tape.values).astype(leaf.dtype) if isinstance(x, Value) else x
+                for x, leaf in zip(leaves, self.spec.leaves, strict=True)
+            ]
             program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
         else:
             # Whatever the arguments are, the function takes this way, so they need not be computed.
