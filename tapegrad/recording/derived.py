@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,10 @@ from tapegrad.recording.compiled_way import compiled_way
 from tapegrad.recording.direct import Short
 from tapegrad.sweeps import VALUES
 
+# What the sweeps of a derivative take, in replays of values; and after how many seconds of sweeps it is asked again
+# whether it should be compiled.
+_SWEEPS, _ASK_AFTER = 3.0, 0.02
+
 
 class Derived:
     """The derivative programs of one recording.
@@ -31,6 +36,9 @@ class Derived:
         self._recording = weakref.ref(recording)
         self.mode = mode
         self._known: dict[Any, Branches] = {}
+        # What sweeps have taken for a derivative, in seconds, about; and calls that the short way was allowed since.
+        self._spent: dict[Any, float] = {}
+        self._granted: dict[Any, int] = {}
 
     def results(self, program: Any) -> Any:
         """What to replay for the results of a program."""
@@ -38,17 +46,35 @@ class Derived:
 
     def value_and_grad(self, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> tuple[Any, Any] | None:
         """Value and gradient, by a compiled program; None where the sweeps of the interpreter are to be used."""
-        key = ("value_and_grad", argnums, has_aux)
-        if not self._is_worth_it(key):
-            return None
         structure = self._structure()
 
         def both(*leaves: Any) -> Any:
             args = pytree.unflatten(structure, leaves)
             return derivatives.value_and_grad(self._written, args, argnums, has_aux)
 
-        found: tuple[Any, Any] | None = self._replay(key, both, tuple(leaves))
+        found: tuple[Any, Any] | None = self._answer(("value_and_grad", argnums, has_aux), both, tuple(leaves))
         return found
+
+    def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
+        """The Hessian times tangents of inputs, by number; None where it is to be interpreted."""
+
+        def product(leaves: Sequence[Any], *tangents: Any) -> Any:
+            gradient = derivatives.gradient_of(self._written, argnums)
+            args = pytree.unflatten(self._structure(), leaves)
+            return derivatives.jvp(gradient, args, self._nested(along, tangents))[1]
+
+        return self._answer(("hvp", argnums, tuple(along)), product, (list(leaves), *along.values()))
+
+    def jvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray]) -> Any:
+        """The value and the derivative along tangents of inputs, by number; None where it is to be interpreted."""
+
+        def both(leaves: Sequence[Any], *tangents: Any) -> Any:
+            args = pytree.unflatten(self._structure(), leaves)
+            return derivatives.jvp(self._written, args, self._nested(along, tangents))
+
+        return self._answer(("jvp", tuple(along)), both, (list(leaves), *along.values()))
+
+    # The short way to value and gradient
 
     def form(self, argnums: Any) -> Any:
         """What computes value and gradient: machine code, or None where it is the interpreter."""
@@ -62,30 +88,63 @@ class Derived:
             return None
         return compiled_way(branches.program.native, branches.spec, self._structure(), holds)
 
-    def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
-        """The Hessian times tangents of inputs, by number; None where it is to be interpreted."""
-        key = ("hvp", argnums, tuple(along))
-        if not self._is_worth_it(key):
+    def calls_by_sweeps(self, argnums: Any) -> int:
+        """How many calls may be answered by sweeps before it is asked again what should answer them; none where a
+        compiled program should."""
+        key = ("value_and_grad", argnums, False)
+        if self._compiles(key):
+            return 0
+        program = self._recording().program  # type: ignore[union-attr]
+        if self.mode == choice.NEVER or not np.isfinite(choice.compile_seconds(program)):
+            return sys.maxsize
+        self._granted[key] = int(_ASK_AFTER / (_SWEEPS * choice.replay_seconds(program))) + 1
+        return self._granted[key]
+
+    # Which
+
+    def _compiles(self, key: Any) -> bool:
+        """Whether a derivative is computed by a compiled program of its own, and not by sweeps of the interpreter."""
+        if self.mode == choice.NEVER:
+            return False
+        program = self._recording().program  # type: ignore[union-attr]
+        branches = self._known.get(key)
+        if branches is not None and branches.program.not_native not in (None, choice.WAITING):
+            return self.mode == choice.ALWAYS
+        if not can_be_written(program):
+            return False
+        if self.mode == choice.ALWAYS or choice.at_once(program):
+            return True
+        return branches is not None and branches.program.native is not None
+
+    def _answer(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
+        if not self._compiles(key):
+            self._count(key, f, args)
             return None
+        spec, leaves = spec_of(args)
+        return self._branches(key, f, spec, leaves).replay(leaves, VALUES, None, _result_of, lean=self.results)
 
-        def product(leaves: Sequence[Any], *tangents: Any) -> Any:
-            gradient = derivatives.gradient_of(self._written, argnums)
-            args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(gradient, args, self._nested(along, tangents))[1]
+    def _count(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
+        the background."""
+        program = self._recording().program  # type: ignore[union-attr]
+        if self.mode == choice.NEVER or key in self._known or not can_be_written(program):
+            return
+        calls = 1 + self._granted.pop(key, 0)
+        self._spent[key] = self._spent.get(key, 0.0) + calls * _SWEEPS * choice.replay_seconds(program)
+        if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
+            choice.in_background(self._branches(key, f, *spec_of(args)).program)
 
-        return self._replay(key, product, (list(leaves), *along.values()))
+    def _branches(self, key: Any, f: Callable[..., Any], spec: Any, leaves: Sequence[Any]) -> Branches:
+        branches = self._known.get(key)
+        if branches is None:
+            branches = self._known[key] = Branches(
+                f, spec, leaves, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
+                forget=functools.partial(self._known.pop, key, None),
+            )  # fmt: skip
+        return branches
 
-    def jvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray]) -> Any:
-        """The value and the derivative along tangents of inputs, by number; None where it is to be interpreted."""
-        key = ("jvp", tuple(along))
-        if not self._is_worth_it(key):
-            return None
-
-        def both(leaves: Sequence[Any], *tangents: Any) -> Any:
-            args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(self._written, args, self._nested(along, tangents))
-
-        return self._replay(key, both, (list(leaves), *along.values()))
+    # How derivatives are written
 
     def _structure(self) -> Any:
         return self._recording().spec.structure  # type: ignore[union-attr]
@@ -99,29 +158,6 @@ class Derived:
         inputs = {leaf: number for number, leaf in enumerate(recording.program.leaves)}
         leaves = [given.get(inputs.get(i)) for i in range(len(recording.spec.leaves))]  # type: ignore[arg-type]
         return pytree.unflatten(recording.spec.structure, leaves)
-
-    def _is_worth_it(self, key: Any) -> bool:
-        """Whether a derivative is to be computed by a program of its own."""
-        if self.mode == choice.NEVER:
-            return False
-        program = self._recording().program  # type: ignore[union-attr]
-        if not can_be_written(program):
-            return False
-        if self.mode == choice.ALWAYS or key in self._known:
-            return True
-        return choice.at_once(program)
-
-    def _replay(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        branches = self._known.get(key)
-        spec, leaves = spec_of(args)
-        if branches is None:
-            recording: Any = self._recording()
-            f.__qualname__ = f"a derivative of {recording.name}"
-            branches = self._known[key] = Branches(
-                f, spec, leaves, (), same_prefixes=False, captures=recording.captures,
-                forget=functools.partial(self._known.pop, key, None),
-            )  # fmt: skip
-        return branches.replay(leaves, VALUES, None, _result_of, lean=self.results)
 
 
 def _result_of(program: Any, workspace: Any) -> Any:

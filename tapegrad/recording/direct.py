@@ -35,10 +35,13 @@ def never(args: Any) -> Any:
     return None
 
 
-def short_way(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> Short:
+def short_way(
+    program: Program | Lean, spec: Spec, plan: Plan, holds: Holds, left: list[int]
+) -> Short:
     """The short way to the value and gradient of a program, for arguments that fit a spec.
 
-    `holds` says whether what the function takes from around it is as it was recorded; see `Captures`.
+    `holds` says whether what the function takes from around it is as it was recorded; see `Captures`. After as many
+    calls as `left` says it answers no more, so that it is asked whether the program is compiled by now.
     """
     leaves, dtype = spec.leaves, program.code.dtype
     if program.scalar is None or program.calls or program.whole.long or INTERPRETED or not plan.chosen:
@@ -50,13 +53,13 @@ def short_way(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> 
     nodes = pytree.children(spec.structure)
     flat = all(map(pytree.is_leaf, nodes))
     if flat and len(leaves) == 1 and plan.single is not None:
-        return _of_one_array(program, spec, plan, holds)
+        return _of_one_array(program, spec, plan, holds, left)
     wanted = [nodes[n] for n in plan.numbers]
     structure = pytree.tuple_of(wanted) if plan.several else wanted[0]
     put_together: Any = structure.unflatten
     if all(map(pytree.is_leaf, wanted)):
         put_together = tuple if plan.several else operator.itemgetter(0)
-    call = _of_leaves(program, leaves, plan, put_together, holds)
+    call = _of_leaves(program, leaves, plan, put_together, holds, left)
     if flat:
         return call
 
@@ -84,7 +87,7 @@ class _View:
         self.frame = frame
 
 
-def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds) -> Short:
+def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds, left: list[int]) -> Short:
     (leaf,), place, owner = spec.leaves, program.scalar, object()
     shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
     program.seed(has_aux=False)
@@ -92,7 +95,8 @@ def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds)
     run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
 
     def call(args: Any) -> Any:
-        if len(args) != 1:
+        left[0] -= 1
+        if len(args) != 1 or left[0] < 0:
             return None
         x = args[0]
         if x.__class__ is not kind or x.dtype is not dtype or x.shape != shape:
@@ -121,7 +125,7 @@ def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds)
 
 
 def _of_leaves(
-    program: Program | Lean, specs: Any, plan: Plan, put_together: Callable[[Any], Any], holds: Holds
+    program: Program | Lean, specs: Any, plan: Plan, put_together: Callable[[Any], Any], holds: Holds, left: list[int]
 ) -> Short:
     scalars = [leaf.scalar for leaf in specs]
     place, owner, own = program.scalar, object(), np.dtype(program.code.dtype.name)
@@ -137,7 +141,8 @@ def _of_leaves(
     count, array = len(kinds), np.ndarray
 
     def call(leaves: Any) -> Any:
-        if len(leaves) != count:
+        left[0] -= 1
+        if len(leaves) != count or left[0] < 0:
             return None
         for x, shape in zip(leaves, kinds):
             if shape is None:

@@ -148,13 +148,16 @@ class Recording(StandIn):
         program, holds = self._branches.program, self._branches.captures.holds
         form = self._derived.form(argnums)
         known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
-        if known is None or known[0] is not holds or known[1] is not form:
+        if known is None or known[0] is not holds or known[1] is not form or known[2][0] < 0:
             made: Short = never
+            left = [self._derived.calls_by_sweeps(argnums)]
             if not self._branches.stale:
                 compiled = self._derived.short_way(argnums, holds)
-                made = compiled or short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds)
-            known = ways[argnums] = holds, form, made
-        return known[2]
+                made = compiled or never
+                if compiled is None and left[0]:
+                    made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds, left)
+            known = ways[argnums] = holds, form, left, made
+        return known[3]
 
     def _value_and_gradient(
         self, program: Program | Lean, workspace: Workspace, plan: Plan, has_aux: bool
