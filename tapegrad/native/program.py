@@ -61,6 +61,8 @@ class Native:
         self.run = _CALL(build.address_of(text, scalars=bool((program.steps[:, OPCODE] < RUN).any())))
         only = self.code.outputs[0] if program.scalar is not None else None
         self.scalar = None if only is None else only.place
+        # Where the entries of a sparse matrix stand that the results make up, kept by whoever asks for it.
+        self.positions: Any = None
         self.workspaces: list[Workspace] = []
         self.seconds = time.perf_counter() - started
 

@@ -107,6 +107,8 @@ class Program:
         self.spent = 0.0
         # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
+        # Where the entries of a sparse matrix stand that the results make up, kept by whoever asks for it.
+        self.positions: Any = None
         # Whether it was replayed lately, and what forgets it: for `memory`.
         self.used = True
         self.owner: weakref.ref[Any] | None = None

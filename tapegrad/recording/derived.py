@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,17 +12,21 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.adjoint import derivatives
-from tapegrad.arguments import spec_of
+from tapegrad.adjoint import derivatives, evaluation
+from tapegrad.arguments import argument_numbers, spec_of
 from tapegrad.native import choice
 from tapegrad.program import Branches, can_be_written
 from tapegrad.recording.compiled_way import compiled_way
 from tapegrad.recording.direct import Short
+from tapegrad.sparse import CompressedJacobian
 from tapegrad.sweeps import VALUES
+from tapegrad.value import as_value
 
 # What the sweeps of a derivative take, in replays of values; and after how many seconds of sweeps it is asked again
 # whether it should be compiled.
 _SWEEPS, _ASK_AFTER = 3.0, 0.02
+# The most lanes of a sparse matrix that are written as one program.
+_MOST_LANES = 16
 
 
 class Derived:
@@ -74,6 +79,26 @@ class Derived:
 
         return self._answer(("jvp", tuple(along)), both, (list(leaves), *along.values()))
 
+    def matrix(self, compressed: CompressedJacobian, leaves: Sequence[Any], argnums: Any, symmetric: bool) -> Any:
+        """A sparse Jacobian or Hessian; None where it is to be interpreted."""
+        if compressed.back or compressed.count > _MOST_LANES or compressed.program.calls:
+            return None
+        inputs = compressed.program.leaves
+
+        def lanes(*leaves: Any) -> Any:
+            args = pytree.unflatten(self._structure(), leaves)
+            f = derivatives.gradient_of(self._written, argnums) if symmetric else self._written
+            done = evaluation.evaluate(f, args, argument_numbers(argnums))
+            return [
+                done.push({
+                    inputs[w]: as_value(seed.reshape(np.shape(leaves[inputs[w]])), done.tape, "a seed")
+                    for w, seed in along.items()
+                }) for along in compressed.seeds()
+            ]  # fmt: skip
+
+        key = "matrix", argnums, symmetric, id(compressed)
+        return self._answer(key, lanes, tuple(leaves), functools.partial(_entries, compressed))
+
     # The short way to value and gradient
 
     def form(self, argnums: Any) -> Any:
@@ -116,13 +141,15 @@ class Derived:
             return True
         return branches is not None and branches.program.native is not None
 
-    def _answer(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def _answer(
+        self, key: Any, f: Callable[..., Any], args: tuple[Any, ...], read: Callable[..., Any] | None = None
+    ) -> Any:
         f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
         if not self._compiles(key):
             self._count(key, f, args)
             return None
         spec, leaves = spec_of(args)
-        return self._branches(key, f, spec, leaves).replay(leaves, VALUES, None, _result_of, lean=self.results)
+        return self._branches(key, f, spec, leaves).replay(leaves, VALUES, None, read or _result_of, lean=self.results)
 
     def _count(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
@@ -158,6 +185,21 @@ class Derived:
         inputs = {leaf: number for number, leaf in enumerate(recording.program.leaves)}
         leaves = [given.get(inputs.get(i)) for i in range(len(recording.spec.leaves))]  # type: ignore[arg-type]
         return pytree.unflatten(recording.spec.structure, leaves)
+
+
+def _entries(compressed: CompressedJacobian, program: Any, workspace: Any) -> Any:
+    """The matrix, from the results of all lanes."""
+    at = program.positions
+    if at is None:
+        lanes, rows = compressed.positions()
+        outputs = program.code.outputs
+        # A result that is constant has no place: the number behind all others is zero.
+        zero = len(workspace.values) - 1
+        places = [np.full(math.prod(o.shape), zero) if o.places is None else o.places for o in outputs]
+        each = np.concatenate(places).reshape(compressed.count, -1)
+        each = np.append(each, np.full((compressed.count, 1), zero), axis=1)
+        at = program.positions = each[lanes, rows]
+    return compressed.matrix(workspace.values.take(at))
 
 
 def _result_of(program: Any, workspace: Any) -> Any:

@@ -64,6 +64,43 @@ class CompressedJacobian:
         # The entry that each number read is added to; None where the numbers are the entries, in order.
         self._to = to
 
+    @property
+    def back(self) -> bool:
+        """Whether lanes carry adjoints back, not tangents forward."""
+        return self._lanes.back
+
+    @property
+    def count(self) -> int:
+        """How many lanes there are."""
+        return self._lanes.total
+
+    def seeds(self) -> list[dict[int, np.ndarray]]:
+        """For each lane the tangents that inputs start from, by number."""
+        lanes, code, found = self._lanes, self.program.code, []
+        for lane in range(lanes.total):
+            places = lanes.seeds[lanes.lane == lane]
+            along = {}
+            for w in self.wrt:
+                start, n = code.spans[w]
+                along[w] = seed = np.zeros(n, code.dtype)
+                seed[places[(places >= start) & (places < start + n)] - start] = 1.0
+            found.append(along)
+        return found
+
+    def positions(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each entry the lane that it is read from, and a position among all numbers of the outputs; for what is
+        constant one past the last."""
+        code = self.program.code
+        places = [np.full(int(np.prod(o.shape)), code.size) if o.places is None else o.places for o in code.outputs]
+        known = np.append(np.concatenate(places), code.size)
+        order = np.argsort(known, kind="stable")
+        return self._lanes.reads, order[np.searchsorted(known[order], self._lanes.places)]
+
+    def matrix(self, data: np.ndarray) -> Any:
+        """The matrix with these entries, as a `scipy.sparse.csr_array`."""
+        pattern = self.sparsity.pattern
+        return csr_array(data, pattern.indices.copy(), pattern.indptr.copy(), pattern.shape)
+
     def evaluate(self, workspace: Workspace) -> Any:
         """The matrix, as a `scipy.sparse.csr_array`, at the point that the workspace was swept at."""
         pattern, lanes, program = self.sparsity.pattern, self._lanes, self.program
@@ -84,7 +121,7 @@ class CompressedJacobian:
                 data[own] = d[lanes.places[own], lanes.reads[own] - first]
         if self._to is not None:
             data = np.bincount(self._to, data, pattern.nnz).astype(data.dtype)
-        return csr_array(data, pattern.indices.copy(), pattern.indptr.copy(), pattern.shape)
+        return self.matrix(data)
 
 
 def _matrix(sets: Sets, columns: int) -> Any:
