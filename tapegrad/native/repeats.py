@@ -11,7 +11,7 @@ bad: what is found is right all the same, since every item of it has been compar
 
 import numpy as np
 
-from tapegrad.compiled import compiled
+from tapegrad.compiled import compiled, inlined
 
 # Odd numbers by which hashes are multiplied.
 _ITEM, _COLUMN, _WINDOW = 0x2545F4914F6CDD1D, 0x1B8735939E3779B9, 0x5851F42D4C957F2D
@@ -19,136 +19,180 @@ _ITEM, _COLUMN, _WINDOW = 0x2545F4914F6CDD1D, 0x1B8735939E3779B9, 0x5851F42D4C95
 # How an item looks: its key alone; or also how far away its operands are if they are near, since values that a round
 # hands to itself, or to the next, stay at that distance; or also where the others stand, since many are the same in
 # every round.
-KEYS, NEAR, ALL = range(3)
-# Places up to this distance from the result are near.
+_KEYS, _NEAR, _ALL = range(3)
+# Operands up to this distance from the result are near.
 _REACH = 256
 
-# Windows have 4 items, or 16, 64, and so on.
-_SHORTEST, _GROWTH = 4, 4
-# A window may look like many before it: so many are tried as the one that stands a period earlier, the last first.
+# Windows have 4 items, or 32, 256, and so on.
+_SHORTEST, _GROWTH = 4, 8
+# A window may look like many before it. So many of these are tried as that of the round before, the last first.
 _TRIES = 4
-# Periods are at most so many windows long: for longer ones, there are longer windows.
+# A period is at most so many windows long. For longer ones there are longer windows.
 _WINDOWS = 64
-# How many periods that came to nothing are remembered.
-_FAILURES = 64
-# For each item so many comparisons may come to nothing, before the search goes on with shorter windows.
+# How many slots there are at most for windows, and for periods that came to nothing.
+_SLOTS, _FAILURES = 65536, 64
+# So many comparisons for each item may come to nothing before windows of this length are given up.
 _PATIENCE = 16
 
-
-def continues(keys, places, i, p):
-    if keys[i] != keys[i - p] or keys[i] != keys[i - 2 * p]:
-        return False
-    for c in range(places.shape[1]):
-        if places[i, c] - places[i - p, c] != places[i - p, c] - places[i - 2 * p, c]:
-            return False
-    return True
+# What `at` counts: the repeats found, the stretches between them, and comparisons that came to nothing.
+_FOUND, _BETWEEN, _WASTED = range(3)
 
 
-def look(keys, places, kind, i):
-    # A number that items which look the same have in common.
-    h = keys[i] * _ITEM
-    if kind != KEYS:
-        for c in range(1, places.shape[1]):
-            distance = places[i, 0] - places[i, c]
-            h = (h ^ (h >> 31)) * _COLUMN
-            if 0 < distance and distance <= _REACH:
-                h += distance
-            elif kind == ALL:
-                h -= places[i, c]
-    return (h ^ (h >> 29)) * _ITEM
+@inlined
+def continues(keys, mixed, i, p):
+    # `mixed` has a sum of the places of each item, times fixed odd numbers: it advances as they do. (The other way
+    # round this is only next to certain; `exact` has the last word.)
+    return (
+        keys[i] == keys[i - p]
+        and keys[i] == keys[i - 2 * p]
+        and mixed[i] - mixed[i - p] == mixed[i - p] - mixed[i - 2 * p]
+    )
+
+
+def exact(places, x, y, p):
+    # Up to which of the items x .. y the places advance evenly.
+    for i in range(x, y):
+        for c in range(places.shape[1]):
+            if places[i, c] - places[i - p, c] != places[i - p, c] - places[i - 2 * p, c]:
+                return i
+    return y
 
 
 @compiled(
     keys="int64[:]", places="int64[:, :]", stretches="int64[:, :]", least="int64", found="int64[:, :]"
 )  # fmt: skip
 def find(keys, places, stretches, least, found):
-    """Find repeats in stretches of items, given by their first item and the item after their last, in ascending order.
+    """Find repeats in stretches of items, each given by its first item and the item after its last, in ascending order.
 
     Writes the first item, the period and the count of each to `found`, and returns how many there are. They do not
     overlap, have three rounds or more, and save `least` items or more.
 
-    If the window of items that begins at item q looks like that at an earlier item a, the period may be q - a. Long
-    windows come first, since short ones find the innermost loops, whose rounds look alike: a window that is longer than
-    an inner loop looks like that of the next outer round only. Whatever is found is left out from then on, but for its
-    first round, which the caller searches next.
+    If the window of items that begins at item q looks like the one that begins at an earlier item a, then q - a may be
+    a period. Long windows come first. Short ones find the innermost loops, where one round looks like the next, but a
+    window that is longer than an inner loop looks like that of the next outer round. What is found is left out from
+    then on; the caller searches its first round next.
     """
-    n, longest, room = keys.shape[0], np.int64(0), found.shape[0] + stretches.shape[0]
-    free, rest, amount = np.empty((room, 2), np.int64), np.empty((room, 2), np.int64), stretches.shape[0]
+    free, amount, longest = stretches.copy(), stretches.shape[0], np.int64(0)
     for t in range(amount):
-        free[t, 0], free[t, 1] = stretches[t, 0], stretches[t, 1]
         longest = max(longest, free[t, 1] - free[t, 0])
-    looks = np.empty((3, n), np.int64)
-    for t in range(amount):
-        for kind in range(3):
-            for i in range(free[t, 0], free[t, 1]):
-                looks[kind, i] = look(keys, places, kind, i)
+    looks, mixed = np.empty((3, keys.shape[0]), np.int64), np.empty_like(keys)
+    describe(keys, places, stretches, looks, mixed)
     length = np.int64(_SHORTEST)
     while length * _GROWTH * 2 <= longest:
         length *= _GROWTH
-    # The beginnings of earlier windows, one of every `step`, by their hashes: the last of each slot of a table, and for
-    # each the one before it in the same slot.
-    slots = np.int64(64)
-    while slots < 65536 and slots < n:
-        slots *= 2
-    last, before, hashes = np.empty(slots, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-    failed, until = np.empty(_FAILURES, np.int64), np.empty(_FAILURES, np.int64)
-    made = 0
+    table, before = np.empty((_SLOTS, 2), np.int64), np.empty_like(keys)
+    failed, at = np.empty((_FAILURES, 2), np.int64), np.zeros(3, np.int64)
     while length >= _SHORTEST:
-        step, leaving = length // 4, np.int64(1)
-        for _ in range(length):
-            leaving *= _WINDOW
-        for kind in (ALL, NEAR, KEYS):
-            last[:] = -1
+        shift = np.int64(0)
+        while length >> (shift + 3) > 0:
+            shift += 1
+        slots = np.int64(64)
+        while slots < _SLOTS and slots < keys.shape[0] >> (shift - 1 if shift > 0 else 0):
+            slots *= 2
+        for kind in (_ALL, _NEAR, _KEYS):
+            table[:slots] = -1
             failed[:] = 0
-            pieces, wasted = 0, 0
+            at[_BETWEEN] = at[_WASTED] = 0
+            rest = np.empty((amount + found.shape[0] - at[_FOUND], 2), np.int64)
             for t in range(amount):
-                low, high = free[t, 0], free[t, 1]
-                q, fresh, h = low, True, np.int64(0)
-                while q + length <= high and wasted <= _PATIENCE * n:
-                    if fresh:
-                        h = np.int64(0)
-                        for i in range(q, q + length):
-                            h = h * _WINDOW + looks[kind, i]
-                        fresh = False
-                    slot = (h >> 32) & (slots - 1)
-                    a, tries, period, x, y = last[slot], 0, np.int64(0), q, q
-                    while a >= low and tries < _TRIES:
-                        p = q - a
-                        if hashes[a // step] == h and p <= _WINDOWS * length and q - 2 * p >= low:
-                            f = p & (_FAILURES - 1)
-                            if not (failed[f] == p and q < until[f]) and continues(keys, places, q, p):
-                                x, y = q, q + 1
-                                while y < high and continues(keys, places, y, p):
-                                    y += 1
-                                while x - 1 - 2 * p >= low and continues(keys, places, x - 1, p):
-                                    x -= 1
-                                if y - x >= max(p, length) and ((y - x) // p + 1) * p >= least:
-                                    period = p
-                                    break
-                                wasted += y - x
-                                failed[f], until[f] = p, y
-                        a, tries = before[a // step], tries + 1
-                    if period > 0:
-                        start, count = x - 2 * period, (y - x) // period + 2
-                        found[made, 0], found[made, 1], found[made, 2] = start, period, count
-                        made += 1
-                        if start > low:
-                            rest[pieces, 0], rest[pieces, 1] = low, start
-                            pieces += 1
-                        low = start + count * period
-                        q, fresh = low, True
-                    else:
-                        if q % step == 0:
-                            before[q // step], hashes[q // step], last[slot] = last[slot], h, q
-                        if q + length < high:
-                            h = h * _WINDOW - looks[kind, q] * leaving + looks[kind, q + length]
-                        q += 1
-                if high > low:
-                    rest[pieces, 0], rest[pieces, 1] = low, high
-                    pieces += 1
-            free, rest, amount = rest, free, pieces
+                search(keys, mixed, places, looks[kind], free[t, 0], free[t, 1], length, shift, least,
+                       table[:slots], before, failed, found, rest, at)
+            free, amount = rest, at[_BETWEEN]
         length //= _GROWTH
-    return made
+    return at[_FOUND]
+
+
+def describe(keys, places, stretches, looks, mixed):
+    # For each item of the stretches a number for each way to look at it, and one for its places; see `continues`.
+    for t in range(stretches.shape[0]):
+        for i in range(stretches[t, 0], stretches[t, 1]):
+            h = keys[i] * _ITEM
+            near = everything = h
+            total, factor = np.int64(0), np.int64(_COLUMN)
+            for c in range(places.shape[1]):
+                total += places[i, c] * factor
+                factor *= _ITEM
+                if c > 0:
+                    distance = places[i, 0] - places[i, c]
+                    near, everything = (near ^ (near >> 31)) * _COLUMN, (everything ^ (everything >> 31)) * _COLUMN
+                    if 0 < distance and distance <= _REACH:
+                        near, everything = near + distance, everything + distance
+                    else:
+                        everything -= places[i, c]
+            mixed[i] = total
+            looks[_KEYS, i] = (h ^ (h >> 29)) * _ITEM
+            looks[_NEAR, i] = (near ^ (near >> 29)) * _ITEM
+            looks[_ALL, i] = (everything ^ (everything >> 29)) * _ITEM
+
+
+def search(keys, mixed, places, look, low, high, length, shift, least, table, before, failed, found, rest, at):
+    # Find repeats in items low .. high by windows of one length; the items between them go to `rest`.
+    #
+    # Of earlier windows every one is known that begins at a multiple of 2**shift. `table` has for each slot the last
+    # window whose hash leads there, and the hash; `before` has for each known window the one before it of the same hash.
+    leaving = np.int64(1)
+    for _ in range(length):
+        leaving *= _WINDOW
+    q, h, fresh = low, np.int64(0), True
+    while q + length <= high and at[_WASTED] <= _PATIENCE * keys.shape[0]:
+        if fresh:
+            h = np.int64(0)
+            for i in range(q, q + length):
+                h = h * _WINDOW + look[i]
+            fresh = False
+        slot = (h >> 32) & (table.shape[0] - 1)
+        known = table[slot, 0] if table[slot, 1] == h else np.int64(-1)
+        a, tries, period, x, y = known, 0, np.int64(0), q, q
+        while a >= low and tries < _TRIES and period == 0:
+            p = q - a
+            if p > _WINDOWS * length or q - 2 * p < low:
+                break
+            if (
+                continues(keys, mixed, q, p)
+                and continues(keys, mixed, q + length - 1, p)
+                and not (failed[p & (_FAILURES - 1), 0] == p and q < failed[p & (_FAILURES - 1), 1])
+            ):
+                x, y = q, q + 1
+                while y < high and continues(keys, mixed, y, p):
+                    y += 1
+                while x - 1 - 2 * p >= low and continues(keys, mixed, x - 1, p):
+                    x -= 1
+                if is_enough(x, y, p, length, least):
+                    y = exact(places, x, y, p)
+                if is_enough(x, y, p, length, least):
+                    period = p
+                else:
+                    at[_WASTED] += y - x
+                    failed[p & (_FAILURES - 1), 0], failed[p & (_FAILURES - 1), 1] = p, y
+            a, tries = before[a >> shift], tries + 1
+        if period > 0:
+            start, count = x - 2 * period, (y - x) // period + 2
+            i = at[_FOUND]
+            found[i, 0], found[i, 1], found[i, 2] = start, period, count
+            at[_FOUND] += 1
+            leave(low, start, rest, at)
+            q = low = start + count * period
+            fresh = True
+        else:
+            if (q >> shift) << shift == q:
+                before[q >> shift], table[slot, 0], table[slot, 1] = known, q, h
+            if q + length < high:
+                h = h * _WINDOW - look[q] * leaving + look[q + length]
+            q += 1
+    leave(low, high, rest, at)
+
+
+@inlined
+def is_enough(x, y, p, length, least):
+    # Whether a repeat is worth it if items x .. y continue period p. What is much shorter than the windows by which it
+    # was found is left to shorter ones, since it may be an inner loop.
+    return y - x >= p and y - x >= length and ((y - x) // p + 1) * p >= least
+
+
+def leave(low, high, rest, at):
+    if low < high:
+        rest[at[_BETWEEN], 0], rest[at[_BETWEEN], 1] = low, high
+        at[_BETWEEN] += 1
 
 
 def alike(keys, places, i, p, j, q):
