@@ -34,8 +34,8 @@ _SLOTS, _FAILURES = 65536, 64
 # So many comparisons for each item may come to nothing before windows of this length are given up.
 _PATIENCE = 16
 
-# What `at` counts: the repeats found, the stretches between them, and comparisons that came to nothing.
-_FOUND, _BETWEEN, _WASTED = range(3)
+# What `at` counts: the repeats found, those dropped again included, and comparisons that came to nothing.
+_FOUND, _WASTED = range(2)
 
 
 @inlined
@@ -62,44 +62,46 @@ def exact(places, x, y, p):
     keys="int64[:]", places="int64[:, :]", stretches="int64[:, :]", least="int64", found="int64[:, :]"
 )  # fmt: skip
 def find(keys, places, stretches, least, found):
-    """Find repeats in stretches of items, each given by its first item and the item after its last, in ascending order.
+    """Find repeats in stretches of items, each given by its first item and the item after its last.
 
-    Writes the first item, the period and the count of each to `found`, and returns how many there are. They do not
-    overlap, have three rounds or more, and save `least` items or more.
+    Writes the first item, the period and the count of each to `found`, and up to which item the period is continued;
+    returns how many there are. They do not overlap, have three rounds or more, and save `least` items or more.
 
     If the window of items that begins at item q looks like the one that begins at an earlier item a, then q - a may be
     a period. Long windows come first. Short ones find the innermost loops, where one round looks like the next, but a
-    window that is longer than an inner loop looks like that of the next outer round. What is found is left out from
-    then on; the caller searches its first round next.
+    window that is longer than an inner loop, or begins at its end, looks like that of the next outer round only.
     """
-    free, amount, longest = stretches.copy(), stretches.shape[0], np.int64(0)
-    for t in range(amount):
-        longest = max(longest, free[t, 1] - free[t, 0])
+    longest = np.int64(0)
+    for t in range(stretches.shape[0]):
+        longest = max(longest, stretches[t, 1] - stretches[t, 0])
     looks, mixed = np.empty((3, keys.shape[0]), np.int64), np.empty_like(keys)
     describe(keys, places, stretches, looks, mixed)
     length = np.int64(_SHORTEST)
     while length * _GROWTH * 2 <= longest:
         length *= _GROWTH
-    table, before = np.empty((_SLOTS, 2), np.int64), np.empty_like(keys)
-    failed, at = np.empty((_FAILURES, 2), np.int64), np.zeros(3, np.int64)
+    table, before, inside = np.empty((_SLOTS, 2), np.int64), np.empty_like(keys), np.full_like(keys, -1)
+    failed, at = np.empty((_FAILURES, 2), np.int64), np.zeros(2, np.int64)
     while length >= _SHORTEST:
         shift = np.int64(0)
         while length >> (shift + 3) > 0:
             shift += 1
         slots = np.int64(64)
-        while slots < _SLOTS and slots < keys.shape[0] >> (shift - 1 if shift > 0 else 0):
+        while slots < _SLOTS and slots < 2 * (keys.shape[0] >> shift):
             slots *= 2
         for kind in (_ALL, _NEAR, _KEYS):
             table[:slots] = -1
             failed[:] = 0
-            at[_BETWEEN] = at[_WASTED] = 0
-            rest = np.empty((amount + found.shape[0] - at[_FOUND], 2), np.int64)
-            for t in range(amount):
-                search(keys, mixed, places, looks[kind], free[t, 0], free[t, 1], length, shift, least,
-                       table[:slots], before, failed, found, rest, at)
-            free, amount = rest, at[_BETWEEN]
+            at[_WASTED] = 0
+            for t in range(stretches.shape[0]):
+                search(keys, mixed, places, looks[kind], stretches[t, 0], stretches[t, 1], length, shift, least,
+                       table[:slots], before, failed, found, inside, at)
         length //= _GROWTH
-    return at[_FOUND]
+    kept = 0
+    for i in range(at[_FOUND]):
+        if inside[found[i, 0]] == i:
+            found[kept] = found[i]
+            kept += 1
+    return kept
 
 
 def describe(keys, places, stretches, looks, mixed):
@@ -125,32 +127,45 @@ def describe(keys, places, stretches, looks, mixed):
             looks[_ALL, i] = (everything ^ (everything >> 29)) * _ITEM
 
 
-def search(keys, mixed, places, look, low, high, length, shift, least, table, before, failed, found, rest, at):
-    # Find repeats in items low .. high by windows of one length; the items between them go to `rest`.
+def search(keys, mixed, places, look, low, high, length, shift, least, table, before, failed, found, inside, at):
+    # Find repeats in items low .. high by windows of one length.
     #
     # Of earlier windows every one is known that begins at a multiple of 2**shift. `table` has for each slot the last
-    # window whose hash leads there, and the hash; `before` has for each known window the one before it of the same hash.
+    # window whose hash leads there, and the hash; `before` has for each known window the one before it of the same
+    # hash. `inside` has for each item the repeat that it is in, or -1.
     leaving = np.int64(1)
     for _ in range(length):
         leaving *= _WINDOW
-    q, h, fresh = low, np.int64(0), True
+    q, h, hashed = low, np.int64(0), np.int64(-1)
     while q + length <= high and at[_WASTED] <= _PATIENCE * keys.shape[0]:
-        if fresh:
+        middle = q + length // 2
+        i = inside[q]
+        if i >= 0:
+            # What is found next has to go on where repeat i ends. Windows before that are passed over.
+            middle = found[i, 3]
+            if q + length <= middle:
+                q = min(middle - length + 1, found[i, 0] + found[i, 1] * found[i, 2])
+                continue
+        if hashed == q - 1 and hashed >= low:
+            h = h * _WINDOW - look[q - 1] * leaving + look[q + length - 1]
+        else:
             h = np.int64(0)
             for i in range(q, q + length):
                 h = h * _WINDOW + look[i]
-            fresh = False
+        hashed = q
         slot = (h >> 32) & (table.shape[0] - 1)
         known = table[slot, 0] if table[slot, 1] == h else np.int64(-1)
-        a, tries, period, x, y = known, 0, np.int64(0), q, q
-        while a >= low and tries < _TRIES and period == 0:
+        a, tries = known, 0
+        while a >= low and tries < _TRIES:
             p = q - a
             if p > _WINDOWS * length or q - 2 * p < low:
                 break
+            f = p & (_FAILURES - 1)
             if (
                 continues(keys, mixed, q, p)
+                and continues(keys, mixed, middle, p)
                 and continues(keys, mixed, q + length - 1, p)
-                and not (failed[p & (_FAILURES - 1), 0] == p and q < failed[p & (_FAILURES - 1), 1])
+                and not (failed[f, 0] == p and q < failed[f, 1])
             ):
                 x, y = q, q + 1
                 while y < high and continues(keys, mixed, y, p):
@@ -159,40 +174,68 @@ def search(keys, mixed, places, look, low, high, length, shift, least, table, be
                     x -= 1
                 if is_enough(x, y, p, length, least):
                     y = exact(places, x, y, p)
-                if is_enough(x, y, p, length, least):
-                    period = p
-                else:
-                    at[_WASTED] += y - x
-                    failed[p & (_FAILURES - 1), 0], failed[p & (_FAILURES - 1), 1] = p, y
+                if is_enough(x, y, p, length, least) and add(q, x, y, p, length, least, found, inside, at):
+                    break
+                at[_WASTED] += y - x
+                failed[f, 0], failed[f, 1] = p, y
             a, tries = before[a >> shift], tries + 1
-        if period > 0:
-            start, count = x - 2 * period, (y - x) // period + 2
-            i = at[_FOUND]
-            found[i, 0], found[i, 1], found[i, 2] = start, period, count
-            at[_FOUND] += 1
-            leave(low, start, rest, at)
-            q = low = start + count * period
-            fresh = True
-        else:
-            if (q >> shift) << shift == q:
-                before[q >> shift], table[slot, 0], table[slot, 1] = known, q, h
-            if q + length < high:
-                h = h * _WINDOW - look[q] * leaving + look[q + length]
-            q += 1
-    leave(low, high, rest, at)
+        if (q >> shift) << shift == q:
+            before[q >> shift], table[slot, 0], table[slot, 1] = known, q, h
+        q += 1
 
 
 @inlined
 def is_enough(x, y, p, length, least):
-    # Whether a repeat is worth it if items x .. y continue period p. What is much shorter than the windows by which it
-    # was found is left to shorter ones, since it may be an inner loop.
+    # Whether a repeat is worth it if items x .. y continue period p. What is shorter than the windows by which it was
+    # found is left to shorter ones, since it may be an inner loop.
     return y - x >= p and y - x >= length and ((y - x) // p + 1) * p >= least
 
 
-def leave(low, high, rest, at):
-    if low < high:
-        rest[at[_BETWEEN], 0], rest[at[_BETWEEN], 1] = low, high
-        at[_BETWEEN] += 1
+def add(q, x, y, p, length, least, found, inside, at):
+    # Note the repeat whose items x .. y continue period p, item q among them. Where it meets others, either they are
+    # dropped, or it is cut to the room between them, whichever saves more. Returns whether it was noted.
+    start, stop, others, nested, i = x - 2 * p, y - (y - x) % p, 0, 0, x - 2 * p
+    while i < stop:
+        if inside[i] >= 0:
+            other = inside[i]
+            saved = found[other, 1] * (found[other, 2] - 1)
+            others += saved
+            if found[other, 1] * found[other, 2] <= p:
+                nested += saved
+            i = found[other, 0] + found[other, 1] * found[other, 2]
+        else:
+            i += 1
+    if others > 0:
+        # What inner loops save in a round will be found again in the first round.
+        saved = stop - start - p + nested // ((stop - start) // p)
+        first, last = q, q
+        if inside[q] >= 0:
+            first = last = found[inside[q], 0] + found[inside[q], 1] * found[inside[q], 2]
+        while first > start and inside[first - 1] < 0:
+            first -= 1
+        while last < y and inside[last] < 0:
+            last += 1
+        u, v = first + 2 * p, last
+        if is_enough(u, v, p, length, least) and ((v - u) // p + 1) * p + others > saved:
+            start, stop, y = first, v - (v - u) % p, v
+        elif saved > others:
+            i = start
+            while i < stop:
+                other = inside[i]
+                if other >= 0:
+                    i = found[other, 0] + found[other, 1] * found[other, 2]
+                    inside[found[other, 0] : i] = -1
+                else:
+                    i += 1
+        else:
+            return False
+    made = at[_FOUND]
+    if made == found.shape[0]:
+        return False
+    found[made, 0], found[made, 1], found[made, 2], found[made, 3] = start, p, (stop - start) // p, y
+    inside[start:stop] = made
+    at[_FOUND] += 1
+    return True
 
 
 def alike(keys, places, i, p, j, q):

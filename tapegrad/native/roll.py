@@ -31,10 +31,10 @@ def rolled(keys: np.ndarray, places: np.ndarray, least: int = 24) -> tuple[Strai
     levels = []
     stretches = np.array([[0, len(keys)]])
     while len(stretches):
-        found = np.empty((int((stretches[:, 1] - stretches[:, 0]).sum()) // least + 1, 3), np.int64)
+        found = np.empty((int((stretches[:, 1] - stretches[:, 0]).sum()) // least * 2 + 1, 4), np.int64)
         found = found[: find(keys, places, stretches, least, found)]
         found = found[np.argsort(found[:, 0])]
-        levels.append(found.tolist())
+        levels.append(found[:, :3].tolist())
         rounds = found[found[:, 1] > least // 2]
         stretches = np.stack([rounds[:, 0], rounds[:, 0] + rounds[:, 1]], axis=1)
         names = np.empty(int(rounds[:, 1].sum()), np.int64)
