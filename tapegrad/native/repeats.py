@@ -29,13 +29,18 @@ _SHORTEST, _GROWTH = 4, 8
 _TRIES = 4
 # A period is at most so many windows long. For longer ones there are longer windows.
 _WINDOWS = 64
-# How many slots there are at most for windows, and for periods that came to nothing.
-_SLOTS, _FAILURES = 65536, 64
+# How many slots there are for windows, and for periods that came to nothing.
+SLOTS, FAILURES = 65536, 64
 # So many comparisons for each item may come to nothing before windows of this length are given up.
 _PATIENCE = 16
 
 # What `at` counts: the repeats found, those dropped again included, and comparisons that came to nothing.
 _FOUND, _WASTED = range(2)
+
+# Memory comes from outside, since compiled code that allocates any cannot be loaded without Numba. The rows of `work`,
+# one number an item each: how it looks, in three ways; the sum of its places; the window before that of its number; the
+# repeat that it is in.
+_SUMS, _BEFORE, _INSIDE, ROWS = range(3, 7)
 
 
 @inlined
@@ -59,9 +64,10 @@ def exact(places, x, y, p):
 
 
 @compiled(
-    keys="int64[:]", places="int64[:, :]", stretches="int64[:, :]", least="int64", found="int64[:, :]"
+    keys="int64[:]", places="int64[:, :]", stretches="int64[:, :]", least="int64", found="int64[:, :]",
+    work="int64[:, :]", table="int64[:, :]", failed="int64[:, :]", at="int64[:]",
 )  # fmt: skip
-def find(keys, places, stretches, least, found):
+def find(keys, places, stretches, least, found, work, table, failed, at):
     """Find repeats in stretches of items, each given by its first item and the item after its last.
 
     Writes the first item, the period and the count of each to `found`, and up to which item the period is continued;
@@ -74,32 +80,35 @@ def find(keys, places, stretches, least, found):
     longest = np.int64(0)
     for t in range(stretches.shape[0]):
         longest = max(longest, stretches[t, 1] - stretches[t, 0])
-    looks, mixed = np.empty((3, keys.shape[0]), np.int64), np.empty_like(keys)
-    describe(keys, places, stretches, looks, mixed)
+    mixed, before, inside = work[_SUMS], work[_BEFORE], work[_INSIDE]
+    describe(keys, places, stretches, work, mixed)
+    inside[:] = -1
+    at[_FOUND] = 0
     length = np.int64(_SHORTEST)
     while length * _GROWTH * 2 <= longest:
         length *= _GROWTH
-    table, before, inside = np.empty((_SLOTS, 2), np.int64), np.empty_like(keys), np.full_like(keys, -1)
-    failed, at = np.empty((_FAILURES, 2), np.int64), np.zeros(2, np.int64)
     while length >= _SHORTEST:
         shift = np.int64(0)
         while length >> (shift + 3) > 0:
             shift += 1
         slots = np.int64(64)
-        while slots < _SLOTS and slots < 2 * (keys.shape[0] >> shift):
+        while slots < SLOTS and slots < 2 * (keys.shape[0] >> shift):
             slots *= 2
         for kind in (_ALL, _NEAR, _KEYS):
             table[:slots] = -1
             failed[:] = 0
             at[_WASTED] = 0
             for t in range(stretches.shape[0]):
-                search(keys, mixed, places, looks[kind], stretches[t, 0], stretches[t, 1], length, shift, least,
-                       table[:slots], before, failed, found, inside, at)
+                search(
+                    keys, mixed, places, work[kind], stretches[t, 0], stretches[t, 1], length, shift, least,
+                    table[:slots], before, failed, found, inside, at,
+                )  # fmt: skip
         length //= _GROWTH
     kept = 0
     for i in range(at[_FOUND]):
         if inside[found[i, 0]] == i:
-            found[kept] = found[i]
+            for c in range(found.shape[1]):
+                found[kept, c] = found[i, c]
             kept += 1
     return kept
 
@@ -117,7 +126,7 @@ def describe(keys, places, stretches, looks, mixed):
                 if c > 0:
                     distance = places[i, 0] - places[i, c]
                     near, everything = (near ^ (near >> 31)) * _COLUMN, (everything ^ (everything >> 31)) * _COLUMN
-                    if 0 < distance and distance <= _REACH:
+                    if 0 < distance <= _REACH:
                         near, everything = near + distance, everything + distance
                     else:
                         everything -= places[i, c]
@@ -160,7 +169,7 @@ def search(keys, mixed, places, look, low, high, length, shift, least, table, be
             p = q - a
             if p > _WINDOWS * length or q - 2 * p < low:
                 break
-            f = p & (_FAILURES - 1)
+            f = p & (FAILURES - 1)
             if (
                 continues(keys, mixed, q, p)
                 and continues(keys, mixed, middle, p)
@@ -240,37 +249,42 @@ def add(q, x, y, p, length, least, found, inside, at):
 
 def alike(keys, places, i, p, j, q):
     # Whether items i and j have equal keys, and their places advance alike to the items p and q later.
-    if keys[i] != keys[j]:
-        return False
+    same = keys[i] == keys[j]
     for c in range(places.shape[1]):
-        if places[i + p, c] - places[i, c] != places[j + q, c] - places[j, c]:
-            return False
-    return True
+        same &= places[i + p, c] - places[i, c] == places[j + q, c] - places[j, c]
+    return same
 
 
-@compiled(keys="int64[:]", places="int64[:, :]", repeats="int64[:, :]", names="int64[:]")
-def tell_apart(keys, places, repeats, names):
+@compiled(
+    keys="int64[:]",
+    places="int64[:, :]",
+    repeats="int64[:, :]",
+    names="int64[:]",
+    table="int64[:]",
+    known="int64[:, :]",
+)
+def tell_apart(keys, places, repeats, names, table, known):
     """Name the items of the first rounds of repeats, one round after the other.
 
-    Two items have equal names if they have equal keys and advance alike, in every column, to the next round.
+    Two items have equal names if they have equal keys and advance alike, in every column, to the next round. `table`
+    comes as -1, a power of two long and longer than `names`. `known` is for as many items: the first that has a name,
+    and the period of the repeat that it stands in.
     """
-    slots = np.int64(64)
-    while slots < 2 * names.shape[0]:
-        slots *= 2
-    # For each name the first item that has it, and the period of the repeat that this item stands in.
-    table, item, period = np.full(slots, -1, np.int64), np.empty_like(names), np.empty_like(names)
-    known, at = 0, 0
+    made, at = 0, 0
     for t in range(repeats.shape[0]):
         p = repeats[t, 1]
         for i in range(repeats[t, 0], repeats[t, 0] + p):
             h = keys[i] * _ITEM
             for c in range(places.shape[1]):
                 h = ((h ^ (h >> 31)) + places[i + p, c] - places[i, c]) * _COLUMN
-            slot = (h >> 32) & (slots - 1)
-            while table[slot] >= 0 and not alike(keys, places, i, p, item[table[slot]], period[table[slot]]):
-                slot = (slot + 1) & (slots - 1)
-            if table[slot] < 0:
-                table[slot], item[known], period[known] = known, i, p
-                known += 1
-            names[at] = table[slot]
+            slot = (h >> 32) & (table.shape[0] - 1)
+            name = table[slot]
+            while name >= 0 and not alike(keys, places, i, p, known[name, 0], known[name, 1]):
+                slot = (slot + 1) & (table.shape[0] - 1)
+                name = table[slot]
+            if name < 0:
+                table[slot] = name = made
+                known[made, 0], known[made, 1] = i, p
+                made += 1
+            names[at] = name
             at += 1
