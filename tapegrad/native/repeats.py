@@ -31,11 +31,11 @@ _TRIES = 4
 _WINDOWS = 64
 # How many slots there are for windows, and for periods that came to nothing.
 SLOTS, FAILURES = 65536, 64
-# So many comparisons for each item may come to nothing before windows of this length are given up.
+# When so many times all items have been compared, windows of this length are given up.
 _PATIENCE = 16
 
-# What `at` counts: the repeats found, those dropped again included, and comparisons that came to nothing.
-_FOUND, _WASTED = range(2)
+# What `at` counts: the repeats found, those dropped again included, and items compared with windows of one kind.
+_FOUND, _COMPARED = range(2)
 
 # Memory comes from outside, since compiled code that allocates any cannot be loaded without Numba. The rows of `work`,
 # one number an item each: how it looks, in three ways; the sum of its places; the window before that of its number; the
@@ -45,8 +45,8 @@ _SUMS, _BEFORE, _INSIDE, ROWS = range(3, 7)
 
 @inlined
 def continues(keys, mixed, i, p):
-    # `mixed` has a sum of the places of each item, times fixed odd numbers: it advances as they do. (The other way
-    # round this is only next to certain; `exact` has the last word.)
+    # `mixed` has a sum of the places of each item, times fixed odd numbers, which advances evenly if they do. That they
+    # do if it does is next to certain only, so `exact` has the last word.
     return (
         keys[i] == keys[i - p]
         and keys[i] == keys[i - 2 * p]
@@ -54,13 +54,21 @@ def continues(keys, mixed, i, p):
     )
 
 
-def exact(places, x, y, p):
-    # Up to which of the items x .. y the places advance evenly.
-    for i in range(x, y):
-        for c in range(places.shape[1]):
-            if places[i, c] - places[i - p, c] != places[i - p, c] - places[i - 2 * p, c]:
-                return i
-    return y
+def advances(places, i, p):
+    even = True
+    for c in range(places.shape[1]):
+        even &= places[i, c] - places[i - p, c] == places[i - p, c] - places[i - 2 * p, c]
+    return even
+
+
+def exact(places, q, x, y, p):
+    # The part of x .. y around item q in which places advance evenly in every column.
+    first = last = q
+    while last < y and advances(places, last, p):
+        last += 1
+    while first > x and last > q and advances(places, first - 1, p):
+        first -= 1
+    return first, last
 
 
 @compiled(
@@ -97,7 +105,7 @@ def find(keys, places, stretches, least, found, work, table, failed, at):
         for kind in (_ALL, _NEAR, _KEYS):
             table[:slots] = -1
             failed[:] = 0
-            at[_WASTED] = 0
+            at[_COMPARED] = 0
             for t in range(stretches.shape[0]):
                 search(
                     keys, mixed, places, work[kind], stretches[t, 0], stretches[t, 1], length, shift, least,
@@ -146,7 +154,7 @@ def search(keys, mixed, places, look, low, high, length, shift, least, table, be
     for _ in range(length):
         leaving *= _WINDOW
     q, h, hashed = low, np.int64(0), np.int64(-1)
-    while q + length <= high and at[_WASTED] <= _PATIENCE * keys.shape[0]:
+    while q + length <= high and at[_COMPARED] <= _PATIENCE * keys.shape[0]:
         middle = q + length // 2
         i = inside[q]
         if i >= 0:
@@ -181,11 +189,11 @@ def search(keys, mixed, places, look, low, high, length, shift, least, table, be
                     y += 1
                 while x - 1 - 2 * p >= low and continues(keys, mixed, x - 1, p):
                     x -= 1
+                at[_COMPARED] += y - x
                 if is_enough(x, y, p, length, least):
-                    y = exact(places, x, y, p)
+                    x, y = exact(places, q, x, y, p)
                 if is_enough(x, y, p, length, least) and add(q, x, y, p, length, least, found, inside, at):
                     break
-                at[_WASTED] += y - x
                 failed[f, 0], failed[f, 1] = p, y
             a, tries = before[a >> shift], tries + 1
         if (q >> shift) << shift == q:
@@ -203,6 +211,9 @@ def is_enough(x, y, p, length, least):
 def add(q, x, y, p, length, least, found, inside, at):
     # Note the repeat whose items x .. y continue period p, item q among them. Where it meets others, either they are
     # dropped, or it is cut to the room between them, whichever saves more. Returns whether it was noted.
+    made = at[_FOUND]
+    if made == found.shape[0]:
+        return False
     start, stop, others, nested, i = x - 2 * p, y - (y - x) % p, 0, 0, x - 2 * p
     while i < stop:
         if inside[i] >= 0:
@@ -238,9 +249,6 @@ def add(q, x, y, p, length, least, found, inside, at):
                     i += 1
         else:
             return False
-    made = at[_FOUND]
-    if made == found.shape[0]:
-        return False
     found[made, 0], found[made, 1], found[made, 2], found[made, 3] = start, p, (stop - start) // p, y
     inside[start:stop] = made
     at[_FOUND] += 1

@@ -52,6 +52,7 @@ def rolled(keys: np.ndarray, places: np.ndarray, least: int = 24) -> tuple[Strai
         raise ShapeError(
             f"expected n keys and n rows of places, got arrays of shape {np.shape(keys)} and {np.shape(places)}"
         )
+    least = max(1, least)
     keys, places = np.array(keys, np.int64), np.ascontiguousarray(places, np.int64)
     levels: list[list[list[int]]] = []
     starts, lengths = np.zeros(1, np.int64), np.full(1, len(keys))
