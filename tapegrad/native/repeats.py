@@ -5,7 +5,7 @@ from the first to the second as from the second to the third, in every column. A
 stretch in which all items from the third round on continue p. So nothing need be known of the first round, a repeat can
 be extended from any item inside it in both directions, and what does not fit at either end stays outside.
 
-Where to look, and with what period, is guessed from windows of items that look the same; see `find`. Guesses may be
+Where to look, and with what period, is guessed from windows of items with the same keys; see `find`. Guesses may be
 bad: what is found is right all the same, since every item of it has been compared.
 """
 
@@ -15,13 +15,6 @@ from tapegrad.compiled import compiled, inlined
 
 # Odd numbers by which hashes are multiplied.
 _ITEM, _COLUMN, _WINDOW = 0x2545F4914F6CDD1D, 0x1B8735939E3779B9, 0x5851F42D4C957F2D
-
-# How an item looks: its key alone; or also how far away its operands are if they are near, since values that a round
-# hands to itself, or to the next, stay at that distance; or also where the others stand, since many are the same in
-# every round.
-_KEYS, _NEAR, _ALL = range(3)
-# Operands up to this distance from the result are near.
-_REACH = 256
 
 # Windows have 4 items, or 32, 256, and so on.
 _SHORTEST, _GROWTH = 4, 8
@@ -34,13 +27,13 @@ SLOTS, FAILURES = 65536, 64
 # When so many times all items have been compared, windows of this length are given up.
 _PATIENCE = 16
 
-# What `at` counts: the repeats found, those dropped again included, and items compared with windows of one kind.
+# What `at` counts: the repeats found, those dropped again included, and items compared with windows of one length.
 _FOUND, _COMPARED = range(2)
 
 # Memory comes from outside, since compiled code that allocates any cannot be loaded without Numba. The rows of `work`,
-# one number an item each: how it looks, in three ways; the sum of its places; the window before that of its number; the
+# one number an item each: a hash of its key, the sum of its places, the window before that of this number, and the
 # repeat that it is in.
-_SUMS, _BEFORE, _INSIDE, ROWS = range(3, 7)
+_HASHES, _SUMS, _BEFORE, _INSIDE, ROWS = range(5)
 
 
 @inlined
@@ -81,7 +74,7 @@ def find(keys, places, stretches, least, found, work, table, failed, at):
     Writes the first item, the period and the count of each to `found`, and up to which item the period is continued;
     returns how many there are. They do not overlap, have three rounds or more, and save `least` items or more.
 
-    If the window of items that begins at item q looks like the one that begins at an earlier item a, then q - a may be
+    If the window of items that begins at item q has the keys of one that begins at an earlier item a, then q - a may be
     a period. Long windows come first. Short ones find the innermost loops, where one round looks like the next, but a
     window that is longer than an inner loop, or begins at its end, looks like that of the next outer round only.
     """
@@ -89,7 +82,13 @@ def find(keys, places, stretches, least, found, work, table, failed, at):
     for t in range(stretches.shape[0]):
         longest = max(longest, stretches[t, 1] - stretches[t, 0])
     mixed, before, inside = work[_SUMS], work[_BEFORE], work[_INSIDE]
-    describe(keys, places, stretches, work, mixed)
+    for t in range(stretches.shape[0]):
+        for i in range(stretches[t, 0], stretches[t, 1]):
+            h, total, factor = keys[i] * _ITEM, np.int64(0), np.int64(_COLUMN)
+            for c in range(places.shape[1]):
+                total += places[i, c] * factor
+                factor *= _ITEM
+            work[_HASHES, i], mixed[i] = (h ^ (h >> 29)) * _ITEM, total
     inside[:] = -1
     at[_FOUND] = 0
     length = np.int64(_SHORTEST)
@@ -102,15 +101,14 @@ def find(keys, places, stretches, least, found, work, table, failed, at):
         slots = np.int64(64)
         while slots < SLOTS and slots < 2 * (keys.shape[0] >> shift):
             slots *= 2
-        for kind in (_ALL, _NEAR, _KEYS):
-            table[:slots] = -1
-            failed[:] = 0
-            at[_COMPARED] = 0
-            for t in range(stretches.shape[0]):
-                search(
-                    keys, mixed, places, work[kind], stretches[t, 0], stretches[t, 1], length, shift, least,
-                    table[:slots], before, failed, found, inside, at,
-                )  # fmt: skip
+        table[:slots] = -1
+        failed[:] = 0
+        at[_COMPARED] = 0
+        for t in range(stretches.shape[0]):
+            search(
+                keys, mixed, places, work[_HASHES], stretches[t, 0], stretches[t, 1], length, shift, least,
+                table[:slots], before, failed, found, inside, at,
+            )  # fmt: skip
         length //= _GROWTH
     kept = 0
     for i in range(at[_FOUND]):
@@ -121,30 +119,7 @@ def find(keys, places, stretches, least, found, work, table, failed, at):
     return kept
 
 
-def describe(keys, places, stretches, looks, mixed):
-    # For each item of the stretches a number for each way to look at it, and one for its places; see `continues`.
-    for t in range(stretches.shape[0]):
-        for i in range(stretches[t, 0], stretches[t, 1]):
-            h = keys[i] * _ITEM
-            near = everything = h
-            total, factor = np.int64(0), np.int64(_COLUMN)
-            for c in range(places.shape[1]):
-                total += places[i, c] * factor
-                factor *= _ITEM
-                if c > 0:
-                    distance = places[i, 0] - places[i, c]
-                    near, everything = (near ^ (near >> 31)) * _COLUMN, (everything ^ (everything >> 31)) * _COLUMN
-                    if 0 < distance <= _REACH:
-                        near, everything = near + distance, everything + distance
-                    else:
-                        everything -= places[i, c]
-            mixed[i] = total
-            looks[_KEYS, i] = (h ^ (h >> 29)) * _ITEM
-            looks[_NEAR, i] = (near ^ (near >> 29)) * _ITEM
-            looks[_ALL, i] = (everything ^ (everything >> 29)) * _ITEM
-
-
-def search(keys, mixed, places, look, low, high, length, shift, least, table, before, failed, found, inside, at):
+def search(keys, mixed, places, hashes, low, high, length, shift, least, table, before, failed, found, inside, at):
     # Find repeats in items low .. high by windows of one length.
     #
     # Of earlier windows every one is known that begins at a multiple of 2**shift. `table` has for each slot the last
@@ -164,11 +139,11 @@ def search(keys, mixed, places, look, low, high, length, shift, least, table, be
                 q = min(middle - length + 1, found[i, 0] + found[i, 1] * found[i, 2])
                 continue
         if hashed == q - 1 and hashed >= low:
-            h = h * _WINDOW - look[q - 1] * leaving + look[q + length - 1]
+            h = h * _WINDOW - hashes[q - 1] * leaving + hashes[q + length - 1]
         else:
             h = np.int64(0)
             for i in range(q, q + length):
-                h = h * _WINDOW + look[i]
+                h = h * _WINDOW + hashes[i]
         hashed = q
         slot = (h >> 32) & (table.shape[0] - 1)
         known = table[slot, 0] if table[slot, 1] == h else np.int64(-1)

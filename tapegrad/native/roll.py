@@ -34,11 +34,10 @@ class Repeat(NamedTuple):
 def rolled(keys: np.ndarray, places: np.ndarray, least: int = 24) -> tuple[Straight | Repeat, ...]:
     """The items of a straight program as loops, nested where they can be.
 
-    Item j has key keys[j], for whatever must be equal from round to round, and places[j], one for each column: first
-    that of its result, then those of its operands. (Only guesses rest on that order; otherwise all columns are alike.)
-    A repeat has three rounds or more, of any length, and saves `least` items or more. Items of the first round are
-    rolled together if, besides, they advance alike from one outer round to the next. So in round k of the outer and
-    round l of the inner repeat, a place is base + k * stride + l * inner stride.
+    Item j has key keys[j], for whatever must be equal from round to round, and places[j], one for each column: of its
+    result and of its operands, in any order. A repeat has three rounds or more, of any length, and saves `least` items
+    or more. Items of the first round are rolled together if, besides, they advance alike from one outer round to the
+    next. So in round k of the outer and round l of the inner repeat, a place is base + k * stride + l * inner stride.
 
     Takes time in proportion to the number of items, nearly. Not the best of all ways to roll a program, but one whose
     code is rarely much longer. Raises ShapeError if the arrays do not belong together.

@@ -9,7 +9,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad.errors import ShapeError
-from tapegrad.native.repeats import _COLUMN, _ITEM
+from tapegrad.native.repeats import _COLUMN, _ITEM, tell_apart
 from tapegrad.native.roll import Repeat, Straight, rolled
 from tapegrad.ops import RUN
 
@@ -203,6 +203,28 @@ def test_sums_of_places_that_are_equal_by_chance_do_no_harm():
     sums = {wrap(int(a) * first + int(b) * second) for a, b in places}
     assert len(sums) == 1
     assert 59 <= check(keys, places) <= 61
+
+
+def test_items_are_told_apart_exactly(rng):
+    # Half of a table of names is in use, so that many items meet others whose hashes lead to the same slot.
+    keys, start, period = rng.integers(0, 2, 2100), 50, 1000
+    first, strides = rng.integers(0, 100, (period, 2)), rng.integers(0, 20, (period, 2))
+    places = np.concatenate([np.zeros((start, 2), int), first, first + strides])
+    names = np.empty(period, np.int64)
+    repeats = np.array([[start, period, 3, 0]])
+    tell_apart(keys, places, repeats, names, np.full(1024, -1), np.empty((period, 2), np.int64))
+    kinds, number = np.unique(np.column_stack([keys[start : start + period], strides]), axis=0, return_inverse=True)
+    assert len(kinds) > 500
+    assert np.array_equal(names[:, None] == names, number.ravel()[:, None] == number.ravel())
+
+
+def test_a_loop_over_places_in_no_order_repeats(rng):
+    # The inner loop is no repeat, because its places do not advance evenly; the outer one is, and all keys look alike.
+    inner, outer = np.arange(500), np.arange(40)[:, None]
+    for stride in (0, 7):
+        sources = (rng.permutation(1000)[inner // 5 * 2] + stride * outer).ravel()
+        places = np.column_stack([np.arange(20_000), np.where(np.arange(20_000) % 5 == 0, sources, 0)])
+        assert check(np.arange(20_000) % 5, places) <= 600
 
 
 def test_arrays_that_do_not_belong_together_are_refused():
