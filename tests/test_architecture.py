@@ -28,6 +28,7 @@ FLOORS = {
     "arguments": 6,
     "adjoint": 6,
     "program": 6,
+    "native": 7,
     "sparse": 7,
     "recording": 8,
     "transforms": 9,
