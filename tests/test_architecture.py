@@ -36,7 +36,6 @@ FLOORS = {
     "calls": 9,
     "flow": 9,
     "checking": 10,
-    "native": 7,
     "njit": 10,
     "inspect": 10,
     "nn": 10,

@@ -85,7 +85,7 @@ class Places:
         first = np.full_like(made, -1)
         first[results[computes][::-1]] = chunk[computes][::-1]
         reads = self._schedule.owners.of(steps[:, A:])
-        outside = (made[reads] != chunk[:, None]) | (first[reads] != chunk[:, None])
+        outside = (made[reads] != chunk[:, None]) | (first[reads] != chunk[:, None]) | self._schedule.spread[reads]
         self._keep(np.unique(reads[outside]), at)
 
     def _read_by_rows(self, at: int, node: Rows) -> None:

@@ -50,6 +50,7 @@ class Schedule:
         nodes: in order.
         reasons: why the interpreter computes what it does, by the name of the operation.
         made_by: for each result the node that computes it last; -1 for inputs and constants.
+        spread: for each result whether several nodes compute parts of it.
     """
 
     def __init__(self, program: Any) -> None:
@@ -58,6 +59,7 @@ class Schedule:
         self.nodes: list[Node] = []
         self.reasons: dict[str, str] = {}
         self.made_by = np.full(len(program.code.rows), -1, np.int64)
+        self.spread = np.zeros(len(program.code.rows), bool)
         self._last_guard = -1
         self._scalar_reasons = _scalar_reasons(self.steps)
         self._place_all()
@@ -94,9 +96,15 @@ class Schedule:
         node = self.nodes[at]
         assert isinstance(node, Scalars)
         node.numbers += which
-        self.made_by[results] = np.maximum(self.made_by[results], at)
+        self._note(results, at)
         if (rows[:, OPCODE] == EXPECT).any():
             self._last_guard = max(self._last_guard, at)
+
+    def _note(self, results: np.ndarray, at: int) -> None:
+        """Say which node computes results, or parts of them: short runs are as many scalar steps."""
+        before = self.made_by[results]
+        self.spread[results] |= (before >= 0) & (before != at)
+        self.made_by[results] = np.maximum(before, at)
 
     def _node(self, kind: Callable[[], Node], start: int) -> int:
         """The first node of a kind from a position on, made if there is none."""
@@ -130,7 +138,7 @@ class Schedule:
                 return
             self.nodes.append(made)
             at = len(self.nodes) - 1
-        self.made_by[self.owner(one.out)] = at
+        self._note(np.array([self.owner(one.out)]), at)
 
     def _interpret(self, i: int) -> None:
         op = int(self.steps[i, OPCODE])
@@ -143,8 +151,7 @@ class Schedule:
         node = self.nodes[at]
         assert isinstance(node, Interpreted)
         node.numbers.append(i)
-        result = self.owner(int(self.steps[i, OUT]))
-        self.made_by[result] = max(self.made_by[result], at)
+        self._note(np.array([self.owner(int(self.steps[i, OUT]))]), at)
         self.reasons.setdefault(row.name, can_write(row) or "its arrays are few and long, or short")
 
 
