@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tapegrad.native.ir import Item, Ref
 from tapegrad.native.rows import Rows, carried, lags
-from tapegrad.native.scalars import CHUNK
-from tapegrad.native.schedule import Interpreted, Schedule
+from tapegrad.native.scalars import ScalarsWriter, Segment, positions, segments
+from tapegrad.native.schedule import Interpreted, Scalars, Schedule
 from tapegrad.ops import RUN
 from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
 from tapegrad.program.placing import Free, moved_code
@@ -24,10 +25,12 @@ class Places:
         kept: for each result whether it is stored.
         to: where it begins; 0 for what is not stored.
         size: of the arena without room for vectors.
+        segments: of the nodes that are scalars, by number.
+        constants: the numbers of constants that are scalars, by place.
         before, after: how many places the lanes of the first and last rows may touch besides.
     """
 
-    def __init__(self, schedule: Schedule, lanes: int) -> None:
+    def __init__(self, schedule: Schedule, lanes: int, roll: bool = True) -> None:
         self._schedule, self._lanes = schedule, lanes
         self._program = schedule.program
         rows = self._program.code.rows
@@ -37,10 +40,25 @@ class Places:
         self.kept = leaf.copy()
         # The last node that reads a result; -1 where none does.
         self._last = np.where(leaf, len(schedule.nodes), -1)
+        self.constants = _held_constants(self._program)
+        self.segments: dict[int, list[Segment]] = {}
+        for at, node in enumerate(schedule.nodes):
+            if isinstance(node, Scalars):
+                steps = schedule.steps[node.numbers].astype(np.int64)
+                self.segments[at] = segments(steps, self.constants, roll)
+        # What loops read and write in memory: places, with an axis for each loop.
+        self._reads: list[np.ndarray] = []
+        self._writes: list[np.ndarray] = []
+        self._whole = False
         self._find_readers()
         self.before = self.after = 0
+        self._keep_alike()
         self.to = np.zeros(len(rows), np.int64)
         self.size = self._place(leaf)
+        if not self.affine and not any(isinstance(node, Rows) for node in schedule.nodes):
+            # As in the program's own arena everything does.
+            self.to, self.size, self._whole = self._starts.copy(), self._program.code.size, True
+            del self.affine
 
     def __call__(self, result: int, place: int) -> int:
         """Where a place of the program's own arena is here."""
@@ -68,25 +86,65 @@ class Places:
                 continue
             guards = steps[steps[:, OPCODE] == EXPECT]
             self._keep(schedule.owners.of(guards[:, A]), forever)
-            self._read_by_scalars(at, steps)
+            self._read_by_scalars(at, node, steps)
 
     def _keep(self, results: np.ndarray, at: int) -> None:
         self.kept[results] = True
         np.maximum.at(self._last, results, at)
 
-    def _read_by_scalars(self, at: int, steps: np.ndarray) -> None:
-        """What a chunk of instructions does not compute itself, it reads from the arena."""
+    def _read_by_scalars(self, at: int, node: Scalars, steps: np.ndarray) -> None:
+        """What a segment of instructions does not compute itself, it reads from the arena."""
         made = np.full(len(self._counts), -1)
-        chunk = np.arange(len(steps)) // CHUNK
+        segment, in_loops = np.zeros(len(steps), np.int64), np.zeros(len(steps), bool)
+        parts = self.segments[at]
+        for number, part in enumerate(parts):
+            segment[part.start : part.stop] = number
+            in_loops[part.start : part.stop] = part.repeat is not None
         results = self._schedule.owners.of(steps[:, OUT])
         computes = steps[:, OPCODE] != EXPECT
-        made[results[computes]] = chunk[computes]
-        # A short run may be computed by several chunks.
+        made[results[computes]] = segment[computes]
+        # A short run may be computed by several segments.
         first = np.full_like(made, -1)
-        first[results[computes][::-1]] = chunk[computes][::-1]
-        reads = self._schedule.owners.of(steps[:, A:])
-        outside = (made[reads] != chunk[:, None]) | (first[reads] != chunk[:, None]) | self._schedule.spread[reads]
+        first[results[computes][::-1]] = segment[computes][::-1]
+        own, straight = segment[~in_loops, None], steps[~in_loops, A:]
+        reads = self._schedule.owners.of(straight)
+        outside = (made[reads] != own) | (first[reads] != own) | self._schedule.spread[reads]
         self._keep(np.unique(reads[outside]), at)
+        for part in parts:
+            if part.repeat is not None:
+                self._read_by_loop(at, part, steps, node.numbers)
+
+    def _read_by_loop(self, at: int, part: Segment, steps: np.ndarray, numbers: list[int]) -> None:
+        writer = ScalarsWriter(None, steps, numbers, lambda place: 0, lambda place: False, self.constants)
+        for read in writer.find_reads(part):
+            places = read.places()
+            self._reads.append(places)
+            self._keep(np.unique(self._schedule.owners.of(places.reshape(-1))), at)
+
+    def _keep_alike(self) -> None:
+        """What is stored in one round of a loop is stored in all."""
+        for at, parts in self.segments.items():
+            node = self._schedule.nodes[at]
+            assert isinstance(node, Scalars)
+            out = self._schedule.steps[node.numbers, OUT].astype(np.int64)
+            for part in parts:
+                for which in positions(part.repeat) if part.repeat is not None else ():
+                    results = self._schedule.owners.of(out[which])
+                    if self.kept[results].any():
+                        self.kept[results] = True
+                        np.maximum(self._last[results], at, out=self._last[results])
+                        self._writes.append(out[which])
+
+    @cached_property
+    def affine(self) -> bool:
+        """Whether places that advance by constants in the program's own arena do so here."""
+        if self._whole:
+            return True
+        return all(_advance(self._moved(places)) for places in (*self._reads, *self._writes))
+
+    def _moved(self, places: np.ndarray) -> np.ndarray:
+        results = self._schedule.owners.of(places)
+        return places - self._starts[results] + self.to[results]
 
     def _read_by_rows(self, at: int, node: Rows) -> None:
         bases = node.bases()
@@ -180,3 +238,20 @@ class Places:
         """The code and the steps of the program with these places, for the interpreter."""
         code, steps = moved_code(self._program, self._schedule.owners, self.to, size)
         return dataclasses.replace(code), steps
+
+
+def _advance(places: np.ndarray) -> bool:
+    """Whether places advance by a constant along every axis, everywhere the same."""
+    return all(len(np.unique(np.diff(places, axis=axis))) <= 1 for axis in range(places.ndim))
+
+
+def _held_constants(program: Any) -> dict[int, float]:
+    """The constants among the scalars of a program, by place."""
+    code = program.code
+    leaves = code.rows[code.inputs :]
+    at, known = 0, {}
+    for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():
+        if n == 1:
+            known[out] = float(code.constants[at])
+        at += n
+    return known

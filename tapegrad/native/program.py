@@ -16,14 +16,14 @@ from tapegrad.native import build
 from tapegrad.native.lanes import RowsWriter
 from tapegrad.native.places import Places
 from tapegrad.native.rows import Rows
-from tapegrad.native.scalars import CHUNK, ScalarsWriter
+from tapegrad.native.scalars import ScalarsWriter
 from tapegrad.native.schedule import Interpreted, Schedule
 from tapegrad.native.writer import Writer
 from tapegrad.ops import RUN, TABLE
-from tapegrad.ops.record import OPCODE, OUT, B
+from tapegrad.ops.record import OPCODE
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import FORWARD, VALUES
-from tapegrad.tape import EXPECT, LEAF
+from tapegrad.tape import EXPECT
 
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 # Words of the table of calls for each stretch that the interpreter carries out: the function, its words, step numbers.
@@ -51,6 +51,8 @@ class Native:
         dtype = program.code.dtype
         lanes = vector.register_bits() // (8 * dtype.itemsize)
         places = Places(schedule, lanes)
+        if not places.affine:
+            places = Places(schedule, lanes, roll=False)
         text, end = _text(program, schedule, places, lanes)
         self._before, self._length = places.before, max(end, places.after)
         self.code, self.steps = places.moved(self._length)
@@ -142,7 +144,6 @@ def _text(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple
         lines.append(f"%failed{n} = select i1 %less{n}, i64 {found}, i64 {failed}")
         failed = f"%failed{n}"
 
-    known = _held_constants(program)
     for number, node in enumerate(schedule.nodes):
         if isinstance(node, Rows):
             writer = Writer(dtype, lanes)
@@ -157,16 +158,15 @@ def _text(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple
             failed = f"%failed{n}"
             interpreted += 1
         else:
-            numbers = np.array(node.numbers)
-            for at in range(0, len(numbers), CHUNK):
-                part = numbers[at : at + CHUNK]
+            steps = schedule.steps[node.numbers].astype(np.int64)
+            for at, segment in enumerate(places.segments[number]):
                 writer = Writer(dtype, 1)
                 made = ScalarsWriter(
-                    writer, schedule.steps[part], part.tolist(), lambda place: places(schedule.owner(place), place),
-                    lambda place: bool(places.kept[schedule.owner(place)]), known,
+                    writer, steps, node.numbers, lambda place: places(schedule.owner(place), place),
+                    lambda place: bool(places.kept[schedule.owner(place)]), places.constants,
                 )  # fmt: skip
                 name = f"node{number}_{at}"
-                functions.append(made.write(name))
+                functions.append(made.write(segment, name))
                 declared |= writer.declared
                 lines.append(f"%found{number}_{at} = call i64 @{name}(ptr %v)")
                 take(f"%found{number}_{at}")
@@ -217,14 +217,3 @@ def _interpreter_call(n: int, at: int, failed: str, opaque: bool) -> list[str]:
         f"%failed{n} = phi i64 [%new{n}, %good{n}]" + (f", [{failed}, %stop{n}]" if opaque else ""),
     ]  # fmt: skip
 
-
-def _held_constants(program: Any) -> dict[int, float]:
-    """The constants among the scalars of a program, by place."""
-    code = program.code
-    leaves = code.rows[code.inputs :]
-    at, known = 0, {}
-    for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():
-        if n == 1:
-            known[out] = float(code.constants[at])
-        at += n
-    return known
