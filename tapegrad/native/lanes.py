@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from tapegrad.native.ir import ADD, COMPUTE, MAX, NEUTRAL, SET, Item, Loop, Ref
 from tapegrad.native.rows import Rows, carried, lags
@@ -61,12 +62,14 @@ class RowsWriter:
         to: the place in the compiled program's arena of a place of the program's own; for results that stand in it.
         kept: whether others read a result, so that it is to be stored in the arena.
         scratch: the place in the arena where there is room for vectors.
+        constants: the numbers of constants that are scalars, by place.
     """
 
     def __init__(
-        self, node: Rows, writer: Writer, to: Callable[[int, int], int], kept: Callable[[int], bool], scratch: int
-    ) -> None:
-        self.node, self.w, self._to, self._kept = node, writer, to, kept
+        self, node: Rows, writer: Writer, to: Callable[[int, int], int], kept: Callable[[int], bool], scratch: int,
+        constants: dict[int, float],
+    ) -> None:  # fmt: skip
+        self.node, self.w, self._to, self._kept, self._constants = node, writer, to, kept, constants
         self.body = node.body()
         self.bases = node.bases()
         self.rounds = node.rounds
@@ -122,6 +125,10 @@ class RowsWriter:
                 common += 1
         lows = [use.ref.place + use.item.bottom(use.ref, common) for use in uses]
         highs = [use.ref.place + use.item.top(use.ref, common) for use in uses]
+        if over_rows:
+            # All of the result, since there may be numbers to which nothing is added.
+            whole = self.node.items[result][0]
+            lows, highs = [whole.out.place], [whole.out.place + whole.top(whole.out, 0)]
         low, size = min(lows), max(highs) + 1 - min(lows)
         store = self._stores[result] = Store(low, size, common, over_rows)
         store.pointer = self._room(size)
@@ -234,7 +241,8 @@ class RowsWriter:
             self._define(item, w.constant(item.number), depth)
         elif item.kind == COMPUTE:
             assert item.row is not None
-            self._define(item, value(w, item.row, [self._get(item, ref, depth) for ref in item.operands]), depth)
+            xs = [self._operand(item, j, depth) for j in range(len(item.operands))]
+            self._define(item, value(w, item.row, xs), depth)
         else:
             x = self._get(item, item.operands[0], depth)
             x = self._masked(item, x)
@@ -244,6 +252,15 @@ class RowsWriter:
                 return
             before = self._get(item, item.out, depth)
             self._define(item, self._taken(item.kind, before, x), depth)
+
+    def _operand(self, item: Item, j: int, depth: int) -> Any:
+        """An operand of an operation; a number where the operation holds it constant."""
+        ref = item.operands[j]
+        if item.row is not None and j in item.row.held and not ref.rows and not any(ref.strides):
+            known = self._constants.get(ref.place)
+            if known is not None:
+                return known
+        return self._get(item, ref, depth)
 
     def _taken(self, kind: str, before: Register, x: Register) -> Register:
         w = self.w
@@ -398,15 +415,7 @@ class RowsWriter:
         kind = w.type(True)
         if ref.rows == 1:
             return w.new(f"load {kind}, ptr {p}, align {self._align}", True)
-        gather = w.declare(
-            f"llvm.masked.gather.v{w.lanes}f{8 * w.dtype.itemsize}.v{w.lanes}p0", kind, f"<{w.lanes} x ptr>", "i32",
-            f"<{w.lanes} x i1>", kind,
-        )  # fmt: skip
-        w.declared[gather[1:]] = w.declared[gather[1:]].replace("memory(none)", "memory(read)")
-        return w.new(
-            f"call {kind} {gather}(<{w.lanes} x ptr> {self._pointers(p, ref.rows)}, i32 {self._align}, "
-            f"<{w.lanes} x i1> {w._true().text}, {kind} poison)", True,
-        )  # fmt: skip
+        return w.gather(p, ref.rows)
 
     def _to_arena(self, ref: Ref, x: Register) -> None:
         w, x = self.w, self.w.wide(x)
@@ -425,11 +434,6 @@ class RowsWriter:
         step = "%t" if ref.rows == 1 else w.new(f"mul nsw i64 %t, {ref.rows}", False).text
         at = w.new(f"add nsw i64 {step}, {self._index(start, ref, 0)}", False).text
         return w.new(f"getelementptr {w.real}, ptr %v, i64 {at}", False).text
-
-    def _pointers(self, p: str, stride: int) -> str:
-        w = self.w
-        steps = ", ".join(f"i64 {i * stride}" for i in range(w.lanes))
-        return w.new(f"getelementptr {w.real}, ptr {p}, <{w.lanes} x i64> <{steps}>", True).text
 
     def _uniform(self, place: int) -> Register:
         """A number that is the same in all rounds, read before the loop."""

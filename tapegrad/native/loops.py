@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from tapegrad.layout import dense_strides
 from tapegrad.native.ir import ADD, COMPUTE, MAX, MIN, NEUTRAL, SET, Item, Ref
@@ -13,6 +17,9 @@ from tapegrad.ops.arithmetic import copy
 from tapegrad.ops.indexing import assemble, assemble_parts, concatenate
 from tapegrad.ops.reduction import max_, sum_
 from tapegrad.tape import Instruction
+
+# The most numbers of a result that is put together from sums over rows.
+_SHORT = 64
 
 # Whose result a place is: (the number of the instruction, the place where its result begins).
 Owner = Callable[[int], int]
@@ -29,8 +36,38 @@ def natural_rows(one: Instruction) -> int | None:
         outer, n, inner = one.params[:3]
         return outer if outer > 1 else max(n, inner)
     if row is assemble:
-        return one.count
+        longest = max((x.layout.shape[0] for x in one.operands), default=0)
+        return longest if one.count <= _SHORT and longest > one.count else one.count
     return one.params[0] if row is concatenate else None
+
+
+def apart(one: Instruction) -> tuple[Instruction, Instruction] | None:
+    """An `assemble` of sums over rows and of single numbers as one of the former, and one of the latter; None for any
+    other instruction. What comes from a loop over rows need not wait for what is computed of its results."""
+    if one.operation is not assemble or one.count > _SHORT:
+        return None
+    parts = list(zip(one.operands, assemble_parts(list(one.params)), strict=True))
+    long = [part for part in parts if part[0].size > _SHORT]
+    short = [part for part in parts if part[0].size <= _SHORT]
+    if not long or not short:
+        return None
+    return _some(one, long), _some(one, short)
+
+
+def _some(one: Instruction, parts: list[tuple[Any, Any]]) -> Instruction:
+    params = [one.count]
+    for _, (offset, shape, strides, to) in parts:
+        params += [len(shape), offset, *shape, *strides, *to]
+    return replace(one, operands=tuple(x for x, _ in parts), params=tuple(params))
+
+
+def additions(one: Instruction) -> list[tuple[int, int]]:
+    """For each number that an `assemble` adds to its result, the place of that and its own."""
+    found: list[tuple[int, int]] = []
+    for x, (offset, shape, _, to) in zip(one.operands, assemble_parts(list(one.params)), strict=True):
+        outs = one.out + offset + sum(i * t for i, t in zip(np.indices(shape), to, strict=True))
+        found += zip(np.ravel(outs).tolist(), x.places().tolist(), strict=True)
+    return found
 
 
 def items(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
@@ -101,6 +138,8 @@ def _reduction(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
 
 
 def _assemble(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
+    if one.count < rows and one.count <= _SHORT:
+        return _sums_of_rows(one, rows, owner)
     each = _split(one.count, rows)
     if each is None:
         return None
@@ -137,6 +176,28 @@ def _assemble(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
     return found
 
 
+def _sums_of_rows(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
+    """The items of an `assemble` whose result is short, and whose operands are added up over all rows."""
+    result = owner(one.out)
+    dims = (one.count,) if one.count > 1 else ()
+    found = [Item(SET, Ref(result, one.out, 0, (1,) if dims else ()), (), dims, rows, height=rows)]
+    for x, (offset, shape, strides, to) in zip(one.operands, assemble_parts(list(one.params)), strict=True):
+        axes = [(n, s, t) for n, s, t in zip(shape, strides, to, strict=True) if n != 1]
+        at = next((i for i, (n, _, t) in enumerate(axes) if t == 0 and n % rows == 0), None)
+        count, row_stride = 1, 0
+        if at is not None:
+            n, s, _ = axes[at]
+            each = n // rows
+            count, row_stride = rows, s * each
+            axes[at : at + 1] = [(each, s, 0)] if each > 1 else []
+        elif math.prod(n for n, _, _ in axes) > _SHORT:
+            return None
+        out = Ref(result, one.out + offset, 0, tuple(t for _, _, t in axes))
+        operand = Ref(owner(x.place), x.place, row_stride, tuple(s for _, s, _ in axes))
+        found.append(Item(ADD, out, (operand,), tuple(n for n, _, _ in axes), count, height=rows))
+    return found
+
+
 def _concatenate(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
     outer, total, *lengths = (int(p) for p in one.params)
     each = _split(outer, rows)
@@ -153,10 +214,3 @@ def _concatenate(one: Instruction, rows: int, owner: Owner) -> list[Item] | None
             found.append(Item(COMPUTE, out, (operand,), (*lead, *tail), rows, row=copy, height=rows))
         start += n
     return found
-
-
-
-
-def work(found: list[Item]) -> int:
-    """How many rounds the items go through, all rows together."""
-    return sum(item.count * math.prod(item.dims) for item in found)

@@ -10,8 +10,8 @@ import numpy as np
 
 from tapegrad.native.ir import Item, Ref
 from tapegrad.native.rows import Rows, carried, lags
-from tapegrad.native.scalars import ScalarsWriter, Segment, positions, segments
-from tapegrad.native.schedule import Interpreted, Scalars, Schedule
+from tapegrad.native.scalars import ScalarsWriter, Segment, advance, positions, segments
+from tapegrad.native.schedule import Additions, Interpreted, Scalars, Schedule
 from tapegrad.ops import RUN
 from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
 from tapegrad.program.placing import Free, moved_code
@@ -73,6 +73,9 @@ class Places:
         for at, node in enumerate(schedule.nodes):
             if isinstance(node, Rows):
                 self._read_by_rows(at, node)
+                continue
+            if isinstance(node, Additions):
+                self._keep(schedule.owners.of(np.array(node.pairs).reshape(-1)), at)
                 continue
             steps = schedule.steps[node.numbers].astype(np.int64)
             if isinstance(node, Interpreted):
@@ -140,7 +143,7 @@ class Places:
         """Whether places that advance by constants in the program's own arena do so here."""
         if self._whole:
             return True
-        return all(_advance(self._moved(places)) for places in (*self._reads, *self._writes))
+        return all(advance(self._moved(places)) for places in (*self._reads, *self._writes))
 
     def _moved(self, places: np.ndarray) -> np.ndarray:
         results = self._schedule.owners.of(places)
@@ -199,10 +202,13 @@ class Places:
         first = self._schedule.made_by.copy()
         for at in range(len(self._schedule.nodes) - 1, -1, -1):
             node = self._schedule.nodes[at]
-            if not isinstance(node, Rows):
-                out = self._schedule.steps[node.numbers, OUT].astype(np.int64)
-                results = self._schedule.owners.of(out)
-                first[results] = np.minimum(first[results], at)
+            if isinstance(node, Rows):
+                results = np.array(list(node.items), np.int64)
+            elif isinstance(node, Additions):
+                continue
+            else:
+                results = self._schedule.owners.of(self._schedule.steps[node.numbers, OUT].astype(np.int64))
+            first[results] = np.minimum(first[results], at)
         return first
 
     def _rounded(self, node: Rows) -> int:
@@ -214,6 +220,8 @@ class Places:
         if not isinstance(node, Rows):
             return 0, 0
         item = node.items[result][0]
+        if not item.out.rows:
+            return 0, 0
         return item.shift * item.out.rows, (self._rounded(node) - item.shift - item.height) * item.out.rows
 
     def _find_margins(self) -> None:
@@ -238,11 +246,6 @@ class Places:
         """The code and the steps of the program with these places, for the interpreter."""
         code, steps = moved_code(self._program, self._schedule.owners, self.to, size)
         return dataclasses.replace(code), steps
-
-
-def _advance(places: np.ndarray) -> bool:
-    """Whether places advance by a constant along every axis, everywhere the same."""
-    return all(len(np.unique(np.diff(places, axis=axis))) <= 1 for axis in range(places.ndim))
 
 
 def _held_constants(program: Any) -> dict[int, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from tapegrad.compiled import vector
 from tapegrad.compiled.callable import FLUSH, flushes
 from tapegrad.native import build
 from tapegrad.native.lanes import RowsWriter
+from tapegrad.native.long_rows import LongRowsWriter
 from tapegrad.native.places import Places
 from tapegrad.native.rows import Rows
 from tapegrad.native.scalars import ScalarsWriter
-from tapegrad.native.schedule import Interpreted, Schedule
+from tapegrad.native.schedule import Additions, Interpreted, Schedule
 from tapegrad.native.writer import Writer
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE
@@ -147,9 +150,16 @@ def _text(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple
     for number, node in enumerate(schedule.nodes):
         if isinstance(node, Rows):
             writer = Writer(dtype, lanes)
-            rows = RowsWriter(node, writer, places, lambda result: bool(places.kept[result]), places.size)
-            functions.append(rows.write(f"node{number}"))
-            end = max(end, rows.scratch_end)
+            kept = places.kept.__getitem__
+            given = node, writer, places, kept, places.size, places.constants
+            long = LongRowsWriter(*given, schedule.owners.of)
+            if long.possible:
+                functions.append(long.write_rows(f"node{number}"))
+                end = max(end, long.scratch_end)
+            else:
+                rows = RowsWriter(*given)
+                functions.append(rows.write(f"node{number}"))
+                end = max(end, rows.scratch_end)
             declared |= writer.declared
             lines.append(f"call void @node{number}(ptr %v)")
         elif isinstance(node, Interpreted):
@@ -157,12 +167,16 @@ def _text(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple
             lines += _interpreter_call(n, interpreted, failed, any(_opaque(program, i) for i in node.numbers))
             failed = f"%failed{n}"
             interpreted += 1
+        elif isinstance(node, Additions):
+            moved = functools.partial(_moved, schedule, places)
+            functions.append(_additions(f"node{number}", node, dtype, moved))
+            lines.append(f"call void @node{number}(ptr %v)")
         else:
             steps = schedule.steps[node.numbers].astype(np.int64)
             for at, segment in enumerate(places.segments[number]):
                 writer = Writer(dtype, 1)
                 made = ScalarsWriter(
-                    writer, steps, node.numbers, lambda place: places(schedule.owner(place), place),
+                    writer, steps, node.numbers, functools.partial(_moved, schedule, places),
                     lambda place: bool(places.kept[schedule.owner(place)]), places.constants,
                 )  # fmt: skip
                 name = f"node{number}_{at}"
@@ -177,6 +191,22 @@ def _text(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple
         lines = [*before, *lines, *after]
     text = [*sorted(set(declared.values())), *functions, *main, *lines, f"ret i64 {failed}", "}"]
     return "\n".join(text), end
+
+
+def _moved(schedule: Schedule, places: Places, place: int) -> int:
+    """Where a place of the program's own arena is in that of the compiled program."""
+    return places(schedule.owner(place), place)
+
+
+def _additions(name: str, node: Additions, dtype: np.dtype, to: Callable[[int], int]) -> str:
+    """The function that adds numbers to results."""
+    writer = Writer(dtype, 1)
+    real, size = writer.real, writer.dtype.itemsize
+    for pair in node.pairs:
+        p, q = (writer.new(f"getelementptr {real}, ptr %v, i64 {to(place)}", False).text for place in pair)
+        x, y = (writer.new(f"load {real}, ptr {r}, align {size}", False) for r in (p, q))
+        writer.lines.append(f"store {real} {writer.binary('fadd', x, y).text}, ptr {p}, align {size}")
+    return "\n".join([f"define internal void @{name}(ptr noalias %v) {{", *writer.lines, "ret void", "}"])
 
 
 def _control(bits: int) -> tuple[list[str], list[str]]:

@@ -154,7 +154,7 @@ class ScalarsWriter:
         w.lines += [f"br label %{entry}", f"{entry}:", f"br label %{head}"]
         w.open(head)
         at = len(w.lines)
-        scope.carried = {key: Register(w.name()) for key in before}
+        scope.carried = {key: Register(w.name(), first.wide) for key, (first, _) in before.items()}
         self._scopes.append(scope)
         self._trips.append(repeat.count)
         self._parts(repeat.body, inner)
@@ -163,7 +163,8 @@ class ScalarsWriter:
         phis = [f"{scope.counter} = phi i64 [0, %{entry}], [{following}, %{latch}]"]
         for key, (first, made) in before.items():
             now = scope.known[made]
-            phis.append(f"{scope.carried[key].text} = phi {w.real} [{first.text}, %{entry}], [{now.text}, %{latch}]")
+            kind = w.type(now.wide)
+            phis.append(f"{scope.carried[key].text} = phi {kind} [{first.text}, %{entry}], [{now.text}, %{latch}]")
         w.lines[at:at] = phis
         w.lines += [f"br label %{latch}", f"{latch}:", f"{following} = add nuw nsw i64 {scope.counter}, 1"]
         w.lines += [f"{go} = icmp ult i64 {following}, {repeat.count}", f"br i1 {go}, label %{head}, label %{after}"]
@@ -176,20 +177,23 @@ class ScalarsWriter:
         place and strides by which it is known in others."""
         made = {}
         for j in direct:
-            if self._rows[j, OPCODE] != EXPECT:
+            if self._makes(j):
                 out, strides = self._place(j, 1, periods)
                 if strides[-1]:
                     made[out - strides[-1], strides] = out, strides
         found: dict[Any, Any] = {}
         computed: set[Any] = set()
         for j in direct:
-            row: Any = TABLE[int(self._rows[j, OPCODE])]
-            for column in range(2, 2 + row.arity):
+            for column in range(2, 2 + self._arity(j)):
                 key = self._place(j, column, periods)
                 if key in made and key not in found and key not in computed:
-                    found[key] = self._get(key[0], key[1][:-1]), made[key]
+                    found[key] = self._before(key[0], key[1][:-1]), made[key]
             computed.add(self._place(j, 1, periods))
         return found
+
+    def _before(self, place: int, strides: tuple[int, ...]) -> Register:
+        """What is carried into the first round of a loop."""
+        return self._get(place, strides)
 
     def _parts(self, body: Sequence[Straight | Repeat], periods: tuple[int, ...]) -> None:
         for part in body:
@@ -205,22 +209,36 @@ class ScalarsWriter:
     def _straight(self, items: range, periods: Any) -> None:
         periods = tuple(int(p) for p in periods)
         for j in items:
-            op = int(self._rows[j, OPCODE])
-            if op == EXPECT:
-                self._guard(self._numbers[j], [self._get(*self._place(j, column, periods)) for column in (2, 3)])
-                continue
-            row: Any = TABLE[op]
-            xs = []
-            for k in range(row.arity):
-                place, strides = self._place(j, 2 + k, periods)
-                held = k in row.held and place in self._constants
-                xs.append(self._constants[place] if held else self._get(place, strides))
-            place, strides = self._place(j, 1, periods)
-            found = Register("") if self._writer is None else value(self.w, row, xs)
-            self._scopes[-1].known[place, strides] = found
-            if self._writer is not None and self._kept(place):
-                p = self._pointer(place, strides)
-                self.w.lines.append(f"store {self.w.real} {found.text}, ptr {p}, align {self.w.dtype.itemsize}")
+            self._item(j, periods)
+
+    def _makes(self, j: int) -> bool:
+        """Whether an item computes a number, once."""
+        return bool(self._rows[j, OPCODE] != EXPECT)
+
+    def _arity(self, j: int) -> int:
+        return int(TABLE[int(self._rows[j, OPCODE])].arity)
+
+    def _item(self, j: int, periods: tuple[int, ...]) -> None:
+        op = int(self._rows[j, OPCODE])
+        if op == EXPECT:
+            self._guard(self._numbers[j], [self._get(*self._place(j, column, periods)) for column in (2, 3)])
+            return
+        row: Any = TABLE[op]
+        xs = []
+        for k in range(row.arity):
+            place, strides = self._place(j, 2 + k, periods)
+            held = k in row.held and place in self._constants
+            xs.append(self._constants[place] if held else self._get(place, strides))
+        place, strides = self._place(j, 1, periods)
+        found = Register("") if self._writer is None else value(self.w, row, xs)
+        self._scopes[-1].known[place, strides] = found
+        if self._writer is not None:
+            self._store(place, strides, found)
+
+    def _store(self, place: int, strides: tuple[int, ...], found: Register) -> None:
+        if self._kept(place):
+            p = self._pointer(place, strides)
+            self.w.lines.append(f"store {self.w.real} {found.text}, ptr {p}, align {self.w.dtype.itemsize}")
 
     def _guard(self, number: int, operands: Sequence[Register]) -> None:
         """The first guard that fails: the same number, zeros of the same sign, or both none, is what is expected."""
@@ -284,3 +302,8 @@ def positions(repeat: Repeat, before: Any = 0) -> Iterator[np.ndarray]:
         else:
             for j in _items(part):
                 yield j + rounds
+
+
+def advance(places: np.ndarray) -> bool:
+    """Whether places advance by a constant along every axis, everywhere the same."""
+    return all(len(np.unique(np.diff(places, axis=axis))) <= 1 for axis in range(places.ndim))

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.native.loops import natural_rows
+from tapegrad.native.loops import additions, apart, natural_rows
 from tapegrad.native.rows import Rows, is_worth_it
 from tapegrad.native.rules import can_write
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, operand_spans
 from tapegrad.sweeps.owners import owners
-from tapegrad.tape import EXPECT, instruction
+from tapegrad.tape import EXPECT, Instruction, instruction
 
 # Scalar steps that follow each other stay together where they are at least so many: what each depends on is not asked.
 _TOGETHER = 256
@@ -40,7 +40,18 @@ class Interpreted(Steps):
     """What cannot be written, or is not worth it: the interpreter computes it."""
 
 
-Node = Rows | Scalars | Interpreted
+class Additions:
+    """Numbers that are added to results of loops over rows.
+
+    Attributes:
+        pairs: the place of a result, and of what is added to it.
+    """
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[int, int]] = []
+
+
+Node = Rows | Scalars | Interpreted | Additions
 
 
 class Schedule:
@@ -121,11 +132,28 @@ class Schedule:
 
     def _place_run(self, i: int) -> None:
         one = instruction(self.steps, self.side, i)
+        parts = apart(one)
+        if parts is not None:
+            long, short = parts
+            at = self._place_rows(long)
+            if at is None:
+                self._interpret(i)
+                return
+            after = max(at + 1, 1 + max(int(self.made_by[self.owner(x.place)]) for x in short.operands))
+            at = self._node(Additions, after)
+            node = self.nodes[at]
+            assert isinstance(node, Additions)
+            node.pairs += additions(short)
+            self._note(np.array([self.owner(one.out)]), at)
+        elif self._place_rows(one) is None:
+            self._interpret(i)
+
+    def _place_rows(self, one: Instruction) -> int | None:
+        """The number of the loop over rows that has taken an instruction; None if none can."""
         rows = natural_rows(one)
         if rows is None or not is_worth_it(one, rows):
-            self._interpret(i)
-            return
-        after = self._depends_on(i)
+            return None
+        after = max((int(self.made_by[self.owner(x.place)]) for x in one.operands if x.size), default=-1)
         order = [after, *range(len(self.nodes) - 1, after, -1)] if after >= 0 else range(len(self.nodes) - 1, -1, -1)
         for at in order:
             node = self.nodes[at]
@@ -134,11 +162,11 @@ class Schedule:
         else:
             made = Rows(rows, self.owner)
             if not made.take(one, False):
-                self._interpret(i)
-                return
+                return None
             self.nodes.append(made)
             at = len(self.nodes) - 1
         self._note(np.array([self.owner(one.out)]), at)
+        return at
 
     def _interpret(self, i: int) -> None:
         op = int(self.steps[i, OPCODE])

@@ -137,6 +137,26 @@ class Writer:
         """Whether a number is not zero."""
         return x if x.truth else self.compare("une", x, self.constant(0.0))
 
+    def total(self, x: Register) -> Register:
+        """The sum of all lanes, in their order."""
+        each = [self.new(f"extractelement {self.type(True)} {x.text}, i32 {i}", False) for i in range(self.lanes)]
+        found = each[0]
+        for y in each[1:]:
+            found = self.binary("fadd", found, y)
+        return found
+
+    def gather(self, pointer: str, stride: int) -> Register:
+        """Numbers that stand so far apart in memory, one for each lane."""
+        n, kind, size = self.lanes, self.type(True), self.dtype.itemsize
+        steps = ", ".join(f"i64 {i * stride}" for i in range(n))
+        pointers = self.new(f"getelementptr {self.real}, ptr {pointer}, <{n} x i64> <{steps}>", True).text
+        name = self.declare(
+            f"llvm.masked.gather.v{n}f{8 * size}.v{n}p0", kind, f"<{n} x ptr>", "i32", f"<{n} x i1>", kind
+        )
+        self.declared[name[1:]] = self.declared[name[1:]].replace("memory(none)", "memory(read)")
+        arguments = f"<{n} x ptr> {pointers}, i32 {size}, <{n} x i1> {self._true().text}, {kind} poison"
+        return self.new(f"call {kind} {name}({arguments})", True)
+
     def declare(self, name: str, result: str, *arguments: str) -> str:
         """Have a function of another module known; returns how it is named."""
         self.declared[name] = f"declare {result} @{name}({', '.join(arguments)}) nounwind willreturn memory(none)"
