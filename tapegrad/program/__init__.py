@@ -6,7 +6,7 @@ function took. `write` appends a program to another tape. `memory` limits what a
 """
 
 from tapegrad.program import builtins as builtins
-from tapegrad.program.again import can_be_written, write
+from tapegrad.program.again import can_be_written, write, write_with
 from tapegrad.program.branches import Branches
 from tapegrad.program.code import Code, Output
 from tapegrad.program.lean import Lean, Pushing
@@ -16,5 +16,5 @@ from tapegrad.program.workspace import Workspace
 
 __all__ = [
     "Branches", "Code", "Lean", "Output", "Part", "Program", "Pushing", "Workspace", "can_be_written", "memory_held",
-    "set_memory_limit", "write",
+    "set_memory_limit", "write", "write_with",
 ]  # fmt: skip

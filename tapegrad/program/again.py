@@ -27,6 +27,13 @@ def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
 
     `inputs` are Values on that tape, which take the places of the program's inputs.
     """
+    return write_with(program, tape, inputs, [])[0]
+
+
+def write_with(
+    program: Program, tape: Tape, inputs: Sequence[Value], rows: Sequence[int]
+) -> tuple[Any, list[Value]]:
+    """As `write`; returns besides the results of some rows of the code, as dense Values of one axis."""
     code = program.code
     # For each instruction of the program, the slot on the tape of the first number of its result.
     to = np.zeros(len(code.rows), np.int64)
@@ -43,7 +50,10 @@ def write(program: Program, tape: Tape, inputs: Sequence[Value]) -> Any:
     tape.spliced = True
     for (place, n), label in code.labels.items():
         tape.labels.setdefault((found.moved(place, to), n), label)
-    return pytree.unflatten(program.structure, [_output(tape, found, to, o) for o in code.outputs])
+    counts = np.where(code.rows[:, OPCODE] == LEAF, code.rows[:, B], 1)
+    counts[is_step] = code.counts
+    wanted = [handle(tape, int(to[row]), dense((int(counts[row]),))) for row in rows]
+    return pytree.unflatten(program.structure, [_output(tape, found, to, o) for o in code.outputs]), wanted
 
 
 def _write_constants(program: Program, tape: Tape, to: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from tapegrad.native import choice
 from tapegrad.program import Branches, can_be_written
 from tapegrad.recording.compiled_way import compiled_way
 from tapegrad.recording.direct import Short
+from tapegrad.recording.lanes_back import lanes_back
 from tapegrad.sparse import CompressedJacobian
 from tapegrad.sweeps import VALUES
 from tapegrad.value import as_value
@@ -81,7 +82,10 @@ class Derived:
 
     def matrix(self, compressed: CompressedJacobian, leaves: Sequence[Any], argnums: Any, symmetric: bool) -> Any:
         """A sparse Jacobian or Hessian; None where it is to be interpreted."""
-        if compressed.back or compressed.count > _MOST_LANES or compressed.program.calls:
+        if compressed.count > _MOST_LANES or compressed.program.calls or not can_be_written(compressed.program):
+            return None
+        back = lanes_back(compressed) if compressed.back else None
+        if compressed.back and back is None:
             return None
         inputs = compressed.program.leaves
 
@@ -97,7 +101,7 @@ class Derived:
             ]  # fmt: skip
 
         key = "matrix", argnums, symmetric, id(compressed)
-        return self._answer(key, lanes, tuple(leaves), functools.partial(_entries, compressed))
+        return self._answer(key, back or lanes, tuple(leaves), functools.partial(_entries, compressed))
 
     # The short way to value and gradient
 

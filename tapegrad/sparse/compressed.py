@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tapegrad.ops import RUN, passive_rows
+from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program import Part, Program, Workspace
 from tapegrad.sparse.coloring import (
     color_columns,
@@ -19,6 +22,7 @@ from tapegrad.sparse.coloring import (
 from tapegrad.sparse.matrices import csr_array
 from tapegrad.sparse.pattern import Sets, Sources, propagate, sources_of
 from tapegrad.sparse.sparsity import Sparsity
+from tapegrad.tape import LEAF
 
 # The most numbers in the lanes of one pass: with more, there are several passes.
 _AT_ONCE = 1 << 25
@@ -74,6 +78,40 @@ class CompressedJacobian:
         """How many lanes there are."""
         return self._lanes.total
 
+    @cached_property
+    def sources(self) -> list[int] | None:
+        """Where lanes carry adjoints back, the rows of the code whose results' adjoints have the entries; None where
+        something between these is computed from some of them."""
+        code = self.program.code
+        starts = code.rows[:, OUT].astype(np.int64)
+        found = np.unique(np.searchsorted(starts, self._lanes.places, "right") - 1).tolist()
+        below = {row for row in found if row >= code.inputs}
+        return found if len(below) in (0, len(found)) and not self._depend(below) else None
+
+    def _depend(self, rows: set[int]) -> bool:
+        code = self.program.code
+        starts = code.rows[:, OUT].astype(np.int64)
+        for row in rows:
+            n = int(code.rows[row, B]) if code.rows[row, OPCODE] >= RUN else 1
+            behind = np.ascontiguousarray(code.steps[code.steps[:, OUT] > starts[row]])
+            active, _ = self.program.flow(behind, starts[row] + np.arange(n), passive_rows())
+            # Nor may anything that depends on one stand before another.
+            after = np.arange(row + 1, max(rows) + 1)
+            if active[starts[after]].any():
+                return True
+        return False
+
+    def back_seeds(self) -> list[list[np.ndarray]]:
+        """For each lane the adjoints that outputs start from, where lanes carry adjoints back."""
+        lanes, outputs, found = self._lanes, self.program.code.outputs, []
+        for lane in range(lanes.total):
+            chosen = np.zeros(self.program.code.size + 1, self.program.code.dtype)
+            chosen[lanes.seeds[lanes.lane == lane]] = 1.0
+            found.append([
+                np.zeros(o.shape) if o.places is None else chosen[o.places].reshape(o.shape) for o in outputs
+            ])  # fmt: skip
+        return found
+
     def seeds(self) -> list[dict[int, np.ndarray]]:
         """For each lane the tangents that inputs start from, by number."""
         lanes, code, found = self._lanes, self.program.code, []
@@ -88,22 +126,32 @@ class CompressedJacobian:
         return found
 
     def positions(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each entry the lane that it is read from, and a position among all numbers of the outputs; for what is
-        constant one past the last."""
+        """For each number that is read the lane, and a position among all numbers of the outputs, or of the `sources`
+        where lanes carry adjoints back; for what is constant one past the last."""
         code = self.program.code
+        if self.back:
+            starts = code.rows[:, OUT].astype(np.int64)
+            rows = np.array(self.sources, np.int64)
+            many = (code.rows[rows, OPCODE] == LEAF) | (code.rows[rows, OPCODE] >= RUN)
+            counts = np.where(many, code.rows[rows, B], 1).astype(np.int64)
+            first = np.cumsum(counts) - counts
+            of = np.searchsorted(starts[rows], self._lanes.places, "right") - 1
+            return self._lanes.reads, first[of] + self._lanes.places - starts[rows[of]]
         places = [np.full(int(np.prod(o.shape)), code.size) if o.places is None else o.places for o in code.outputs]
         known = np.append(np.concatenate(places), code.size)
         order = np.argsort(known, kind="stable")
         return self._lanes.reads, order[np.searchsorted(known[order], self._lanes.places)]
 
     def matrix(self, data: np.ndarray) -> Any:
-        """The matrix with these entries, as a `scipy.sparse.csr_array`."""
+        """The matrix with these numbers as its entries, as a `scipy.sparse.csr_array`."""
         pattern = self.sparsity.pattern
+        if self._to is not None:
+            data = np.bincount(self._to, data, pattern.nnz).astype(data.dtype)
         return csr_array(data, pattern.indices.copy(), pattern.indptr.copy(), pattern.shape)
 
     def evaluate(self, workspace: Workspace) -> Any:
         """The matrix, as a `scipy.sparse.csr_array`, at the point that the workspace was swept at."""
-        pattern, lanes, program = self.sparsity.pattern, self._lanes, self.program
+        lanes, program = self._lanes, self.program
         data = np.empty(len(lanes.reads), program.code.dtype)
         step = max(1, _AT_ONCE // len(workspace.values))
         for first in range(0, lanes.total, step):
@@ -119,8 +167,6 @@ class CompressedJacobian:
             else:
                 own = (lanes.reads >= first) & (lanes.reads < first + count)
                 data[own] = d[lanes.places[own], lanes.reads[own] - first]
-        if self._to is not None:
-            data = np.bincount(self._to, data, pattern.nnz).astype(data.dtype)
         return self.matrix(data)
 
 
