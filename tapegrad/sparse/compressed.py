@@ -85,18 +85,18 @@ class CompressedJacobian:
         code = self.program.code
         starts = code.rows[:, OUT].astype(np.int64)
         found = np.unique(np.searchsorted(starts, self._lanes.places, "right") - 1).tolist()
-        below = {row for row in found if row >= code.inputs}
-        return found if len(below) in (0, len(found)) and not self._depend(below) else None
+        return None if self._depend(found) else found
 
-    def _depend(self, rows: set[int]) -> bool:
+    def _depend(self, rows: list[int]) -> bool:
         code = self.program.code
         starts = code.rows[:, OUT].astype(np.int64)
         for row in rows:
-            n = int(code.rows[row, B]) if code.rows[row, OPCODE] >= RUN else 1
+            many = code.rows[row, OPCODE] >= RUN or code.rows[row, OPCODE] == LEAF
+            n = int(code.rows[row, B]) if many else 1
             behind = np.ascontiguousarray(code.steps[code.steps[:, OUT] > starts[row]])
             active, _ = self.program.flow(behind, starts[row] + np.arange(n), passive_rows())
             # Nor may anything that depends on one stand before another.
-            after = np.arange(row + 1, max(rows) + 1)
+            after = np.arange(row + 1, rows[-1] + 1)
             if active[starts[after]].any():
                 return True
         return False
