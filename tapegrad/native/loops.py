@@ -18,8 +18,8 @@ from tapegrad.ops.indexing import assemble, assemble_parts, concatenate
 from tapegrad.ops.reduction import max_, sum_
 from tapegrad.tape import Instruction
 
-# The most numbers of a result that is put together from sums over rows.
-_SHORT = 64
+# The most numbers of a result that is put together from sums over rows, and of one that is put together in parts.
+_SUMS, _SHORT = 4096, 64
 
 # Whose result a place is: (the number of the instruction, the place where its result begins).
 Owner = Callable[[int], int]
@@ -37,7 +37,7 @@ def natural_rows(one: Instruction) -> int | None:
         return outer if outer > 1 else max(n, inner)
     if row is assemble:
         longest = max((x.layout.shape[0] for x in one.operands), default=0)
-        return longest if one.count <= _SHORT and longest > one.count else one.count
+        return longest if one.count <= _SUMS and longest > one.count else one.count
     return one.params[0] if row is concatenate else None
 
 
@@ -138,7 +138,7 @@ def _reduction(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
 
 
 def _assemble(one: Instruction, rows: int, owner: Owner) -> list[Item] | None:
-    if one.count < rows and one.count <= _SHORT:
+    if one.count < rows and one.count <= _SUMS:
         return _sums_of_rows(one, rows, owner)
     each = _split(one.count, rows)
     if each is None:
