@@ -3,7 +3,6 @@
 import numpy as np
 
 import tapegrad as tg
-
 from tapegrad.native import Native
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import VALUES
