@@ -220,7 +220,7 @@ class Function:
         if x is None:
             return
         at = ", ".join(str(int(self.rng.integers(n))) for n in self.shapes[x])
-        self.add(f"np.sin({x}) if {x}[{at}] > -10.0 else {x} * 2.0", self.shapes[x])
+        self.add(f"np.sin({x}) if {x}[{at}] > 0.0 else {x} * 2.0", self.shapes[x])
 
     @property
     def text(self):
@@ -252,3 +252,17 @@ def draw(rng, shape, dtype):
 def _slice(kind):
     parts = [p or "None" for p in kind.split(":")]
     return ", ".join(parts)
+
+
+def variants(function):
+    """Functions to record, by name, with their arguments: the values of a random function and derivatives of it."""
+    f, loss, args = function.function(), function.loss(), function.point()
+    every, n = tuple(range(len(args))), len(args)
+    tangents = [draw(function.rng, np.shape(x), function.dtype) for x in args]
+    gradient = tg.grad(loss, argnums=every)
+    return {
+        "value": (f, args),
+        "grad": (lambda *args: gradient(*args), args),
+        "jvp": (lambda *both: tg.jvp(f, both[:n], both[n:]), [*args, *tangents]),
+        "hvp": (lambda *both: tg.jvp(gradient, both[:n], both[n:]), [*args, *tangents]),
+    }
