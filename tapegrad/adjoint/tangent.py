@@ -36,11 +36,9 @@ def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequ
             _propagate(known, high)
     results: list[Value | None] = []
     for y, (node, offset) in zip(outputs, region.found, strict=True):
-        if node != NOWHERE and region.scalar[node]:
-            results.append(known.result(node))
-        else:
-            t = known.of(node, offset, y._layout)
-            results.append(None if t is None else shown_as(t, y.shape, region))
+        own = node != NOWHERE and region.scalar[node]
+        t = known.result(node) if own else known.of(node, offset, y._layout)
+        results.append(None if t is None else shown_as(t, y.shape, region))
     return results
 
 

@@ -165,8 +165,11 @@ class RowsWriter:
         w.lines += [f"br label %{entry}", f"{entry}:", f"br label %{loop}"]
         w.open(loop)
         at = len(w.lines)
-        self._body(self.body, 0)
-        self._flush()
+        last = {item.out.result: i for i, node in enumerate(self.body) for item in self._items([node])}
+        for i, node in enumerate(self.body):
+            self._body([node], 0)
+            # What later nodes read of earlier rows, they read from the arena.
+            self._flush([result for result in self._stores if last[result] == i])
         latch, following = w.label("latch"), w.name()
         w.lines += [f"br label %{latch}", f"{latch}:", f"{following} = add nuw nsw i64 %t, {w.lanes}"]
         phi = f"%t = phi i64 [0, %{entry}], [{following}, %{latch}]"
@@ -447,10 +450,10 @@ class RowsWriter:
 
     # Ends
 
-    def _flush(self) -> None:
+    def _flush(self, results: Sequence[int]) -> None:
         """Store what was put together in a row and is read by others."""
-        for result, store in list(self._stores.items()):
-            found = self.node.items[result]
+        for result in results:
+            found, store = self.node.items[result], self._stores[result]
             if store.over_rows or not self._kept(result) or found[0].kind == COMPUTE:
                 continue
             item = next(i for i in self._items(self.body) if i.out.result == result and i.kind == SET)

@@ -823,3 +823,15 @@ def test_an_infinite_tangent_that_meets_a_derivative_of_zero_is_zero_in_every_mo
         assert np.all(recording.vjp(x)[1](one)[0] == 0.0)
     assert np.all(tg.jacfwd(f)(np.full(2, 800.0)) == 0.0) and tg.grad(tg.grad(f))(800.0) == 0.0
     assert np.isnan(tg.jvp(lambda x: np.exp(x) * np.nan, (1.0,), (1.0,))[1])
+
+
+def test_tangents_have_the_shapes_of_outputs_that_are_views_of_one_number():
+    def f(s):
+        return s, (2.0 * s)[None], np.sin(s).ravel(), np.broadcast_to(3.0 * s, (2, 3)), np.ones(3)
+
+    for recording in (tg.record(lambda s: tg.jvp(f, (s,), (1.0,)), 0.5), lambda s: tg.record(f, s).jvp((s,), (1.0,))):
+        values, tangents = recording(0.5)
+        expected = 1.0, np.full(1, 2.0), np.full(1, np.cos(0.5)), np.full((2, 3), 3.0), np.zeros(3)
+        for value, tangent, t in zip(values, tangents, expected, strict=True):
+            assert np.shape(value) == np.shape(tangent) == np.shape(t)
+            np.testing.assert_allclose(tangent, t, rtol=1e-15)
