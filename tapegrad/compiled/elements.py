@@ -6,7 +6,12 @@ through memory in strides that takes longer than the access itself (measured: 0.
 
 from typing import Any
 
+import numpy as np
+
 from tapegrad.compiled.marks import compiled_in
+
+# How many numbers there is room for beside the arrays that a function is given.
+ROOM = 256
 
 
 @compiled_in("tapegrad.compiled.pointers")
@@ -19,3 +24,9 @@ def read(v: Any, p: Any) -> Any:
 def write(v: Any, p: Any, x: Any) -> None:
     """Make x, converted to the dtype of the array, the element at position p."""
     v[p] = x
+
+
+@compiled_in("tapegrad.compiled.pointers")
+def room(v: Any) -> Any:
+    """Room for ROOM numbers of an array's dtype, for as long as the function that asks for it runs."""
+    return np.empty(ROOM, v.dtype)

@@ -4,8 +4,11 @@ import platform
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
+
+from tapegrad.compiled.elements import ROOM
 
 
 def _cast_to(element):
@@ -55,6 +58,22 @@ def array_of(typingctx, pointer, n):
 def matrix_of(typingctx, pointer, n, m):
     """The n rows of m elements from a pointer on, as an array."""
     return _array(pointer, (n, m))
+
+
+@intrinsic
+def room(typingctx, v):
+    """Room for ROOM numbers of an array's dtype, for as long as the function that asks for it runs."""
+    kind = types.Array(v.dtype, 1, "C")
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(kind)(context, builder)
+        real = context.get_data_type(v.dtype)
+        n, size = (ir.Constant(ir.IntType(64), x) for x in (ROOM, context.get_abi_sizeof(real)))
+        data = cgutils.alloca_once(builder, real, size=n)
+        populate_array(array, data=data, shape=(n,), strides=(size,), itemsize=size, meminfo=None)
+        return array._getvalue()
+
+    return kind(v), generate
 
 
 @intrinsic

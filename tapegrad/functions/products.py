@@ -10,7 +10,7 @@ import numpy as np
 
 from tapegrad.errors import ShapeError
 from tapegrad.functions.reductions import sum
-from tapegrad.functions.registry import implements, is_flags, only_default
+from tapegrad.functions.registry import implements, is_flags, numbers_for_numbers, only_default
 from tapegrad.functions.shapes import broadcast_to, diagonal
 from tapegrad.layout import broadcast_shapes, merge_axes
 from tapegrad.tape import Tape
@@ -63,6 +63,26 @@ def _multiply_matrices(tape: Tape, a: Value, b: Value) -> Value:
     if sb is None:
         b, tb, ldb, sb = contiguous(b), 0, builtins.max(n, 1), k * n
     return structured("matmul", tape, (*batch, m, n), [a, b], [count, m, k, n, sa, ta, lda, sb, tb, ldb])
+
+
+@numbers_for_numbers
+def affine(x: Any, w: Any, b: Any) -> Value:
+    """x W + b in one operation: x of shape (..., k), W of (k, n), b of (n,).
+
+    Raises ShapeError for other shapes.
+
+    >>> affine(Value([1.0, 2.0]), np.eye(2), np.ones(2)).numpy()
+    array([2., 3.])
+    """
+    tape = tape_of((x, w, b))
+    x, w, b = (as_value(operand, tape, "affine") for operand in (x, w, b))
+    if not x.ndim or w.shape != (*x.shape[-1:], *b.shape) or b.ndim != 1:
+        raise ShapeError(f"affine: x of shape {x.shape}, W of {w.shape} and b of {b.shape} do not fit")
+    (k, n), m = w.shape, math.prod(x.shape[:-1])
+    rows, tx, ldx = _matrix(x if x.ndim == 2 else contiguous(x).reshape(m, k))
+    w, tw, ldw = _matrix(w)
+    z = structured("affine", tape, (m, n), [rows, w, contiguous(b)], [1, m, k, n, 0, tx, ldx, 0, tw, ldw])
+    return z if x.ndim == 2 else z.reshape(*x.shape[:-1], n)
 
 
 def _batched(x: Value, batch: tuple[int, ...]) -> tuple[Value, int | None]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError
+from tapegrad.functions.products import affine
 from tapegrad.nn.activations import SUITABLE_INIT, activation
 from tapegrad.nn.init import INITIALIZERS, Rng
 from tapegrad.nn.module import Module
@@ -56,9 +57,8 @@ class Linear(Module):
     def forward(self, x: Any) -> Any:
         if np.shape(x)[-1:] != (self.n_in,):
             raise ShapeError(f"{self!r} takes arrays of shape (..., {self.n_in}), not {np.shape(x)}")
-        y = x @ self.weight
         bias = self.bias
-        return y if bias is None else y + bias
+        return x @ self.weight if bias is None else affine(x, self.weight, bias)
 
     def describe(self) -> str:
         return f"{self.n_in}, {self.n_out}" + ("" if vars(self)["bias"] is not None else ", bias=False")

@@ -61,12 +61,13 @@ def swept(nothing):
 
 
 def copy_rows(table, order, first, count, v, to):
-    # Loops, because assigning one slice to another takes Numba seconds to compile.
+    # Loops, because assigning one slice to another takes Numba seconds to compile; over a slice each, because in
+    # two whole arrays Numba asks of every position whether it counts from the end (measured: 39 µs against 17).
     n = table.shape[1]
     for i in range(count):
-        row = order[first + i]
+        row, of = v[to + i * n : to + (i + 1) * n], table[order[first + i]]
         for j in range(n):
-            v[to + i * n + j] = table[row, j]
+            row[j] = of[j]
 
 
 def right_answers(plan, v):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -19,13 +21,25 @@ def blas_threads(count: int | None) -> Iterator[None]:
     if count is None:
         yield
         return
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
+    control = _control()
+    if control is None:
         yield
         return
-    # The sweeps load SciPy's BLAS at their first product; a limit reaches only what is loaded.
+    with control.limit(limits=count, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _control() -> Any:
+    """What sets the threads of the BLAS that there are; None without threadpoolctl.
+
+    It is kept, since finding the libraries of a process takes milliseconds, as long as several steps of training.
+    """
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    # The sweeps load SciPy's BLAS at their first product, and only what is loaded is found.
     import scipy.linalg.cython_blas  # noqa: F401
 
-    with threadpool_limits(count, user_api="blas"):
-        yield
+    return ThreadpoolController()

@@ -1,13 +1,14 @@
-"""Matrix multiplication, by BLAS.
+"""Matrix multiplication, by BLAS, with and without an array that is added to every row.
 
-Parameters in the record: batch count, M, K, N; then for each operand its batch stride, whether it is stored
-transposed, and its leading dimension. The output is dense (batch, M, N).
+Parameters in the record: batch count, M, K, N; then for each of the two matrices its batch stride, whether it is stored
+transposed, and its leading dimension. The output is dense (batch, M, N). What is added to the rows is dense (N,), and
+there the batch count is 1.
 """
 
 import numpy as np
 
 from tapegrad.ops.blas import gemm
-from tapegrad.ops.record import operand_at, params_of_two, result_at, wants_flag
+from tapegrad.ops.record import operand_at, params_at, result_at, wants_flag
 from tapegrad.ops.spec import structured
 
 # BLAS expects matrices in column-major order. A row-major matrix is, in that order, its transpose; so instead of
@@ -15,13 +16,13 @@ from tapegrad.ops.spec import structured
 
 
 def matmul_layout(side, k):
-    p = params_of_two(k)
+    p = params_at(side, k)
     return side[p], side[p + 1], side[p + 2], side[p + 3]
 
 
 def matmul_operands(side, k):
     # For each: first slot, batch stride, whether it is stored transposed, leading dimension.
-    p = params_of_two(k) + 4
+    p = params_at(side, k) + 4
     return (operand_at(side, k, 0), side[p], side[p + 1] != 0, side[p + 2],
             operand_at(side, k, 1), side[p + 3], side[p + 4] != 0, side[p + 5])
 
@@ -31,15 +32,21 @@ def fill_zero(v, start, n):
         v[i] = 0.0
 
 
-def matmul_forward(side, k, v):
+def multiply(side, k, v, beta):
+    # Z = X Y + beta Z.
     batch, m, n_inner, n = matmul_layout(side, k)
     x, sx, tx, ldx, y, sy, ty, ldy = matmul_operands(side, k)
     out = result_at(side, k)
-    if n_inner == 0:
-        fill_zero(v, out, batch * m * n)
-    elif m * n > 0:
+    if m * n * n_inner > 0:
         for i in range(batch):
-            gemm(ty, tx, n, m, n_inner, v, y + i * sy, ldy, v, x + i * sx, ldx, 0.0, v, out + i * m * n, n)
+            gemm(ty, tx, n, m, n_inner, v, y + i * sy, ldy, v, x + i * sx, ldx, beta, v, out + i * m * n, n)
+
+
+def matmul_forward(side, k, v):
+    batch, m, n_inner, n = matmul_layout(side, k)
+    if n_inner == 0:
+        fill_zero(v, result_at(side, k), batch * m * n)
+    multiply(side, k, v, 0.0)
     return True
 
 
@@ -104,3 +111,53 @@ matmul = structured("matmul", "z = X Y", arity=2, symbol="@", note=matmul_note,
     forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent, views=matmul_views, depends="bmk,bkn->bmn",
     pullback=lambda p, z, gz, x, y: (np.matmul(gz, transposed(y)), np.matmul(transposed(x), gz)),
     pushforward=matmul_pushforward, reads=((True, True), False))
+
+
+def affine_forward(side, k, v):
+    _, m, _, n = matmul_layout(side, k)
+    out, b = result_at(side, k), v[operand_at(side, k, 2) : operand_at(side, k, 2) + n]
+    for i in range(m):
+        row = v[out + i * n : out + (i + 1) * n]
+        for j in range(n):
+            row[j] = b[j]
+    multiply(side, k, v, 1.0)
+    return True
+
+
+def affine_reverse(side, k, flags, v, g):
+    _, m, _, n = matmul_layout(side, k)
+    if flags[wants_flag(k, 2)]:
+        out, b = result_at(side, k), g[operand_at(side, k, 2) : operand_at(side, k, 2) + n]
+        for i in range(m):
+            row = g[out + i * n : out + (i + 1) * n]
+            for j in range(n):
+                b[j] += row[j]
+    matmul_reverse(side, k, flags, v, g)
+
+
+def affine_tangent(side, k, flags, v, t):
+    _, m, _, n = matmul_layout(side, k)
+    matmul_tangent(side, k, flags, v, t)
+    if flags[wants_flag(k, 2)]:
+        out, b = result_at(side, k), operand_at(side, k, 2)
+        for i in range(m):
+            for j in range(n):
+                t[out + i * n + j] += t[b + j]
+
+
+def affine_views(p):
+    (x, y), (_, m, n) = matmul_views(p)
+    return [(shape[1:], strides[1:]) for shape, strides in (x, y)] + [((n,), (1,))], (m, n)
+
+
+def affine_pushforward(p, z, operands, tangents):
+    (x, y, _), (tx, ty, tb) = operands, tangents
+    terms = [] if tx is None else [np.matmul(tx, y)]
+    terms += [] if ty is None else [np.matmul(x, ty)]
+    return sum(terms if tb is None else [*terms, np.broadcast_to(tb, (p[1], p[3]))])
+
+
+affine = structured("affine", "z = X Y + b", arity=3, note=matmul_note,
+    forward=affine_forward, reverse=affine_reverse, tangent=affine_tangent, views=affine_views, depends="mk,kn,n->mn",
+    pullback=lambda p, z, gz, x, y, b: (np.matmul(gz, y.T), np.matmul(x.T, gz), np.sum(gz, 0)),
+    pushforward=affine_pushforward, reads=((True, True, False), False))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tapegrad.compiled import ROOM, room
 from tapegrad.errors import LabelError
 from tapegrad.ops.arithmetic import chain
 from tapegrad.ops.record import operand_at, params_of_two, result_at
@@ -22,13 +23,39 @@ def is_label(label, classes):
 
 def normaliser(v, a, classes):
     # The largest logit, and the sum of e^(logit - largest), which neither overflows nor vanishes.
-    best = v[a]
-    for j in range(1, classes):
-        best = max(best, v[a + j])
+    best = largest(v, a, classes)
     total = 0.0
     for j in range(classes):
         total += np.exp(v[a + j] - best)
     return best, total
+
+
+def largest(v, a, classes):
+    best = v[a]
+    for j in range(1, classes):
+        best = max(best, v[a + j])
+    return best
+
+
+# Exponentials are computed for as many rows at a time as there is room for: ten classes alone would not fill a vector.
+# A row that is longer than that is computed number by number.
+
+
+def exponentials(v, a, n, classes, e):
+    # For n rows of logits, e^(logit - largest).
+    for i in range(n):
+        best = largest(v, a + i * classes, classes)
+        for j in range(i * classes, (i + 1) * classes):
+            e[j] = v[a + j] - best
+    for j in range(n * classes):
+        e[j] = np.exp(e[j])
+
+
+def sum_of(e, a, n):
+    total = 0.0
+    for j in range(a, a + n):
+        total += e[j]
+    return total
 
 
 def cross_entropy_forward(side, k, v):
@@ -36,24 +63,39 @@ def cross_entropy_forward(side, k, v):
     for i in range(n):
         if not is_label(v[labels + i], classes):
             return False
+    e, together = room(v), ROOM // classes
     for i in range(n):
         a = x + i * classes
-        best, total = normaliser(v, a, classes)
+        if together == 0:
+            best, total = normaliser(v, a, classes)
+        else:
+            if i % together == 0:
+                exponentials(v, a, min(together, n - i), classes, e)
+            best, total = largest(v, a, classes), sum_of(e, i % together * classes, classes)
         v[out + i] = np.log(total) + (best - v[a + int(v[labels + i])])
     return True
 
 
 def cross_entropy_reverse(side, k, v, g):
     x, labels, out, n, classes = cross_entropy_layout(side, k)
+    e, together = room(v), ROOM // classes
     for i in range(n):
+        a, at = x + i * classes, 0
+        if together > 0:
+            at = i % together * classes
+            if at == 0:
+                exponentials(v, a, min(together, n - i), classes, e)
         if g[out + i] != 0.0 and is_label(v[labels + i], classes):
-            a, label = x + i * classes, int(v[labels + i])
-            best, total = normaliser(v, a, classes)
+            label = int(v[labels + i])
+            if together == 0:
+                best, total = normaliser(v, a, classes)
+            else:
+                best, total = largest(v, a, classes), sum_of(e, at, classes)
             # The label's p - 1 is minus the sum of the others: exact where p is close to 1.
             rest = 0.0
             for j in range(classes):
                 if j != label:
-                    p = np.exp(v[a + j] - best) / total
+                    p = (e[at + j] if together > 0 else np.exp(v[a + j] - best)) / total
                     g[a + j] += g[out + i] * p
                     rest += p
             g[a + label] -= g[out + i] * rest

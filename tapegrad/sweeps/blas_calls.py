@@ -9,7 +9,7 @@ from tapegrad.sweeps.blas import NAMES, TABLE_NAME
 
 
 @intrinsic
-def gemm(typingctx, ta, tb, m, n, k, a, ao, lda, b, bo, ldb, beta, c, co, ldc):
+def blas(typingctx, ta, tb, m, n, k, a, ao, lda, b, bo, ldb, beta, c, co, ldc):
     size = types.intp
     signature = types.void(types.boolean, types.boolean, size, size, size, a, size, size, b, size, size,
                            a.dtype, c, size, size)

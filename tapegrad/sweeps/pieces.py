@@ -39,7 +39,7 @@ def pieces(code: np.ndarray, side: np.ndarray, flags: np.ndarray, size: int, lan
     work[runs] = np.maximum(code[runs, B], 1)
     sizes, number = operand_sizes(side, starts)
     np.add.at(work, runs[number], sizes)
-    products = runs[code[runs, OPCODE] == BY_NAME["matmul"].opcode + RUN]
+    products = runs[np.isin(code[runs, OPCODE], [BY_NAME[name].opcode + RUN for name in ("matmul", "affine")])]
     if len(products):
         volume = np.ones(len(code))
         np.multiply.at(volume, runs[number], np.maximum(sizes, 1))

@@ -9,6 +9,9 @@ from checks import check
 
 import tapegrad as tg
 from tapegrad import Value
+from tapegrad.errors import ShapeError
+from tapegrad.functions.products import affine
+from tapegrad.ops import blas
 
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 
@@ -229,6 +232,82 @@ def test_matmul_of_views(name, batch, rng):
 )
 def test_matmul_of_nothing(left, right):
     check(lambda x, y: x @ y, np.ones(left), np.ones(right))
+
+
+# On some processors a product of so many numbers is several calls of BLAS; see `tapegrad.ops.blas`.
+@dtypes
+@pytest.mark.parametrize(("m", "k", "n"), [(64, 785, 128), (785, 64, 128), (128, 128, 128), (63, 129, 777)], ids=str)
+@pytest.mark.parametrize("transposed", ["", "x", "y", "xy"])
+def test_matmul_of_middle_size(m, k, n, transposed, dtype, rng):
+    x, y, weight = rng.normal(size=(m, k)), rng.normal(size=(k, n)), rng.normal(size=(m, n))
+
+    def stored(a, name):
+        return np.ascontiguousarray(a.T if name in transposed else a, dtype)
+
+    def f(x, y):
+        return np.sum((x.T if "x" in transposed else x) @ (y.T if "y" in transposed else y) * weight.astype(dtype))
+
+    value, (gx, gy) = tg.value_and_grad(f, (0, 1))(stored(x, "x"), stored(y, "y"))
+    rtol = 1e-12 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(value, np.sum(x @ y * weight), rtol=rtol, atol=rtol * np.sqrt(m * k * n))
+    np.testing.assert_allclose(gx, stored(weight @ y.T, "x"), rtol=rtol, atol=30 * rtol)
+    np.testing.assert_allclose(gy, stored(x.T @ weight, "y"), rtol=rtol, atol=30 * rtol)
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(3, 4, 30), (3, 30, 4), (3, 29, 5), (30, 4, 5), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_products_in_parts(m, k, n, beta, monkeypatch, rng):
+    calls, whole = [], blas.blas
+    monkeypatch.setattr(blas, "PART", 100)
+    monkeypatch.setattr(blas, "SHORTEST", 4)
+    monkeypatch.setattr(blas, "blas", lambda *args: calls.append(args[2:5]) or whole(*args))
+    for ta in (False, True):
+        for tb in (False, True):
+            a, b, c = (rng.normal(size=size) for size in (m * k, k * n, m * n))
+            # Column-major, as BLAS has them.
+            x = a.reshape(m, k) if ta else a.reshape(k, m).T
+            y = b.reshape(k, n) if tb else b.reshape(n, k).T
+            expected = (x @ y).T.reshape(-1) + beta * c
+            blas.gemm(ta, tb, m, n, k, a, 0, k if ta else m, b, 0, n if tb else k, beta, c, 0, m)
+            np.testing.assert_allclose(c, expected, rtol=1e-12, atol=1e-12)
+    assert sum(math.prod(size) for size in calls) == 4 * m * n * k
+    assert (len(calls) > 4) == (max(n, k) > 20)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (1, 4), (2, 3, 4), (0, 4), (3, 0)], ids=str)
+def test_affine(shape, dtype, rng):
+    x, w, b = rng.normal(size=shape), rng.normal(size=(5, shape[-1])), rng.normal(size=10)
+    check(affine, x, w.T, b[:5], reference=lambda x, w, b: x @ w + b, rng=rng, dtype=dtype)
+    check(
+        lambda x, w, b: affine(x, w.T, b[::2]), x, w, b,
+        reference=lambda x, w, b: x @ w.T + b[::2], rng=rng, dtype=dtype,
+    )  # fmt: skip
+    assert isinstance(affine(x, w.T, b[:5]), np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((2, 3), (4, 5), (5,)), ((2, 3), (3, 5), (4,)), ((2, 3), (3, 5), (1, 5)), ((), (3, 5), (5,))],
+)
+def test_affine_of_other_shapes(shapes):
+    with pytest.raises(ShapeError, match="do not fit"):
+        affine(*(Value(np.ones(shape)) for shape in shapes))
+
+
+# Exponentials are computed for several rows at a time where a row has few classes.
+@dtypes
+@pytest.mark.parametrize(
+    ("n", "classes"), [(70, 10), (1, 1), (3, 256), (3, 257), (300, 2), (2, 128), (5, 1000)], ids=str
+)
+def test_cross_entropy_of_many_rows(n, classes, dtype, rng):
+    x, labels = (30.0 * rng.normal(size=(n, classes))).astype(dtype), rng.integers(0, classes, n)
+    value, gradient = tg.value_and_grad(lambda x: tg.cross_entropy(x, labels, "sum"))(x)
+    exact = x.astype(float)
+    chosen = np.arange(classes) == labels[:, None]
+    rtol = 1e-13 if dtype == np.float64 else 1e-5
+    np.testing.assert_allclose(value, np.sum(scipy.special.logsumexp(exact, 1) - exact[chosen]), rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(gradient, scipy.special.softmax(exact, 1) - chosen, rtol=10 * rtol, atol=rtol)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ EXAMPLES = {
     "norm": ((Y,), LINES),
     "cumsum": ((Y,), LINES),
     "matmul": ((A, np.swapaxes(B, 1, 2)), [2, 3, 4, 3, 12, 0, 4, 12, 0, 3]),
+    "affine": ((A[0], B[0].T, B[1, 0, :3]), [1, 3, 4, 3, 0, 0, 4, 0, 0, 3]),
     "gather": ((Y, np.array([3, 0, 0, -1, 2])), [2, 4, 3, 5]),
     "scatter": ((Y, np.array([3, 0, 0, -1])), [2, 6, 3, 4]),
     "concatenate": ((A[0, :2], B[0, :2, :2]), [2, 6, 4, 2]),
@@ -63,6 +64,7 @@ def test_structured_rows(name):
 def test_minima_and_transposed_matrices():
     check_op(BY_NAME["max"], Y, params=[*LINES[:6], -1])
     check_op(BY_NAME["matmul"], np.swapaxes(A, 1, 2), B, params=[2, 3, 4, 3, 12, 1, 3, 12, 1, 4])
+    check_op(BY_NAME["affine"], A[0].T, B[0], B[1, 0, :3], params=[1, 3, 4, 3, 0, 1, 3, 0, 1, 4])
 
 
 def test_every_structured_row_has_examples():
