@@ -133,6 +133,7 @@ class Derived:
         key = ("value_and_grad", argnums, False)
         if self._compiles(key):
             return 0
+        self.gradient_for(argnums)
         program = self._recording().program  # type: ignore[union-attr]
         if self.mode == choice.NEVER or not np.isfinite(choice.compile_seconds(program)):
             return sys.maxsize
@@ -237,8 +238,11 @@ class Derived:
 
 def _forget(own: weakref.ref[Derived], key: Any) -> None:
     derived = own()
-    if derived is not None and derived._known.pop(key, None) is not None:
-        derived._recording().renew_short_ways()  # type: ignore[union-attr]
+    recording = None if derived is None else derived._recording()
+    if derived is not None:
+        derived._known.pop(key, None)
+    if recording is not None:
+        recording.renew_short_ways()
 
 
 def _entries(compressed: CompressedJacobian, program: Any, workspace: Any) -> Any:
