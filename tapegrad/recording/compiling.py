@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,10 @@ def compile_now(recording: Any) -> None:
         if not can_be_written(recording.program):
             raise CompileError(f"{what} cannot be compiled: {_VIEW}")
         if not derived.programs(key):
-            derived.write(key, _leaves(recording))
+            try:
+                derived.write(key, _leaves(recording))
+            except Exception as error:
+                raise CompileError(f"{what} cannot be compiled: {type(error).__name__}: {error}") from error
         for program in derived.programs(key):
             _compile(program, what)
 
@@ -106,7 +109,8 @@ def runs_of(recording: Any) -> tuple[Runs, ...]:
     found = [_runs("value", derived.mode, recording.program, recording.program)]
     for key in derived.asked():
         programs = derived.programs(key)
-        found.append(_runs(name_of(key), derived.mode, recording.program, programs[-1] if programs else None))
+        one = _runs(name_of(key), derived.mode, recording.program, programs[-1] if programs else None)
+        found.append(replace(one, how="interpreted", why=derived.refused[key]) if key in derived.refused else one)
     return tuple(found)
 
 
@@ -139,6 +143,8 @@ def _why(how: str, value: Program, program: Program | None) -> str:
         return program.not_native
     if program is not value and not can_be_written(value):
         return _VIEW
+    if program is None and value.calls and how == choice.AUTO:
+        return "it calls Python functions"
     if how == choice.ALWAYS:
         return "it was not replayed yet"
     if not np.isfinite(choice.compile_seconds(program or value)):

@@ -41,6 +41,8 @@ class Derived:
         self._recording = weakref.ref(recording)
         self.mode = mode
         self._known: dict[Any, Branches] = {}
+        # Why derivatives could not be written at the last attempt, in words.
+        self.refused: dict[Any, str] = {}
         # How each derivative is written that was ever asked for.
         self._written_by: dict[Any, Callable[..., Any]] = {}
         # What sweeps have taken for a derivative, in seconds, about; and calls that the short way was allowed since.
@@ -135,7 +137,7 @@ class Derived:
             return 0
         self.gradient_for(argnums)
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or not np.isfinite(choice.compile_seconds(program)):
+        if self.mode == choice.NEVER or program.calls or not np.isfinite(choice.compile_seconds(program)):
             return sys.maxsize
         self._granted[key] = int(_ASK_AFTER / (_SWEEPS * choice.replay_seconds(program))) + 1
         return self._granted[key]
@@ -153,7 +155,9 @@ class Derived:
             return self.mode == choice.ALWAYS
         if not can_be_written(program):
             return False
-        if self.mode == choice.ALWAYS or choice.at_once(program):
+        # Rules of Python functions that a program calls may raise on Values where they do not on numbers, and most of
+        # the time is theirs: derivatives of these are compiled only if that is asked for.
+        if self.mode == choice.ALWAYS or (not program.calls and choice.at_once(program)):
             return True
         # Other branches follow when they have been replayed often enough.
         return any(p.native is not None for p in programs)
@@ -166,13 +170,22 @@ class Derived:
             self._count(key, f, args)
             return None
         spec, leaves = spec_of(args)
-        return self._branches(key, f, spec, leaves).replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+        self.refused.pop(key, None)
+        try:
+            branches = self._branches(key, f, spec, leaves)
+            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+        except Exception as error:
+            if not self._recording().program.calls:  # type: ignore[union-attr]
+                raise
+            # The interpreter calls the rules with numbers, and has the answer, or an error that says what is wrong.
+            self.refused[key] = f"{type(error).__name__}: {error}"
+        return None
 
     def _count(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or not can_be_written(program):
+        if self.mode == choice.NEVER or program.calls or not can_be_written(program):
             return
         if key in self._known:
             # It was being compiled when this process was forked off another, where that went on.

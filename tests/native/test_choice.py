@@ -240,6 +240,30 @@ def refuse(*args, **kwargs):
     raise RuntimeError("LLVM is tired")
 
 
+def test_rules_of_python_functions_that_raise_on_values():
+    a = np.diag([1.0, 2.0, 0.0])
+    expected = tg.grad(np.linalg.det, compile=False)(a)
+    recording = tg.record(np.linalg.det, a, compile=True)
+    assert_same(recording.grad(a), expected)
+    assert "Singular matrix" in recording.stats().runs[1].why
+    regular = a + np.eye(3)
+    assert_same(recording.grad(regular), tg.grad(np.linalg.det, compile=False)(regular))
+    assert how(recording)["value_and_grad"] == "compiled"
+    with pytest.raises(CompileError, match="value_and_grad of det cannot be compiled: LinAlgError: Singular matrix"):
+        tg.record(np.linalg.det, a).compile()
+
+
+def test_derivatives_of_python_functions_are_interpreted_where_nothing_is_said(eager):
+    cube = tg.external(lambda x: x**3, lambda w, y, x: 3.0 * w * x**2)
+    recording = tg.record(lambda x: np.sum(cube(x)), X)
+    for _ in range(3):
+        assert_same(recording.grad(X), 3.0 * X**2)
+    assert [(runs.how, runs.why) for runs in recording.stats().runs[1:]] == [
+        ("interpreted", "it calls Python functions")
+    ]
+    wait_for(recording)
+
+
 def test_what_is_left_to_the_interpreter_is_told():
     recording = tg.record(lambda x: np.sum(np.tanh(x.reshape(3, 4) @ np.ones((4, 2)))), X).compile()
     value = recording.stats().runs[0]
