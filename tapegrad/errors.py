@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 __all__ = [
+    "CompileError",
     "CutGradientError",
     "DTypeError",
     "DataError",
@@ -127,6 +128,10 @@ class SingularError(TapegradError, ValueError):
 
 class CheckError(TapegradError, AssertionError):
     """A derivative does not agree with differences; the message names the argument, the direction and both numbers."""
+
+
+class CompileError(TapegradError, RuntimeError):
+    """A recording cannot be compiled; the message says why."""
 
 
 class RecordingWarning(UserWarning):

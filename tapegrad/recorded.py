@@ -9,7 +9,7 @@ from typing import Any
 
 from tapegrad import transforms
 from tapegrad.adjoint import evaluation
-from tapegrad.recording import StandIn, Stats, known, known_with_keywords
+from tapegrad.recording import StandIn, Stats, behind, known, known_with_keywords
 
 
 class recorded(StandIn):
@@ -17,6 +17,8 @@ class recorded(StandIn):
 
     Args:
         f: as `record` takes it. Use this as a decorator, of functions or methods.
+        compile: True to replay compiled programs from the first call on, False never to, None to leave that choice.
+            `@recorded(compile=True)` is a decorator too.
 
     Calls replay, and so do calls of the methods, which have the names and arguments of the functions of `tapegrad`:
     `f.grad(x)` is `tapegrad.grad(f)(x)`, `f.hvp((x,), (v,))` is `tapegrad.hvp(f, (x,), (v,))`. Strings, truth
@@ -36,79 +38,82 @@ class recorded(StandIn):
     (15.0, array([ 6., 12.]))
     """
 
-    def __init__(self, f: Callable[..., Any]) -> None:
+    def __new__(cls, f: Any = None, *, compile: bool | None = None) -> Any:
+        return functools.partial(cls, compile=compile) if f is None and compile is not None else super().__new__(cls)
+
+    def __init__(self, f: Callable[..., Any], *, compile: bool | None = None) -> None:
         functools.update_wrapper(self, f)
-        self.f = f
+        self.f, self.forced = f, behind(f, compile)[1]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if evaluation.on_tape((args, kwargs) if kwargs else args):
-            return known(self.f).on_tape(args)(*args) if not kwargs else self.f(*args, **kwargs)
+            return known(self.f, self.forced).on_tape(args)(*args) if not kwargs else self.f(*args, **kwargs)
         if kwargs:
             args = (*args, kwargs)
-            return known_with_keywords(self.f).at(args)[0](*args)
-        return known(self.f).at(args)[0](*args)
+            return known_with_keywords(self.f, self.forced).at(args)[0](*args)
+        return known(self.f, self.forced).at(args)[0](*args)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else recorded(MethodType(self.f, instance))
+        return self if instance is None else recorded(MethodType(self.f, instance), compile=self.forced)
 
     def __repr__(self) -> str:
         return f"<recorded {getattr(self.f, '__qualname__', repr(self.f))}>"
 
     def value_and_grad(self, *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> tuple[Any, Any]:
         """The value and the gradient; see `tapegrad.value_and_grad`."""
-        return transforms.value_and_grad(self.f, argnums)(*args, **kwargs)
+        return transforms.value_and_grad(self.f, argnums, compile=self.forced)(*args, **kwargs)
 
     def grad(self, *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> Any:
         """The gradient; see `tapegrad.grad`."""
-        return transforms.grad(self.f, argnums)(*args, **kwargs)
+        return transforms.grad(self.f, argnums, compile=self.forced)(*args, **kwargs)
 
     def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> Any:
         """The derivative at every element; see `tapegrad.elementwise_grad`."""
-        return transforms.elementwise_grad(self.f, argnums)(*args, **kwargs)
+        return transforms.elementwise_grad(self.f, argnums, compile=self.forced)(*args, **kwargs)
 
     def jacobian(
         self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False, **kwargs: Any
     ) -> Any:
         """The Jacobian; see `tapegrad.jacobian`."""
-        return transforms.jacobian(self.f, argnums, sparse)(*args, **kwargs)
+        return transforms.jacobian(self.f, argnums, sparse, compile=self.forced)(*args, **kwargs)
 
     def jacrev(self, *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> Any:
         """The Jacobian, from the outputs back; see `tapegrad.jacrev`."""
-        return transforms.jacrev(self.f, argnums)(*args, **kwargs)
+        return transforms.jacrev(self, argnums)(*args, **kwargs)
 
     def jacfwd(self, *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> Any:
         """The Jacobian, from the inputs forward; see `tapegrad.jacfwd`."""
-        return transforms.jacfwd(self.f, argnums)(*args, **kwargs)
+        return transforms.jacfwd(self, argnums)(*args, **kwargs)
 
     def hessian(
         self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False, **kwargs: Any
     ) -> Any:
         """The matrix of second derivatives; see `tapegrad.hessian`."""
-        return transforms.hessian(self.f, argnums, sparse)(*args, **kwargs)
+        return transforms.hessian(self.f, argnums, sparse, compile=self.forced)(*args, **kwargs)
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0, **kwargs: Any) -> Callable[[Any], Any]:
         """The function v -> H v; see `tapegrad.make_hvp`."""
-        product: Callable[[Any], Any] = transforms.make_hvp(self.f, argnums)(*args, **kwargs)
+        product: Callable[[Any], Any] = transforms.make_hvp(self, argnums)(*args, **kwargs)
         return product
 
     def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """The value, and the function from a cotangent to those of the arguments; see `tapegrad.vjp`."""
-        return transforms.vjp(self.f, *primals)
+        return transforms.vjp(self, *primals)
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
         """The value, and its derivative along tangents; see `tapegrad.jvp`."""
-        return transforms.jvp(self.f, primals, tangents)
+        return transforms.jvp(self.f, primals, tangents, compile=self.forced)
 
     def linearize(self, *primals: Any) -> tuple[Any, Callable[..., Any]]:
         """The value, and the function from tangents to its derivative along them; see `tapegrad.linearize`."""
-        return transforms.linearize(self.f, *primals)
+        return transforms.linearize(self, *primals)
 
     def hvp(
         self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None
     ) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
-        return transforms.hvp(self.f, primals, tangents, argnums)
+        return transforms.hvp(self.f, primals, tangents, argnums, compile=self.forced)
 
     def stats(self, *args: Any) -> Stats:
         """What is known about the recording for these arguments; see `Recording.stats`."""
-        return known(self.f).at(args)[0].stats()
+        return known(self.f, self.forced).at(args)[0].stats()

@@ -18,7 +18,7 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers, plain_key
 from tapegrad.attached import attached, named_like
 from tapegrad.errors import OuterValueError
-from tapegrad.recording import Known, Unrecorded, known, known_with_keywords, never
+from tapegrad.recording import Known, Unrecorded, behind, known, known_with_keywords, never
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
@@ -42,15 +42,15 @@ class _Derivative(functools.partial[Any]):
         return self if owner is None else types.MethodType(self, owner)
 
 
-def _derivative(function: Any, transform: Any, *given: Any) -> Any:
+def _derivative(function: Any, compile: bool | None, transform: Any, *given: Any) -> Any:
     made = _Derivative(function)
     functools.update_wrapper(made, function)
-    made.made = transform, *given
+    made.made = (transform if compile is None else functools.partial(transform, compile=compile)), *given
     return made
 
 
 def value_and_grad(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, compile: bool | None = None
 ) -> Callable[..., tuple[Any, Any]]:
     """A function that computes f and its gradient.
 
@@ -58,6 +58,9 @@ def value_and_grad(
         f: returns one number; or, with `has_aux`, (number, anything else), the rest being handed through as numbers.
         argnums: the argument, or arguments, to differentiate with respect to.
         has_aux: whether f returns more than the number to differentiate.
+        compile: True to compute it by compiled programs from the first call on, False never to, None to leave that
+            choice, which depends on how large the program is and how often it is called. Derivatives of f share their
+            recordings with those that ask for the same.
 
     The first call for given shapes, dtypes and static arguments records f; later ones replay, also those of other
     derivatives of the same function. At most 128 recordings of a function are kept. Keyword arguments are passed on,
@@ -65,7 +68,7 @@ def value_and_grad(
     derivative on the tape, where it can be differentiated again. The same happens where f uses a Value from around it:
     then value and gradient are Values, which depend on that one.
 
-    Raises NonScalarError, IntegerInputError, and what `record` raises.
+    Raises NonScalarError, IntegerInputError, and what `record` raises; OperationError for another `compile`.
 
     What f takes from around it is part of the recording. Where a name that it reads is bound to something else, or an
     array was changed in place, f is recorded again; see `record`. Pass as an argument what varies: it is replayed.
@@ -75,12 +78,12 @@ def value_and_grad(
     """
     numbers = argument_numbers(argnums)
     own: Any = numbers if isinstance(argnums, tuple | list) else numbers[0]
-    shared = known(f)
+    shared = known(f, compile)
 
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if kwargs:
-            return _with_keywords(f, args, kwargs, numbers, own, has_aux)
+            return _with_keywords(f, args, kwargs, numbers, own, has_aux, compile)
         if ambient.recording is None and not has_aux:
             # The next call is most likely of the same kind as the last, and takes the same branch.
             found = shared.short.get(own, never)(args)
@@ -105,24 +108,27 @@ def value_and_grad(
             # The function uses a Value from around it, so what it returns depends on that, and so does its gradient.
             return derivatives.value_and_grad(f, args, own, has_aux)
 
-    return _derivative(evaluate, value_and_grad, f, argnums, has_aux)
+    return _derivative(evaluate, compile, value_and_grad, f, argnums, has_aux)
 
 
 def _with_keywords(
-    f: Callable[..., Any], args: Any, kwargs: Any, numbers: Sequence[int], own: Any, has_aux: bool
+    f: Callable[..., Any], args: Any, kwargs: Any, numbers: Sequence[int], own: Any, has_aux: bool,
+    compile: bool | None,
 ) -> tuple[Any, Any]:
     if evaluation.on_tape((args, kwargs)):
         return derivatives.value_and_grad(f, args, own, has_aux, kwargs)
     # The keyword arguments are one more argument, a dict, which is never differentiated.
     wanted = evaluation.checked(numbers, len(args))
     try:
-        recording, leaves = known_with_keywords(f).at((*args, kwargs))
+        recording, leaves = known_with_keywords(f, compile).at((*args, kwargs))
         return recording.evaluate(leaves, wanted[0] if isinstance(own, int) else tuple(wanted), has_aux)
     except OuterValueError:
         return derivatives.value_and_grad(f, args, own, has_aux, kwargs)
 
 
-def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, compile: bool | None = None
+) -> Callable[..., Any]:
     """A function that computes the gradient of f; with `has_aux`, (gradient, aux). See `value_and_grad`.
 
     >>> import numpy as np
@@ -131,17 +137,19 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     >>> grad(grad(lambda x: x**3))(2.0)
     12.0
     """
-    both = value_and_grad(f, argnums, has_aux).func  # type: ignore[attr-defined]
+    both = value_and_grad(f, argnums, has_aux, compile=compile).func  # type: ignore[attr-defined]
 
     @functools.wraps(f)
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, result = both(*args, **kwargs)
         return (result, value[1]) if has_aux else result
 
-    return _derivative(gradient, grad, f, argnums, has_aux)
+    return _derivative(gradient, compile, grad, f, argnums, has_aux)
 
 
-def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callable[..., Any]) -> Callable[..., Any]:
+def _replayed(
+    f: Callable[..., Any], argnums: int | Sequence[int], what: Callable[..., Any], compile: bool | None = None
+) -> Callable[..., Any]:
     """A function of f's arguments that returns what(recording of f, arguments, argnums).
 
     Where arguments are Values, `what` gets an `Unrecorded` in place of a recording, which writes on their tape.
@@ -151,11 +159,12 @@ def _replayed(f: Callable[..., Any], argnums: int | Sequence[int], what: Callabl
 
     @functools.wraps(f)
     def derivative(*args: Any, **kwargs: Any) -> Any:
-        shared, wanted = known(f), own
+        shared, wanted = known(f, compile), own
         if kwargs:
             # The keyword arguments are one more argument, a dict, which is never differentiated.
             checked = evaluation.checked(numbers, len(args))
-            shared, wanted = known_with_keywords(f), checked[0] if isinstance(own, int) else tuple(checked)
+            shared = known_with_keywords(f, compile)
+            wanted = checked[0] if isinstance(own, int) else tuple(checked)
             args = (*args, kwargs)
         return _answer(shared, args, lambda recording, args: what(recording, args, wanted), wanted)
 
@@ -190,7 +199,9 @@ def _as_values(args: Sequence[Any], argnums: int | Sequence[int] | None = None) 
     return tuple(found)
 
 
-def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
+def jacobian(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False, *, compile: bool | None = None
+) -> Callable[..., Any]:
     """A function that computes the Jacobian J of f, J[i, j] = d f_i / d x_j.
 
     Args:
@@ -199,6 +210,8 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bo
         sparse: whether to return one `scipy.sparse.csr_array`, (outputs, inputs), all outputs and all elements of the
             arguments numbered one after the other. Its pattern is found once a recording, and the columns or rows
             that share nothing are swept together.
+        compile: as for `value_and_grad`. It concerns sparse Jacobians that are computed forward, in 16 lanes at most;
+            all others are swept by the interpreter.
 
     The result has, for each output of shape S and each argument of shape T, an array of shape S + T; nested as the
     outputs, and within them as the arguments. It is computed in reverse mode where there are no more outputs than
@@ -213,8 +226,8 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bo
     >>> jacobian(lambda x: x * x, sparse=True)(np.arange(3.0)).toarray().diagonal()
     array([0., 2., 4.])
     """
-    derivative = _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse))
-    return _derivative(derivative, jacobian, f, argnums, sparse)
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse), compile)
+    return _derivative(derivative, compile, jacobian, f, argnums, sparse)
 
 
 def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -225,7 +238,7 @@ def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[
     array([2., 4.])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own))
-    return _derivative(derivative, jacrev, f, argnums)
+    return _derivative(derivative, None, jacrev, f, argnums)
 
 
 def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -236,15 +249,18 @@ def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[
     array([0., 1.])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
-    return _derivative(derivative, jacfwd, f, argnums)
+    return _derivative(derivative, None, jacfwd, f, argnums)
 
 
-def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False) -> Callable[..., Any]:
+def hessian(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False, *, compile: bool | None = None
+) -> Callable[..., Any]:
     """A function that computes the Hessian H of a scalar f, H[i, j] = d2 f / dx_i dx_j.
 
     The gradient is recorded as a program of its own, and its Jacobian taken forward. For an argument of shape T the
     result has shape T + T; for nested arguments it is nested twice. With `sparse` it is one `scipy.sparse.csr_array`
-    over all elements of the arguments numbered, from a star colouring of its pattern.
+    over all elements of the arguments numbered, from a star colouring of its pattern. `compile` is as for
+    `value_and_grad`, and concerns sparse Hessians in 16 lanes at most; others are swept by the interpreter.
 
     Raises NonScalarError, IntegerInputError, and what `record` raises.
 
@@ -253,12 +269,14 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: boo
     array([[6., 2.],
            [2., 0.]])
     """
-    derivative = _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse))
-    return _derivative(derivative, hessian, f, argnums, sparse)
+    derivative = _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse), compile)
+    return _derivative(derivative, compile, hessian, f, argnums, sparse)
 
 
 def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Callable[[Any], Any]]:
     """A function of f's arguments that returns the function v -> H v, H being the Hessian of f there.
+
+    Products are computed by the interpreter; `hvp` is compiled where that pays.
 
     >>> import numpy as np
     >>> product = make_hvp(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 3.0]))
@@ -266,11 +284,15 @@ def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
     array([6., 2.])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own))
-    return _derivative(derivative, make_hvp, f, argnums)
+    return _derivative(derivative, None, make_hvp, f, argnums)
 
 
-def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+def elementwise_grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[..., Any]:
     """The derivative of a function that works element by element, at every element: the gradient of the sum of f.
+
+    `compile` is as for `value_and_grad`.
 
     >>> import numpy as np
     >>> elementwise_grad(np.sin)(np.array([0.0, np.pi])).round(6)
@@ -278,7 +300,8 @@ def elementwise_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) ->
     """
 
     # What is kept with a function does not keep it alive, but what `made` has does.
-    return _derivative(grad(attached(f, "sum", _sum_of), argnums), elementwise_grad, f, argnums)
+    found = grad(attached(f, "sum", _sum_of), argnums, compile=behind(f, compile)[1])
+    return _derivative(found, compile, elementwise_grad, f, argnums)
 
 
 def _sum_of(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -294,7 +317,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     """The value of f, and the function from a cotangent w of its result to w'J, a cotangent for each primal.
 
     f is called once. The pullback may be called any number of times; it gives a tuple with one entry for each primal,
-    nested as that primal, with None in place of what is no float.
+    nested as that primal, with None in place of what is no float. Both are computed by the interpreter.
 
     Raises what `record` raises; the pullback ShapeError, StructureError for a cotangent that does not match the result.
 
@@ -306,18 +329,21 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     return found
 
 
-def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(
+    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *, compile: bool | None = None
+) -> tuple[Any, Any]:
     """The value of f, and its derivative J v along tangents v, one for each primal. f is called once.
 
-    A tangent is nested as its primal; None stands for zero. Raises ShapeError, StructureError for tangents that do not
-    match, and what `record` raises.
+    A tangent is nested as its primal; None stands for zero. `compile` is as for `value_and_grad`.
+
+    Raises ShapeError, StructureError for tangents that do not match, and what `record` raises.
 
     >>> jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 10.0))
     (6.0, 23.0)
     """
     matching.check_tuples(primals, tangents)
     found: tuple[Any, Any] = _answer(
-        known(f), tuple(primals), lambda recording, args: recording.jvp(args, tangents), besides=tangents
+        known(f, compile), tuple(primals), lambda recording, args: recording.jvp(args, tangents), besides=tangents
     )
     return found
 
@@ -325,7 +351,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """The value of f, and the function from tangents, one for each primal, to the derivative along them.
 
-    f is called once, however many tangents follow. Raises what `jvp` raises.
+    f is called once, however many tangents follow. Both are computed by the interpreter. Raises what `jvp` raises.
 
     >>> value, push = linearize(lambda x, y: x * y, 2.0, 3.0)
     >>> push(1.0, 0.0), push(0.0, 1.0)
@@ -336,14 +362,16 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
 
 
 def hvp(
-    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None
-) -> Any:
+    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None,
+    *, compile: bool | None = None,
+) -> Any:  # fmt: skip
     """The Hessian of a scalar f times tangents: the derivative of its gradient along them, forward over reverse.
 
     Args:
         primals: the arguments.
         tangents: one for each argument that is differentiated.
         argnums: those arguments; by default all that hold nothing but floats.
+        compile: as for `value_and_grad`.
 
     Returns the product, nested as the primal; a tuple for several. Raises NonScalarError, ShapeError, StructureError.
 
@@ -353,5 +381,6 @@ def hvp(
     """
     matching.check_tuples(primals, tangents)
     return _answer(
-        known(f), tuple(primals), lambda recording, args: recording.hvp(args, tangents, argnums), argnums, tangents
-    )
+        known(f, compile), tuple(primals), lambda recording, args: recording.hvp(args, tangents, argnums), argnums,
+        tangents,
+    )  # fmt: skip

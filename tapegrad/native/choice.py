@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
 import os
 import queue
 import threading
+import weakref
 from typing import Any
 
 from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import OperationError
 from tapegrad.native.program import Native
 
-# What a program may say of itself in place of being compiled.
+# How programs are carried out.
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
+# What a program says in place of a reason not to be compiled, while it is.
+WAITING = "it is being compiled in the background"
+# What is raised where a program cannot be compiled.
+_EXPECTED = (RuntimeError, OSError, OperationError, MemoryError)
 # What an interpreted replay takes for each instruction and each number that it computes, in seconds, about.
 _INSTRUCTION, _NUMBER = 4e-9, 1.2e-9
 # And what compiling takes: at least, and for each instruction that is written out.
@@ -49,7 +56,7 @@ def at_once(program: Any) -> bool:
 
 def replay_seconds(program: Any) -> float:
     """What an interpreted replay takes, about."""
-    return len(program.steps) * _INSTRUCTION + int(program.code.counts.sum()) * _NUMBER
+    return (1 + len(program.steps)) * _INSTRUCTION + int(program.code.counts.sum()) * _NUMBER
 
 
 def compile_seconds(program: Any) -> float:
@@ -66,8 +73,10 @@ def form_of(program: Any, how: str) -> Any:
     native = program.native
     if native is not None and how != NEVER:
         return native
-    if how == ALWAYS or (how == AUTO and program.not_native is None and at_once(program)):
+    if how == ALWAYS:
         return compiled(program) or program.for_results()
+    if how == AUTO and program.not_native is None and at_once(program):
+        return compiled(program, Exception) or program.for_results()
     if how == AUTO and program.not_native is None:
         program.spent += replay_seconds(program)
         if program.spent > compile_seconds(program):
@@ -75,15 +84,36 @@ def form_of(program: Any, how: str) -> Any:
     return program.for_results()
 
 
-def compiled(program: Any) -> Native | None:
-    """The machine code of a program, made now if it was not; None where it cannot be: `not_native` says why."""
-    if program.native is None and program.not_native is None:
+def compiled(program: Any, caught: Any = _EXPECTED) -> Native | None:
+    """The machine code of a program, made now if it was not; None where it cannot be: `not_native` says why.
+
+    `caught` are the errors that count as a reason. Where nobody has asked for it, these are all: the interpreter can do
+    whatever compiling fails at.
+    """
+    if program.native is None and program.not_native in (None, WAITING):
         try:
-            program.native = Native(program)
-        except (RuntimeError, OSError, OperationError, MemoryError) as error:
+            # Another thread may have been at it meanwhile: then what came first stays.
+            made = Native(program)
+            program.native = program.native or made
+            program.not_native = None
+        except caught as error:
             program.not_native = f"{type(error).__name__}: {error}"
     found: Native | None = program.native
     return found
+
+
+def failed(program: Any) -> bool:
+    """Whether it was tried in vain to compile a program."""
+    return program.native is None and program.not_native not in (None, WAITING)
+
+
+def refusal(how: str) -> str | None:
+    """Why programs are never compiled that are carried out like this; None where they may be."""
+    if how != NEVER:
+        return None
+    if INTERPRETED:
+        return "NUMBA_DISABLE_JIT is set"
+    return "compile=False or TAPEGRAD_COMPILE=never says so"
 
 
 class _Worker:
@@ -94,29 +124,41 @@ class _Worker:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._ends = False
+        # All that was put here and is not done, which a forked process has to know.
+        self.undone: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def put(self, program: Any) -> None:
+        """Compile a program when those before it are done, if anybody still refers to it then."""
         with self._lock:
             if self._ends:
                 return
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="tapegrad compiler", daemon=True)
                 self._thread.start()
-        self._waiting.put(program)
+            self.undone.add(program)
+        self._waiting.put(weakref.ref(program))
 
     def _work(self) -> None:
-        while (program := self._waiting.get()) is not None:
-            if not self._ends:
-                program.not_native = None
-                compiled(program)
-            del program
+        # What ends the thread is raised in it by `end`.
+        with contextlib.suppress(SystemExit):
+            while (ref := self._waiting.get()) is not None:
+                program = ref()
+                if program is not None and not self._ends:
+                    self._compile(program)
+                del program
+
+    def _compile(self, program: Any) -> None:
+        compiled(program, Exception)
+        self.undone.discard(program)
 
     def end(self) -> None:
-        """Wait for what is being compiled: a process must not end while LLVM is at work."""
+        """Stop compiling, and wait for what LLVM is at: a process must not end in the midst of that."""
         self._ends = True
         self._waiting.put(None)
-        if self._thread is not None:
-            self._thread.join()
+        thread = self._thread
+        if thread is not None and thread.ident is not None and thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+            thread.join()
 
 
 _worker = _Worker()
@@ -124,18 +166,20 @@ atexit.register(lambda: _worker.end())
 
 
 def _start_anew() -> None:
-    # After a fork there is no thread in the child.
+    # After a fork there is no thread in the child. What was to be compiled is so when it is replayed again.
     global _worker
-    _worker = _Worker()
+    undone, _worker = list(_worker.undone), _Worker()
+    for program in undone:
+        if program.not_native == WAITING:
+            program.not_native = None
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew)
 
-WAITING = "it is being compiled in the background"
-
 
 def in_background(program: Any) -> None:
     """Have a program compiled while it is interpreted."""
-    program.not_native = WAITING
-    _worker.put(program)
+    if program.native is None and program.not_native is None:
+        program.not_native = WAITING
+        _worker.put(program)

@@ -81,6 +81,11 @@ class Native:
         """What it takes in memory, without workspaces."""
         return int(self.steps.nbytes + self.code.nbytes)
 
+    @property
+    def arena_bytes(self) -> int:
+        """What the numbers of one replay take."""
+        return int((self._before + self._length) * self.code.dtype.itemsize)
+
     def take(self) -> Workspace:
         """A workspace that nobody else uses until it is given back."""
         try:

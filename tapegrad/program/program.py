@@ -119,22 +119,23 @@ class Program:
     def nbytes(self) -> int:
         """What it takes in memory, with the workspaces that are not in use."""
         own = self.steps.nbytes + self._groups.nbytes + sum(flags.nbytes for flags in list(self._flags.values()))
-        return self.code.nbytes + own + sum(of.nbytes for of in self._smaller()) + self.idle_bytes
+        return self.code.nbytes + own + sum(of.nbytes for of in self.smaller_forms()) + self.idle_bytes
 
     @property
     def idle_bytes(self) -> int:
         """The bytes of the workspaces that have been swept and are not in use, those of smaller arenas too. The system
         provides memory for others when they are written to."""
-        lists = [self.workspaces, *(of.workspaces for of in self._smaller())]
+        lists = [self.workspaces, *(of.workspaces for of in self.smaller_forms())]
         return sum(workspace.nbytes for workspaces in lists for workspace in list(workspaces) if workspace.used)
 
     def drop_workspaces(self) -> None:
         """Give back the workspaces that are not in use."""
         self.workspaces.clear()
-        for of in self._smaller():
+        for of in self.smaller_forms():
             of.workspaces.clear()
 
-    def _smaller(self) -> list[Any]:
+    def smaller_forms(self) -> list[Any]:
+        """All that is replayed in its place: in smaller arenas, and as machine code."""
         return [of for of in (*list(self._lean.values()), self.native) if of is not None]
 
     @property

@@ -4,9 +4,10 @@ from tapegrad.recording.direct import Short, never
 from tapegrad.recording.known import Known, known, known_with_keywords
 from tapegrad.recording.record import Unrecorded, record
 from tapegrad.recording.recording import Recording
-from tapegrad.recording.standing import StandIn
+from tapegrad.recording.standing import StandIn, behind
 from tapegrad.recording.stats import Stats
 
 __all__ = [
-    "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "known", "known_with_keywords", "never", "record",
+    "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "known", "known_with_keywords", "never",
+    "record",
 ]  # fmt: skip

@@ -42,6 +42,10 @@ class Derived:
         self._recording = weakref.ref(recording)
         self.mode = mode
         self._known: dict[Any, Branches] = {}
+        # Why derivatives could not be written at the last attempt, in words.
+        self.refused: dict[Any, str] = {}
+        # How each derivative is written that was ever asked for.
+        self._written_by: dict[Any, Callable[..., Any]] = {}
         # What sweeps have taken for a derivative, in seconds, about; and calls that the short way was allowed since.
         self._spent: dict[Any, float] = {}
         self._granted: dict[Any, int] = {}
@@ -52,33 +56,39 @@ class Derived:
 
     def value_and_grad(self, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> tuple[Any, Any] | None:
         """Value and gradient, by a compiled program; None where the sweeps of the interpreter are to be used."""
+        key, both = self._gradient(argnums, has_aux)
+        found: tuple[Any, Any] | None = self._answer(key, both, tuple(leaves))
+        return found
+
+    def _gradient(self, argnums: Any, has_aux: bool) -> tuple[Any, Callable[..., Any]]:
         structure = self._structure()
 
         def both(*leaves: Any) -> Any:
             args = pytree.unflatten(structure, leaves)
             return derivatives.value_and_grad(self._written, args, argnums, has_aux)
 
-        found: tuple[Any, Any] | None = self._answer(("value_and_grad", argnums, has_aux), both, tuple(leaves))
-        return found
+        return ("value_and_grad", argnums, has_aux), both
 
     def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
         """The Hessian times tangents of inputs, by number; None where it is to be interpreted."""
+        inputs = tuple(along)
 
         def product(leaves: Sequence[Any], *tangents: Any) -> Any:
             gradient = derivatives.gradient_of(self._written, argnums)
             args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(gradient, args, self._nested(along, tangents))[1]
+            return derivatives.jvp(gradient, args, self._nested(inputs, tangents))[1]
 
-        return self._answer(("hvp", argnums, tuple(along)), product, (list(leaves), *along.values()))
+        return self._answer(("hvp", argnums, inputs), product, (list(leaves), *along.values()))
 
     def jvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray]) -> Any:
         """The value and the derivative along tangents of inputs, by number; None where it is to be interpreted."""
+        inputs = tuple(along)
 
         def both(leaves: Sequence[Any], *tangents: Any) -> Any:
             args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(self._written, args, self._nested(along, tangents))
+            return derivatives.jvp(self._written, args, self._nested(inputs, tangents))
 
-        return self._answer(("jvp", tuple(along)), both, (list(leaves), *along.values()))
+        return self._answer(("jvp", inputs), both, (list(leaves), *along.values()))
 
     def matrix(self, compressed: CompressedJacobian, leaves: Sequence[Any], argnums: Any, symmetric: bool) -> Any:
         """A sparse Jacobian or Hessian; None where it is to be interpreted."""
@@ -101,6 +111,12 @@ class Derived:
             ]  # fmt: skip
 
         key = "matrix", argnums, symmetric, id(compressed)
+        if key not in self._written_by:
+            # The function was recorded again, and has another pattern: that before is not asked for any more.
+            for other in [k for k in self._written_by if k[:3] == key[:3]]:
+                del self._written_by[other]
+                self._known.pop(other, None)
+                self._spent.pop(other, None)
         return self._answer(key, back or lanes, tuple(leaves), functools.partial(_entries, compressed))
 
     # The short way to value and gradient
@@ -123,8 +139,9 @@ class Derived:
         key = ("value_and_grad", argnums, False)
         if self._compiles(key):
             return 0
+        self.gradient_for(argnums)
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or not np.isfinite(choice.compile_seconds(program)):
+        if self.mode == choice.NEVER or program.calls or not np.isfinite(choice.compile_seconds(program)):
             return sys.maxsize
         self._granted[key] = int(_ASK_AFTER / (_SWEEPS * choice.replay_seconds(program))) + 1
         return self._granted[key]
@@ -137,29 +154,46 @@ class Derived:
             return False
         program = self._recording().program  # type: ignore[union-attr]
         branches = self._known.get(key)
-        if branches is not None and branches.program.not_native not in (None, choice.WAITING):
+        programs = () if branches is None else branches.programs
+        if any(map(choice.failed, programs)):
             return self.mode == choice.ALWAYS
         if not can_be_written(program):
             return False
-        if self.mode == choice.ALWAYS or choice.at_once(program):
+        # Rules of Python functions that a program calls may raise on Values where they do not on numbers, and most of
+        # the time is theirs: derivatives of these are compiled only if that is asked for.
+        if self.mode == choice.ALWAYS or (not program.calls and choice.at_once(program)):
             return True
-        return branches is not None and branches.program.native is not None
+        # Other branches follow when they have been replayed often enough.
+        return any(p.native is not None for p in programs)
 
     def _answer(
         self, key: Any, f: Callable[..., Any], args: tuple[Any, ...], read: Callable[..., Any] | None = None
     ) -> Any:
-        f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
+        self._named(key, f)
         if not self._compiles(key):
             self._count(key, f, args)
             return None
         spec, leaves = spec_of(args)
-        return self._branches(key, f, spec, leaves).replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+        self.refused.pop(key, None)
+        try:
+            branches = self._branches(key, f, spec, leaves)
+            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+        except Exception as error:
+            if not self._recording().program.calls:  # type: ignore[union-attr]
+                raise
+            # The interpreter calls the rules with numbers, and has the answer, or an error that says what is wrong.
+            self.refused[key] = f"{type(error).__name__}: {error}"
+        return None
 
     def _count(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or key in self._known or not can_be_written(program):
+        if self.mode == choice.NEVER or program.calls or not can_be_written(program):
+            return
+        if key in self._known:
+            # It was being compiled when this process was forked off another, where that went on.
+            choice.in_background(self._known[key].program)
             return
         calls = 1 + self._granted.pop(key, 0)
         self._spent[key] = self._spent.get(key, 0.0) + calls * _SWEEPS * choice.replay_seconds(program)
@@ -171,9 +205,37 @@ class Derived:
         if branches is None:
             branches = self._known[key] = Branches(
                 f, spec, leaves, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
-                forget=functools.partial(self._known.pop, key, None),
+                forget=functools.partial(_forget, weakref.ref(self), key),
             )  # fmt: skip
         return branches
+
+    def _named(self, key: Any, f: Callable[..., Any]) -> None:
+        f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
+        self._written_by.setdefault(key, f)
+
+    # What there is, for whoever compiles it now or tells of it
+
+    def gradient_for(self, argnums: Any) -> None:
+        """Count the gradient among the derivatives that were asked for."""
+        self._named(*self._gradient(argnums, False))
+
+    def asked(self) -> list[Any]:
+        """The keys of the derivatives that were asked for; each begins with the name of a method."""
+        return list(self._written_by)
+
+    def programs(self, key: Any) -> list[Any]:
+        """The programs of a derivative, the one replayed last at the end; none where it is computed by sweeps."""
+        branches = self._known.get(key)
+        last = [] if branches is None else [branches.program]
+        return [] if branches is None else [p for p in branches.programs if p is not last[0]] + last
+
+    def write(self, key: Any, leaves: Sequence[Any]) -> None:
+        """Have the programs of a derivative, recorded at these arguments with tangents of zero if there are none."""
+        program = self._recording().program  # type: ignore[union-attr]
+        args: tuple[Any, ...] = tuple(leaves)
+        if key[0] in ("hvp", "jvp"):
+            args = (list(leaves), *(np.zeros(program.shapes[w], program.code.dtype) for w in key[-1]))
+        self._branches(key, self._written_by[key], *spec_of(args))
 
     # How derivatives are written
 
@@ -183,12 +245,21 @@ class Derived:
     def _written(self, *args: Any) -> Any:
         return self._recording().written(*args)  # type: ignore[union-attr]
 
-    def _nested(self, along: dict[int, np.ndarray], tangents: Sequence[Any]) -> Any:
+    def _nested(self, along: Sequence[int], tangents: Sequence[Any]) -> Any:
         recording: Any = self._recording()
         given = dict(zip(along, tangents, strict=True))
         inputs = {leaf: number for number, leaf in enumerate(recording.program.leaves)}
         leaves = [given.get(inputs.get(i)) for i in range(len(recording.spec.leaves))]  # type: ignore[arg-type]
         return pytree.unflatten(recording.spec.structure, leaves)
+
+
+def _forget(own: weakref.ref[Derived], key: Any) -> None:
+    derived = own()
+    recording = None if derived is None else derived._recording()
+    if derived is not None:
+        derived._known.pop(key, None)
+    if recording is not None:
+        recording.renew_short_ways()
 
 
 def _entries(compressed: CompressedJacobian, program: Any, workspace: Any) -> Any:

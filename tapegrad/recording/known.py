@@ -11,12 +11,14 @@ from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
 from tapegrad.attached import attached
 from tapegrad.recording.direct import Short
 from tapegrad.recording.recording import Recording
-from tapegrad.recording.standing import StandIn
+from tapegrad.recording.standing import behind
 from tapegrad.tape import Tape, recording_tape
 from tapegrad.value import Value
 
 # A static argument that is another one at every call would make more and more recordings.
 MAX_RECORDINGS = 128
+# What recordings are kept under, besides, where compiled programs are forced or forbidden.
+_NAMES = {None: "", True: ", always compiled", False: ", never compiled"}
 # Writing a recording on a tape takes some 100 us, in which a function of fewer instructions is run.
 _WORTH_WRITING = 256
 
@@ -24,14 +26,18 @@ _WORTH_WRITING = 256
 class Known:
     """The recordings of one function, one for each nesting, shapes, dtypes and static arguments.
 
+    Args:
+        f: the function.
+        forced: whether their programs are compiled; see `StandIn`.
+
     Attributes:
         f: the function.
         quick: recordings by the key that `arguments.plain_key` gives.
         short: for each `argnums` the short way to value and gradient that was taken last; see `direct`.
     """
 
-    def __init__(self, f: Callable[..., Any]) -> None:
-        self.f = f
+    def __init__(self, f: Callable[..., Any], forced: bool | None = None) -> None:
+        self.f, self._forced = f, forced
         self.quick: dict[Any, Recording] = {}
         self.short: dict[Any, Short] = {}
         self._recordings: dict[Spec, Recording] = {}
@@ -46,7 +52,10 @@ class Known:
         if recording is None:
             # A weak reference, so that there is no circle.
             own = weakref.ref(self)
-            recording = Recording(self.f, spec, leaves, None, forget=lambda: _forget(own(), spec))
+            recording = Recording(
+                self.f, spec, leaves, None, forget=lambda: _forget(own(), spec), compile=self._forced,
+                renew_short=self.short.clear,
+            )  # fmt: skip
             # Other threads may be at the same: a list is made in one step, and what is gone already does not matter.
             for oldest in list(self._recordings)[: max(0, len(self._recordings) + 1 - MAX_RECORDINGS)]:
                 self._forget(oldest)
@@ -81,13 +90,21 @@ def _forget(recordings: Known | None, spec: Spec) -> None:
         recordings._forget(spec)
 
 
-def known(f: Any) -> Known:
-    """The recordings of a function. A recording, and what `recorded` returns, stand for their function."""
-    while isinstance(f, StandIn):
-        f = f.f
-    return attached(f, "recordings", Known)
+def known(f: Any, forced: bool | None = None) -> Known:
+    """The recordings of a function. A recording, and what `recorded` returns, stand for their function.
+
+    What is asked to be compiled always, or never, has recordings of its own, so that none gets what another asked for.
+    """
+    f, forced = behind(f, forced)
+    return attached(f, f"recordings{_NAMES[forced]}", lambda f: Known(f, forced))
 
 
-def known_with_keywords(f: Any) -> Known:
+def known_with_keywords(f: Any, forced: bool | None = None) -> Known:
     """The recordings of a function whose keyword arguments are one more argument, a dict, the last."""
-    return attached(f, "recordings with keywords", lambda f: Known(lambda *args: f(*args[:-1], **args[-1])))
+    f, forced = behind(f, forced)
+
+    def make(f: Any) -> Known:
+        return Known(lambda *args: f(*args[:-1], **args[-1]), forced)
+
+    return attached(f, f"recordings with keywords{_NAMES[forced]}", make)
+

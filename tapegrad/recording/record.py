@@ -7,6 +7,7 @@ from typing import Any
 
 from tapegrad.arguments import spec_of
 from tapegrad.recording.recording import Recording
+from tapegrad.recording.standing import behind
 
 
 class Unrecorded(Recording):
@@ -17,7 +18,7 @@ class Unrecorded(Recording):
         self.f = f
 
 
-def record(f: Callable[..., Any], *examples: Any) -> Recording:
+def record(f: Callable[..., Any], *examples: Any, compile: bool | None = None) -> Recording:
     """Record a function at example arguments.
 
     Args:
@@ -28,8 +29,10 @@ def record(f: Callable[..., Any], *examples: Any) -> Recording:
         examples: arguments to record at. Floats, integers and arrays may change between replays; booleans, strings and
             other objects are part of the recording. An integer behaves as Python's int in the function; where it
             decides something, as in `range(n)`, each number is a branch.
+        compile: True to replay compiled programs from the first call on, False never to, None to leave that choice,
+            which depends on how large the program is and how often it is replayed. See `Recording.compile`.
 
-    Raises DTypeError, StructureError.
+    Raises DTypeError, StructureError; OperationError where `compile` is something else.
 
     >>> import numpy as np
     >>> r = record(lambda x: np.sum(np.sin(x) * x), np.ones(3))
@@ -37,4 +40,4 @@ def record(f: Callable[..., Any], *examples: Any) -> Recording:
     (0.0, array([0., 0., 0.]))
     """
     spec, leaves = spec_of(examples)
-    return Recording(f, spec, leaves, None)
+    return Recording(f, spec, leaves, None, compile=behind(f, compile)[1])

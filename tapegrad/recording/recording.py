@@ -14,23 +14,22 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.attached import named_like
 from tapegrad.captures import Captures
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import ShapeError
 from tapegrad.native import choice
 from tapegrad.program import Branches, Code, Lean, Program, Workspace, can_be_written, write
 from tapegrad.recording.certificate import Certificate, certify
+from tapegrad.recording.compiling import compile_now, runs_of
 from tapegrad.recording.derived import Derived
 from tapegrad.recording.direct import Short, never, short_way
+from tapegrad.recording.matrices import Matrices, check_plain
 from tapegrad.recording.plans import Plan, Plans, hashable
 from tapegrad.recording.standing import StandIn, captures_for
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.recording.tangents import pushed, pushing, tangent
-from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
+from tapegrad.sparse import Sparsity
 from tapegrad.sweeps import ADJOINTS, VALUES
 from tapegrad.tape import recording_tape
 from tapegrad.value import Value, as_value
-
-# The most sparsity patterns of one function that are kept: each branch, and each index array given, has its own.
-MAX_PATTERNS = 16
 
 
 class Recording(StandIn):
@@ -49,26 +48,28 @@ class Recording(StandIn):
     def __init__(
         self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
         forget: Callable[[], Any] | None = None, compile: bool | None = None,
+        renew_short: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
-        self.f = f
+        self.f, self.forced = f, compile
         self.spec = spec
         # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
-        self._forgets = forget
+        self._forgets, self._renews = forget, renew_short
         self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
-        self._derived = Derived(self, choice.mode(compile))
-        self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
+        self.derived = Derived(self, choice.mode(compile))
+        self._matrices = Matrices(self._plans, self.derived)
 
     def __getstate__(self) -> dict[str, Any]:
         # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
-        made: dict[str, Any] = {"_forgets": None, "_gradients": {}, "_compressed": {}, "_derived": self._derived.mode}
+        made: dict[str, Any] = {"_forgets": None, "_renews": None, "_gradients": {}, "derived": None, "_matrices": None}
         return self.__dict__ | made
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        self._derived = Derived(self, state["_derived"])
+        self.derived = Derived(self, choice.mode(self.forced))
+        self._matrices = Matrices(self._plans, self.derived)
 
     def __repr__(self) -> str:
         return f"<Recording of {self._branches.name}: {len(self)} instructions, {self._branches.dtype}>"
@@ -92,6 +93,11 @@ class Recording(StandIn):
         return self._branches.program
 
     @property
+    def programs(self) -> list[Program]:
+        """All branches."""
+        return list(self._branches.programs)
+
+    @property
     def code(self) -> Code:
         """The instructions of the branch replayed last, as plain arrays."""
         return self.program.code
@@ -113,7 +119,7 @@ class Recording(StandIn):
         """
         if evaluation.on_tape(args):
             return self.f(*args)
-        return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=self._derived.results)
+        return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=self.derived.results)
 
     # First derivatives
 
@@ -135,7 +141,7 @@ class Recording(StandIn):
     def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
         """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
         plan = self._plans.plan(argnums)
-        found = self._derived.value_and_grad(leaves, hashable(argnums), has_aux) if plan.chosen else None
+        found = self.derived.value_and_grad(leaves, hashable(argnums), has_aux) if plan.chosen else None
         if found is not None:
             return found
         return self._branches.replay(
@@ -146,13 +152,13 @@ class Recording(StandIn):
     def short_way(self, argnums: Any) -> Short:
         """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
         program, holds = self._branches.program, self._branches.captures.holds
-        form = self._derived.form(argnums)
+        form = self.derived.form(argnums)
         known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
         if known is None or known[0] is not holds or known[1] is not form or known[2][0] < 0:
             made: Short = never
-            left = [self._derived.calls_by_sweeps(argnums)]
+            left = [self.derived.calls_by_sweeps(argnums)]
             if not self._branches.stale:
-                compiled = self._derived.short_way(argnums, holds)
+                compiled = self.derived.short_way(argnums, holds)
                 made = compiled or never
                 if compiled is None and left[0]:
                     made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds, left)
@@ -192,7 +198,7 @@ class Recording(StandIn):
         if evaluation.on_tape((primals, tangents)):
             return derivatives.jvp(self.f, primals, tangents)
         along = self._plans.tangents(tuple(range(len(primals))), tangents)
-        found: tuple[Any, Any] | None = self._derived.jvp(self.check(tuple(primals)), along)
+        found: tuple[Any, Any] | None = self.derived.jvp(self.check(tuple(primals)), along)
         if found is not None:
             return found
         return self._branches.replay(
@@ -233,42 +239,20 @@ class Recording(StandIn):
 
     def _jacobian(self, args: Sequence[Any], argnums: int | Sequence[int], back: bool | None, sparse: bool) -> Any:
         if sparse:
-            return self._sparse(None if evaluation.on_tape(args) else self._branches, args, argnums, symmetric=False)
+            check_plain(args)
+            return self._matrices.evaluate(self._branches, self.check(args), argnums, symmetric=False)
         if evaluation.on_tape(args):
             return derivatives.jacobian(self.f, args, argnums, back)
         plan = self._plans.plan(argnums)
-        return self._branches.replay(self.check(args), VALUES, None, self._dense, plan, back)
-
-    def _dense(self, program: Program, workspace: Workspace, plan: Plan, back: bool | None) -> Any:
-        program.check_numbers()
-        known = [o.places for o in program.code.outputs if o.places is not None]
-        places = np.concatenate([np.zeros(0, np.int64), *known])
-        if back is None:
-            back = len(places) <= len(program.places_of(plan.chosen))
-        matrix = program.jacobian(workspace, places, plan.chosen, back)
-        shown, row = [], 0
-        for output in program.code.outputs:
-            blocks, column = {}, 0
-            for number in plan.chosen:
-                n = program.code.spans[number][1]
-                shape = output.shape + program.shapes[number]
-                if output.place is None:
-                    blocks[number] = np.zeros(shape, matrix.dtype)
-                else:
-                    rows = matrix[row : row + output.layout.size, column : column + n]
-                    blocks[number] = np.array(rows).reshape(shape)
-                column += n
-            row += 0 if output.place is None else output.layout.size
-            shown.append(self._plans.shaped(plan, blocks, copy=False))
-        return pytree.unflatten(program.structure, shown)
+        return self._branches.replay(self.check(args), VALUES, None, self._matrices.dense, plan, back)
 
     # Second derivatives: of the gradient's own recording
 
     def hessian(self, *args: Any, argnums: int | Sequence[int] = 0, sparse: bool = False) -> Any:
         """The matrix of second derivatives of a scalar function; see `tapegrad.hessian`."""
         if sparse:
-            gradient = None if evaluation.on_tape(args) else self._gradient(args, argnums)
-            return self._sparse(gradient, args, argnums, symmetric=True)
+            check_plain(args)
+            return self._matrices.evaluate(self._gradient(args, argnums), self.check(args), argnums, symmetric=True)
         if evaluation.on_tape(args):
             return derivatives.jacobian(derivatives.gradient_of(self.f, argnums), args, argnums, False)
         plan = self._plans.plan(argnums)
@@ -276,7 +260,7 @@ class Recording(StandIn):
             # The arguments hold no floats, so the gradient is as empty as they are, and has no matrix.
             self.check(args)
             return self._plans.shaped(plan, {})
-        return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._dense, plan, False)
+        return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._matrices.dense, plan, False)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
@@ -285,7 +269,7 @@ class Recording(StandIn):
             return derivatives.hvp(self.f, primals, tangents, argnums)
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
-        found = self._derived.hvp(self.check(tuple(primals)), along, hashable(chosen))
+        found = self.derived.hvp(self.check(tuple(primals)), along, hashable(chosen))
         if found is not None:
             return found
         branches = self._gradient(primals, chosen)
@@ -353,53 +337,38 @@ class Recording(StandIn):
         if hessian and not args and hashable(argnums) not in self._gradients:
             raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
         branches = self._gradient(args, argnums) if hessian else self._branches
-        if args:
-            return branches.replay(self.check(args), VALUES, None, self._sparsity, argnums, hessian)
-        return self._sparsity(branches.program, branches.program.latest(), argnums, hessian)
-
-    def _sparsity(self, program: Program, workspace: Workspace, argnums: Any, hessian: bool) -> Sparsity:
-        return self._compress(program, workspace, argnums, symmetric=hessian).sparsity
-
-    def _sparse(
-        self, branches: Branches | None, args: Sequence[Any], argnums: int | Sequence[int], symmetric: bool
-    ) -> Any:
-        if branches is None:
-            raise UnsupportedError("a sparse matrix is no Value: inside a recorded function, ask for a dense one")
-
-        program = branches.program
-        if not len(program.guards) and not program.indexing and not branches.stale:
-            # The pattern is the same whatever the arguments are.
-            known = self._compressed.get((id(program), hashable(argnums), symmetric, b""))
-            if known is not None and known[0] is program:
-                found = self._derived.matrix(known[1], self.check(args), hashable(argnums), symmetric)
-                if found is not None:
-                    return found
-
-        def read(program: Program, workspace: Workspace) -> Any:
-            program.check_numbers()
-            return self._compress(program, workspace, argnums, symmetric).evaluate(workspace)
-
-        return branches.replay(self.check(args), VALUES, None, read)
-
-    def _compress(
-        self, program: Program, workspace: Workspace, argnums: int | Sequence[int], symmetric: bool
-    ) -> CompressedJacobian:
-        # Integers among the inputs may be indices, which the pattern depends on.
-        indices = workspace.values[program.places_of(program.indexing)].tobytes()
-        key = (id(program), hashable(argnums), symmetric, indices)
-        known = self._compressed.get(key)
-        if known is None or known[0] is not program:
-            while len(self._compressed) >= MAX_PATTERNS:
-                del self._compressed[next(iter(self._compressed))]
-            chosen = self._plans.plan(argnums).chosen
-            known = self._compressed[key] = program, analyse(program, workspace, chosen, symmetric)
-        return known[1]
+        return self._matrices.sparsity(branches, self.check(args) if args else None, argnums, hessian)
 
     # What is known about it
 
+    def compile(self) -> Recording:
+        """Compile it now, as long replays are compiled by themselves: the value, the derivatives that were asked for so
+        far, and where none of them is a gradient and the result is one number, that with respect to the first argument.
+
+        Branches that are met later are compiled when that pays. Dense Jacobians and Hessians, `vjp`, `linearize` and
+        `make_hvp` are computed by the interpreter in any case. Returns the recording.
+
+        Raises CompileError where it cannot be compiled, or must not: with `compile=False`, TAPEGRAD_COMPILE=never or
+        NUMBA_DISABLE_JIT.
+
+        >>> from tapegrad import record
+        >>> recording = record(lambda x: np.sum(np.sin(x) * x), np.ones(3)).compile()
+        >>> [(runs.what, runs.how) for runs in recording.stats().runs]
+        [('value', 'compiled'), ('value_and_grad', 'compiled')]
+        """
+        compile_now(self)
+        return self
+
+    def renew_short_ways(self) -> None:
+        """Make the short ways of calls anew, which refer to programs that are to be given back."""
+        self._branches.short_ways.clear()
+        if self._renews is not None:
+            self._renews()
+
     def stats(self) -> Stats:
-        """How large it is, what it is made of, how often it was recorded, and which arrays it has captured."""
-        return stats_of(self._branches)
+        """How large it is, what it is made of, how often it was recorded, which arrays it has captured, and how the
+        value and the derivatives that were asked for are computed."""
+        return stats_of(self._branches, runs_of(self))
 
     def certificate(self, *args: Any) -> Certificate:
         """Whether the function is differentiable at given arguments as it was recorded, or how far the next kink is."""

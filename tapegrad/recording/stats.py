@@ -13,6 +13,7 @@ import numpy as np
 from tapegrad.attached import strong
 from tapegrad.ops import RUN, TABLE
 from tapegrad.program import Branches
+from tapegrad.recording.compiling import Runs
 from tapegrad.tape import LEAF
 
 
@@ -47,6 +48,7 @@ class Stats:
         recorded: how often the function was called to record it.
         captured: arrays that the function took from around it. They stay as they were when it was recorded; pass them
             as arguments to have replays read them anew.
+        runs: how the value, and each derivative that was asked for, are computed: interpreted or compiled.
     """
 
     instructions: int
@@ -58,12 +60,14 @@ class Stats:
     branches: int
     recorded: int
     captured: tuple[Captured, ...] = field(default=())
+    runs: tuple[Runs, ...] = field(default=())
 
     def __str__(self) -> str:
         most = ", ".join(f"{name} {n}" for name, n in list(self.operations.items())[:6])
         lines = [
             f"{self.instructions} instructions ({most}), {self.elements} results, {self.guards} guards",
             f"{self.slots} slots, {self.bytes} bytes; {self.branches} branches, recorded {self.recorded} times",
+            *map(str, self.runs),
         ]
         if self.captured:
             lines.append(
@@ -78,7 +82,7 @@ def _counted(captured: Sequence[Captured]) -> list[str]:
     return [f"{text} {n} times" if n > 1 else text for text, n in Counter(map(str, captured)).items()]
 
 
-def stats_of(branches: Branches) -> Stats:
+def stats_of(branches: Branches, runs: tuple[Runs, ...]) -> Stats:
     """The statistics of a function's recordings."""
     code = branches.program.code
     names = Counter(TABLE[op].name for op in (code.steps[:, 0] % RUN).tolist())
@@ -92,6 +96,7 @@ def stats_of(branches: Branches) -> Stats:
         branches=len(branches.programs),
         recorded=branches.recorded,
         captured=tuple(_captured(branches)),
+        runs=runs,
     )
 
 

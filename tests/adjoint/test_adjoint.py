@@ -239,7 +239,7 @@ def chained(x):
 def test_groups_change_nothing(rng):
     n = 3 * BLOCK + 17
     x0, x = rng.normal(size=(2, n))
-    r = tg.record(chained, x0)
+    r = tg.record(chained, x0, compile=False)
     code, flags = r.program.steps, r.program._groups
     records = code[code[:, 0] >= RUN, 2].astype(int)
     kinds = flags[group_flag(records)]

@@ -102,7 +102,7 @@ def test_errors_of_what_is_recorded_come_with_the_first_replay():
 def test_a_smaller_arena_for_results():
     n = 50_000
     x = np.linspace(0.1, 0.9, n)
-    recording = tg.record(loop, x)
+    recording = tg.record(loop, x, compile=False)
     of = recording.program
     found = of.for_results()
     assert isinstance(found, Lean) and of.code.size > 80 * n and found.code.size < 7 * n
@@ -114,7 +114,7 @@ def test_a_smaller_arena_for_gradients():
     """Of four arrays a round, the way back reads two: the factors of the product of arrays."""
     n = 50_000
     x = np.linspace(0.1, 0.9, n)
-    recording = tg.record(loop, x)
+    recording = tg.record(loop, x, compile=False)
     value, gradient = recording.value_and_grad(x * 0.5)
     of = recording.program
     found = of.for_gradients()
@@ -125,11 +125,11 @@ def test_a_smaller_arena_for_gradients():
 
 def test_a_workspace_that_is_there_is_used():
     x = np.linspace(0.1, 0.9, 50_000)
-    recording = tg.record(loop, x)
+    recording = tg.record(loop, x, compile=False)
     recording.value_and_grad(x)
     assert recording.program.for_results() is recording.program.for_gradients()
     assert recording(x * 0.5) == pytest.approx(loop(x * 0.5), rel=1e-14)
-    other = tg.record(loop, x)
+    other = tg.record(loop, x, compile=False)
     other.vjp(x)
     assert other.program.for_results() is other.program.for_gradients() is other.program
     assert other(x * 0.5) == pytest.approx(loop(x * 0.5), rel=1e-14)
@@ -138,7 +138,7 @@ def test_a_workspace_that_is_there_is_used():
 def test_a_smaller_arena_for_hessian_products():
     n = 20_000
     x, v = np.linspace(0.1, 0.9, n), np.linspace(-1.0, 1.0, n)
-    recording = tg.record(loop, x)
+    recording = tg.record(loop, x, compile=False)
     found = recording.hvp((x * 0.9,), (v,))
     (gradient,) = recording._gradients.values()
     of = gradient.program
@@ -275,12 +275,12 @@ def test_the_way_back_of_an_operation_reads_what_it_is_said_to_read(row):
 def test_the_way_back_of_programs_reads_what_it_is_said_to_read(seed):
     f, rng = program_of(seed, 40), np.random.default_rng(seed)
     args = rng.normal(size=(2, 40))
-    recording = tg.record(lambda x, y: sum(np.sum(np.sin(z)) for z in f(x, y)), *args)
+    recording = tg.record(lambda x, y: sum(np.sum(np.sin(z)) for z in f(x, y)), *args, compile=False)
     expected = recording.grad(*args, argnums=(0, 1))
     for got, same in zip(poisoned(recording, *args), expected, strict=True):
         np.testing.assert_array_equal(got, same)
     # Second derivatives have operations that no program calls by name.
-    hessian = tg.record(lambda x, y: np.sum(np.sin(tg.grad(recording.f)(x, y))), *args)
+    hessian = tg.record(lambda x, y: np.sum(np.sin(tg.grad(recording.f)(x, y))), *args, compile=False)
     expected = hessian.grad(*args, argnums=(0, 1))
     for got, same in zip(poisoned(hessian, *args), expected, strict=True):
         np.testing.assert_array_equal(got, same)

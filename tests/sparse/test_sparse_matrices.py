@@ -157,7 +157,7 @@ def test_float32_and_lanes_in_several_passes(monkeypatch, rng):
         r = tg.record(FUNCTIONS[name], np.zeros(N))
         for wide in (False, True):
             r.program.wide = wide
-            r._compressed.clear()
+            r._matrices._compressed.clear()
             y = rng.normal(size=N)
             dense = r.jacobian(y).reshape(-1, N)
             np.testing.assert_allclose(r.jacobian(y, sparse=True).toarray(), dense, rtol=1e-12, atol=1e-14)

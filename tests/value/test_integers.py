@@ -340,7 +340,7 @@ def test_sparse_patterns_follow_integers():
     counted = tg.record(lambda x, t, n: x[::-1] ** 2 * x[n // 2] / (t + 1), np.ones(4), 1, 2)
     for t, n in ((1, 2), (2, 2), (3, 7), (4, 0), (5, 2)):
         np.testing.assert_allclose(counted.jacobian(x, t, n, sparse=True).toarray(), counted.jacobian(x, t, n))
-    assert len(counted._compressed) == 3
+    assert len(counted._matrices._compressed) == 3
 
 
 def test_functions_that_are_called_take_plain_numbers():

@@ -1,0 +1,105 @@
+"""Jacobians and Hessians of a recording: dense ones, and sparse ones by patterns and colours that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.adjoint import evaluation
+from tapegrad.errors import UnsupportedError
+from tapegrad.program import Branches, Program, Workspace
+from tapegrad.recording.derived import Derived
+from tapegrad.recording.plans import Plan, Plans, hashable
+from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
+from tapegrad.sweeps import VALUES
+
+# The most sparsity patterns of one function that are kept: each branch, and each index array given, has its own.
+MAX_PATTERNS = 16
+
+
+def check_plain(args: Sequence[Any]) -> None:
+    """Raise UnsupportedError for arguments with Values, of which no sparse matrix can be made."""
+    if evaluation.on_tape(args):
+        raise UnsupportedError("a sparse matrix is no Value: inside a recorded function, ask for a dense one")
+
+
+class Matrices:
+    """The matrices of derivatives of one recording."""
+
+    def __init__(self, plans: Plans, derived: Derived) -> None:
+        self._plans, self._derived = plans, derived
+        self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
+
+    def dense(self, program: Program, workspace: Workspace, plan: Plan, back: bool | None) -> Any:
+        """The Jacobian of a program after a sweep, from the outputs back if `back`; None to choose."""
+        program.check_numbers()
+        known = [o.places for o in program.code.outputs if o.places is not None]
+        places = np.concatenate([np.zeros(0, np.int64), *known])
+        if back is None:
+            back = len(places) <= len(program.places_of(plan.chosen))
+        matrix = program.jacobian(workspace, places, plan.chosen, back)
+        shown, row = [], 0
+        for output in program.code.outputs:
+            blocks, column = {}, 0
+            for number in plan.chosen:
+                n = program.code.spans[number][1]
+                shape = output.shape + program.shapes[number]
+                if output.place is None:
+                    blocks[number] = np.zeros(shape, matrix.dtype)
+                else:
+                    rows = matrix[row : row + output.layout.size, column : column + n]
+                    blocks[number] = np.array(rows).reshape(shape)
+                column += n
+            row += 0 if output.place is None else output.layout.size
+            shown.append(self._plans.shaped(plan, blocks, copy=False))
+        return pytree.unflatten(program.structure, shown)
+
+    def sparsity(
+        self, branches: Branches, leaves: Sequence[Any] | None, argnums: int | Sequence[int], symmetric: bool
+    ) -> Sparsity:
+        """The pattern at leaves of arguments; where there are none, of the branch replayed last."""
+
+        def read(program: Program, workspace: Workspace) -> Sparsity:
+            return self._compress(program, workspace, argnums, symmetric).sparsity
+
+        if leaves is None:
+            return read(branches.program, branches.program.latest())
+        found: Sparsity = branches.replay(leaves, VALUES, None, read)
+        return found
+
+    def evaluate(
+        self, branches: Branches, leaves: Sequence[Any], argnums: int | Sequence[int], symmetric: bool
+    ) -> Any:
+        """The Jacobian of branches at leaves of arguments; the Hessian, where `symmetric` says that they are those of
+        the gradient."""
+        program = branches.program
+        if not len(program.guards) and not program.indexing and not branches.stale:
+            # The pattern is the same whatever the arguments are.
+            known = self._compressed.get((id(program), hashable(argnums), symmetric, b""))
+            if known is not None and known[0] is program:
+                found = self._derived.matrix(known[1], leaves, hashable(argnums), symmetric)
+                if found is not None:
+                    return found
+
+        def read(program: Program, workspace: Workspace) -> Any:
+            program.check_numbers()
+            return self._compress(program, workspace, argnums, symmetric).evaluate(workspace)
+
+        return branches.replay(leaves, VALUES, None, read)
+
+    def _compress(
+        self, program: Program, workspace: Workspace, argnums: int | Sequence[int], symmetric: bool
+    ) -> CompressedJacobian:
+        # Integers among the inputs may be indices, which the pattern depends on.
+        indices = workspace.values[program.places_of(program.indexing)].tobytes()
+        key = (id(program), hashable(argnums), symmetric, indices)
+        known = self._compressed.get(key)
+        if known is None or known[0] is not program:
+            while len(self._compressed) >= MAX_PATTERNS:
+                del self._compressed[next(iter(self._compressed))]
+            chosen = self._plans.plan(argnums).chosen
+            known = self._compressed[key] = program, analyse(program, workspace, chosen, symmetric)
+        return known[1]
