@@ -11,9 +11,13 @@ import threading
 import weakref
 from typing import Any
 
+import numpy as np
+
 from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import OperationError
 from tapegrad.native.program import Native
+from tapegrad.native.size import written
+from tapegrad.sweeps import VALUES
 
 # How programs are carried out.
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
@@ -25,11 +29,13 @@ _EXPECTED = (RuntimeError, OSError, OperationError, MemoryError)
 _INSTRUCTION, _NUMBER = 4e-9, 1.2e-9
 # And what compiling takes: at least, and for each instruction that is written out.
 _COMPILING, _EACH = 0.03, 1.5e-4
-# Programs of at most so many instructions, with so many numbers, and so many for each instruction, are compiled before
-# they are first replayed: that takes less time than the memory for all their numbers would.
+# Programs with so many numbers, and so many for each instruction, are compiled before they are first replayed, if they
+# have few instructions or a replay takes longer: that takes less time than the memory for all their numbers would.
 _FEW, _NUMBERS, _WIDE = 1000, 50_000, 1000
 # Programs of more instructions that have to be written out are not compiled.
 _MOST = 40_000
+# What rounding may do to results, at most, as a part of the largest.
+_SAME = 1e-3
 
 
 def mode(compile: bool | None = None) -> str:
@@ -49,9 +55,10 @@ def mode(compile: bool | None = None) -> str:
 
 def at_once(program: Any) -> bool:
     """Whether a program has few instructions over long arrays, so that it is compiled before it is first replayed."""
-    numbers = int(program.code.counts.sum())
-    steps = len(program.steps)
-    return steps <= _FEW and numbers >= max(_NUMBERS, _WIDE * steps)
+    numbers, steps = int(program.code.counts.sum()), len(program.steps)
+    if numbers < max(_NUMBERS, _WIDE * steps):
+        return False
+    return steps <= _FEW or compile_seconds(program) < replay_seconds(program)
 
 
 def replay_seconds(program: Any) -> float:
@@ -61,8 +68,9 @@ def replay_seconds(program: Any) -> float:
 
 def compile_seconds(program: Any) -> float:
     """What compiling a program takes, about; infinity where it is too large."""
-    steps = len(program.steps)
-    return _COMPILING + steps * _EACH if steps <= _MOST else float("inf")
+    if program.written is None:
+        program.written = written(program)
+    return _COMPILING + program.written * _EACH if program.written <= _MOST else float("inf")
 
 
 def form_of(program: Any, how: str) -> Any:
@@ -100,6 +108,28 @@ def compiled(program: Any, caught: Any = _EXPECTED) -> Native | None:
             program.not_native = f"{type(error).__name__}: {error}"
     found: Native | None = program.native
     return found
+
+
+def _agree(program: Any, native: Native) -> bool:
+    """Whether a program and its machine code give the same results for the numbers that it was replayed at last, but
+    for rounding. Nobody waits for the answer, and it costs two replays."""
+    own, workspace = program.take(), native.take()
+    try:
+        for window, (given, _) in zip(own.feeds, workspace.feeds, strict=True):
+            given[...] = window[0]
+        if program.calls or program.sweep(own, VALUES, -1, None) >= 0 or native.sweep(workspace, VALUES, -1, None) >= 0:
+            return True
+        for known, found in zip(program.code.outputs, native.code.outputs, strict=True):
+            if known.place is None:
+                continue
+            x, y = known.window(own.values), found.window(workspace.values)
+            size = np.abs(x[np.isfinite(x)]).max(initial=0.0)
+            if not np.allclose(x, y, rtol=_SAME, atol=_SAME * size, equal_nan=True):
+                return False
+        return True
+    finally:
+        program.give(own)
+        native.give(workspace)
 
 
 def failed(program: Any) -> bool:
@@ -148,7 +178,14 @@ class _Worker:
                 del program
 
     def _compile(self, program: Any) -> None:
-        compiled(program, Exception)
+        try:
+            made = Native(program)
+            reason = None if _agree(program, made) else "its results were others than the interpreter's"
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        if reason is None:
+            program.native = program.native or made
+        program.not_native = reason
         self.undone.discard(program)
 
     def end(self) -> None:

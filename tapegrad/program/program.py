@@ -105,6 +105,8 @@ class Program:
         self.native: Any = None
         self.not_native: str | None = None
         self.spent = 0.0
+        # How many instructions code would be made for, once that was counted.
+        self.written: int | None = None
         # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
         # Where the entries of a sparse matrix stand that the results make up, kept by whoever asks for it.
@@ -244,18 +246,14 @@ class Program:
         self.sweeps.require(self._needs, kind)
 
     def seed(self, has_aux: bool) -> int:
-        """As `scalar_output`, remembered; the kernels of the reverse sweep are compiled or loaded too."""
-        if self._seed is None:
-            self.prepare()
-            self._seed = self.scalar_output(has_aux)
-        return self._seed
-
-    def scalar_output(self, has_aux: bool) -> int:
-        """The place of the number whose gradient is wanted.
+        """The place of the number whose gradient is wanted; the kernels of the reverse sweep are compiled or loaded.
 
         Raises NonScalarError, StructureError, DTypeError where there is none.
         """
-        return scalar_place(self.code, self.structure, has_aux)
+        if self._seed is None:
+            self.prepare()
+            self._seed = scalar_place(self.code, self.structure, has_aux)
+        return self._seed
 
     def flags(self, wrt: tuple[int, ...]) -> np.ndarray:
         """The flags with which a sweep computes the gradient with respect to these inputs alone."""
