@@ -34,8 +34,8 @@ _NAMES = {
     "absolute": "abs", "fabs": "abs", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2",
     "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "gamma": "tgamma",
 }  # fmt: skip
-# Whole exponents up to this are products; the result is right to a few units in the last place.
-_PRODUCTS = 8
+# Whole exponents up to this are products; the result is right to 3 units in the last place.
+_PRODUCTS = 6
 
 
 class NotCompilable(OperationError):

@@ -15,7 +15,7 @@ from tapegrad.ops.record import OPCODE, OUT
 from tapegrad.tape import EXPECT
 
 # So many instructions make a function. LLVM's time grows faster than its input.
-CHUNK = 1000
+CHUNK = 400
 # A loop must save so many instructions. Shorter stretches are not searched for loops.
 _LEAST, _SEARCHED = 64, 256
 
