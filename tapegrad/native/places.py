@@ -145,6 +145,11 @@ class Places:
             return True
         return all(advance(self._moved(places)) for places in (*self._reads, *self._writes))
 
+    @property
+    def has_loops(self) -> bool:
+        """Whether any scalars are in loops."""
+        return any(part.repeat is not None for parts in self.segments.values() for part in parts)
+
     def _moved(self, places: np.ndarray) -> np.ndarray:
         results = self._schedule.owners.of(places)
         return places - self._starts[results] + self.to[results]

@@ -13,6 +13,7 @@ from tapegrad import pytree
 from tapegrad.errors import NonScalarError, StructureError
 from tapegrad.optimize.choice import DENSE, PRODUCT, SPARSE, kind_of_hessian, pays
 from tapegrad.optimize.flat import Nesting, called_with, nesting_of
+from tapegrad.program.outputs import scalar_place
 from tapegrad.recording import Recording, record
 from tapegrad.value import Value
 
@@ -35,7 +36,8 @@ class Objective:
         """What is replayed. Raises NonScalarError unless the function returns one number."""
         if self._recording is None:
             self._recording = record(called_with(self._f, self._nesting, self._args), np.asarray(x, float))
-            self._recording.program.scalar_output(has_aux=False)
+            program = self._recording.program
+            scalar_place(program.code, program.structure, has_aux=False)
         return self._recording
 
     def value(self, x: np.ndarray) -> float:

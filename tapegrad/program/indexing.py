@@ -1,4 +1,4 @@
-"""Which inputs a sparsity pattern may hang on."""
+"""Which inputs a sparsity pattern may hang on, and which integers decide the branch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.ops import RUN, TABLE
-from tapegrad.ops.record import OPCODE, A, operand_spans
+from tapegrad.ops.record import OPCODE, A, B, operand_spans
 
 
 def indexing(program: Any, whole: Sequence[bool]) -> tuple[int, ...]:
@@ -32,3 +32,9 @@ def indexing(program: Any, whole: Sequence[bool]) -> tuple[int, ...]:
 def _is_indexing(row: Any) -> bool:
     # Which elements depend on each other is said by a function of the numbers only where these are indices.
     return callable(getattr(row, "depends", None))
+
+
+def decided(code: Any, whole: dict[int, int], arena: np.ndarray) -> dict[int, int]:
+    """The numbers that guards hold integers among the arguments to, by leaf; `whole` has the leaf of each place."""
+    held = code.steps[code.guards][:, [A, B]].tolist() if whole else []
+    return {whole[a]: int(arena[b]) for a, b in held if a in whole}

@@ -22,7 +22,7 @@ from tapegrad.ops import BY_NAME, RUN, has_kernel, passive_rows
 from tapegrad.ops.record import OPCODE, A, B, params_at
 from tapegrad.program.code import Code
 from tapegrad.program.expand import expanded
-from tapegrad.program.indexing import indexing
+from tapegrad.program.indexing import decided, indexing
 from tapegrad.program.lean import FROM, Lean, lean
 from tapegrad.program.outputs import scalar_place
 from tapegrad.program.workspace import Workspace
@@ -80,8 +80,7 @@ class Program:
         # The integers among the arguments that guards hold to a number, by leaf: they can be compared before a sweep.
         self._whole = [spec.leaves[i].is_integer for i in self.leaves]
         whole = {code.spans[w][0]: i for w, i in enumerate(self.leaves) if spec.leaves[i].is_integer}
-        held = code.steps[code.guards][:, [A, B]].tolist() if whole else []
-        self.decided = {whole[a]: int(arena[b]) for a, b in held if a in whole}
+        self.decided = decided(code, whole, arena)
         opcodes = np.unique(np.concatenate([code.steps[:, OPCODE], self.steps[:, OPCODE]]))
         self._needs = np.unique(opcodes[has_kernel(opcodes, code.dtype)] % RUN).tolist()
         if (opcodes >= RUN).any():
@@ -91,7 +90,7 @@ class Program:
         if code.counts.max(initial=0) > BLOCK:
             group(self.steps, code.side, self._groups, GROUP)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
-        # Whether a sweep takes so long that it is made in pieces, between which signals are seen.
+        # Whether a sweep is made in pieces, between which signals are seen.
         self.long = pieces(self.steps, code.side, self._groups, code.size) is not None
         self._work = len(self.steps) + 4 * int(code.counts.sum())
         # Whether most of its work is in instructions over many elements.
@@ -100,12 +99,11 @@ class Program:
         self.scalar = only.place if only and not only.shape and not only.whole else None
         self._seed: int | None = None
         self._lean: dict[bool, Lean | None] = {}
-        # The program as machine code, or why it is none, and the seconds that interpreted replays have taken, about;
-        # see `tapegrad.native`.
+        # The program as machine code, or why it is none; the seconds that interpreted replays have taken, and how many
+        # instructions code would be made for, about. See `tapegrad.native`.
         self.native: Any = None
         self.not_native: str | None = None
         self.spent = 0.0
-        # How many instructions code would be made for, once that was counted.
         self.written: int | None = None
         # The workspaces that are not in use.
         self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
@@ -189,13 +187,13 @@ class Program:
         """What to replay for results alone. Where there is a workspace in which gradients are computed too, that is
         used: there is no need of another."""
         gradients = self._lean.get(True)
-        if gradients is not None and _any_used(gradients.workspaces):
+        if gradients is not None and any(w.used for w in gradients.workspaces):
             return gradients
-        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=False) or self
+        return self if self.code.size < FROM or any(w.used for w in self.workspaces) else self.smaller(back=False) or self
 
     def for_gradients(self) -> Program | Lean:
         """What to replay for results and gradients."""
-        return self if self.code.size < FROM or _any_used(self.workspaces) else self.smaller(back=True) or self
+        return self if self.code.size < FROM or any(w.used for w in self.workspaces) else self.smaller(back=True) or self
 
     def smaller(self, back: bool) -> Lean | None:
         """This program in a smaller arena, made when it is first wanted; None where that would save little."""
@@ -388,10 +386,6 @@ class Program:
                 self.sweeps.tangent(part.code, side, part.flags, values, store[i], workspace.scratch, not self.long)
         callbacks.check(workspace.scratch)
         return d
-
-
-def _any_used(workspaces: Sequence[Workspace]) -> bool:
-    return any(workspace.used for workspace in workspaces)
 
 
 def _unpickled(code: Code, structure: Any, spec: Spec, prefixes: list[int], calls: dict[int, Any]) -> Program:

@@ -1,0 +1,139 @@
+"""A program as one module of LLVM's language: a function for each node, and one that calls them in order."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tapegrad.compiled.callable import FLUSH, flushes
+from tapegrad.native.lanes import RowsWriter
+from tapegrad.native.long_rows import LongRowsWriter
+from tapegrad.native.places import Places
+from tapegrad.native.rows import Rows
+from tapegrad.native.scalars import ScalarsWriter
+from tapegrad.native.schedule import Additions, Interpreted, Schedule
+from tapegrad.native.writer import Writer
+from tapegrad.ops import RUN, TABLE
+from tapegrad.ops.record import OPCODE
+
+# Words of the table of calls for each stretch that the interpreter carries out: the function, its words, step numbers.
+_WORDS = 3
+
+
+def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple[str, int]:
+    """The program in LLVM's language, and how long its arena is, room for vectors included."""
+    dtype = program.code.dtype
+    functions, lines = list[str](), list[str]()
+    declared: dict[str, str] = {}
+    failed, interpreted, end = "-1", 0, places.size
+
+    def take(found: str) -> None:
+        # The first step that failed: as an unsigned number -1 is the largest.
+        nonlocal failed
+        n = len(lines)
+        lines.append(f"%less{n} = icmp ult i64 {found}, {failed}")
+        lines.append(f"%failed{n} = select i1 %less{n}, i64 {found}, i64 {failed}")
+        failed = f"%failed{n}"
+
+    for number, node in enumerate(schedule.nodes):
+        if isinstance(node, Rows):
+            writer = Writer(dtype, lanes)
+            kept = places.kept.__getitem__
+            given = node, writer, places, kept, places.size, places.constants
+            long = LongRowsWriter(*given, schedule.owners.of)
+            if long.possible:
+                functions.append(long.write_rows(f"node{number}"))
+                end = max(end, long.scratch_end)
+            else:
+                rows = RowsWriter(*given)
+                functions.append(rows.write(f"node{number}"))
+                end = max(end, rows.scratch_end)
+            declared |= writer.declared
+            lines.append(f"call void @node{number}(ptr %v)")
+        elif isinstance(node, Interpreted):
+            n = len(lines)
+            lines += _interpreter_call(n, interpreted, failed, any(_opaque(program, i) for i in node.numbers))
+            failed = f"%failed{n}"
+            interpreted += 1
+        elif isinstance(node, Additions):
+            moved = functools.partial(_moved, schedule, places)
+            functions.append(_additions(f"node{number}", node, dtype, moved))
+            lines.append(f"call void @node{number}(ptr %v)")
+        else:
+            steps = schedule.steps[node.numbers].astype(np.int64)
+            for at, segment in enumerate(places.segments[number]):
+                writer = Writer(dtype, 1)
+                made = ScalarsWriter(
+                    writer, steps, node.numbers, functools.partial(_moved, schedule, places),
+                    lambda place: bool(places.kept[schedule.owner(place)]), places.constants,
+                )  # fmt: skip
+                name = f"node{number}_{at}"
+                functions.append(made.write(segment, name))
+                declared |= writer.declared
+                lines.append(f"%found{number}_{at} = call i64 @{name}(ptr %v)")
+                take(f"%found{number}_{at}")
+    main = ["define i64 @tapegrad_program(ptr %v, ptr %table) {", "begin:"]
+    if flushes(dtype):
+        before, after = _control(FLUSH)
+        declared |= {"sti": "declare void @llvm.x86.sse.stmxcsr(ptr)", "ldm": "declare void @llvm.x86.sse.ldmxcsr(ptr)"}
+        lines = [*before, *lines, *after]
+    text = [*sorted(set(declared.values())), *functions, *main, *lines, f"ret i64 {failed}", "}"]
+    return "\n".join(text), end
+
+
+def _moved(schedule: Schedule, places: Places, place: int) -> int:
+    """Where a place of the program's own arena is in that of the compiled program."""
+    return places(schedule.owner(place), place)
+
+
+def _additions(name: str, node: Additions, dtype: np.dtype, to: Callable[[int], int]) -> str:
+    """The function that adds numbers to results."""
+    writer = Writer(dtype, 1)
+    real, size = writer.real, writer.dtype.itemsize
+    for pair in node.pairs:
+        p, q = (writer.new(f"getelementptr {real}, ptr %v, i64 {to(place)}", False).text for place in pair)
+        x, y = (writer.new(f"load {real}, ptr {r}, align {size}", False) for r in (p, q))
+        writer.lines.append(f"store {real} {writer.binary('fadd', x, y).text}, ptr {p}, align {size}")
+    return "\n".join([f"define internal void @{name}(ptr noalias %v) {{", *writer.lines, "ret void", "}"])
+
+
+def _control(bits: int) -> tuple[list[str], list[str]]:
+    """Lines that set bits of the processor's control word, and that set it back."""
+    before = [
+        "%control = alloca i32, align 4", "%flushing = alloca i32, align 4",
+        "call void @llvm.x86.sse.stmxcsr(ptr %control)", "%before = load i32, ptr %control",
+        f"%with = or i32 %before, {bits}", "store i32 %with, ptr %flushing",
+        "call void @llvm.x86.sse.ldmxcsr(ptr %flushing)",
+    ]  # fmt: skip
+    return before, ["call void @llvm.x86.sse.ldmxcsr(ptr %control)"]
+
+
+def _opaque(program: Any, step: int) -> bool:
+    return bool(TABLE[int(program.steps[step, OPCODE]) % RUN].opaque)
+
+
+def _interpreter_call(n: int, at: int, failed: str, opaque: bool) -> list[str]:
+    """Lines that have the interpreter carry out a stretch. After a guard has failed no Python function is called."""
+    words = [f"%at{n}_{i} = getelementptr i64, ptr %table, i64 {_WORDS * at + i}" for i in range(_WORDS)]
+    words += [f"%p{n}_{i} = load ptr, ptr %at{n}_{i}" for i in range(_WORDS)]
+    begin = []
+    if opaque:
+        begin = [f"%ok{n} = icmp slt i64 {failed}, 0", f"br i1 %ok{n}, label %go{n}, label %stop{n}"]
+        begin += [f"stop{n}:", f"br label %end{n}", f"go{n}:"]
+    else:
+        begin = [f"br label %go{n}", f"go{n}:"]
+    return [
+        *begin, *words,
+        f"%w{n}_1 = getelementptr i64, ptr %p{n}_1, i64 1", f"%w{n}_2 = getelementptr i64, ptr %p{n}_1, i64 2",
+        f"%rc{n} = call i32 %p{n}_0(ptr %p{n}_1, ptr %w{n}_1, ptr %w{n}_2)",
+        f"%step{n} = load i64, ptr %p{n}_1", f"%bad{n} = icmp sge i64 %step{n}, 0",
+        f"br i1 %bad{n}, label %fail{n}, label %good{n}", f"fail{n}:",
+        f"%which{n} = getelementptr i64, ptr %p{n}_2, i64 %step{n}", f"%number{n} = load i64, ptr %which{n}",
+        f"br label %good{n}", f"good{n}:", f"%own{n} = phi i64 [-1, %go{n}], [%number{n}, %fail{n}]",
+        f"%less{n} = icmp ult i64 %own{n}, {failed}",
+        f"%new{n} = select i1 %less{n}, i64 %own{n}, i64 {failed}", f"br label %end{n}", f"end{n}:",
+        f"%failed{n} = phi i64 [%new{n}, %good{n}]" + (f", [{failed}, %stop{n}]" if opaque else ""),
+    ]  # fmt: skip
