@@ -34,6 +34,9 @@ def natural_rows(one: Instruction) -> int | None:
         return int(one.shape[0]) if can_write(row) is None else None
     if row in (sum_, max_):
         outer, n, inner = one.params[:3]
+        # Over no elements there is no loop, but there is a result.
+        if not n:
+            return None
         return outer if outer > 1 else max(n, inner)
     if row is assemble:
         longest = max((x.layout.shape[0] for x in one.operands), default=0)

@@ -273,7 +273,8 @@ class Branches:
         if like < MAX_BRANCHES and len(self.programs) < MAX_PROGRAMS:
             self._keep(program)
             self.program = program
-        else:
+        elif self._same_prefixes:
+            # Of a derivative this need not be said: whatever it is a derivative of has taken as many.
             self._warn(
                 f"{self.name} has taken more than {max(like, MAX_BRANCHES)} branches, and from now on is recorded at "
                 f"every call that takes a new one. {self._cause()}"

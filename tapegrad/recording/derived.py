@@ -63,9 +63,15 @@ class Derived:
     def _gradient(self, argnums: Any, has_aux: bool) -> tuple[Any, Callable[..., Any]]:
         structure = self._structure()
 
+        def checked(*args: Any) -> Any:
+            result = self._written(*args)
+            # On a tape, a truth value is a number as any other.
+            self._recording().program.scalar_output(has_aux)  # type: ignore[union-attr]
+            return result
+
         def both(*leaves: Any) -> Any:
             args = pytree.unflatten(structure, leaves)
-            return derivatives.value_and_grad(self._written, args, argnums, has_aux)
+            return derivatives.value_and_grad(checked, args, argnums, has_aux)
 
         return ("value_and_grad", argnums, has_aux), both
 

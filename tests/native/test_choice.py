@@ -17,7 +17,7 @@ import tapegrad as tg
 from tapegrad import pytree
 from tapegrad.compiled import store
 from tapegrad.compiled.callable import INTERPRETED
-from tapegrad.errors import CompileError, OperationError
+from tapegrad.errors import CompileError, OperationError, TapegradError
 from tapegrad.native import build, choice
 from tapegrad.recording import derived, known
 
@@ -433,6 +433,21 @@ def test_compiled_equals_interpreted(f, args, argnums, aux, dtype):
     rtol = 0.0 if exact else 1e-13 if dtype == np.float64 else 2e-6
     for _ in range(2):
         assert_same(found(*args), expected(*args), rtol)
+
+
+def test_results_of_no_elements():
+    for f in (lambda x: np.sum(x[:0]) + x[1], lambda x: np.sum(np.zeros((0, 12)) @ x) * np.sum(x)):
+        assert_same(*(tg.record(f, X, compile=compile).value_and_grad(X) for compile in (True, False)))
+
+
+def test_errors_are_those_of_the_interpreter():
+    for f in (lambda x: x < 3.0, lambda x: bool(x < 3.0), lambda x: x * np.ones(3), lambda x: "text"):
+        said = []
+        for compile in (True, False):
+            with pytest.raises(TapegradError) as raised:
+                tg.grad(f, compile=compile)(2.0)
+            said.append((type(raised.value), str(raised.value)))
+        assert said[0] == said[1]
 
 
 def test_arithmetic_is_exactly_that_of_the_interpreter():

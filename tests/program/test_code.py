@@ -69,7 +69,7 @@ def mixed(x, p):
 @dtypes
 def test_short_runs_are_scalars_and_leave_the_arena_as_recorded(dtype, rng):
     x0, p0, x, p = (rng.uniform(0.3, 1.2, 2).astype(dtype) for _ in range(4))
-    r = tg.record(mixed, x0, p0)
+    r = tg.record(mixed, x0, p0, compile=False)
     program = r.program
     short = (program.steps[:, OPCODE] < RUN).sum()
     assert short > (r.code.steps[:, OPCODE] < RUN).sum() and (program.steps[:, OPCODE] >= RUN).any()

@@ -263,7 +263,7 @@ def test_the_way_back_of_an_operation_reads_what_it_is_said_to_read(row):
     rng = np.random.default_rng(row.opcode)
     args = [rng.uniform(low, high, 20) for low, high in row.samples]
     for f in (lambda *x: np.sum(np.sin(row(*x))), lambda *x: np.sum(np.sin(row(*[y[3] for y in x])))):
-        recording = tg.record(f, *args)
+        recording = tg.record(f, *args, compile=False)
         if recording.program.scalar is None:
             continue
         expected = recording.grad(*args, argnums=tuple(range(len(args))))
