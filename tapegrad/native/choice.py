@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import queue
 import threading
+import weakref
 from typing import Any
+
+import numpy as np
 
 from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import OperationError
 from tapegrad.native.program import Native
+from tapegrad.ops import BY_NAME, RUN
+from tapegrad.ops.record import OPCODE, A, B, parameters
 
 # What a program may say of itself in place of being compiled.
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 # What an interpreted replay takes for each instruction and each number that it computes, in seconds, about.
 _INSTRUCTION, _NUMBER = 4e-9, 1.2e-9
+# What a multiplication in a product of matrices takes, for each byte of a number.
+_PRODUCT_BYTE = 5e-12
 # And what compiling takes: at least, and for each instruction that is written out.
 _COMPILING, _EACH = 0.03, 1.5e-4
 # Programs of at most so many instructions, with so many numbers, and so many for each instruction, are compiled before
@@ -44,7 +52,28 @@ def at_once(program: Any) -> bool:
     """Whether a program has few instructions over long arrays, so that it is compiled before it is first replayed."""
     numbers = int(program.code.counts.sum())
     steps = len(program.steps)
-    return steps <= _FEW and numbers >= max(_NUMBERS, _WIDE * steps)
+    return steps <= _FEW and numbers >= max(_NUMBERS, _WIDE * steps) and not mostly_products(program)
+
+
+def mostly_products(program: Any) -> bool:
+    """Whether replays spend most of their time in products of matrices, which the same kernels compute either way.
+
+    Such programs are left to the interpreter: there is little to be won, and more may be lost where the loops between
+    products are over the rows of wide arrays.
+    """
+    found = _mostly_products.get(program)
+    if found is None:
+        steps, side = program.steps, program.code.side
+        runs = steps[steps[:, OPCODE] >= RUN]
+        products = np.isin(runs[:, OPCODE] - RUN, [BY_NAME[name].opcode for name in ("matmul", "affine")])
+        # The first four parameters are the lengths of the axes.
+        many = sum(math.prod(parameters(side, int(k))[:4]) for k in runs[products, A])
+        others = int(runs[~products, B].sum()) * _NUMBER + len(steps) * _INSTRUCTION
+        found = _mostly_products[program] = many * program.code.dtype.itemsize * _PRODUCT_BYTE > others
+    return found
+
+
+_mostly_products: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def replay_seconds(program: Any) -> float:
@@ -53,9 +82,9 @@ def replay_seconds(program: Any) -> float:
 
 
 def compile_seconds(program: Any) -> float:
-    """What compiling a program takes, about; infinity where it is too large."""
+    """What compiling a program takes, about; infinity where it is too large, or would not pay."""
     steps = len(program.steps)
-    return _COMPILING + steps * _EACH if steps <= _MOST else float("inf")
+    return _COMPILING + steps * _EACH if steps <= _MOST and not mostly_products(program) else float("inf")
 
 
 def form_of(program: Any, how: str) -> Any:
