@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import math
 import os
 import queue
 import threading
@@ -17,6 +18,8 @@ from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import OperationError
 from tapegrad.native.program import Native
 from tapegrad.native.size import written
+from tapegrad.ops import BY_NAME, RUN
+from tapegrad.ops.record import OPCODE, A, B, parameters
 from tapegrad.sweeps import VALUES
 
 # How programs are carried out.
@@ -27,6 +30,8 @@ WAITING = "it is being compiled in the background"
 _EXPECTED = (RuntimeError, OSError, OperationError, MemoryError)
 # What an interpreted replay takes for each instruction and each number that it computes, in seconds, about.
 _INSTRUCTION, _NUMBER = 4e-9, 1.2e-9
+# What a multiplication in a product of matrices takes, for each byte of a number.
+_PRODUCT_BYTE = 5e-12
 # And what compiling takes: at least, and for each instruction that is written out.
 _COMPILING, _EACH = 0.03, 1.5e-4
 # Programs with so many numbers, and so many for each instruction, are compiled before they are first replayed, if they
@@ -58,7 +63,29 @@ def at_once(program: Any) -> bool:
     numbers, steps = int(program.code.counts.sum()), len(program.steps)
     if numbers < max(_NUMBERS, _WIDE * steps):
         return False
-    return steps <= _FEW or compile_seconds(program) < replay_seconds(program)
+    quick = steps <= _FEW or compile_seconds(program) < replay_seconds(program)
+    return quick and not mostly_products(program)
+
+
+def mostly_products(program: Any) -> bool:
+    """Whether replays spend most of their time in products of matrices, which the same kernels compute either way.
+
+    Such programs are left to the interpreter: there is little to be won, and more may be lost where the loops between
+    products are over the rows of wide arrays.
+    """
+    found = _mostly_products.get(program)
+    if found is None:
+        steps, side = program.steps, program.code.side
+        runs = steps[steps[:, OPCODE] >= RUN]
+        products = np.isin(runs[:, OPCODE] - RUN, [BY_NAME[name].opcode for name in ("matmul", "affine")])
+        # The first four parameters are the lengths of the axes.
+        many = sum(math.prod(parameters(side, int(k))[:4]) for k in runs[products, A])
+        others = int(runs[~products, B].sum()) * _NUMBER + len(steps) * _INSTRUCTION
+        found = _mostly_products[program] = many * program.code.dtype.itemsize * _PRODUCT_BYTE > others
+    return found
+
+
+_mostly_products: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def replay_seconds(program: Any) -> float:
@@ -67,10 +94,11 @@ def replay_seconds(program: Any) -> float:
 
 
 def compile_seconds(program: Any) -> float:
-    """What compiling a program takes, about; infinity where it is too large."""
+    """What compiling a program takes, about; infinity where it is too large, or does not pay."""
     if program.written is None:
         program.written = written(program)
-    return _COMPILING + program.written * _EACH if program.written <= _MOST else float("inf")
+    pays = program.written <= _MOST and not mostly_products(program)
+    return _COMPILING + program.written * _EACH if pays else float("inf")
 
 
 def form_of(program: Any, how: str) -> Any:

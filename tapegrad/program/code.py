@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ import numpy as np
 from tapegrad.errors import OperationError
 from tapegrad.layout import Layout
 from tapegrad.ops import BY_NAME, RUN, TABLE
-from tapegrad.ops.record import OPCODE, OUT, A, B
+from tapegrad.ops.record import OPCODE, OUT, A, B, params_at
+from tapegrad.sweeps import callbacks
 from tapegrad.tape import EXPECT, LEAF
 from tapegrad.value import Value
 
@@ -157,3 +158,15 @@ class Code:
         for out, n in leaves[leaves[:, OPCODE] == LEAF][:, [OUT, B]].tolist():
             arena[out : out + n] = self.constants[at : at + n]
             at += n
+
+
+def with_calls(code: Code, calls: dict[int, Any]) -> tuple[Code, dict[int, Any]]:
+    """Code in the process where it is unpickled, in which the functions that it calls have other numbers; and these
+    functions by their numbers."""
+    side, own = code.side.copy(), {}
+    numbers = {number: callbacks.register(call) for number, call in calls.items()}
+    for row in code.rows[code.rows[:, OPCODE] == BY_NAME["external"].opcode + RUN]:
+        at = params_at(side, int(row[A]))
+        side[at] = number = numbers[int(side[at])]
+        own[number] = callbacks.call_of(number)
+    return replace(code, side=side), own

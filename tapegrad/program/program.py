@@ -7,7 +7,6 @@ instructions.
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,9 +17,9 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
-from tapegrad.ops import BY_NAME, RUN, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, A, B, params_at
-from tapegrad.program.code import Code
+from tapegrad.ops import RUN, has_kernel, passive_rows
+from tapegrad.ops.record import OPCODE, B
+from tapegrad.program.code import Code, with_calls
 from tapegrad.program.expand import expanded
 from tapegrad.program.indexing import decided, indexing
 from tapegrad.program.lean import FROM, Lean, lean
@@ -183,17 +182,21 @@ class Program:
             self.give(workspace)
         return workspace
 
+    @property
+    def _is_used(self) -> bool:
+        return any(workspace.used for workspace in self.workspaces)
+
     def for_results(self) -> Program | Lean:
         """What to replay for results alone. Where there is a workspace in which gradients are computed too, that is
         used: there is no need of another."""
         gradients = self._lean.get(True)
         if gradients is not None and any(w.used for w in gradients.workspaces):
             return gradients
-        return self if self.code.size < FROM or any(w.used for w in self.workspaces) else self.smaller(back=False) or self
+        return self if self.code.size < FROM or self._is_used else self.smaller(back=False) or self
 
     def for_gradients(self) -> Program | Lean:
         """What to replay for results and gradients."""
-        return self if self.code.size < FROM or any(w.used for w in self.workspaces) else self.smaller(back=True) or self
+        return self if self.code.size < FROM or self._is_used else self.smaller(back=True) or self
 
     def smaller(self, back: bool) -> Lean | None:
         """This program in a smaller arena, made when it is first wanted; None where that would save little."""
@@ -389,11 +392,5 @@ class Program:
 
 
 def _unpickled(code: Code, structure: Any, spec: Spec, prefixes: list[int], calls: dict[int, Any]) -> Program:
-    """A program in the process where it is unpickled, in which the functions that it calls have other numbers."""
-    side, own = code.side.copy(), {}
-    numbers = {number: callbacks.register(call) for number, call in calls.items()}
-    for row in code.rows[code.rows[:, OPCODE] == BY_NAME["external"].opcode + RUN]:
-        at = params_at(side, int(row[A]))
-        side[at] = number = numbers[int(side[at])]
-        own[number] = callbacks.call_of(number)
-    return Program(dataclasses.replace(code, side=side), structure, spec, prefixes, own)
+    own, numbered = with_calls(code, calls)
+    return Program(own, structure, spec, prefixes, numbered)

@@ -16,6 +16,7 @@ from tapegrad.adjoint import derivatives, evaluation
 from tapegrad.arguments import argument_numbers, spec_of
 from tapegrad.native import choice
 from tapegrad.program import Branches, can_be_written
+from tapegrad.program.outputs import scalar_place
 from tapegrad.recording.compiled_way import compiled_way
 from tapegrad.recording.direct import Short
 from tapegrad.recording.lanes_back import lanes_back
@@ -66,7 +67,8 @@ class Derived:
         def checked(*args: Any) -> Any:
             result = self._written(*args)
             # On a tape, a truth value is a number as any other.
-            self._recording().program.scalar_output(has_aux)  # type: ignore[union-attr]
+            program = self._recording().program  # type: ignore[union-attr]
+            scalar_place(program.code, program.structure, has_aux)
             return result
 
         def both(*leaves: Any) -> Any:
