@@ -71,7 +71,8 @@ class RowsWriter(RowMemory):
         w.lines += [f"br label %{latch}", f"{latch}:", f"{following} = add nuw nsw i64 %t, {w.lanes}"]
         phi = f"%t = phi i64 [0, %{entry}], [{following}, %{latch}]"
         go = w.name()
-        w.lines += [f"{go} = icmp ult i64 {following}, {self.rounds}", f"br i1 {go}, label %{loop}, label %{after}"]
+        w.lines.append(f"{go} = icmp ult i64 {following}, {self.rounds}")
+        w.lines.append(f"br i1 {w.unless_stopped(go)}, label %{loop}, label %{after}")
         kind = w.type(True)
         phis = [
             f"{name} = phi {kind} [zeroinitializer, %{entry}], [{now}, %{latch}]" for name, now in self._before.values()
@@ -79,7 +80,7 @@ class RowsWriter(RowMemory):
         w.lines[at:at] = [phi, *phis]
         w.open(after)
         self._finish_over_rows()
-        head = ['define internal void @NAME(ptr noalias %v) "prefer-vector-width"="512" {'.replace("NAME", name)]
+        head = [f'define internal void @{name}(ptr noalias %v, ptr %stop) "prefer-vector-width"="512" {{']
         return "\n".join([*head, *self.first, f"br label %{begin}", *w.lines, "ret void", "}"])
 
     def _items(self, body: Sequence[Loop | Item]) -> Iterator[Item]:

@@ -157,12 +157,13 @@ class LongRowsWriter(ScalarsWriter):
         at = len(w.lines)
         self._parts(self._body, ())
         w.lines += ["br label %latch", "latch:", f"%tn = add nuw nsw i64 %t, {w.lanes}"]
-        w.lines += [f"%tg = icmp ult i64 %tn, {self.node.rows}", "br i1 %tg, label %rows, label %after", "after:"]
+        w.lines.append(f"%tg = icmp ult i64 %tn, {self.node.rows}")
+        w.lines += [f"br i1 {w.unless_stopped('%tg')}, label %rows, label %after", "after:"]
         w.lines.insert(at, f"%t = phi i64 [0, %{entry}], [%tn, %latch]")
         w.open("ends")
         w.lines.insert(len(w.lines) - 1, "br label %ends")
         self._finish()
-        head = f'define internal void @{name}(ptr noalias %v) "prefer-vector-width"="512" {{'
+        head = f'define internal void @{name}(ptr noalias %v, ptr %stop) "prefer-vector-width"="512" {{'
         return "\n".join([head, "begin:", *lines, "br label %rows", *w.lines, "ret void", "}"])
 
     @property

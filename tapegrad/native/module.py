@@ -40,7 +40,7 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
 
     for number, node in enumerate(schedule.nodes):
         if isinstance(node, Rows):
-            writer = Writer(dtype, lanes)
+            writer = Writer(dtype, lanes, program.long)
             kept = places.kept.__getitem__
             given = node, writer, places, kept, places.size, places.constants
             long = LongRowsWriter(*given, schedule.owners.of)
@@ -52,7 +52,7 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
                 functions.append(rows.write(f"node{number}"))
                 end = max(end, rows.scratch_end)
             declared |= writer.declared
-            lines.append(f"call void @node{number}(ptr %v)")
+            lines.append(f"call void @node{number}(ptr %v, ptr %stop)")
         elif isinstance(node, Interpreted):
             n = len(lines)
             lines += _interpreter_call(n, interpreted, failed, any(_opaque(program, i) for i in node.numbers))
@@ -61,11 +61,11 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
         elif isinstance(node, Additions):
             moved = functools.partial(_moved, schedule, places)
             functions.append(_additions(f"node{number}", node, dtype, moved))
-            lines.append(f"call void @node{number}(ptr %v)")
+            lines.append(f"call void @node{number}(ptr %v, ptr %stop)")
         else:
             steps = schedule.steps[node.numbers].astype(np.int64)
             for at, segment in enumerate(places.segments[number]):
-                writer = Writer(dtype, 1)
+                writer = Writer(dtype, 1, program.long)
                 made = ScalarsWriter(
                     writer, steps, node.numbers, functools.partial(_moved, schedule, places),
                     lambda place: bool(places.kept[schedule.owner(place)]), places.constants,
@@ -73,9 +73,11 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
                 name = f"node{number}_{at}"
                 functions.append(made.write(segment, name))
                 declared |= writer.declared
-                lines.append(f"%found{number}_{at} = call i64 @{name}(ptr %v)")
+                lines.append(f"%found{number}_{at} = call i64 @{name}(ptr %v, ptr %stop)")
                 take(f"%found{number}_{at}")
     main = ["define i64 @tapegrad_program(ptr %v, ptr %table) {", "begin:"]
+    # The word behind those of the calls.
+    main.append(f"%stop = getelementptr i64, ptr %table, i64 {_WORDS * interpreted}")
     if flushes(dtype):
         before, after = _control(FLUSH)
         declared |= {"sti": "declare void @llvm.x86.sse.stmxcsr(ptr)", "ldm": "declare void @llvm.x86.sse.ldmxcsr(ptr)"}
@@ -97,7 +99,7 @@ def _additions(name: str, node: Additions, dtype: np.dtype, to: Callable[[int], 
         p, q = (writer.new(f"getelementptr {real}, ptr %v, i64 {to(place)}", False).text for place in pair)
         x, y = (writer.new(f"load {real}, ptr {r}, align {size}", False) for r in (p, q))
         writer.lines.append(f"store {real} {writer.binary('fadd', x, y).text}, ptr {p}, align {size}")
-    return "\n".join([f"define internal void @{name}(ptr noalias %v) {{", *writer.lines, "ret void", "}"])
+    return "\n".join([f"define internal void @{name}(ptr noalias %v, ptr %stop) {{", *writer.lines, "ret void", "}"])
 
 
 def _control(bits: int) -> tuple[list[str], list[str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import threading
 import time
 import weakref
 from typing import Any
@@ -52,7 +54,8 @@ class Native:
         self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
         self.reasons = schedule.reasons
         self._interpreted = [np.array(n.numbers) for n in schedule.nodes if isinstance(n, Interpreted)]
-        self.text = text
+        # Functions of Python are called in the thread that they were called in before.
+        self._long = program.long and not program.calls
         self.run = _CALL(build.address_of(text, slp=places.has_loops))
         only = self.code.outputs[0] if program.scalar is not None else None
         self.scalar = None if only is None else only.place
@@ -105,7 +108,38 @@ class Native:
         call = workspace.frames.get("native")
         if call is None:
             call = workspace.frames["native"] = self.call(workspace)
-        return int(self.run(*call[0]))
+        if not self._long or threading.current_thread() is not threading.main_thread():
+            return int(self.run(*call[0]))
+        return self._run_beside(call)
+
+    def _run_beside(self, call: Any) -> int:
+        """Run in another thread, so that this one, the only one in which Python sees signals, can stop it."""
+        found: list[int] = []
+        # `Thread.join` takes a thread for ended when a signal interrupts it, so a lock says when it has.
+        running = threading.Lock()
+        running.acquire()
+
+        def work() -> None:
+            found.append(int(self.run(*call[0])))
+            running.release()
+
+        thread, table = threading.Thread(target=work, name="tapegrad replay"), call[1][0]
+        try:
+            try:
+                thread.start()
+            except RuntimeError:
+                # There can be no more threads.
+                return int(self.run(*call[0]))
+            running.acquire()
+        except BaseException:
+            # A signal has come, and the thread was started, or is about to.
+            table[-1] = 1
+            while not found:
+                with contextlib.suppress(BaseException):
+                    time.sleep(1e-3)
+            table[-1] = 0
+            raise
+        return found[0]
 
     def call(self, workspace: Workspace) -> tuple[tuple[int, int], Any]:
         """What the compiled function is called with, and what must be kept as long."""
@@ -119,7 +153,8 @@ class Native:
             numbers = numbers.astype(np.int64)
             words += [self.sweeps.sweep.address(values.dtype), frame.words.buffer_info()[0], numbers.ctypes.data]
             keep.append((frame, numbers))
-        table = np.array(words or [0], np.uint64)
+        # The last word is not zero while the program is to stop.
+        table = np.array([*words, 0], np.uint64)
         return (values.ctypes.data, table.ctypes.data), (table, keep)
 
     def result(self, workspace: Workspace) -> Any:

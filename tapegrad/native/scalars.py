@@ -119,7 +119,7 @@ class ScalarsWriter:
     def write(self, segment: Segment, name: str) -> str:
         """The text of the function. It returns the number of the first guard that does not hold, or -1."""
         self._segment(segment)
-        head = f"define internal i64 @{name}(ptr noalias %v) {{"
+        head = f"define internal i64 @{name}(ptr noalias %v, ptr %stop) {{"
         return "\n".join([head, "begin:", *self.w.lines, f"ret i64 {self._failed.text}", "}"])
 
     def find_reads(self, segment: Segment) -> list[Read]:
@@ -167,7 +167,9 @@ class ScalarsWriter:
             phis.append(f"{scope.carried[key].text} = phi {kind} [{first.text}, %{entry}], [{now.text}, %{latch}]")
         w.lines[at:at] = phis
         w.lines += [f"br label %{latch}", f"{latch}:", f"{following} = add nuw nsw i64 {scope.counter}, 1"]
-        w.lines += [f"{go} = icmp ult i64 {following}, {repeat.count}", f"br i1 {go}, label %{head}, label %{after}"]
+        w.lines.append(f"{go} = icmp ult i64 {following}, {repeat.count}")
+        ends = go if periods else w.unless_stopped(go)
+        w.lines.append(f"br i1 {ends}, label %{head}, label %{after}")
         w.open(after)
 
     def _carried(

@@ -39,13 +39,16 @@ class Writer:
     Args:
         dtype: float64 or float32.
         lanes: how many numbers a wide register has; 1 for none.
+        stops: whether long loops end when there is a number other than zero at `%stop`, because somebody has pressed
+            Ctrl-C.
     """
 
-    def __init__(self, dtype: np.dtype, lanes: int) -> None:
+    def __init__(self, dtype: np.dtype, lanes: int, stops: bool = False) -> None:
         self.dtype, self.lanes = np.dtype(dtype), lanes
         self.real = "double" if self.dtype == np.float64 else "float"
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
+        self._stops = stops
         self._serial = 0
         self._label = 0
         # Registers that hold the same number in every lane, by the number.
@@ -71,6 +74,15 @@ class Writer:
         """Begin a block. What was known in vectors before need not be known here."""
         self.lines.append(f"{label}:")
         self._everywhere.clear()
+
+    def unless_stopped(self, condition: str) -> str:
+        """Whether a condition holds and nobody wants the program to stop."""
+        if not self._stops:
+            return condition
+        seen, goes, both = self.name(), self.name(), self.name()
+        self.lines += [f"{seen} = load volatile i64, ptr %stop, align 8", f"{goes} = icmp eq i64 {seen}, 0"]
+        self.lines.append(f"{both} = and i1 {condition}, {goes}")
+        return both
 
     def type(self, wide: bool, truth: bool = False) -> str:
         """The type of a register."""

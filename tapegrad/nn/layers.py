@@ -14,6 +14,7 @@ from tapegrad.nn.activations import SUITABLE_INIT, activation
 from tapegrad.nn.init import INITIALIZERS, Rng
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
+from tapegrad.value import Value
 
 
 class Linear(Module):
@@ -58,7 +59,9 @@ class Linear(Module):
         if np.shape(x)[-1:] != (self.n_in,):
             raise ShapeError(f"{self!r} takes arrays of shape (..., {self.n_in}), not {np.shape(x)}")
         bias = self.bias
-        return x @ self.weight if bias is None else affine(x, self.weight, bias)
+        if bias is None or not any(isinstance(a, Value) for a in (x, self.weight, bias)):
+            return x @ self.weight if bias is None else x @ self.weight + bias
+        return affine(x, self.weight, bias)
 
     def describe(self) -> str:
         return f"{self.n_in}, {self.n_out}" + ("" if vars(self)["bias"] is not None else ", bias=False")
