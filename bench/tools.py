@@ -21,12 +21,19 @@ Data = Callable[[], tuple[np.ndarray, ...]]
 def settled(call: Callable[[], Any], seconds: float = 0.5, least: int = 3) -> None:
     """Warm a call up: a tool may choose how it replays a program after it has done so for a while.
 
-    The call is made for at least half a second, and at least three times.
+    The call is made for at least half a second, and at least three times; and as long as tapegrad compiles programs in
+    the background, and three times after.
     """
+    from tapegrad.native.choice import is_compiling
+
     end = time.perf_counter() + seconds
     while least > 0 or time.perf_counter() < end:
         call()
         least -= 1
+    while is_compiling():
+        call()
+    for _ in range(3):
+        call()
 
 
 def settling(make: Callable[[Any], Ready]) -> Callable[[Any], Ready]:

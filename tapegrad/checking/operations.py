@@ -245,7 +245,7 @@ class _Row:
         for j, x in enumerate(values):
             grad = x.grad if out.requires_grad else 0.0 * adjoints[j]
             same(f"reverse sweep: adjoint of {_NAMES[j]}", grad, adjoints[j], sizes[j])
-        recording = record(f, *there)
+        recording = record(f, *there, compile=False)
         same("value replayed", recording(*here), value, size)
         for j, g in enumerate(recording.vjp(*here)[1](w)):
             same(f"reverse sweep replayed: adjoint of {_NAMES[j]}", g, adjoints[j], sizes[j])

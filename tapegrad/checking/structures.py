@@ -64,7 +64,7 @@ class _Structure:
 
     def check(self) -> None:
         """All of it. Raises CheckError."""
-        self.recording = record(self.f, *self.there)
+        self.recording = record(self.f, *self.there, compile=False)
         self.value = np.asarray(self.recording(*self.here))
         if not np.all(np.isfinite(self.value)):
             raise CheckError(f"{self.ledger.subject}: forward kernel: a result is not finite at the examples")

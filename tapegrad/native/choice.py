@@ -243,6 +243,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew)
 
 
+def is_compiling() -> bool:
+    """Whether programs are being compiled in the background, or wait for it."""
+    return len(_worker.undone) > 0
+
+
 def in_background(program: Any) -> None:
     """Have a program compiled while it is interpreted."""
     if program.native is None and program.not_native is None:

@@ -49,7 +49,8 @@ class RowsWriter(RowMemory):
     def write(self, name: str) -> str:
         """The text of the function."""
         w = self.w
-        for result, (store, lossless) in stores_of(self.node, self.body, self._kept, w.lanes).items():
+        found = stores_of(self.node, self.body, self._kept, w.lanes, w.dtype.itemsize)
+        for result, (store, lossless) in found.items():
             self._stores[result] = store
             store.pointer = self.room(store.size)
             store.lost = self.room(store.size) if lossless else ""

@@ -14,9 +14,12 @@ from tapegrad.native.rows import Rows, is_worth_it
 from tapegrad.native.rules import can_write
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, operand_spans
+from tapegrad.ops.reduction import sum_
 from tapegrad.sweeps.owners import owners
 from tapegrad.tape import EXPECT, Instruction, instruction
 
+# The most numbers of a sum in each row, by the bytes of a number.
+_SUMMED = {8: 1024, 4: 64}
 # Scalar steps that follow each other stay together where they are at least so many: what each depends on is not asked.
 _TOGETHER = 256
 
@@ -151,7 +154,7 @@ class Schedule:
     def _place_rows(self, one: Instruction) -> int | None:
         """The number of the loop over rows that has taken an instruction; None if none can."""
         rows = natural_rows(one)
-        if rows is None or not is_worth_it(one, rows):
+        if rows is None or not is_worth_it(one, rows) or self._loses(one):
             return None
         after = max((int(self.made_by[self.owner(x.place)]) for x in one.operands if x.size), default=-1)
         order = [after, *range(len(self.nodes) - 1, after, -1)] if after >= 0 else range(len(self.nodes) - 1, -1, -1)
@@ -167,6 +170,11 @@ class Schedule:
             at = len(self.nodes) - 1
         self._note(np.array([self.owner(one.out)]), at)
         return at
+
+    def _loses(self, one: Instruction) -> bool:
+        """Whether an instruction has long sums in each row. The interpreter adds up what rounding loses of these."""
+        outer, n = one.params[:2] if one.operation is sum_ else (0, 0)
+        return outer > 1 and n > _SUMMED[self.program.code.dtype.itemsize]
 
     def _interpret(self, i: int) -> None:
         op = int(self.steps[i, OPCODE])

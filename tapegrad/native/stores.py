@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tapegrad.native.ir import ADD, COMPUTE, Item, Loop, Ref
 from tapegrad.native.rows import Rows, lags
 
-# What rounding loses of a sum over rows is added up as well, where the sums are at most so many.
-_EXACT = 64
+# What rounding loses of a sum over rows is added up as well, where the sums are at most so many, by the bytes of a
+# number.
+_EXACT = {8: 64, 4: 4096}
 
 
 @dataclass
@@ -39,7 +39,7 @@ class _Use:
 
 
 def stores_of(
-    node: Rows, body: Sequence[Loop | Item], kept: Callable[[int], bool], lanes: int
+    node: Rows, body: Sequence[Loop | Item], kept: Callable[[int], bool], lanes: int, itemsize: int
 ) -> dict[int, tuple[Store, bool]]:
     """For each result that is stored where, and whether what rounding loses of a sum is stored as well."""
     bases, uses = node.bases(), dict[int, list[_Use]]()
@@ -50,7 +50,8 @@ def stores_of(
         if over_rows or _needs_store(own):
             # What is put together and read by others is stored behind the loops that do so, so all of it stays.
             whole = over_rows or (kept(result) and own[0].item.kind != COMPUTE)
-            found[result] = _store(node, result, own, over_rows, whole, lanes)
+            store, long = _store(node, result, own, over_rows, whole)
+            found[result] = store, long and store.size <= _EXACT[itemsize] and node.rounds > 4 * lanes
     return found
 
 
@@ -80,7 +81,7 @@ def _needs_store(uses: Sequence[_Use]) -> bool:
 
 
 def _store(
-    node: Rows, result: int, uses: Sequence[_Use], over_rows: bool, whole: bool, lanes: int
+    node: Rows, result: int, uses: Sequence[_Use], over_rows: bool, whole: bool
 ) -> tuple[Store, bool]:
     common = 0
     paths, refs = [use.path for use in uses], [use.ref for use in uses]
@@ -99,8 +100,7 @@ def _store(
         lows, highs = [start.out.place], [start.out.place + start.top(start.out, 0)]
     low, size = min(lows), max(highs) + 1 - min(lows)
     adds = any(use.item.kind == ADD for use in uses if use.writes)
-    rounds = node.rounds * max((math.prod(use.item.dims) for use in uses if use.writes), default=1)
-    return Store(low, size, common, over_rows), over_rows and adds and size <= _EXACT and rounds > 4 * lanes
+    return Store(low, size, common, over_rows), over_rows and adds
 
 
 def _trimmed(ref: Ref) -> tuple[int, ...]:

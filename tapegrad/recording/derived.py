@@ -14,6 +14,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation
 from tapegrad.arguments import argument_numbers, spec_of
+from tapegrad.errors import TapegradError
 from tapegrad.native import choice
 from tapegrad.program import Branches, can_be_written
 from tapegrad.program.outputs import scalar_place
@@ -29,6 +30,10 @@ from tapegrad.value import as_value
 _SWEEPS, _ASK_AFTER = 3.0, 0.02
 # The most lanes of a sparse matrix that are written as one program.
 _MOST_LANES = 16
+
+
+# What rules raise that cannot be run on Values, or on these. Not whatever a signal handler may raise.
+_EXPECTED = (TapegradError, ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 
 
 class Derived:
@@ -50,6 +55,8 @@ class Derived:
         # What sweeps have taken for a derivative, in seconds, about; and calls that the short way was allowed since.
         self._spent: dict[Any, float] = {}
         self._granted: dict[Any, int] = {}
+        # The derivatives that cannot be written as programs.
+        self._unwritable: set[Any] = set()
 
     def results(self, program: Any) -> Any:
         """What to replay for the results of a program."""
@@ -165,7 +172,7 @@ class Derived:
         programs = () if branches is None else branches.programs
         if any(map(choice.failed, programs)):
             return self.mode == choice.ALWAYS
-        if not can_be_written(program):
+        if key in self._unwritable or not can_be_written(program):
             return False
         # Rules of Python functions that a program calls may raise on Values where they do not on numbers, and most of
         # the time is theirs: derivatives of these are compiled only if that is asked for.
@@ -186,18 +193,21 @@ class Derived:
         try:
             branches = self._branches(key, f, spec, leaves)
             return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
-        except Exception as error:
-            if not self._recording().program.calls:  # type: ignore[union-attr]
+        except _EXPECTED as error:
+            if key in self._known and not self._recording().program.calls:  # type: ignore[union-attr]
                 raise
-            # The interpreter calls the rules with numbers, and has the answer, or an error that says what is wrong.
+            # The interpreter runs rules on numbers, not on Values, and has the answer, or an error that says what is
+            # wrong. What cannot be written is not tried again.
             self.refused[key] = f"{type(error).__name__}: {error}"
+            if key not in self._known:
+                self._unwritable.add(key)
         return None
 
     def _count(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or program.calls or not can_be_written(program):
+        if self.mode == choice.NEVER or program.calls or key in self._unwritable or not can_be_written(program):
             return
         if key in self._known:
             # It was being compiled when this process was forked off another, where that went on.
@@ -206,7 +216,12 @@ class Derived:
         calls = 1 + self._granted.pop(key, 0)
         self._spent[key] = self._spent.get(key, 0.0) + calls * _SWEEPS * choice.replay_seconds(program)
         if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
-            choice.in_background(self._branches(key, f, *spec_of(args)).program)
+            try:
+                choice.in_background(self._branches(key, f, *spec_of(args)).program)
+            except _EXPECTED as error:
+                # The interpreter answers, or says what is wrong.
+                self.refused[key] = f"{type(error).__name__}: {error}"
+                self._unwritable.add(key)
 
     def _branches(self, key: Any, f: Callable[..., Any], spec: Any, leaves: Sequence[Any]) -> Branches:
         branches = self._known.get(key)
