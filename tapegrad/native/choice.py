@@ -33,12 +33,12 @@ _INSTRUCTION, _NUMBER = 4e-9, 1.2e-9
 # What a multiplication in a product of matrices takes, for each byte of a number.
 _PRODUCT_BYTE = 5e-12
 # And what compiling takes: at least, and for each instruction that is written out.
-_COMPILING, _EACH = 0.03, 1.5e-4
+_COMPILING, _EACH = 0.03, 5e-4
 # Programs with so many numbers, and so many for each instruction, are compiled before they are first replayed, if they
 # have few instructions or a replay takes longer: that takes less time than the memory for all their numbers would.
 _FEW, _NUMBERS, _WIDE = 1000, 50_000, 1000
 # Programs of more instructions that have to be written out are not compiled.
-_MOST = 40_000
+_MOST = 15_000
 # What rounding may do to results, at most, as a part of the largest.
 _SAME = 1e-3
 
@@ -250,6 +250,8 @@ def is_compiling() -> bool:
 
 def in_background(program: Any) -> None:
     """Have a program compiled while it is interpreted."""
+    if program.native is None and program.not_native is None and not math.isfinite(compile_seconds(program)):
+        program.not_native = "too much of it does not repeat, or it is mostly products of matrices"
     if program.native is None and program.not_native is None:
         program.not_native = WAITING
         _worker.put(program)

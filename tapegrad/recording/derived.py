@@ -194,12 +194,14 @@ class Derived:
             branches = self._branches(key, f, spec, leaves)
             return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
         except _EXPECTED as error:
-            if key in self._known and not self._recording().program.calls:  # type: ignore[union-attr]
+            calls = self._recording().program.calls  # type: ignore[union-attr]
+            if key in self._known and not calls:
                 raise
             # The interpreter runs rules on numbers, not on Values, and has the answer, or an error that says what is
-            # wrong. What cannot be written is not tried again.
+            # wrong. What cannot be written is not tried again, unless functions of Python are called, for which that
+            # may depend on the numbers.
             self.refused[key] = f"{type(error).__name__}: {error}"
-            if key not in self._known:
+            if key not in self._known and not calls:
                 self._unwritable.add(key)
         return None
 

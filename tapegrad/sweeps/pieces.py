@@ -42,7 +42,8 @@ def pieces(code: np.ndarray, side: np.ndarray, flags: np.ndarray, size: int, lan
     products = runs[np.isin(code[runs, OPCODE], [BY_NAME[name].opcode + RUN for name in ("matmul", "affine")])]
     if len(products):
         volume = np.ones(len(code))
-        np.multiply.at(volume, runs[number], np.maximum(sizes, 1))
+        own = np.isin(runs[number], products)
+        np.multiply.at(volume, runs[number[own]], np.maximum(sizes[own], 1))
         work[products] += np.sqrt(volume[products] * code[products, B]) / _PRODUCTS
     done = np.cumsum(work * lanes)
     if done[-1] < 2 * ENOUGH:
