@@ -18,10 +18,10 @@ Program = Callable[..., Any]
 Data = Callable[[], tuple[np.ndarray, ...]]
 
 
-def settled(call: Callable[[], Any], seconds: float = 0.5, least: int = 3) -> None:
+def settled(call: Callable[[], Any], seconds: float = 2.0, least: int = 3) -> None:
     """Warm a call up: a tool may choose how it replays a program after it has done so for a while.
 
-    The call is made for at least half a second, and at least three times; and as long as tapegrad compiles programs in
+    The call is made for at least two seconds, and at least three times; and as long as tapegrad compiles programs in
     the background, and three times after.
     """
     from tapegrad.native.choice import is_compiling

@@ -9,6 +9,7 @@ import math
 import os
 import queue
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -41,6 +42,8 @@ _FEW, _NUMBERS, _WIDE = 1000, 50_000, 1000
 _MOST = 15_000
 # What rounding may do to results, at most, as a part of the largest.
 _SAME = 1e-3
+# How often it is tried which form is faster.
+_LAPS = 3
 
 
 def mode(compile: bool | None = None) -> str:
@@ -160,6 +163,25 @@ def _agree(program: Any, native: Native) -> bool:
         native.give(workspace)
 
 
+def _is_faster(program: Any, native: Native) -> bool:
+    """Whether machine code takes less time than the interpreter: it may not where most of a program is left to that."""
+    if program.calls:
+        return True
+    taken = []
+    for form in (program, native):
+        workspace = form.take()
+        try:
+            each = []
+            for _ in range(_LAPS):
+                started = time.perf_counter()
+                form.sweep(workspace, VALUES, -1, None)
+                each.append(time.perf_counter() - started)
+            taken.append(min(each))
+        finally:
+            form.give(workspace)
+    return taken[1] < taken[0]
+
+
 def failed(program: Any) -> bool:
     """Whether it was tried in vain to compile a program."""
     return program.native is None and program.not_native not in (None, WAITING)
@@ -209,6 +231,8 @@ class _Worker:
         try:
             made = Native(program)
             reason = None if _agree(program, made) else "its results were others than the interpreter's"
+            if reason is None and not _is_faster(program, made):
+                reason = "compiled it was not faster"
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
         if reason is None:
