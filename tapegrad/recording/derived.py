@@ -52,9 +52,8 @@ class Derived:
         self.refused: dict[Any, str] = {}
         # How each derivative is written that was ever asked for.
         self._written_by: dict[Any, Callable[..., Any]] = {}
-        # What sweeps have taken for a derivative, in seconds, about; and calls that the short way was allowed since.
+        # What sweeps have taken for a derivative, in seconds, about.
         self._spent: dict[Any, float] = {}
-        self._granted: dict[Any, int] = {}
         # The derivatives that cannot be written as programs.
         self._unwritable: set[Any] = set()
 
@@ -158,8 +157,15 @@ class Derived:
         program = self._recording().program  # type: ignore[union-attr]
         if self.mode == choice.NEVER or program.calls or not np.isfinite(choice.compile_seconds(program)):
             return sys.maxsize
-        self._granted[key] = int(_ASK_AFTER / (_SWEEPS * choice.replay_seconds(program))) + 1
-        return self._granted[key]
+        return int(_ASK_AFTER / (_SWEEPS * choice.replay_seconds(program))) + 1
+
+    def answered_by_sweeps(self, argnums: Any, calls: int) -> None:
+        """Count calls that the short way has answered."""
+        self._spend(("value_and_grad", argnums, False), calls)
+
+    def _spend(self, key: Any, calls: int) -> None:
+        seconds = choice.replay_seconds(self._recording().program)  # type: ignore[union-attr]
+        self._spent[key] = self._spent.get(key, 0.0) + calls * _SWEEPS * seconds
 
     # Which
 
@@ -215,8 +221,7 @@ class Derived:
             # It was being compiled when this process was forked off another, where that went on.
             choice.in_background(self._known[key].program)
             return
-        calls = 1 + self._granted.pop(key, 0)
-        self._spent[key] = self._spent.get(key, 0.0) + calls * _SWEEPS * choice.replay_seconds(program)
+        self._spend(key, 1)
         if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
             try:
                 choice.in_background(self._branches(key, f, *spec_of(args)).program)

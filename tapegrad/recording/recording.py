@@ -156,7 +156,9 @@ class Recording(StandIn):
         known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
         if known is None or known[0] is not holds or known[1] is not form or known[2][0] < 0:
             made: Short = never
-            left = [self.derived.calls_by_sweeps(argnums)]
+            if known is not None and known[2][0] < 0:
+                self.derived.answered_by_sweeps(argnums, known[2][1])
+            left = 2 * [self.derived.calls_by_sweeps(argnums)]
             if not self._branches.stale:
                 compiled = self.derived.short_way(argnums, holds)
                 made = compiled or never
