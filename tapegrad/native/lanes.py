@@ -150,7 +150,7 @@ class RowsWriter(RowMemory):
             x = self._masked(item, x)
             store = self._stores[item.out.result]
             if store.lost:
-                self._add_exactly(item, store, x, depth)
+                self._add_exactly(item, store, x)
                 return
             before = self._get(item, item.out, depth)
             self._define(item, self._taken(item.kind, before, x), depth)
@@ -181,27 +181,15 @@ class RowsWriter(RowMemory):
             return x
         mask = self._masks.get((item.first, item.count))
         if mask is None:
-            lanes = ", ".join(f"i64 {i - item.first}" for i in range(w.lanes))
-            kind = f"<{w.lanes} x i64>"
-            one = w.new(f"insertelement {kind} poison, i64 %t, i32 0", True).text
-            zeros = f"<{w.lanes} x i32> zeroinitializer"
-            all_t = w.new(f"shufflevector {kind} {one}, {kind} poison, {zeros}", True).text
-            at = w.new(f"add {kind} {all_t}, <{lanes}>", True).text
-            end = ", ".join([f"i64 {item.count}"] * w.lanes)
-            mask = w.new(f"icmp ult {kind} {at}, <{end}>", True, True)
+            mask = w.rows_within(item.first, item.count)
             if len(self.scopes) == 1:
                 self._masks[item.first, item.count] = mask
         return w.select(mask, x, w.constant(NEUTRAL[item.kind]))
 
-    def _add_exactly(self, item: Item, store: Store, x: Register, depth: int) -> None:
-        # As Knuth finds what rounding loses of a sum; it is added up, and added at the end.
-        w, at = self.w, self._offset(store, item.out, depth)
-        before = self.take(store.pointer, at)
-        total = w.binary("fadd", before, x)
-        part = w.binary("fsub", total, before)
-        lost = w.binary(
-            "fadd", w.binary("fsub", before, w.binary("fsub", total, part)), w.binary("fsub", x, part)
-        )
+    def _add_exactly(self, item: Item, store: Store, x: Register) -> None:
+        # What rounding loses is added up, and added at the end.
+        w, at = self.w, self._offset(store, item.out)
+        total, lost = w.two_sum(self.take(store.pointer, at), x)
         self.put(store.pointer, at, total)
         self.put(store.lost, at, w.binary("fadd", self.take(store.lost, at), lost))
 
@@ -226,7 +214,7 @@ class RowsWriter(RowMemory):
         if not (accumulates and store is not None and store.over_rows):
             self.scopes[-1].known[self._key(ref)] = x
         if store is not None:
-            self.put(store.pointer, self._offset(store, ref, depth), self.w.wide(x))
+            self.put(store.pointer, self._offset(store, ref), self.w.wide(x))
         if item.kind == COMPUTE and self._kept(ref.result):
             self.to_arena(ref, x)
 
@@ -242,7 +230,7 @@ class RowsWriter(RowMemory):
                 return scope.known[key]
         if own:
             store = self._stores[ref.result]
-            found = self.take(store.pointer, self._offset(store, ref, depth))
+            found = self.take(store.pointer, self._offset(store, ref))
         else:
             found = self.from_arena(ref)
         if own and item.out.result == ref.result:
@@ -269,7 +257,7 @@ class RowsWriter(RowMemory):
             self._shifted[key] = found
         return found
 
-    def _offset(self, store: Store, ref: Ref, depth: int) -> str:
+    def _offset(self, store: Store, ref: Ref) -> str:
         return self.index(ref.place - store.low, ref, store.dropped)
 
     # Ends
@@ -286,7 +274,7 @@ class RowsWriter(RowMemory):
 
     def _flush_loops(self, item: Item, ref: Ref, store: Store, depth: int) -> None:
         if depth == len(item.dims):
-            self.to_arena(ref, self.take(store.pointer, self._offset(store, ref, depth)))
+            self.to_arena(ref, self.take(store.pointer, self._offset(store, ref)))
             return
         with self._loop(item.dims[depth]):
             self._flush_loops(item, ref, store, depth + 1)

@@ -192,9 +192,7 @@ class LongRowsWriter(ScalarsWriter):
         q = w.new(f"getelementptr {w.type(True)}, ptr {p}, i64 {len(self._sums)}", False).text
         total, lost = (w.new(f"load {w.type(True)}, ptr {r}, align {self._align}", True) for r in (p, q))
         x = self._masked(w.wide(x), -int(self._rows[j, 0]))
-        new = w.binary("fadd", total, x)
-        part = w.binary("fsub", new, total)
-        rest = w.binary("fadd", w.binary("fsub", total, w.binary("fsub", new, part)), w.binary("fsub", x, part))
+        new, rest = w.two_sum(total, x)
         for r, y in ((p, new), (q, w.binary("fadd", lost, rest))):
             w.lines.append(f"store {w.type(True)} {y.text}, ptr {r}, align {self._align}")
 
@@ -203,14 +201,7 @@ class LongRowsWriter(ScalarsWriter):
         w = self.w
         if count == self.node.rows and count % w.lanes == 0:
             return x
-        kind = f"<{w.lanes} x i64>"
-        one = w.new(f"insertelement {kind} poison, i64 %t, i32 0", True).text
-        all_t = w.new(
-            f"shufflevector {kind} {one}, {kind} poison, <{w.lanes} x i32> zeroinitializer", True
-        ).text
-        at = w.new(f"add {kind} {all_t}, <{', '.join(f'i64 {i}' for i in range(w.lanes))}>", True).text
-        end = ", ".join([f"i64 {count}"] * w.lanes)
-        return w.select(w.new(f"icmp ult {kind} {at}, <{end}>", True, True), x, w.constant(0.0))
+        return w.select(w.rows_within(0, count), x, w.constant(0.0))
 
     def _store(self, place: int, strides: tuple[int, ...], found: Register) -> None:
         w = self.w

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cached_property
 from typing import Any
 
@@ -249,8 +248,7 @@ class Places:
 
     def moved(self, size: int) -> tuple[Any, np.ndarray]:
         """The code and the steps of the program with these places, for the interpreter."""
-        code, steps = moved_code(self._program, self._schedule.owners, self.to, size)
-        return dataclasses.replace(code), steps
+        return moved_code(self._program, self._schedule.owners, self.to, size)
 
 
 def _held_constants(program: Any) -> dict[int, float]:

@@ -129,7 +129,7 @@ class ScalarsWriter:
 
     def _segment(self, segment: Segment) -> None:
         if segment.repeat is None:
-            self._straight(range(segment.start, segment.stop), np.zeros((0,), np.int64))
+            self._straight(range(segment.start, segment.stop), ())
         else:
             self._loop(segment.repeat, ())
 
@@ -200,7 +200,7 @@ class ScalarsWriter:
     def _parts(self, body: Sequence[Straight | Repeat], periods: tuple[int, ...]) -> None:
         for part in body:
             if isinstance(part, Straight):
-                self._straight(_items(part), np.array(periods, np.int64))
+                self._straight(_items(part), periods)
             else:
                 self._loop(part, periods)
 
@@ -208,8 +208,7 @@ class ScalarsWriter:
         start = int(self._rows[j, column])
         return start, tuple(int(self._rows[j + p, column]) - start for p in periods)
 
-    def _straight(self, items: range, periods: Any) -> None:
-        periods = tuple(int(p) for p in periods)
+    def _straight(self, items: range, periods: tuple[int, ...]) -> None:
         for j in items:
             self._item(j, periods)
 

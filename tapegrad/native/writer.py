@@ -149,6 +149,23 @@ class Writer:
         """Whether a number is not zero."""
         return x if x.truth else self.compare("une", x, self.constant(0.0))
 
+    def two_sum(self, x: Register, y: Register) -> tuple[Register, Register]:
+        """x + y, and what rounding loses of it, as Knuth finds that."""
+        total = self.binary("fadd", x, y)
+        part = self.binary("fsub", total, x)
+        rest = self.binary("fsub", x, self.binary("fsub", total, part))
+        return total, self.binary("fadd", rest, self.binary("fsub", y, part))
+
+    def rows_within(self, first: int, count: int) -> Register:
+        """Whether the row of each lane, the first of which is row `%t`, is one of `count` from `first` on."""
+        n, kind = self.lanes, f"<{self.lanes} x i64>"
+        one = self.new(f"insertelement {kind} poison, i64 %t, i32 0", True).text
+        zeros = f"<{n} x i32> zeroinitializer"
+        everywhere = self.new(f"shufflevector {kind} {one}, {kind} poison, {zeros}", True).text
+        lanes = ", ".join(f"i64 {i - first}" for i in range(n))
+        at = self.new(f"add {kind} {everywhere}, <{lanes}>", True).text
+        return self.new(f"icmp ult {kind} {at}, <{', '.join([f'i64 {count}'] * n)}>", True, True)
+
     def total(self, x: Register) -> Register:
         """The sum of all lanes, in their order."""
         each = [self.new(f"extractelement {self.type(True)} {x.text}, i32 {i}", False) for i in range(self.lanes)]
