@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,15 +138,22 @@ def spec_of(args: Sequence[Any]) -> tuple[Spec, list[Any]]:
 
 
 def dtype_of(spec: Spec) -> np.dtype:
-    """The dtype of a recording: that of its float arrays, else of its floats. Raises DTypeError for a mixture."""
+    """The dtype of a recording: the widest of its float arrays, or where there are none of its floats, at least
+    float32. Raises DTypeError for floats that are wider than float64."""
     floats = {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f" and not i.scalar}
     floats = floats or {i.dtype for i in spec.leaves if isinstance(i, Input) and i.dtype.kind == "f"}
-    if not floats:
-        return np.dtype(np.float64)
-    if len(floats) > 1 or not floats <= {np.dtype(np.float64), np.dtype(np.float32)}:
-        names = " and ".join(sorted(str(d) for d in floats))
-        raise DTypeError(f"arguments are arrays of {names}; a recording has one dtype, float64 or float32")
-    return floats.pop()
+    return real_dtype(floats, "an argument")
+
+
+def real_dtype(floats: Collection[np.dtype], what: str) -> np.dtype:
+    """The dtype of a tape that holds numbers of these dtypes as they are: float32 or float64, the latter where there
+    are none. Raises DTypeError for what is wider."""
+    widest = np.result_type(np.float32, *floats) if floats else np.dtype(np.float64)
+    if widest.itemsize > 8:
+        raise DTypeError(
+            f"{what} is an array of {widest}: a tape holds float64 or float32; convert it with .astype(float)"
+        )
+    return widest
 
 
 def owners(structure: Any) -> list[int]:

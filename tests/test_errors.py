@@ -74,7 +74,7 @@ def test_shape_mismatches(call, one, other):
 
 DTYPES = [
     (lambda: Value(np.ones(2, np.float32)) + np.ones(2), "float32", "float64"),
-    (lambda: Value(np.ones(2)) * np.ones(2, np.float32), "float32", "float64"),
+    (lambda: Value(np.ones(2)) * np.ones(2, np.longdouble), "float128|longdouble", "float64"),
     (lambda: Value(1.0) + Value(np.float32(1.0)), "float64", "float32"),
     (lambda: np.concatenate([Value([1.0]), Value(np.ones(1, np.float32))]), "float64", "float32"),
     (lambda: Value(np.ones(2, complex)), "complex", "real"),
@@ -87,8 +87,7 @@ DTYPES = [
     (lambda: tg.current_tape(int), "int64", "float64"),
     (lambda: Value([1.0]).backward(1j), "complex", "real"),
     (lambda: setattr(Value([1.0]), "data", ["a"]), "U1", "real"),
-    (lambda: tg.grad(lambda x, y: x)(np.ones(2), np.ones(2, np.float32)), "float32", "float64"),
-    (lambda: tg.grad(np.sum)(np.ones(2, np.float16)), "float16", "float64"),
+    (lambda: tg.grad(np.sum)(np.ones(2, np.longdouble)), "float128|longdouble", "float64"),
     (lambda: tg.grad(np.sum)(np.ones(2, complex)), "complex", "real"),
     (lambda: tg.grad(lambda x: x)(1j), "complex", "real"),
 ]

@@ -15,7 +15,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
-from tapegrad.arguments import owners
+from tapegrad.arguments import owners, real_dtype
 from tapegrad.errors import CutGradientError, IntegerInputError
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape, recording_tape
@@ -134,7 +134,7 @@ def checked(numbers: Sequence[int], count: int) -> list[int]:
 
 def _dtype(leaves: Sequence[Any]) -> Any:
     arrays = {x.dtype.newbyteorder("=") for x in leaves if isinstance(x, np.ndarray) and x.dtype.kind == "f"}
-    return arrays.pop() if len(arrays) == 1 else None
+    return real_dtype(arrays, "an argument") if arrays else None
 
 
 def is_float(x: Any) -> bool:

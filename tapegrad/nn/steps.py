@@ -9,7 +9,7 @@ import numpy as np
 
 from tapegrad.arguments import spec_of
 from tapegrad.compiled import Frame
-from tapegrad.errors import GuardError, NonScalarError
+from tapegrad.errors import DTypeError, GuardError, NonScalarError
 from tapegrad.nn import loops
 from tapegrad.nn.module import Module
 from tapegrad.optim.optimizer import Optimizer
@@ -52,7 +52,7 @@ class Step:
         flat = np.array(model.flat.data)
         spec, leaves = spec_of([flat, x, y])
         self.batch = len(x)
-        self._sizes = flat.size, x.size
+        self._sizes, self._dtype = (flat.size, x.size), flat.dtype
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
         self._branches = Branches(evaluate, spec, leaves, [0])
         self._y = y
@@ -62,6 +62,11 @@ class Step:
     def _prepare(self) -> None:
         program = self._branches.program
         code = program.code
+        if code.dtype != self._dtype:
+            raise DTypeError(
+                f"the model or loss meets an array of {code.dtype}, its parameters are {self._dtype}: convert the "
+                f"array with .astype(np.{self._dtype})"
+            )
         value = code.outputs[0].place
         if value is None:
             raise NonScalarError("the loss does not depend on the parameters or the data")

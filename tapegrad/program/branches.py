@@ -126,7 +126,10 @@ class Branches:
     def renew(self, leaves: Sequence[Any]) -> None:
         """Forget all programs, and record the function again."""
         token = self.captures.current()
-        program = self.record(leaves)
+        self._begin(self.record(leaves), token)
+
+    def _begin(self, program: Program, token: Any) -> None:
+        """Have this program alone."""
         self.programs: list[Program] = [program]
         # The integers that decide something in any of the programs, and which program fitted last for their numbers.
         self._deciding = tuple(sorted(program.decided))
@@ -171,7 +174,16 @@ class Branches:
                     arguments.append(put_integer(tape, int(x)))
                 else:
                     arguments.append(put_leaf(tape, np.asarray(x), wanted))
-            result = self.captures.watch(_recorded, self.f, *pytree.unflatten(self.spec.structure, arguments))
+            try:
+                result = self.captures.watch(_recorded, self.f, *pytree.unflatten(self.spec.structure, arguments))
+            except Exception:
+                if not tape.too_narrow:
+                    raise
+            if tape.too_narrow:
+                # It met arrays of float64: as in NumPy, what follows from them is float64. A tape has one dtype, so all
+                # of it is, from now on.
+                self.dtype = np.dtype(np.float64)
+                return self.record(leaves)
             outputs, structure = pytree.flatten(result)
             outputs = [_stacked(x, tape) for x in outputs]
             inputs = sum(isinstance(leaf, Input) for leaf in self.spec.leaves)
@@ -259,6 +271,11 @@ class Branches:
         if read is not None:
             self._parted[read] += 1
         program = self.record(leaves)
+        if program.code.dtype != before.code.dtype:
+            # Guards of other programs compare numbers that were rounded otherwise.
+            self._begin(program, self._token)
+            tried.clear()
+            return program
         # Whoever draws random numbers was told already.
         checked = self._same_prefixes and not self.captures.draws and program.prefixes and before.prefixes
         same = not checked or program.prefixes[: guard + 1] == before.prefixes[: guard + 1]

@@ -47,6 +47,8 @@ class Plans:
         self._dtype = dtype_of(spec)
         self._owner = owners(spec.structure)
         self._inputs = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
+        floats = [leaf for leaf in spec.leaves if isinstance(leaf, Input) and leaf.dtype.kind == "f"]
+        self._narrow = any(leaf.dtype.itemsize < 8 and not leaf.scalar for leaf in floats)
         self._known: dict[int, Plan] = {}
 
     def tangents(self, numbers: Sequence[int], tangents: Sequence[Any]) -> dict[int, np.ndarray]:
@@ -100,6 +102,16 @@ class Plans:
                     "float(...) or .astype(float), or leave it out of argnums"
                 )
 
+    def in_own_dtypes(self, plan: Plan, derivative: Any) -> Any:
+        """A derivative nested as the arguments of a plan, with arrays of the dtypes of the arguments: it may have been
+        computed in float64 because other numbers were."""
+        if not self._narrow:
+            return derivative
+        leaves, structure = pytree.flatten(derivative)
+        owned = list(zip(self._owner, self._spec.leaves, strict=True))
+        own = [leaf for number in plan.numbers for owner, leaf in owned if owner == number]
+        return pytree.unflatten(structure, [_as(g, leaf) for g, leaf in zip(leaves, own, strict=True)])
+
     def shaped(self, plan: Plan, by_input: dict[int, Any], copy: bool = True) -> Any:
         """What `by_input` has for each input, nested as the arguments of a plan; None for a leaf that it does not have.
         """
@@ -109,6 +121,11 @@ class Plans:
             for i, owner in enumerate(self._owner):
                 if owner == number:
                     g = by_input.get(self._inputs.index(i)) if i in self._inputs else None
-                    leaves.append(None if g is None else float(g) if np.ndim(g) == 0 else g.copy() if copy else g)
+                    leaves.append(None if g is None else _as(g.copy() if copy else g, self._spec.leaves[i]))
             own.append(pytree.unflatten(pytree.children(self._spec.structure)[number], leaves))
         return tuple(own) if plan.several else own[0]
+
+
+def _as(g: Any, leaf: Any) -> Any:
+    """A derivative with respect to an argument, in its dtype."""
+    return float(g) if np.ndim(g) == 0 else g.astype(leaf.dtype, copy=False)

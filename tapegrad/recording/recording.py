@@ -143,7 +143,7 @@ class Recording(StandIn):
         plan = self._plans.plan(argnums)
         found = self.derived.value_and_grad(leaves, hashable(argnums), has_aux) if plan.chosen else None
         if found is not None:
-            return found
+            return found[0], self._plans.in_own_dtypes(plan, found[1])
         return self._branches.replay(
             leaves, VALUES | ADJOINTS, plan.wrt, self._value_and_gradient, plan, has_aux, has_aux=has_aux,
             lean=Program.for_gradients,
@@ -175,7 +175,7 @@ class Recording(StandIn):
         else:
             value = program.result(workspace)
         if plan.single is not None:
-            return value, workspace.gradients[plan.single].copy()
+            return value, self._plans.in_own_dtypes(plan, workspace.gradients[plan.single].copy())
         return value, self._plans.shaped(plan, dict(enumerate(workspace.gradients)))
 
     def vjp(self, *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -271,11 +271,12 @@ class Recording(StandIn):
             return derivatives.hvp(self.f, primals, tangents, argnums)
         chosen, own = matching.chosen_tangents(primals, tangents, argnums)
         along = self._plans.tangents(argument_numbers(chosen), own)
+        plan = self._plans.plan(chosen)
         found = self.derived.hvp(self.check(tuple(primals)), along, hashable(chosen))
-        if found is not None:
-            return found
-        branches = self._gradient(primals, chosen)
-        return branches.replay(self.check(tuple(primals)), VALUES, None, tangent, lean=pushing(along))
+        if found is None:
+            branches = self._gradient(primals, chosen)
+            found = branches.replay(self.check(tuple(primals)), VALUES, None, tangent, lean=pushing(along))
+        return self._plans.in_own_dtypes(plan, found)
 
     def make_hvp(self, *args: Any, argnums: int | Sequence[int] = 0) -> Callable[[Any], Any]:
         """The function v -> H v at given arguments; see `tapegrad.make_hvp`."""
@@ -286,8 +287,10 @@ class Recording(StandIn):
         numbers = argument_numbers(argnums)
 
         def product(v: Any) -> Any:
-            return pushed(program, values, self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
+            along = self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v)
+            return self._plans.in_own_dtypes(plan, pushed(program, values, along))
 
+        plan = self._plans.plan(argnums)
         return product
 
     def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:

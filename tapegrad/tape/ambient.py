@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import DTypeError
 from tapegrad.tape.tape import Tape
 
 
@@ -28,15 +27,15 @@ ambient = _Current()
 def current_tape(dtype: Any = None) -> Tape:
     """The tape that new values of this thread go on: one for each dtype, or the recording that is going on.
 
-    Raises DTypeError for a dtype that is neither float64 nor float32, or is not the one of the recording.
+    A recording of float32 that meets float64 is made again, in float64. Raises DTypeError for a dtype that is neither.
 
     >>> import numpy as np
     >>> current_tape(np.float32).dtype
     dtype('float32')
     """
     if ambient.recording is not None:
-        if dtype is not None and np.dtype(dtype) != ambient.recording.dtype:
-            raise DTypeError(f"a {np.dtype(dtype)} value inside a recording of {ambient.recording.dtype}")
+        if dtype is not None and np.dtype(dtype).itemsize > ambient.recording.dtype.itemsize:
+            ambient.recording.too_narrow = True
         return ambient.recording
     kind = np.dtype(np.float64 if dtype is None else dtype)
     tape = ambient.tapes.get(kind)

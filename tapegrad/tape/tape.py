@@ -71,7 +71,7 @@ class Tape:
         "needs", "needs_new", "pages", "_records", "zeros", "addresses", "adjoints", "code", "constants",
         "dtype", "evaluated", "finished", "flags", "grads", "kinds", "labels", "length", "limit", "owner", "page",
         "push", "recording", "scratch", "side", "side_length", "slots", "sweeping", "top", "values", "calls", "derived",
-        "arrays", "flushing", "reads", "_frame", "spliced",
+        "arrays", "flushing", "reads", "_frame", "spliced", "too_narrow",
     )  # fmt: skip
 
     def __init__(self, dtype: Any = np.float64, *, recording: bool = False) -> None:
@@ -119,6 +119,8 @@ class Tape:
         # Whether derivatives were written on it: then a program made of it is simplified. Whether a program was: then
         # constants are not where the function would record them.
         self.derived = self.spliced = False
+        # Whether a recording of float32 met an array of float64: then it is made again, in float64.
+        self.too_narrow = False
         # Captured arrays, by a digest of what is in them.
         self.arrays: dict[Any, int] = {}
         # Slots of constants: equal ones share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.

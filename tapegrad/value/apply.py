@@ -62,11 +62,8 @@ class Recorder(Reader):
             raise UnsupportedError(
                 f"{what}: an operand of type {type(x).__name__} ({array.dtype}) cannot be used with a Value"
             )
-        if array.dtype.kind == "f" and array.ndim and array.dtype != tape.dtype:
-            raise DTypeError(
-                f"{what}: an array of {array.dtype} meets a Value of {tape.dtype}; convert it with "
-                f".astype(np.{tape.dtype})"
-            )
+        if array.dtype.kind == "f" and array.ndim and array.dtype.itemsize > tape.dtype.itemsize:
+            array = _narrowed(array, tape, what)
         if array.ndim == 0:
             return cls._constant(tape, float(array))
         if not tape.recording:
@@ -245,9 +242,32 @@ def _on_truths(operation: Elementwise) -> Elementwise:
     return operation if other is None else cast(Elementwise, other)
 
 
+def _narrowed(array: np.ndarray, tape: Tape, what: str) -> np.ndarray:
+    """An array of wider floats for a tape that is being recorded, and then is recorded again in float64.
+
+    Raises DTypeError where there is nothing to record again, or float64 is too narrow too.
+    """
+    if array.dtype.itemsize > 8:
+        raise DTypeError(
+            f"{what}: an array of {array.dtype} meets a Value, which holds at most float64; convert it with "
+            ".astype(float)"
+        )
+    if not tape.recording or tape.finished:
+        raise DTypeError(
+            f"{what}: an array of {array.dtype} meets a Value of {tape.dtype}, whose tape has one dtype; convert the "
+            f"array with .astype(np.{tape.dtype}), or what the Value is made of with .astype(np.{array.dtype})"
+        )
+    tape.too_narrow = True
+    with np.errstate(over="ignore"):
+        return array.astype(tape.dtype)
+
+
 def _mismatch(a: Tape, b: Tape, what: str) -> Exception:
     if a.dtype != b.dtype:
-        return DTypeError(f"{what}: a Value of {a.dtype} meets a Value of {b.dtype}; a tape has one dtype")
+        return DTypeError(
+            f"{what}: a Value of {a.dtype} meets a Value of {b.dtype}; a tape has one dtype, so make both of arrays of "
+            "the same, or pass the arrays to tg.grad and its like, which convert them"
+        )
     if a.finished or b.finished:
         where = "one was recorded inside a function whose recording is finished"
     elif a.recording != b.recording and (b if a.recording else a) is ambient.tapes.get(a.dtype):

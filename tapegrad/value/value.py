@@ -116,8 +116,12 @@ class Value(Operators, Views, Protocol):
         return format(self.item(), spec) if spec and not self._tape.recording else str(self)
 
     def astype(self, dtype: Any, copy: bool = True) -> Value:
-        """Itself, for its own dtype. Raises DTypeError for another: a tape has one dtype."""
-        if np.dtype(dtype) != self.dtype:
+        """Itself, for its own dtype. A recording of float32 in which something is made float64 is made again, all of it
+        in float64. Raises DTypeError for any other: a tape has one dtype."""
+        tape = self._tape
+        if np.dtype(dtype) == np.float64 and tape.recording and not tape.finished:
+            tape.too_narrow |= tape.dtype != np.float64
+        elif np.dtype(dtype) != self.dtype:
             raise DTypeError(f"a Value of {self.dtype} cannot become {np.dtype(dtype)}: a tape has one dtype")
         return self
 
