@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs, and its commands name what exists.
+"""The README and the pages of docs/ do what they say: their Python runs, and their commands name what exists.
 
 The python blocks of one `## ` section share a namespace and run in order, in an empty folder. Blocks written
 as a console session (with `>>>`) are checked as doctests, output included. Shell blocks are read, not run. A
@@ -24,6 +24,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Scripts made of blocks stay until the end of the run: what reads its own source reads it late.
 SCRIPTS = Path(tempfile.mkdtemp(prefix="readme-"))
 atexit.register(shutil.rmtree, SCRIPTS, ignore_errors=True)
@@ -200,44 +201,44 @@ def missing_path(words, root):
     return None
 
 
-# ---- the README --------------------------------------------------------------------------------------------
+# ---- the pages ---------------------------------------------------------------------------------------------
 
-FOUND = blocks(README.read_text(encoding="utf-8")) if README.exists() else []
+FOUND = {page.name: blocks(page.read_text(encoding="utf-8")) for page in PAGES}
+SECTIONS = [(page, section) for page, found in FOUND.items() for section in sections(found)]
+SHELLS = [(page, block) for page, found in FOUND.items() for block in found if block.language in SHELL]
 
 
 def test_readme_has_python():
-    assert README.exists(), "there is no README.md"
-    assert sections(FOUND), "README.md has no ```python block"
+    assert sections(FOUND["README.md"]), "README.md has no ```python block"
 
 
 def test_every_block_is_accounted_for():
     known = {"python"} | SHELL | INERT
     strays = [
-        f"README.md:{block.line}: {block.language or 'no language'}"
-        for block in FOUND
+        f"{page}:{block.line}: {block.language or 'no language'}"
+        for page, found in FOUND.items()
+        for block in found
         if block.language not in known
     ]
     assert not strays, f"blocks in a language that is not one of {sorted(known)}: {'; '.join(strays)}"
 
 
-@pytest.mark.parametrize("section", sections(FOUND))
-def test_python_runs(section, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "section"), SECTIONS)
+def test_python_runs(page, section, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     namespace = {"__name__": "__main__"}
-    for block in sections(FOUND)[section]:
+    for block in sections(FOUND[page])[section]:
         if block.requires and not shutil.which(block.requires):
-            pytest.skip(f"README.md:{block.line}: needs the program {block.requires}")
-        execute(block.code, block.line, namespace)
+            pytest.skip(f"{page}:{block.line}: needs the program {block.requires}")
+        execute(block.code, block.line, namespace, page)
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in FOUND if block.language in SHELL], ids=lambda block: f"line{block.line}"
-)
-def test_commands_name_what_exists(block):
+@pytest.mark.parametrize(("page", "block"), SHELLS, ids=lambda x: x if isinstance(x, str) else f"line{x.line}")
+def test_commands_name_what_exists(page, block):
     said = list(commands(block))
-    assert said, f"README.md:{block.line}: a block without a command"
-    wrong = [f"README.md:{line}: {fault}" for line, words in said if (fault := complaint(words))]
+    assert said, f"{page}:{block.line}: a block without a command"
+    wrong = [f"{page}:{line}: {fault}" for line, words in said if (fault := complaint(words))]
     assert not wrong, "\n".join(wrong)
 
 
