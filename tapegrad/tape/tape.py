@@ -117,10 +117,8 @@ class Tape:
         # Python functions that instructions call, by number. They are kept alive here.
         self.calls: dict[int, Any] = {}
         # Whether derivatives were written on it: then a program made of it is simplified. Whether a program was: then
-        # constants are not where the function would record them.
-        self.derived = self.spliced = False
-        # Whether a recording of float32 met an array of float64: then it is made again, in float64.
-        self.too_narrow = False
+        # constants are not where the function would record them. Whether float32 met an array of float64.
+        self.derived = self.spliced = self.too_narrow = False
         # Captured arrays, by a digest of what is in them.
         self.arrays: dict[Any, int] = {}
         # Slots of constants: equal ones share one. 0.0 and -0.0 compare equal, so they are looked up by their sign.
