@@ -98,10 +98,15 @@ def replay_seconds(program: Any) -> float:
 
 def compile_seconds(program: Any) -> float:
     """What compiling a program takes, about; infinity where it is too large, or does not pay."""
+    pays = written_out(program) <= _MOST and not mostly_products(program)
+    return _COMPILING + written_out(program) * _EACH if pays else float("inf")
+
+
+def written_out(program: Any) -> int:
+    """How many instructions of a program code must be made for, about."""
     if program.written is None:
         program.written = written(program)
-    pays = program.written <= _MOST and not mostly_products(program)
-    return _COMPILING + program.written * _EACH if pays else float("inf")
+    return int(program.written)
 
 
 def form_of(program: Any, how: str) -> Any:

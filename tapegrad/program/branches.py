@@ -25,7 +25,7 @@ from tapegrad.ops.record import OPCODE, A
 from tapegrad.program.build import code_of, digests, reads_of
 from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
-from tapegrad.sweeps import ADJOINTS, callbacks
+from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
 from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
@@ -241,6 +241,15 @@ class Branches:
                 self.program = program = fits[0]
             else:
                 program = self._new_branch(program, guard, beginning, leaves, tried)
+
+    def fitting(
+        self, leaves: Sequence[Any], lean: Callable[[Program], Any] | None = None, always: bool = False
+    ) -> Program:
+        """The program that fits: where guards have a say, or `always`, a replay finds it."""
+        if not always and not self.stale and not len(self.program.guards):
+            return self.program
+        found: Program = self.replay(leaves, VALUES, None, lambda form, _: form.whole, lean=lean)
+        return found
 
     def _new_branch(
         self, before: Program, guard: int, beginning: bytes, leaves: Sequence[Any], tried: list[Program]

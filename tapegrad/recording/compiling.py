@@ -118,7 +118,7 @@ def name_of(key: Any) -> str:
     """A derivative in words, by its key: the name of a method, and with respect to what where that is said."""
     if key[0] == "matrix":
         return ("sparse Hessian" if key[2] else "sparse Jacobian") + _by(key[1])
-    return key[0] + _by(key[1]) if key[0] != "jvp" else "jvp"
+    return str(key[0]) + _by(key[1])
 
 
 def _by(argnums: Any) -> str:

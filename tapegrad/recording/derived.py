@@ -11,25 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad import pytree
-from tapegrad.adjoint import derivatives, evaluation
-from tapegrad.arguments import argument_numbers, spec_of
+from tapegrad.arguments import spec_of
 from tapegrad.errors import TapegradError
 from tapegrad.native import choice
-from tapegrad.program import Branches, can_be_written
-from tapegrad.program.outputs import scalar_place
+from tapegrad.program import Branches, Program, can_be_written
 from tapegrad.recording.compiled_way import compiled_way
 from tapegrad.recording.direct import Short
+from tapegrad.recording.directions import Directions
+from tapegrad.recording.held import Held
 from tapegrad.recording.lanes_back import lanes_back
+from tapegrad.recording.writing import Writing, Written
 from tapegrad.sparse import CompressedJacobian
 from tapegrad.sweeps import VALUES
-from tapegrad.value import as_value
 
 # What the sweeps of a derivative take, in replays of values; and after how many seconds of sweeps it is asked again
 # whether it should be compiled.
 _SWEEPS, _ASK_AFTER = 3.0, 0.02
-# The most lanes of a sparse matrix that are written as one program.
+# The most lanes of a matrix that are written as one program.
 _MOST_LANES = 16
+# And the most instructions of the function that are written for all of them. Where a dense matrix needs more, so many
+# are for the directions of one replay. Second derivatives have so many for each.
+_WRITTEN, _LANES, _SECOND = 4096, 256, 4
+
+Shapes = Sequence[tuple[int, ...]]
+# A derivative held at arguments, or None; the result there and its program; and what counts sweeps.
+Holding = tuple[Held | None, Any, Program, Callable[[], None]]
 
 
 # What rules raise that cannot be run on Values, or on these. Not whatever a signal handler may raise.
@@ -46,12 +52,16 @@ class Derived:
 
     def __init__(self, recording: Any, mode: str) -> None:
         self._recording = weakref.ref(recording)
+        self._writing = Writing(recording)
         self.mode = mode
         self._known: dict[Any, Branches] = {}
         # Why derivatives could not be written at the last attempt, in words.
         self.refused: dict[Any, str] = {}
-        # How each derivative is written that was ever asked for.
-        self._written_by: dict[Any, Callable[..., Any]] = {}
+        # How each derivative is written that was ever asked for, and the shapes of the tangents or cotangents that it
+        # is a function of besides the arguments; None where it is one of their leaves.
+        self._written_by: dict[Any, tuple[Written, Shapes | None]] = {}
+        # For each dense matrix the directions that it is computed along, and the first of them as arguments.
+        self._directions: dict[Any, tuple[Directions, list[np.ndarray]]] = {}
         # What sweeps have taken for a derivative, in seconds, about.
         self._spent: dict[Any, float] = {}
         # The derivatives that cannot be written as programs.
@@ -61,69 +71,38 @@ class Derived:
         """What to replay for the results of a program."""
         return choice.form_of(program, self.mode)
 
+    # In each of these methods None stands for: it is to be computed by sweeps of the interpreter.
+
     def value_and_grad(self, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> tuple[Any, Any] | None:
-        """Value and gradient, by a compiled program; None where the sweeps of the interpreter are to be used."""
-        key, both = self._gradient(argnums, has_aux)
-        found: tuple[Any, Any] | None = self._answer(key, both, tuple(leaves))
+        """Value and gradient."""
+        key = self._gradient(argnums, has_aux)
+        found: tuple[Any, Any] | None = self._answer(key, tuple(leaves))
         return found
 
-    def _gradient(self, argnums: Any, has_aux: bool) -> tuple[Any, Callable[..., Any]]:
-        structure = self._structure()
-
-        def checked(*args: Any) -> Any:
-            result = self._written(*args)
-            # On a tape, a truth value is a number as any other.
-            program = self._recording().program  # type: ignore[union-attr]
-            scalar_place(program.code, program.structure, has_aux)
-            return result
-
-        def both(*leaves: Any) -> Any:
-            args = pytree.unflatten(structure, leaves)
-            return derivatives.value_and_grad(checked, args, argnums, has_aux)
-
-        return ("value_and_grad", argnums, has_aux), both
+    def _gradient(self, argnums: Any, has_aux: bool) -> Any:
+        return self._named(("value_and_grad", argnums, has_aux), self._writing.value_and_grad(argnums, has_aux))
 
     def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
-        """The Hessian times tangents of inputs, by number; None where it is to be interpreted."""
-        inputs = tuple(along)
+        """The Hessian times tangents of inputs, by number."""
+        return self._answer(self._product(argnums, tuple(along)), (list(leaves), *along.values()))
 
-        def product(leaves: Sequence[Any], *tangents: Any) -> Any:
-            gradient = derivatives.gradient_of(self._written, argnums)
-            args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(gradient, args, self._nested(inputs, tangents))[1]
-
-        return self._answer(("hvp", argnums, inputs), product, (list(leaves), *along.values()))
+    def _product(self, argnums: Any, inputs: tuple[int, ...]) -> Any:
+        return self._named(("hvp", argnums, inputs), self._writing.hvp(argnums, inputs), self._shapes(inputs))
 
     def jvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray]) -> Any:
-        """The value and the derivative along tangents of inputs, by number; None where it is to be interpreted."""
-        inputs = tuple(along)
+        """The value and the derivative along tangents of inputs, by number."""
+        return self._answer(self._forward(tuple(along)), (list(leaves), *along.values()))
 
-        def both(leaves: Sequence[Any], *tangents: Any) -> Any:
-            args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(self._written, args, self._nested(inputs, tangents))
-
-        return self._answer(("jvp", inputs), both, (list(leaves), *along.values()))
+    def _forward(self, inputs: tuple[int, ...]) -> Any:
+        return self._named(("jvp", None, inputs), self._writing.jvp(inputs), self._shapes(inputs))
 
     def matrix(self, compressed: CompressedJacobian, leaves: Sequence[Any], argnums: Any, symmetric: bool) -> Any:
-        """A sparse Jacobian or Hessian; None where it is to be interpreted."""
+        """A sparse Jacobian or Hessian."""
         if compressed.count > _MOST_LANES or compressed.program.calls or not can_be_written(compressed.program):
             return None
         back = lanes_back(compressed) if compressed.back else None
         if compressed.back and back is None:
             return None
-        inputs = compressed.program.leaves
-
-        def lanes(*leaves: Any) -> Any:
-            args = pytree.unflatten(self._structure(), leaves)
-            f = derivatives.gradient_of(self._written, argnums) if symmetric else self._written
-            done = evaluation.evaluate(f, args, argument_numbers(argnums))
-            return [
-                done.push({
-                    inputs[w]: as_value(seed.reshape(np.shape(leaves[inputs[w]])), done.tape, "a seed")
-                    for w, seed in along.items()
-                }) for along in compressed.seeds()
-            ]  # fmt: skip
-
         key = "matrix", argnums, symmetric, id(compressed)
         if key not in self._written_by:
             # The function was recorded again, and has another pattern: that before is not asked for any more.
@@ -131,7 +110,108 @@ class Derived:
                 del self._written_by[other]
                 self._known.pop(other, None)
                 self._spent.pop(other, None)
-        return self._answer(key, back or lanes, tuple(leaves), functools.partial(_entries, compressed))
+        self._named(key, back or self._writing.sparse(argnums, compressed, symmetric))
+        return self._answer(key, tuple(leaves), functools.partial(_entries, compressed))
+
+    def jacobian(
+        self, branches: Branches, leaves: Sequence[Any], wrt: tuple[int, ...], argnums: Any, back: bool | None
+    ) -> tuple[Program, np.ndarray] | None:
+        """The program that the arguments take, and its Jacobian, (outputs, inputs), from the outputs back if `back`;
+        where that is None, it is chosen."""
+
+        if self.mode == choice.NEVER:
+            return None
+
+        def key_of(program: Program) -> Any:
+            outputs, inputs = [o.shape for o in program.code.outputs], self._shapes(wrt)
+            chosen = sum(map(math.prod, outputs)) <= sum(map(math.prod, inputs)) if back is None else back
+            return self._along(("jacobian", argnums, chosen, tuple(outputs)), wrt, outputs, chosen)
+
+        key = key_of(branches.program)
+        if self._compiles(key):
+            program = branches.fitting(leaves, self.results)
+            key = key_of(program)
+        found = self._dense(key, leaves)
+        return None if found is None else (program, found)
+
+    def hessian(
+        self, leaves: Sequence[Any], wrt: tuple[int, ...], rows: Shapes, argnums: Any
+    ) -> np.ndarray | None:
+        """The Hessian with respect to inputs; `rows` are the shapes of what the gradient consists of."""
+        if self.mode == choice.NEVER:
+            return None
+        return self._dense(self._along(("hessian", argnums), wrt, rows, None), leaves)
+
+    def _along(self, key: Any, wrt: tuple[int, ...], outputs: Shapes, back: bool | None) -> Any:
+        if key not in self._directions:
+            program = self._recording().program  # type: ignore[union-attr]
+            each = max(1, choice.written_out(program) * (_SECOND if back is None else 1))
+            most, width = min(_MOST_LANES, _WRITTEN // each), max(1, min(_MOST_LANES, _LANES // each))
+            along = Directions(self._shapes(wrt), outputs, bool(back), program.code.dtype, most, width)
+            self._directions[key] = along, along.seeds(0)
+            self._named(key, self._writing.dense(key[1], wrt, along, back is None), [s.shape for s in along.seeds(0)])
+        return key
+
+    def _dense(self, key: Any, leaves: Sequence[Any]) -> np.ndarray | None:
+        along, seeds = self._directions[key]
+        if not along.count or not along.size:
+            return None
+        found: np.ndarray | None = self._answer(
+            key, (list(leaves), *seeds), along.matrix, directions=along.count, width=along.width
+        )
+        return found
+
+    # Derivatives at arguments that are held, as functions of tangents or cotangents. With these comes what counts that
+    # sweeps compute them instead.
+
+    def held_vjp(self, branches: Branches, leaves: Sequence[Any], inputs: tuple[int, ...]) -> Holding:
+        """From cotangents of the outputs to those of inputs; with the result, and the program of it."""
+
+        def key_of(program: Program) -> Any:
+            shapes = [o.shape for o in program.code.outputs]
+            return self._named(("vjp", None, tuple(shapes)), self._writing.vjp(inputs), shapes)
+
+        return self._held_with_value(branches, leaves, key_of, lambda program: len(inputs))
+
+    def held_jvp(self, branches: Branches, leaves: Sequence[Any], inputs: tuple[int, ...]) -> Holding:
+        """From tangents of inputs to those of the outputs; with the result, and the program of it."""
+        key = self._forward(inputs)
+        return self._held_with_value(branches, leaves, lambda _: key, lambda program: len(program.code.outputs))
+
+    def held_hvp(
+        self, leaves: Sequence[Any], inputs: tuple[int, ...], argnums: Any
+    ) -> tuple[Held | None, Callable[[], None]]:
+        """From tangents of inputs to the Hessian times them."""
+        key = self._product(argnums, inputs)
+        # Nobody has swept at the arguments, so a sweep says whether anything is wrong with them.
+        return self._hold(key, leaves, None, always=True), self._counting(key)
+
+    def _held_with_value(
+        self, branches: Branches, leaves: Sequence[Any], key_of: Callable[[Program], Any],
+        results: Callable[[Program], int],
+    ) -> Holding:  # fmt: skip
+        value, program, key = None, branches.program, key_of(branches.program)
+        if self._compiles(key) and not program.calls:
+            value, program = branches.replay(leaves, VALUES, None, _result_and_program, lean=self.results)
+            key = key_of(program)
+        return self._hold(key, leaves, results(program)), value, program, self._counting(key)
+
+    def _counting(self, key: Any) -> Callable[[], None]:
+        # What is held may live longer than the recording.
+        return functools.partial(_spend, weakref.ref(self), key)
+
+    def _hold(self, key: Any, leaves: Sequence[Any], results: int | None, always: bool = False) -> Held | None:
+        if self._recording().program.calls:  # type: ignore[union-attr]
+            self.refused[key] = "it calls Python functions, which are not called again for each direction"
+            return None
+        seeds = [np.zeros(shape, self._dtype) for shape in self._written_by[key][1] or ()]
+
+        def hold(branches: Branches, leaves: Sequence[Any]) -> Held:
+            program = branches.fitting(leaves, self.results, always)
+            return Held(program, leaves, len(seeds), results, self.mode)
+
+        found: Held | None = self._ask(key, (list(leaves), *seeds), hold)
+        return found
 
     # The short way to value and gradient
 
@@ -145,7 +225,7 @@ class Derived:
         branches = self._known.get(("value_and_grad", argnums, False))
         if branches is None or branches.program.native is None or branches.stale:
             return None
-        return compiled_way(branches.program.native, branches.spec, self._structure(), holds)
+        return compiled_way(branches.program.native, branches.spec, self._writing.structure, holds)
 
     def calls_by_sweeps(self, argnums: Any) -> int:
         """How many calls may be answered by sweeps before it is asked again what should answer them; none where a
@@ -161,11 +241,12 @@ class Derived:
 
     def answered_by_sweeps(self, argnums: Any, calls: int) -> None:
         """Count calls that the short way has answered."""
-        self._spend(("value_and_grad", argnums, False), calls)
+        self.spend(("value_and_grad", argnums, False), calls)
 
-    def _spend(self, key: Any, calls: int) -> None:
+    def spend(self, key: Any, sweeps: int) -> None:
+        """Count that sweeps have computed a derivative so often, or along so many directions."""
         seconds = choice.replay_seconds(self._recording().program)  # type: ignore[union-attr]
-        self._spent[key] = self._spent.get(key, 0.0) + calls * _SWEEPS * seconds
+        self._spent[key] = self._spent.get(key, 0.0) + sweeps * _SWEEPS * seconds
 
     # Which
 
@@ -188,17 +269,29 @@ class Derived:
         return any(p.native is not None for p in programs)
 
     def _answer(
-        self, key: Any, f: Callable[..., Any], args: tuple[Any, ...], read: Callable[..., Any] | None = None
-    ) -> Any:
-        self._named(key, f)
+        self, key: Any, args: tuple[Any, ...], read: Callable[..., Any] | None = None, directions: int = 1,
+        width: int = 1,
+    ) -> Any:  # fmt: skip
+        """The derivative at args, read from a replay; None where sweeps are to compute it, along so many directions.
+        A replay computes as many as `width` says."""
+
+        def replay(branches: Branches, leaves: Sequence[Any]) -> Any:
+            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+
+        return self._ask(key, args, replay, directions, width)
+
+    def _ask(
+        self, key: Any, args: tuple[Any, ...], ask: Callable[[Branches, Sequence[Any]], Any], directions: int = 1,
+        width: int = 1,
+    ) -> Any:  # fmt: skip
+        """ask(programs of a derivative, leaves of args), or None; see `_answer`."""
         if not self._compiles(key):
-            self._count(key, f, args)
+            self._count(key, args, directions, width)
             return None
         spec, leaves = spec_of(args)
         self.refused.pop(key, None)
         try:
-            branches = self._branches(key, f, spec, leaves)
-            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+            return ask(self._branches(key, spec, leaves), leaves)
         except _EXPECTED as error:
             calls = self._recording().program.calls  # type: ignore[union-attr]
             if key in self._known and not calls:
@@ -211,7 +304,7 @@ class Derived:
                 self._unwritable.add(key)
         return None
 
-    def _count(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _count(self, key: Any, args: tuple[Any, ...], directions: int, width: int) -> None:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
@@ -221,33 +314,43 @@ class Derived:
             # It was being compiled when this process was forked off another, where that went on.
             choice.in_background(self._known[key].program)
             return
-        self._spend(key, 1)
-        if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
+        self.spend(key, directions)
+        if self._spent[key] > width * _SWEEPS * choice.compile_seconds(program):
             try:
-                choice.in_background(self._branches(key, f, *spec_of(args)).program)
+                choice.in_background(self._branches(key, *spec_of(args)).program)
             except _EXPECTED as error:
                 # The interpreter answers, or says what is wrong.
                 self.refused[key] = f"{type(error).__name__}: {error}"
                 self._unwritable.add(key)
 
-    def _branches(self, key: Any, f: Callable[..., Any], spec: Any, leaves: Sequence[Any]) -> Branches:
+    def _branches(self, key: Any, spec: Any, leaves: Sequence[Any]) -> Branches:
         branches = self._known.get(key)
         if branches is None:
             branches = self._known[key] = Branches(
-                f, spec, leaves, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
+                self._written_by[key][0], spec, leaves, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
                 forget=functools.partial(_forget, weakref.ref(self), key),
             )  # fmt: skip
         return branches
 
-    def _named(self, key: Any, f: Callable[..., Any]) -> None:
+    def _named(self, key: Any, f: Written, shapes: Shapes | None = None) -> Any:
         f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
-        self._written_by.setdefault(key, f)
+        self._written_by.setdefault(key, (f, shapes))
+        return key
+
+    def _shapes(self, inputs: Sequence[int]) -> list[tuple[int, ...]]:
+        shapes = self._recording().program.shapes  # type: ignore[union-attr]
+        return [shapes[w] for w in inputs]
+
+    @property
+    def _dtype(self) -> np.dtype:
+        dtype: np.dtype = self._recording().program.code.dtype  # type: ignore[union-attr]
+        return dtype
 
     # What there is, for whoever compiles it now or tells of it
 
     def gradient_for(self, argnums: Any) -> None:
         """Count the gradient among the derivatives that were asked for."""
-        self._named(*self._gradient(argnums, False))
+        self._gradient(argnums, False)
 
     def asked(self) -> list[Any]:
         """The keys of the derivatives that were asked for; each begins with the name of a method."""
@@ -261,26 +364,9 @@ class Derived:
 
     def write(self, key: Any, leaves: Sequence[Any]) -> None:
         """Have the programs of a derivative, recorded at these arguments with tangents of zero if there are none."""
-        program = self._recording().program  # type: ignore[union-attr]
-        args: tuple[Any, ...] = tuple(leaves)
-        if key[0] in ("hvp", "jvp"):
-            args = (list(leaves), *(np.zeros(program.shapes[w], program.code.dtype) for w in key[-1]))
-        self._branches(key, self._written_by[key], *spec_of(args))
-
-    # How derivatives are written
-
-    def _structure(self) -> Any:
-        return self._recording().spec.structure  # type: ignore[union-attr]
-
-    def _written(self, *args: Any) -> Any:
-        return self._recording().written(*args)  # type: ignore[union-attr]
-
-    def _nested(self, along: Sequence[int], tangents: Sequence[Any]) -> Any:
-        recording: Any = self._recording()
-        given = dict(zip(along, tangents, strict=True))
-        inputs = {leaf: number for number, leaf in enumerate(recording.program.leaves)}
-        leaves = [given.get(inputs.get(i)) for i in range(len(recording.spec.leaves))]  # type: ignore[arg-type]
-        return pytree.unflatten(recording.spec.structure, leaves)
+        shapes = self._written_by[key][1]
+        args = leaves if shapes is None else [list(leaves), *(np.zeros(shape, self._dtype) for shape in shapes)]
+        self._branches(key, *spec_of(args))
 
 
 def _forget(own: weakref.ref[Derived], key: Any) -> None:
@@ -290,6 +376,12 @@ def _forget(own: weakref.ref[Derived], key: Any) -> None:
         derived._known.pop(key, None)
     if recording is not None:
         recording.renew_short_ways()
+
+
+def _spend(own: weakref.ref[Derived], key: Any) -> None:
+    derived = own()
+    if derived is not None and derived._recording() is not None:
+        derived.spend(key, 1)
 
 
 def _entries(compressed: CompressedJacobian, program: Any, workspace: Any) -> Any:
@@ -305,6 +397,11 @@ def _entries(compressed: CompressedJacobian, program: Any, workspace: Any) -> An
         each = np.append(each, np.full((compressed.count, 1), zero), axis=1)
         at = program.positions = each[lanes, rows]
     return compressed.matrix(workspace.values.take(at))
+
+
+def _result_and_program(form: Any, workspace: Any) -> tuple[Any, Program]:
+    form.whole.check_numbers()
+    return form.result(workspace), form.whole
 
 
 def _result_of(program: Any, workspace: Any) -> Any:

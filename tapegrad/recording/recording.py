@@ -21,11 +21,12 @@ from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.compiling import compile_now, runs_of
 from tapegrad.recording.derived import Derived
 from tapegrad.recording.direct import Short, never, short_way
+from tapegrad.recording.linear import Linear
 from tapegrad.recording.matrices import Matrices, check_plain
 from tapegrad.recording.plans import Plan, Plans, hashable
 from tapegrad.recording.standing import StandIn, captures_for
 from tapegrad.recording.stats import Stats, stats_of
-from tapegrad.recording.tangents import pushed, pushing, tangent
+from tapegrad.recording.tangents import pushing, tangent
 from tapegrad.sparse import Sparsity
 from tapegrad.sweeps import ADJOINTS, VALUES
 from tapegrad.tape import recording_tape
@@ -58,18 +59,21 @@ class Recording(StandIn):
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
-        self.derived = Derived(self, choice.mode(compile))
+        self._make_derived()
+
+    def _make_derived(self) -> None:
+        self.derived = Derived(self, choice.mode(self.forced))
         self._matrices = Matrices(self._plans, self.derived)
+        self._linear = Linear(self._branches, self.derived)
 
     def __getstate__(self) -> dict[str, Any]:
         # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
-        made: dict[str, Any] = {"_forgets": None, "_renews": None, "_gradients": {}, "derived": None, "_matrices": None}
+        made = dict.fromkeys(("_forgets", "_renews", "derived", "_matrices", "_linear"), None) | {"_gradients": {}}
         return self.__dict__ | made
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        self.derived = Derived(self, choice.mode(self.forced))
-        self._matrices = Matrices(self._plans, self.derived)
+        self._make_derived()
 
     def __repr__(self) -> str:
         return f"<Recording of {self._branches.name}: {len(self)} instructions, {self._branches.dtype}>"
@@ -182,15 +186,15 @@ class Recording(StandIn):
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
         if evaluation.on_tape(primals):
             return derivatives.vjp(self.f, primals)
-        result, program, values = self._kept(self._branches, self.check(primals))
-        shapes = [o.shape for o in program.code.outputs]
         plan = self._plans.plan(tuple(range(len(primals))), check=False)
+        result, program, pull = self._linear.backward(self.check(primals), plan.chosen)
+        shapes, dtype = [o.shape for o in program.code.outputs], program.code.dtype
 
         def pullback(cotangent: Any) -> tuple[Any, ...]:
             seeds = matching.matching(cotangent, program.structure, shapes, "cotangent", "result")
-            arrays = [None if s is None else matching.real_numbers(s, values.dtype, "a cotangent") for s in seeds]
-            found = program.pull(values, arrays, plan.chosen)
-            return self._plans.shaped(plan, dict(zip(plan.chosen, found, strict=True)))
+            arrays = [None if s is None else matching.real_numbers(s, dtype, "a cotangent") for s in seeds]
+            found = dict(zip(plan.chosen, pull(arrays), strict=True))
+            return self._plans.shaped(plan, found, copy=False)
 
         return result, pullback
 
@@ -212,9 +216,9 @@ class Recording(StandIn):
         if evaluation.on_tape(primals):
             done = evaluation.evaluate(self.f, primals, None)
             return done.result, lambda *tangents: derivatives.pushed(done, primals, tangents)
-        result, program, values = self._kept(self._branches, self.check(primals))
+        result, push = self._linear.forward(self.check(primals))
         numbers = tuple(range(len(primals)))
-        return result, lambda *tangents: pushed(program, values, self._plans.tangents(numbers, tangents))
+        return result, lambda *tangents: push(self._plans.tangents(numbers, tangents))
 
     def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient of the sum of all that the function returns; see `tapegrad.elementwise_grad`."""
@@ -245,8 +249,8 @@ class Recording(StandIn):
             return self._matrices.evaluate(self._branches, self.check(args), argnums, symmetric=False)
         if evaluation.on_tape(args):
             return derivatives.jacobian(self.f, args, argnums, back)
-        plan = self._plans.plan(argnums)
-        return self._branches.replay(self.check(args), VALUES, None, self._matrices.dense, plan, back)
+        self._plans.plan(argnums)
+        return self._matrices.jacobian(self._branches, self.check(args), argnums, back)
 
     # Second derivatives: of the gradient's own recording
 
@@ -262,7 +266,8 @@ class Recording(StandIn):
             # The arguments hold no floats, so the gradient is as empty as they are, and has no matrix.
             self.check(args)
             return self._plans.shaped(plan, {})
-        return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._matrices.dense, plan, False)
+        gradient = functools.partial(self._gradient, args, argnums)
+        return self._matrices.hessian(self.program, gradient, self.check(args), argnums)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
@@ -282,13 +287,10 @@ class Recording(StandIn):
         if evaluation.on_tape(args):
             done = evaluation.evaluate(derivatives.gradient_of(self.f, argnums), args, argument_numbers(argnums))
             return lambda v: derivatives.pushed(done, args, matching.spread(args, argnums, v))
-        _, program, values = self._kept(self._gradient(args, argnums), self.check(args))
-        numbers = argument_numbers(argnums)
-
-        def product(v: Any) -> Any:
-            return pushed(program, values, self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
-
-        return product
+        inputs, numbers = self._plans.plan(argnums).chosen, argument_numbers(argnums)
+        gradient = functools.partial(self._gradient, args, argnums)
+        push = self._linear.product(gradient, self.check(args), inputs, hashable(argnums))
+        return lambda v: push(self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v))
 
     def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:
         """The recording of the gradient: a program of its own, whose values are derivatives."""
@@ -375,16 +377,6 @@ class Recording(StandIn):
     def certificate(self, *args: Any) -> Certificate:
         """Whether the function is differentiable at given arguments as it was recorded, or how far the next kink is."""
         return self._branches.replay(self.check(args), VALUES, None, certify)
-
-    # Arguments
-
-    def _kept(self, branches: Branches, leaves: Sequence[Any]) -> tuple[Any, Program, np.ndarray]:
-        """The result of a replay, its program, and a copy of the arena, which later replays do not change."""
-        def read(program: Program, workspace: Workspace) -> tuple[Any, Program, np.ndarray]:
-            program.check_numbers()
-            return program.result(workspace), program, workspace.values.copy()
-
-        return branches.replay(leaves, VALUES, None, read)
 
 
 def _forget_gradient(own: weakref.ref[Recording], key: Any) -> None:
