@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from tapegrad.sweeps import VALUES, callbacks
 
 # Up to so many numbers of a replay are collected by one call of NumPy.
 _AT_ONCE = 4096
+# How often it is tried how long sweeps take.
+_LAPS = 3
 
 
 class Directions:
@@ -39,7 +42,7 @@ class Directions:
         self.count, self.size = (sum(map(math.prod, shapes)) for shapes in (self.sources, self.targets))
         # Whether one replay computes all.
         self.constant = self.count <= most
-        self.width = self.count if self.constant else width
+        self.width = self.count if self.constant else min(width, self.count)
 
     def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of the seeds that are arguments."""
@@ -78,6 +81,24 @@ class Directions:
                     callbacks.check(workspace.scratch)
             self._collect(form, values, found[first : first + len(lanes)])
         return found if self.back else found.T
+
+    @property
+    def replays(self) -> int:
+        """How many replays compute the matrix."""
+        return -(-self.count // max(1, self.width))
+
+    def seconds_by_sweeps(self, program: Any, inputs: tuple[int, ...]) -> float:
+        """What the interpreter takes for the matrix, a program's Jacobian with respect to inputs."""
+        workspace, each = program.take(), []
+        try:
+            for _ in range(_LAPS):
+                started = time.perf_counter()
+                program.sweep(workspace, VALUES, -1, None)
+                program.jacobian(workspace, program.code.output_places, inputs, self.back)
+                each.append(time.perf_counter() - started)
+        finally:
+            program.give(workspace)
+        return min(each)
 
     def _collect(self, form: Any, values: np.ndarray, rows: np.ndarray) -> None:
         outputs, many = form.code.outputs, len(self.targets)

@@ -6,12 +6,14 @@ arguments. Else all numbers of one replay are kept, and swept forward or back.
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tapegrad.program import Branches, Program, Workspace
+from tapegrad.program import Branches, Form, Program, Workspace
 from tapegrad.recording.derived import Derived
 from tapegrad.recording.held import Held
 from tapegrad.recording.tangents import pushed, shown
@@ -36,8 +38,15 @@ class Linear:
 
     def backward(self, leaves: Sequence[Any], inputs: tuple[int, ...]) -> tuple[Any, Program, Pull]:
         """The result at leaves of arguments, its program, and the function from cotangents to those of inputs."""
-        held, result, program, count = self._derived.held_vjp(self._branches, leaves, inputs)
+        derived = self._derived
+
+        def key_of(program: Program) -> Any:
+            shapes = [o.shape for o in program.code.outputs]
+            return derived.named(("vjp", None, tuple(shapes)), derived.writing.vjp(inputs), shapes)
+
+        held, count, found = self._hold_with_value(leaves, key_of, lambda program: len(inputs))
         if held is not None:
+            result, program = found
             return result, program, _pulling(held, [program.shapes[w] for w in inputs])
         result, program, values = _kept(self._branches, leaves)
 
@@ -50,8 +59,10 @@ class Linear:
     def forward(self, leaves: Sequence[Any]) -> tuple[Any, Push]:
         """The result at leaves of arguments, and the function from tangents of inputs to that of the result."""
         inputs = self._branches.program.floats
-        held, result, program, count = self._derived.held_jvp(self._branches, leaves, inputs)
+        key = self._derived.forward_key(inputs)
+        held, count, found = self._hold_with_value(leaves, lambda _: key, lambda program: len(program.code.outputs))
         if held is not None:
+            result, program = found
             return result, lambda along: shown(program, held([along.get(w) for w in inputs]))
         result, program, values = _kept(self._branches, leaves)
         return result, _pushing(program, values, count)
@@ -61,11 +72,54 @@ class Linear:
     ) -> Push:
         """The function from tangents of inputs to the Hessian times them. `gradient` makes the recording of the
         gradient, where that is needed."""
-        held, count = self._derived.held_hvp(leaves, inputs, argnums)
+        key = self._derived.product_key(argnums, inputs)
+        # Nobody has swept at the arguments, so a sweep says whether anything is wrong with them.
+        held = self._hold(key, leaves, None, always=True)
         if held is not None:
             return lambda along: shown(held.program, held([along.get(w) for w in inputs]))
         _, program, values = _kept(gradient(), leaves)
-        return _pushing(program, values, count)
+        return _pushing(program, values, self._counting(key))
+
+    def _hold_with_value(
+        self, leaves: Sequence[Any], key_of: Callable[[Program], Any], results: Callable[[Program], int]
+    ) -> tuple[Held | None, Callable[[], None], tuple[Any, Program]]:
+        """The derivative of the branch that arguments take, held at these, or None; what counts that sweeps compute it
+        instead; and where it is held, the result there and its program."""
+        found, key = (None, self._branches.program), key_of(self._branches.program)
+        if self._derived.compiles(key) and not self._branches.program.calls:
+            found = self._branches.replay(leaves, VALUES, None, _result_and_program, lean=self._derived.results)
+            key = key_of(found[1])
+        return self._hold(key, leaves, results(found[1])), self._counting(key), found
+
+    def _hold(self, key: Any, leaves: Sequence[Any], results: int | None, always: bool = False) -> Held | None:
+        """A derivative held at arguments, whose branch a sweep finds where guards have a say, or `always`."""
+        derived = self._derived
+        if self._branches.program.calls:
+            derived.refused[key] = "it calls Python functions, which are not called again for each direction"
+            return None
+        seeds = derived.zeros(key)
+
+        def hold(branches: Branches, leaves: Sequence[Any]) -> Held:
+            program = branches.fitting(leaves, derived.results, always)
+            return Held(program, leaves, len(seeds), results, derived.mode)
+
+        found: Held | None = derived.ask(key, (list(leaves), *seeds), hold)
+        return found
+
+    def _counting(self, key: Any) -> Callable[[], None]:
+        # What is held may live longer than the recording.
+        return functools.partial(_spend, weakref.ref(self._derived), key)
+
+
+def _spend(own: weakref.ref[Derived], key: Any) -> None:
+    derived = own()
+    if derived is not None:
+        derived.spend(key, 1)
+
+
+def _result_and_program(form: Form, workspace: Workspace) -> tuple[Any, Program]:
+    form.whole.check_numbers()
+    return form.result(workspace), form.whole
 
 
 def _pulling(held: Held, shapes: Sequence[tuple[int, ...]]) -> Pull:

@@ -12,6 +12,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import evaluation
 from tapegrad.errors import UnsupportedError
 from tapegrad.program import Branches, Program, Workspace
+from tapegrad.recording.compiled_matrices import CompiledMatrices
 from tapegrad.recording.derived import Derived
 from tapegrad.recording.plans import Plan, Plans, hashable
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
@@ -34,7 +35,7 @@ class Matrices:
     """The matrices of derivatives of one recording."""
 
     def __init__(self, plans: Plans, derived: Derived) -> None:
-        self._plans, self._derived = plans, derived
+        self._plans, self._compiled = plans, CompiledMatrices(derived)
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
     def jacobian(
@@ -42,7 +43,7 @@ class Matrices:
     ) -> Any:
         """The Jacobian at leaves of arguments, from the outputs back if `back`; None to choose."""
         plan = self._plans.plan(argnums)
-        found = self._derived.jacobian(branches, leaves, plan.chosen, hashable(argnums), back) if plan.chosen else None
+        found = self._compiled.jacobian(branches, leaves, plan.chosen, hashable(argnums), back) if plan.chosen else None
         if found is None:
             return branches.replay(leaves, VALUES, None, self._swept, plan, back)
         program, matrix = found
@@ -55,7 +56,7 @@ class Matrices:
         plan = self._plans.plan(argnums)
         structure, inputs = self._plans.gradient(plan)
         rows = [program.shapes[w] for w in inputs]
-        matrix = self._derived.hessian(leaves, plan.chosen, rows, hashable(argnums))
+        matrix = self._compiled.hessian(program, leaves, plan.chosen, rows, hashable(argnums), gradient)
         if matrix is None:
             return gradient().replay(leaves, VALUES, None, self._swept, plan, False)
         return self._nested(program, plan, structure, [(shape, True) for shape in rows], matrix)
@@ -63,8 +64,7 @@ class Matrices:
     def _swept(self, program: Program, workspace: Workspace, plan: Plan, back: bool | None) -> Any:
         """The Jacobian of a program after a sweep."""
         program.check_numbers()
-        known = [o.places for o in program.code.outputs if o.places is not None]
-        places = np.concatenate([np.zeros(0, np.int64), *known])
+        places = program.code.output_places
         if back is None:
             back = len(places) <= len(program.places_of(plan.chosen))
         matrix = program.jacobian(workspace, places, plan.chosen, back)
@@ -115,7 +115,7 @@ class Matrices:
             # The pattern is the same whatever the arguments are.
             known = self._compressed.get((id(program), hashable(argnums), symmetric, b""))
             if known is not None and known[0] is program:
-                found = self._derived.matrix(known[1], leaves, hashable(argnums), symmetric)
+                found = self._compiled.sparse(known[1], leaves, hashable(argnums), symmetric)
                 if found is not None:
                     return found
 

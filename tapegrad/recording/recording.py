@@ -186,8 +186,8 @@ class Recording(StandIn):
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
         if evaluation.on_tape(primals):
             return derivatives.vjp(self.f, primals)
-        plan = self._plans.plan(tuple(range(len(primals))), check=False)
-        result, program, pull = self._linear.backward(self.check(primals), plan.chosen)
+        leaves, plan = self.check(primals), self._plans.plan(tuple(range(len(primals))), check=False)
+        result, program, pull = self._linear.backward(leaves, plan.chosen)
         shapes, dtype = [o.shape for o in program.code.outputs], program.code.dtype
 
         def pullback(cotangent: Any) -> tuple[Any, ...]:
