@@ -24,7 +24,7 @@ from tapegrad.recording.direct import Short, never, short_way
 from tapegrad.recording.linear import Linear
 from tapegrad.recording.matrices import Matrices, check_plain
 from tapegrad.recording.plans import Plan, Plans, hashable
-from tapegrad.recording.standing import StandIn, captures_for
+from tapegrad.recording.standing import StandIn
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.recording.tangents import pushing, tangent
 from tapegrad.sparse import Sparsity
@@ -55,7 +55,7 @@ class Recording(StandIn):
         self.spec = spec
         # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
         self._forgets, self._renews = forget, renew_short
-        self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
+        self._branches = Branches(f, spec, leaves, argnums, forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
