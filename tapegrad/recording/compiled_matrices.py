@@ -14,7 +14,7 @@ import numpy as np
 
 from tapegrad.native import choice
 from tapegrad.program import Branches, Program, can_be_written
-from tapegrad.recording.derived import Cost, Derived, Rival, Shapes
+from tapegrad.recording.derived import Derived, Rival, Shapes
 from tapegrad.recording.directions import Directions
 from tapegrad.recording.lanes_back import lanes_back
 from tapegrad.sparse import CompressedJacobian
@@ -106,8 +106,8 @@ class CompiledMatrices:
             program = swept()
             return along.replays, lambda: along.seconds_by_sweeps(program, wrt)
 
-        args, cost = (list(leaves), *seeds), Cost(along.count, along.width, rival)
-        found: np.ndarray | None = self._derived.answer(key, args, along.matrix, cost)
+        args = list(leaves), *seeds
+        found: np.ndarray | None = self._derived.answer(key, args, along.matrix, along.count, rival)
         return found
 
 

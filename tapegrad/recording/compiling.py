@@ -147,6 +147,8 @@ def _why(how: str, value: Program, program: Program | None) -> str:
         return "it calls Python functions"
     if how == choice.ALWAYS:
         return "it was not replayed yet"
+    if choice.mostly_products(program or value):
+        return "it is mostly products of matrices"
     if not np.isfinite(choice.compile_seconds(program or value)):
         return "it has too many instructions"
     return "its replays have not taken as long yet as compiling would"

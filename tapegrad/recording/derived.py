@@ -6,7 +6,7 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from tapegrad.sweeps import VALUES
 # What the sweeps of a derivative take, in replays of values; and after how many seconds of sweeps it is asked again
 # whether it should be compiled.
 _SWEEPS, _ASK_AFTER = 3.0, 0.02
+# What sweeps along several directions take besides, in seconds: preparing their arrays, and nesting the result.
+_PASS = 5e-5
 
 # What rules raise that cannot be run on Values, or on these. Not whatever a signal handler may raise.
 _EXPECTED = (TapegradError, ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
@@ -30,23 +32,6 @@ Shapes = Sequence[tuple[int, ...]]
 # In how many replays a compiled program computes what sweeps of another program do, and what finds the seconds that
 # these take.
 Rival = tuple[int, Callable[[], float]]
-
-
-class Cost(NamedTuple):
-    """What it costs to compute a derivative by sweeps, or to compile it.
-
-    Attributes:
-        directions: how many a sweep goes along.
-        width: how many a replay of the compiled program computes.
-        rival: makes what the compiled program is compared with; None where it is compared with itself, interpreted.
-    """
-
-    directions: int = 1
-    width: int = 1
-    rival: Callable[[], Rival] | None = None
-
-
-_ONE = Cost()
 
 
 class Derived:
@@ -160,22 +145,24 @@ class Derived:
         return any(p.native is not None for p in programs)
 
     def answer(
-        self, key: Any, args: tuple[Any, ...], read: Callable[..., Any] | None = None, cost: Cost | None = None
-    ) -> Any:
-        """The derivative at args, read from a replay; None where sweeps are to compute it, at this cost."""
+        self, key: Any, args: tuple[Any, ...], read: Callable[..., Any] | None = None, directions: int = 1,
+        rival: Callable[[], Rival] | None = None,
+    ) -> Any:  # fmt: skip
+        """The derivative at args, read from a replay; None where sweeps are to compute it, along so many directions.
+        `rival` makes what the compiled program is compared with; without it that is the same program, interpreted."""
 
         def replay(branches: Branches, leaves: Sequence[Any]) -> Any:
             return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
 
-        return self.ask(key, args, replay, cost)
+        return self.ask(key, args, replay, directions, rival)
 
     def ask(
-        self, key: Any, args: tuple[Any, ...], ask: Callable[[Branches, Sequence[Any]], Any],
-        cost: Cost | None = None,
+        self, key: Any, args: tuple[Any, ...], ask: Callable[[Branches, Sequence[Any]], Any], directions: int = 1,
+        rival: Callable[[], Rival] | None = None,
     ) -> Any:  # fmt: skip
-        """ask(programs of a derivative, leaves of args), or None; see `_answer`."""
+        """ask(programs of a derivative, leaves of args), or None; see `answer`."""
         if not self.compiles(key):
-            self._count(key, args, cost or _ONE)
+            self._count(key, args, directions, rival)
             return None
         spec, leaves = spec_of(args)
         self.refused.pop(key, None)
@@ -193,7 +180,9 @@ class Derived:
                 self._unwritable.add(key)
         return None
 
-    def _count(self, key: Any, args: tuple[Any, ...], cost: Cost) -> None:
+    def _count(
+        self, key: Any, args: tuple[Any, ...], directions: int, rival: Callable[[], Rival] | None
+    ) -> None:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
@@ -203,11 +192,13 @@ class Derived:
             # It was being compiled when this process was forked off another, where that went on.
             choice.in_background(self._known[key].program)
             return
-        self.spend(key, cost.directions)
-        if self._spent[key] > cost.width * _SWEEPS * choice.compile_seconds(program):
+        self.spend(key, directions)
+        if rival is not None:
+            self._spent[key] += _PASS
+        if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
             try:
                 found = self._branches(key, *spec_of(args)).program
-                found.rival = None if cost.rival is None else cost.rival()
+                found.rival = None if rival is None else rival()
                 choice.in_background(found)
             except _EXPECTED as error:
                 # The interpreter answers, or says what is wrong.

@@ -349,8 +349,7 @@ class Recording(StandIn):
         """Compile it now, as long replays are compiled by themselves: the value, the derivatives that were asked for so
         far, and where none of them is a gradient and the result is one number, that with respect to the first argument.
 
-        Branches that are met later are compiled when that pays. Dense Jacobians and Hessians, `vjp`, `linearize` and
-        `make_hvp` are computed by the interpreter in any case. Returns the recording.
+        Branches that are met later are compiled when that pays. Returns the recording.
 
         Raises CompileError where it cannot be compiled, or must not: with `compile=False`, TAPEGRAD_COMPILE=never or
         NUMBA_DISABLE_JIT.

@@ -80,6 +80,10 @@ FUNCTIONS = {
     "a view": (lambda x: (2.0 * x).reshape(2, 3).T, (RNG.normal(size=6),), 0),
     "no numbers": (lambda x: 2.0 * x, (np.zeros(0),), 0),
     "a constant": (lambda x: 3.0, (np.ones(3),), 0),
+    "an integer": (lambda x, n: (x * n, n + 1), (np.ones(3), 2), 0),
+    "truth values": (lambda x: (x * 2.0, x > 0.5, True, np.array([1, 2])), (np.ones(3),), 0),
+    "arguments": (lambda x: (x[:0], x, x, x[0]), (np.ones(3),), 0),
+    "float32 and a float": (lambda x, s: (x * s, s), (np.ones(3, np.float32), 2.0), (0, 1)),
 }
 ALL = pytest.mark.parametrize("name", FUNCTIONS)
 
