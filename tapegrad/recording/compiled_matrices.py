@@ -50,7 +50,7 @@ class CompiledMatrices:
             # The function was recorded again, and has another pattern: that before is not asked for any more.
             self._derived.drop(key[:3])
         self._derived.named(key, back or self._derived.writing.sparse(argnums, compressed, symmetric))
-        return self._derived.answer(key, tuple(leaves), functools.partial(_entries, compressed))
+        return self._derived.answer(key, leaves, read=functools.partial(_entries, compressed))
 
     def jacobian(
         self, branches: Branches, leaves: Sequence[Any], wrt: tuple[int, ...], argnums: Any, back: bool | None
@@ -106,8 +106,7 @@ class CompiledMatrices:
             program = swept()
             return along.replays, lambda: along.seconds_by_sweeps(program, wrt)
 
-        args = list(leaves), *seeds
-        found: np.ndarray | None = self._derived.answer(key, args, along.matrix, along.count, rival)
+        found: np.ndarray | None = self._derived.answer(key, leaves, seeds, along.matrix, along.count, rival)
         return found
 
 

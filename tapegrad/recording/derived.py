@@ -66,7 +66,7 @@ class Derived:
     def value_and_grad(self, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> tuple[Any, Any] | None:
         """Value and gradient."""
         key = self.gradient_key(argnums, has_aux)
-        found: tuple[Any, Any] | None = self.answer(key, tuple(leaves))
+        found: tuple[Any, Any] | None = self.answer(key, leaves)
         return found
 
     def gradient_key(self, argnums: Any, has_aux: bool) -> Any:
@@ -75,7 +75,7 @@ class Derived:
 
     def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
         """The Hessian times tangents of inputs, by number."""
-        return self.answer(self.product_key(argnums, tuple(along)), (list(leaves), *along.values()))
+        return self.answer(self.product_key(argnums, tuple(along)), leaves, tuple(along.values()))
 
     def product_key(self, argnums: Any, inputs: tuple[int, ...]) -> Any:
         """The key of the Hessian times tangents of inputs."""
@@ -83,7 +83,7 @@ class Derived:
 
     def jvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray]) -> Any:
         """The value and the derivative along tangents of inputs, by number."""
-        return self.answer(self.forward_key(tuple(along)), (list(leaves), *along.values()))
+        return self.answer(self.forward_key(tuple(along)), leaves, tuple(along.values()))
 
     def forward_key(self, inputs: tuple[int, ...]) -> Any:
         """The key of the derivative along tangents of inputs."""
@@ -145,29 +145,31 @@ class Derived:
         return any(p.native is not None for p in programs)
 
     def answer(
-        self, key: Any, args: tuple[Any, ...], read: Callable[..., Any] | None = None, directions: int = 1,
-        rival: Callable[[], Rival] | None = None,
+        self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any] = (), read: Callable[..., Any] | None = None,
+        directions: int = 1, rival: Callable[[], Rival] | None = None,
     ) -> Any:  # fmt: skip
-        """The derivative at args, read from a replay; None where sweeps are to compute it, along so many directions.
-        `rival` makes what the compiled program is compared with; without it that is the same program, interpreted."""
+        """The derivative at leaves of arguments, with tangents or cotangents, read from a replay; None where sweeps are
+        to compute it, along so many directions.
+
+        `rival` makes what the compiled program is compared with; without it that is the same program, interpreted.
+        """
 
         def replay(branches: Branches, leaves: Sequence[Any]) -> Any:
             return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
 
-        return self.ask(key, args, replay, directions, rival)
+        return self.ask(key, leaves, seeds, replay, directions, rival)
 
     def ask(
-        self, key: Any, args: tuple[Any, ...], ask: Callable[[Branches, Sequence[Any]], Any], directions: int = 1,
-        rival: Callable[[], Rival] | None = None,
+        self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any], ask: Callable[[Branches, Sequence[Any]], Any],
+        directions: int = 1, rival: Callable[[], Rival] | None = None,
     ) -> Any:  # fmt: skip
-        """ask(programs of a derivative, leaves of args), or None; see `answer`."""
+        """ask(programs of a derivative, all that they take), or None; see `answer`."""
         if not self.compiles(key):
-            self._count(key, args, directions, rival)
+            self._count(key, leaves, seeds, directions, rival)
             return None
-        spec, leaves = spec_of(args)
         self.refused.pop(key, None)
         try:
-            return ask(self._branches(key, spec, leaves), leaves)
+            return ask(self._branches(key, leaves, seeds), [*leaves, *seeds])
         except _EXPECTED as error:
             calls = self._recording().program.calls  # type: ignore[union-attr]
             if key in self._known and not calls:
@@ -181,8 +183,9 @@ class Derived:
         return None
 
     def _count(
-        self, key: Any, args: tuple[Any, ...], directions: int, rival: Callable[[], Rival] | None
-    ) -> None:
+        self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any], directions: int,
+        rival: Callable[[], Rival] | None,
+    ) -> None:  # fmt: skip
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
@@ -197,7 +200,7 @@ class Derived:
             self._spent[key] += _PASS
         if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
             try:
-                found = self._branches(key, *spec_of(args)).program
+                found = self._branches(key, leaves, seeds).program
                 found.rival = None if rival is None else rival()
                 choice.in_background(found)
             except _EXPECTED as error:
@@ -205,11 +208,14 @@ class Derived:
                 self.refused[key] = f"{type(error).__name__}: {error}"
                 self._unwritable.add(key)
 
-    def _branches(self, key: Any, spec: Any, leaves: Sequence[Any]) -> Branches:
+    def _branches(self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any]) -> Branches:
+        """The programs of a derivative, recorded if there are none."""
         branches = self._known.get(key)
         if branches is None:
+            f, shapes = self._written_by[key]
+            spec, given = spec_of(leaves if shapes is None else (list(leaves), *seeds))
             branches = self._known[key] = Branches(
-                self._written_by[key][0], spec, leaves, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
+                f, spec, given, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
                 forget=functools.partial(_forget, weakref.ref(self), key),
             )  # fmt: skip
         return branches
@@ -217,8 +223,9 @@ class Derived:
     def named(self, key: Any, f: Written, shapes: Shapes | None = None) -> Any:
         """The key of a derivative that is written so; `shapes` are those of tangents or cotangents that it takes
         besides the arguments, and None where it takes their leaves one by one."""
-        f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
-        self._written_by.setdefault(key, (f, shapes))
+        if key not in self._written_by:
+            f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
+            self._written_by[key] = f, shapes
         return key
 
     def shapes(self, inputs: Sequence[int]) -> list[tuple[int, ...]]:
@@ -256,8 +263,7 @@ class Derived:
 
     def write(self, key: Any, leaves: Sequence[Any]) -> None:
         """Have the programs of a derivative, recorded at these arguments with tangents of zero if there are none."""
-        args = leaves if self._written_by[key][1] is None else [list(leaves), *self.zeros(key)]
-        self._branches(key, *spec_of(args))
+        self._branches(key, leaves, self.zeros(key))
 
 
 def _forget(own: weakref.ref[Derived], key: Any) -> None:

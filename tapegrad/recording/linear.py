@@ -103,7 +103,7 @@ class Linear:
             program = branches.fitting(leaves, derived.results, always)
             return Held(program, leaves, len(seeds), results, derived.mode)
 
-        found: Held | None = derived.ask(key, (list(leaves), *seeds), hold)
+        found: Held | None = derived.ask(key, leaves, seeds, hold)
         return found
 
     def _counting(self, key: Any) -> Callable[[], None]:
