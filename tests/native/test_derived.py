@@ -12,6 +12,7 @@ from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import NonScalarError, ShapeError, StructureError
 from tapegrad.native import choice
 from tapegrad.recording import known
+from tapegrad.recording.directions import Directions
 
 from .ways import assert_same, chosen, eager, how, wait_for
 
@@ -346,6 +347,30 @@ def test_products_by_sweeps_are_counted(monkeypatch):
     recording.make_hvp(np.ones(8))
     assert how(recording)["hvp"] in ("compiling", "compiled") or "not faster" in recording.stats().runs[-1].why
     wait_for(recording)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, "interpreted"), (1e9, "compiled")])
+def test_matrices_are_compared_with_the_sweeps_they_replace(seconds, expected, monkeypatch):
+    monkeypatch.setattr(choice, "compile_seconds", lambda program: 0.0)
+    measured = []
+
+    def by_sweeps(self, program, inputs):
+        measured.append((found(self, program, inputs), self.replays))
+        return seconds
+
+    found = Directions.seconds_by_sweeps
+    monkeypatch.setattr(Directions, "seconds_by_sweeps", by_sweeps)
+    x = RNG.normal(size=37)
+    recording, plain = tg.record(rosenbrock, x), tg.record(rosenbrock, x, compile=False)
+    for ask in ("jacobian", "hessian"):
+        before = getattr(recording, ask)(x)
+        wait_for(recording)
+        runs = recording.stats().runs[-1]
+        assert (runs.what, runs.how) == (ask, expected)
+        assert runs.why == ("compiled it was not faster" if expected == "interpreted" else "")
+        assert_same(getattr(recording, ask)(x), before, 1e-12)
+        assert_same(before, getattr(plain, ask)(x), 0.0)
+    assert [replays for _, replays in measured] == [1, 3] and all(taken > 0.0 for taken, _ in measured)
 
 
 def test_few_instructions_over_long_arrays_are_compiled_at_once():
