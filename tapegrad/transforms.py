@@ -80,10 +80,16 @@ def value_and_grad(
     own: Any = numbers if isinstance(argnums, tuple | list) else numbers[0]
     shared = known(f, compile)
 
+    def both(recording: Any, args: Any, wanted: Any) -> Any:
+        if evaluation.on_tape(args):
+            return derivatives.value_and_grad(recording.f, args, wanted, has_aux)
+        return recording.evaluate(recording.check(args), wanted, has_aux)
+
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if kwargs:
-            return _with_keywords(f, args, kwargs, numbers, own, has_aux, compile)
+            found: tuple[Any, Any] = _at_keywords(f, args, kwargs, own, both, compile)
+            return found
         if ambient.recording is None and not has_aux:
             # The next call is most likely of the same kind as the last, and takes the same branch.
             found = shared.short.get(own, never)(args)
@@ -111,19 +117,16 @@ def value_and_grad(
     return _derivative(evaluate, compile, value_and_grad, f, argnums, has_aux)
 
 
-def _with_keywords(
-    f: Callable[..., Any], args: Any, kwargs: Any, numbers: Sequence[int], own: Any, has_aux: bool,
-    compile: bool | None,
-) -> tuple[Any, Any]:
-    if evaluation.on_tape((args, kwargs)):
-        return derivatives.value_and_grad(f, args, own, has_aux, kwargs)
-    # The keyword arguments are one more argument, a dict, which is never differentiated.
-    wanted = evaluation.checked(numbers, len(args))
-    try:
-        recording, leaves = known_with_keywords(f, compile).at((*args, kwargs))
-        return recording.evaluate(leaves, wanted[0] if isinstance(own, int) else tuple(wanted), has_aux)
-    except OuterValueError:
-        return derivatives.value_and_grad(f, args, own, has_aux, kwargs)
+def _at_keywords(
+    f: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], argnums: int | tuple[int, ...],
+    what: Callable[..., Any], compile: bool | None,
+) -> Any:  # fmt: skip
+    """what(recording of f, arguments, argnums): keyword arguments are one more argument, a dict, the last, which is
+    never differentiated."""
+    checked = evaluation.checked(argument_numbers(argnums), len(args))
+    wanted = checked[0] if isinstance(argnums, int) else tuple(checked)
+    own = known_with_keywords(f, compile)
+    return _answer(own, (*args, kwargs), lambda recording, args: what(recording, args, wanted), wanted)
 
 
 def grad(
@@ -159,14 +162,9 @@ def _replayed(
 
     @functools.wraps(f)
     def derivative(*args: Any, **kwargs: Any) -> Any:
-        shared, wanted = known(f, compile), own
         if kwargs:
-            # The keyword arguments are one more argument, a dict, which is never differentiated.
-            checked = evaluation.checked(numbers, len(args))
-            shared = known_with_keywords(f, compile)
-            wanted = checked[0] if isinstance(own, int) else tuple(checked)
-            args = (*args, kwargs)
-        return _answer(shared, args, lambda recording, args: what(recording, args, wanted), wanted)
+            return _at_keywords(f, args, kwargs, own, what, compile)
+        return _answer(known(f, compile), args, lambda recording, args: what(recording, args, own), own)
 
     return derivative
 
@@ -210,8 +208,7 @@ def jacobian(
         sparse: whether to return one `scipy.sparse.csr_array`, (outputs, inputs), all outputs and all elements of the
             arguments numbered one after the other. Its pattern is found once a recording, and the columns or rows
             that share nothing are swept together.
-        compile: as for `value_and_grad`. It concerns sparse Jacobians that are computed forward, in 16 lanes at most;
-            all others are swept by the interpreter.
+        compile: as for `value_and_grad`. Sparse Jacobians in more than 16 lanes are swept by the interpreter anyway.
 
     The result has, for each output of shape S and each argument of shape T, an array of shape S + T; nested as the
     outputs, and within them as the arguments. It is computed in reverse mode where there are no more outputs than
@@ -230,26 +227,30 @@ def jacobian(
     return _derivative(derivative, compile, jacobian, f, argnums, sparse)
 
 
-def jacrev(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
-    """`jacobian`, from the outputs back: one adjoint for each output.
+def jacrev(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[..., Any]:
+    """`jacobian`, from the outputs back: one adjoint for each output. `compile` is as for `value_and_grad`.
 
     >>> import numpy as np
     >>> jacrev(lambda x: np.sum(x * x))(np.array([1.0, 2.0]))
     array([2., 4.])
     """
-    derivative = _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own))
-    return _derivative(derivative, None, jacrev, f, argnums)
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own), compile)
+    return _derivative(derivative, compile, jacrev, f, argnums)
 
 
-def jacfwd(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
-    """`jacobian`, from the inputs forward: one tangent for each input.
+def jacfwd(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[..., Any]:
+    """`jacobian`, from the inputs forward: one tangent for each input. `compile` is as for `value_and_grad`.
 
     >>> import numpy as np
     >>> jacfwd(lambda t: np.stack([np.cos(t), np.sin(t)]))(0.0)
     array([0., 1.])
     """
-    derivative = _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own))
-    return _derivative(derivative, None, jacfwd, f, argnums)
+    derivative = _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own), compile)
+    return _derivative(derivative, compile, jacfwd, f, argnums)
 
 
 def hessian(
@@ -260,7 +261,7 @@ def hessian(
     The gradient is recorded as a program of its own, and its Jacobian taken forward. For an argument of shape T the
     result has shape T + T; for nested arguments it is nested twice. With `sparse` it is one `scipy.sparse.csr_array`
     over all elements of the arguments numbered, from a star colouring of its pattern. `compile` is as for
-    `value_and_grad`, and concerns sparse Hessians in 16 lanes at most; others are swept by the interpreter.
+    `value_and_grad`; sparse Hessians in more than 16 lanes are swept by the interpreter anyway.
 
     Raises NonScalarError, IntegerInputError, and what `record` raises.
 
@@ -273,18 +274,21 @@ def hessian(
     return _derivative(derivative, compile, hessian, f, argnums, sparse)
 
 
-def make_hvp(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Callable[[Any], Any]]:
+def make_hvp(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[..., Callable[[Any], Any]]:
     """A function of f's arguments that returns the function v -> H v, H being the Hessian of f there.
 
-    Products are computed by the interpreter; `hvp` is compiled where that pays.
+    `compile` is as for `value_and_grad`. A compiled program computes the gradient again for each product, and only the
+    arguments are kept; else all numbers of a replay are.
 
     >>> import numpy as np
     >>> product = make_hvp(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 3.0]))
     >>> product(np.array([1.0, 0.0]))
     array([6., 2.])
     """
-    derivative = _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own))
-    return _derivative(derivative, None, make_hvp, f, argnums)
+    derivative = _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own), compile)
+    return _derivative(derivative, compile, make_hvp, f, argnums)
 
 
 def elementwise_grad(
@@ -313,11 +317,14 @@ def _sum_of(f: Callable[..., Any]) -> Callable[..., Any]:
     return total
 
 
-def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+def vjp(
+    f: Callable[..., Any], *primals: Any, compile: bool | None = None
+) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """The value of f, and the function from a cotangent w of its result to w'J, a cotangent for each primal.
 
     f is called once. The pullback may be called any number of times; it gives a tuple with one entry for each primal,
-    nested as that primal, with None in place of what is no float. Both are computed by the interpreter.
+    nested as that primal, with None in place of what is no float. `compile` is as for `value_and_grad`. A compiled
+    program computes f again for each cotangent, and only the primals are kept; else all numbers of a replay are.
 
     Raises what `record` raises; the pullback ShapeError, StructureError for a cotangent that does not match the result.
 
@@ -325,7 +332,9 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
     >>> value, pullback(1.0)
     (6.0, (3.0, 2.0))
     """
-    found: tuple[Any, Callable[[Any], tuple[Any, ...]]] = _answer(known(f), primals, lambda r, args: r.vjp(*args))
+    found: tuple[Any, Callable[[Any], tuple[Any, ...]]] = _answer(
+        known(f, compile), primals, lambda r, args: r.vjp(*args)
+    )
     return found
 
 
@@ -348,16 +357,21 @@ def jvp(
     return found
 
 
-def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+def linearize(
+    f: Callable[..., Any], *primals: Any, compile: bool | None = None
+) -> tuple[Any, Callable[..., Any]]:
     """The value of f, and the function from tangents, one for each primal, to the derivative along them.
 
-    f is called once, however many tangents follow. Both are computed by the interpreter. Raises what `jvp` raises.
+    f is called once, however many tangents follow. `compile` is as for `value_and_grad`. A compiled program computes f
+    again for each tangent, and only the primals are kept; else all numbers of a replay are. Raises what `jvp` raises.
 
     >>> value, push = linearize(lambda x, y: x * y, 2.0, 3.0)
     >>> push(1.0, 0.0), push(0.0, 1.0)
     (3.0, 2.0)
     """
-    found: tuple[Any, Callable[..., Any]] = _answer(known(f), primals, lambda r, args: r.linearize(*args))
+    found: tuple[Any, Callable[..., Any]] = _answer(
+        known(f, compile), primals, lambda r, args: r.linearize(*args)
+    )
     return found
 
 

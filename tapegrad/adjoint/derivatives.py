@@ -18,11 +18,11 @@ from tapegrad.value import Value, as_value, leaf
 
 
 def value_and_grad(
-    f: Callable[..., Any], args: Sequence[Any], argnums: int | Sequence[int], has_aux: bool, kwargs: Any = None
+    f: Callable[..., Any], args: Sequence[Any], argnums: int | Sequence[int], has_aux: bool
 ) -> tuple[Any, Any]:
     """The value of a function and its gradient, as Values. Raises what `tapegrad.value_and_grad` raises."""
     numbers = argument_numbers(argnums)
-    done = evaluate(f, args, numbers, kwargs)
+    done = evaluate(f, args, numbers)
     found = [scalar_result(done, has_aux), *done.outputs[1:]]
     seeds = [1.0] + [None] * (len(found) - 1)
     grads = done._replace(outputs=found[:1]).pull(seeds)

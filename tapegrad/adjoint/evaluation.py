@@ -101,7 +101,7 @@ def called(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def evaluate(
-    f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int] | None, kwargs: Any = None
+    f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int] | None
 ) -> Evaluation:
     """Call a function, with copies of the arguments in `numbers`; where it is None, of all leaves that are floats.
 
@@ -118,7 +118,7 @@ def evaluate(
             continue
         if numbers is None or owner[i] in numbers:
             inputs[i] = leaves[i] = _copy(x, tape, owner[i])
-    result = called(f, *pytree.unflatten(structure, leaves), **(kwargs or {}))
+    result = called(f, *pytree.unflatten(structure, leaves))
     outputs, result_structure = pytree.flatten(result)
     outputs = [as_value(y, tape, "result") if isinstance(y, np.ndarray) and y.dtype == object else y for y in outputs]
     return Evaluation(tape, structure, owner, inputs, outputs, result_structure)

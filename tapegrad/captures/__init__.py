@@ -5,7 +5,6 @@ or that an array it reads was changed. `Captures` notices. `reading` finds the n
 stands behind them, `contents` watches arrays and lists, `drawing` random numbers.
 """
 
-from tapegrad.captures.captures import Captures
-from tapegrad.captures.reach import can_change
+from tapegrad.captures.captures import Captures, captures_of
 
-__all__ = ["Captures", "can_change"]
+__all__ = ["Captures", "captures_of"]

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any, NamedTuple
 
+from tapegrad.attached import attached
 from tapegrad.captures import drawing
 from tapegrad.captures.contents import Content, content_of, same
-from tapegrad.captures.reach import Binding, Reach
+from tapegrad.captures.reach import Binding, Reach, can_change
 from tapegrad.errors import RecordingWarning, warn
 
 # Of the time that passes, the part that may be spent on comparing contents.
@@ -104,6 +105,13 @@ class Captures:
             self._look_at(_AT_ONCE)
             self._judge()
         return self.token
+
+    def settled(self) -> object:
+        """As `current`, where nobody will call `watch`: what there is now counts as what was recorded."""
+        token = self.current()
+        if self._stale:
+            self._look()
+        return token
 
     def watch(self, call: Callable[..., Any], *args: Any) -> Any:
         """The result of a call in which the function is recorded."""
@@ -232,6 +240,13 @@ class Captures:
         if message not in self._warned:
             self._warned.add(message)
             warn(message, RecordingWarning)
+
+
+def captures_of(f: Callable[..., Any], given: Iterable[Any]) -> Captures:
+    """What a function takes from around it, given arguments that are no numbers. All who ask share this, but for those
+    with objects among the arguments, whose attributes the function may read."""
+    objects = list(given)
+    return Captures(f, objects) if any(map(can_change, objects)) else attached(f, "captures", Captures)
 
 
 def _scope_of(bindings: list[Binding], looks: bool) -> dict[str, Any]:

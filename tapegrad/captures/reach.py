@@ -157,7 +157,7 @@ class Reach:
             self._visit(name, type(x))
 
     def _is_open(self, module: str) -> bool:
-        return (_top(module) == self._own != _OURS) or not is_installed(module)
+        return (_top(module) == self._own != _OURS) or not _is_installed(_top(module))
 
     def _function(self, f: FunctionType) -> None:
         names, is_open = names_of(f.__code__), self._is_open(str(f.__globals__.get("__name__")))
@@ -264,16 +264,12 @@ def _top(module: Any) -> str:
 
 @functools.lru_cache(1 << 10)
 def _is_installed(top: str) -> bool:
-    if top in sys.stdlib_module_names and top != "__main__":
+    """Whether a module, by the first part of its name, belongs to Python, to this package or to an installed one."""
+    if top in sys.stdlib_module_names:
         return True
     found = sys.modules.get(top)
     places = [getattr(found, "__file__", None), *getattr(found, "__path__", ())]
-    return top == "builtins" or any(p and str(p).startswith((_PACKAGE, *_INSTALLED)) for p in places)
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module belongs to Python, to this package or to an installed one."""
-    return _is_installed(_top(module))
+    return any(p and str(p).startswith((_PACKAGE, *_INSTALLED)) for p in places)
 
 
 def can_change(x: Any) -> bool:

@@ -98,10 +98,15 @@ def replay_seconds(program: Any) -> float:
 
 def compile_seconds(program: Any) -> float:
     """What compiling a program takes, about; infinity where it is too large, or does not pay."""
+    pays = written_out(program) <= _MOST and not mostly_products(program)
+    return _COMPILING + written_out(program) * _EACH if pays else float("inf")
+
+
+def written_out(program: Any) -> int:
+    """How many instructions of a program code must be made for, about."""
     if program.written is None:
         program.written = written(program)
-    pays = program.written <= _MOST and not mostly_products(program)
-    return _COMPILING + program.written * _EACH if pays else float("inf")
+    return int(program.written)
 
 
 def form_of(program: Any, how: str) -> Any:
@@ -164,22 +169,27 @@ def _agree(program: Any, native: Native) -> bool:
 
 
 def _is_faster(program: Any, native: Native) -> bool:
-    """Whether machine code takes less time than the interpreter: it may not where most of a program is left to that."""
+    """Whether machine code takes less time than the interpreter: it may not where most of a program is left to that, or
+    where the interpreter computes the same by sweeps of another program."""
     if program.calls:
         return True
-    taken = []
-    for form in (program, native):
-        workspace = form.take()
-        try:
-            each = []
-            for _ in range(_LAPS):
-                started = time.perf_counter()
-                form.sweep(workspace, VALUES, -1, None)
-                each.append(time.perf_counter() - started)
-            taken.append(min(each))
-        finally:
-            form.give(workspace)
-    return taken[1] < taken[0]
+    if program.rival is None:
+        return _seconds(native) < _seconds(program)
+    (replays, sweeps), program.rival = program.rival, None
+    return bool(replays * _seconds(native) < sweeps())
+
+
+def _seconds(form: Any) -> float:
+    """What a replay takes."""
+    workspace, each = form.take(), []
+    try:
+        for _ in range(_LAPS):
+            started = time.perf_counter()
+            form.sweep(workspace, VALUES, -1, None)
+            each.append(time.perf_counter() - started)
+    finally:
+        form.give(workspace)
+    return min(each)
 
 
 def failed(program: Any) -> bool:

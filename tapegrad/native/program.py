@@ -11,21 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad import pytree
 from tapegrad.compiled import vector
 from tapegrad.native import build
 from tapegrad.native.module import text_of
 from tapegrad.native.places import Places
 from tapegrad.native.schedule import Interpreted, Schedule
-from tapegrad.ops.record import OPCODE
-from tapegrad.program.workspace import Workspace
+from tapegrad.program import Form, Workspace
 from tapegrad.sweeps import FORWARD, VALUES
-from tapegrad.tape import EXPECT
 
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 
 
-class Native:
+class Native(Form):
     """A program as machine code, for its values. It is replayed as a `Program` is.
 
     Args:
@@ -40,8 +37,6 @@ class Native:
     def __init__(self, program: Any) -> None:
         started = time.perf_counter()
         self._whole = weakref.ref(program)
-        self.structure, self.shapes, self.sweeps = program.structure, program.shapes, program.sweeps
-        self.calls, self.decided, self.leaves = program.calls, program.decided, program.leaves
         schedule = Schedule(program)
         dtype = program.code.dtype
         lanes = vector.register_bits() // (8 * dtype.itemsize)
@@ -50,18 +45,16 @@ class Native:
             places = Places(schedule, lanes, roll=False)
         text, end = text_of(program, schedule, places, lanes)
         self._before, self._length = places.before, max(end, places.after)
-        self.code, self.steps = places.moved(self._length)
-        self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
+        code, steps = places.moved(self._length)
+        super().__init__(
+            code, steps, program.structure, program.shapes, program.leaves,
+            None if program.scalar is None else code.outputs[0].place, program.calls, program.decided, program.sweeps,
+        )  # fmt: skip
         self.reasons = schedule.reasons
         self._interpreted = [np.array(n.numbers) for n in schedule.nodes if isinstance(n, Interpreted)]
         # Functions of Python are called in the thread that they were called in before.
         self._long = program.long and not program.calls
         self.run = _CALL(build.address_of(text, slp=places.has_loops))
-        only = self.code.outputs[0] if program.scalar is not None else None
-        self.scalar = None if only is None else only.place
-        # Where the entries of a sparse matrix stand that the results make up, kept by whoever asks for it.
-        self.positions: Any = None
-        self.workspaces: list[Workspace] = []
         self.seconds = time.perf_counter() - started
 
     @property
@@ -79,13 +72,6 @@ class Native:
         """What the numbers of one replay take."""
         return int((self._before + self._length) * self.code.dtype.itemsize)
 
-    def take(self) -> Workspace:
-        """A workspace that nobody else uses until it is given back."""
-        try:
-            return self.workspaces.pop()
-        except IndexError:
-            return self._workspace()
-
     def _workspace(self) -> Workspace:
         size = self._before + self._length
         whole = np.zeros(size + 1 + 64, self.code.dtype)
@@ -94,10 +80,6 @@ class Native:
         values = whole[skip + self._before : skip + self._before + self._length + 1]
         self.code.put_constants(values)
         return Workspace(self.code, self.shapes, self.leaves, values)
-
-    def give(self, workspace: Workspace) -> None:
-        """Give a workspace back."""
-        self.workspaces.append(workspace)
 
     def seed(self, has_aux: bool) -> int:
         """There is none: gradients are programs of their own."""
@@ -156,7 +138,3 @@ class Native:
         # The last word is not zero while the program is to stop.
         table = np.array([*words, 0], np.uint64)
         return (values.ctypes.data, table.ctypes.data), (table, keep)
-
-    def result(self, workspace: Workspace) -> Any:
-        """All that the function returned, after a sweep."""
-        return pytree.unflatten(self.structure, [o.read(workspace.values) for o in self.code.outputs])

@@ -9,12 +9,13 @@ from tapegrad.program import builtins as builtins
 from tapegrad.program.again import can_be_written, write, write_with
 from tapegrad.program.branches import Branches
 from tapegrad.program.code import Code, Output
+from tapegrad.program.form import Form
 from tapegrad.program.lean import Lean, Pushing
 from tapegrad.program.memory import memory_held, set_memory_limit
 from tapegrad.program.program import Part, Program
 from tapegrad.program.workspace import Workspace
 
 __all__ = [
-    "Branches", "Code", "Lean", "Output", "Part", "Program", "Pushing", "Workspace", "can_be_written", "memory_held",
-    "set_memory_limit", "write", "write_with",
+    "Branches", "Code", "Form", "Lean", "Output", "Part", "Program", "Pushing", "Workspace", "can_be_written",
+    "memory_held", "set_memory_limit", "write", "write_with",
 ]  # fmt: skip

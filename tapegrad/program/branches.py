@@ -18,14 +18,14 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import called
 from tapegrad.arguments import Input, Spec, dtype_of, owners
-from tapegrad.captures import Captures
+from tapegrad.captures import Captures, captures_of
 from tapegrad.errors import GuardError, RecordingWarning, warn
 from tapegrad.names import replaced
 from tapegrad.ops.record import OPCODE, A
 from tapegrad.program.build import code_of, digests, reads_of
 from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
-from tapegrad.sweeps import ADJOINTS, callbacks
+from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
 from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
@@ -93,7 +93,7 @@ class Branches:
             isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or self.owner[i] in argnums)
             for i, leaf in enumerate(spec.leaves)
         ]
-        self.captures = captures or self._own_captures()
+        self.captures = captures or self._captures()
         self._forget = forget
         self.recorded = 0
         self._warned: set[str] = set()
@@ -101,8 +101,8 @@ class Branches:
         self._parted: Counter[tuple[str, int, str]] = Counter()
         self.renew(leaves)
 
-    def _own_captures(self) -> Captures:
-        return Captures(self.f, [leaf.value for leaf in self.spec.leaves if not isinstance(leaf, Input)])
+    def _captures(self) -> Captures:
+        return captures_of(self.f, [leaf.value for leaf in self.spec.leaves if not isinstance(leaf, Input)])
 
     def __getstate__(self) -> dict[str, Any]:
         # The function, and the code of each branch. What is looked up in this process only stays here.
@@ -112,9 +112,8 @@ class Branches:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
         # What the function takes from around it counts as what it was when it was recorded.
-        self.captures = self._own_captures()
-        self.captures.watch(bool)
-        self._token = self.captures.token
+        self.captures = self._captures()
+        self._token = self.captures.settled()
         for program in self.programs:
             self._register(program)
 
@@ -253,6 +252,15 @@ class Branches:
                 self.program = program = fits[0]
             else:
                 program = self._new_branch(program, guard, beginning, leaves, tried)
+
+    def fitting(
+        self, leaves: Sequence[Any], lean: Callable[[Program], Any] | None = None, always: bool = False
+    ) -> Program:
+        """The program that fits: where guards have a say, or `always`, a replay finds it."""
+        if not always and not self.stale and not len(self.program.guards):
+            return self.program
+        found: Program = self.replay(leaves, VALUES, None, lambda form, _: form.whole, lean=lean)
+        return found
 
     def _new_branch(
         self, before: Program, guard: int, beginning: bytes, leaves: Sequence[Any], tried: list[Program]

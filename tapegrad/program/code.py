@@ -136,6 +136,11 @@ class Code:
         """How many numbers each step computes."""
         return np.where(self.steps[:, OPCODE] >= RUN, self.steps[:, B], 1).astype(np.int64)
 
+    @cached_property
+    def output_places(self) -> np.ndarray:
+        """The places of all numbers of the outputs, but of those that are constants."""
+        return np.concatenate([np.zeros(0, np.int64), *(o.places for o in self.outputs if o.places is not None)])
+
     @property
     def nbytes(self) -> int:
         """What the arrays take in memory."""

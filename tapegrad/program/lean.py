@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad import pytree
+from tapegrad.program.form import Swept
 from tapegrad.program.placing import Placed, placed
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import ADJOINTS, FORWARD, SEED, TANGENT, TASKS, VALUES, callbacks
-from tapegrad.tape import EXPECT
+from tapegrad.sweeps import FORWARD, TANGENT, VALUES, callbacks
 
 # A smaller arena is made for programs with at least so many numbers.
 FROM = 1 << 17
@@ -35,7 +34,7 @@ FROM = 1 << 17
 _GROUP, _GROUP_BACK = 1, 4
 
 
-class Lean:
+class Lean(Swept):
     """A program in a smaller arena. It is replayed as a `Program` is.
 
     Args:
@@ -45,17 +44,17 @@ class Lean:
     """
 
     def __init__(self, program: Any, new: Placed, most: int) -> None:
-        self.code, self.steps, self.calls, self.structure = new.code, new.steps, program.calls, program.structure
-        self.shapes, self.sweeps, self.decided = program.shapes, program.sweeps, program.decided
-        self.scalar = None if program.scalar is None else new.owners.moved(program.scalar, new.to)
-        self.guards = np.flatnonzero(self.steps[:, 0] == EXPECT)
+        super().__init__(
+            new.code, new.steps, program.structure, program.shapes, program.leaves,
+            None if program.scalar is None else new.owners.moved(program.scalar, new.to), program.calls,
+            program.decided, program.sweeps,
+        )  # fmt: skip
         # The program refers to this, so this must not keep the program alive.
         self._whole = weakref.ref(program)
         self._new, self._most = new, most
         self._groups = new.flags(np.zeros(0, np.uint8), program, most)
         self._flags: dict[tuple[int, ...], np.ndarray] = {}
         self._seed: int | None = None
-        self.workspaces: list[Workspace] = []
 
     @property
     def whole(self) -> Any:
@@ -68,48 +67,20 @@ class Lean:
         flags = sum(flags.nbytes for flags in list(self._flags.values()))
         return self.code.nbytes + self.steps.nbytes + self._groups.nbytes + flags
 
-    def take(self) -> Workspace:
-        """A workspace that nobody else uses until it is given back."""
-        try:
-            return self.workspaces.pop()
-        except IndexError:
-            return Workspace(self.code, self.shapes, self.whole.leaves)
-
-    def give(self, workspace: Workspace) -> None:
-        """Give a workspace back."""
-        self.workspaces.append(workspace)
-
     def seed(self, has_aux: bool) -> int:
-        """As `Program.seed`."""
+        """As `Form.seed`."""
         if self._seed is None:
             place = self.whole.seed(has_aux)
             last = place == self.whole.code.size
             self._seed = self.code.size if last else self._new.owners.moved(place, self._new.to)
         return self._seed
 
-    def sweep(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> int:
-        """As `Program.sweep`."""
-        key = (wrt, bool(tasks & ADJOINTS))
-        frame = workspace.frames.get(key)
-        if frame is None:
-            frame = workspace.frames[key] = self.new_frame(workspace, tasks, seed, wrt)
-        frame.words[SEED], frame.words[TASKS] = seed, tasks
-        return int(self.sweeps.run(frame))
-
-    def new_frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
-        """As `Program.new_frame`."""
-        self.whole.prepare(FORWARD)
-        v, back = workspace.values, bool(tasks & ADJOINTS)
-        d = workspace.adjoints if back else v
-        flags = self._groups if not back else self._flags_for(self.code.wanted if wrt is None else wrt)
-        return self.sweeps.frame(self.steps, self.code.side, flags, v, d, workspace.scratch, seed, tasks)
-
     def push(self, workspace: Workspace, along: dict[int, np.ndarray]) -> int:
         """Compute values, and the tangents that follow from those of inputs, by number. Returns as `sweep` does."""
         sweeps, side, v, t = self.sweeps, self.code.side, workspace.values, workspace.put_tangents(along)
         self.whole.prepare(FORWARD)
         self.whole.prepare(TANGENT)
-        flags, room = self._flags_for(tuple(sorted(along))), workspace.scratch
+        flags, room = self.flags(tuple(sorted(along))), workspace.scratch
         for low, high in zip(self._new.chunks, self._new.chunks[1:], strict=False):
             steps = self.steps[low:high]
             failed = int(sweeps.run(sweeps.frame(steps, side, flags, v, v, room, -1, VALUES)))
@@ -120,15 +91,12 @@ class Lean:
                 callbacks.check(room)
         return -1
 
-    def _flags_for(self, wrt: tuple[int, ...]) -> np.ndarray:
+    def flags(self, wrt: tuple[int, ...]) -> np.ndarray:
+        """As `Swept.flags`."""
         known = self._flags.get(wrt)
         if known is None:
             known = self._flags[wrt] = self._new.flags(self.whole.flags(wrt), self.whole, self._most)
         return known
-
-    def result(self, workspace: Workspace) -> Any:
-        """All that the function returned, after a sweep."""
-        return pytree.unflatten(self.structure, [o.read(workspace.values) for o in self.code.outputs])
 
 
 def lean(program: Any, back: bool) -> Lean | None:
@@ -154,7 +122,7 @@ class Pushing:
         self.take, self.give, self.result = of.take, of.give, of.result
 
     def sweep(self, workspace: Workspace, *how: Any) -> int:
-        """As `Program.sweep`."""
+        """As `Form.sweep`."""
         if self._lean is None:
             return int(self.program.sweep(workspace, *how))
         return self._lean.push(workspace, self._along)

@@ -139,13 +139,15 @@ def _of_the_machine() -> int:
 
 def _standard_limit() -> int:
     given = os.environ.get("TAPEGRAD_MEMORY", "")
-    return checked(int(given) if given.isdigit() else given) if given else int(_of_the_machine() * _SHARE)
+    if not given:
+        return int(_of_the_machine() * _SHARE)
+    return checked(int(given) if given.isdigit() else given, "TAPEGRAD_MEMORY")
 
 
-def checked(limit: Any) -> int:
-    """A limit in bytes. Raises ValueError for what is not a positive number of them."""
+def checked(limit: Any, what: str = "a memory limit") -> int:
+    """A limit in bytes. Raises ValueError for what is not a positive number of them; `what` is what was said so."""
     if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 1:
-        raise ValueError(f"a memory limit is a number of bytes, at least 1, not {limit!r}")
+        raise ValueError(f"{what} must be a number of bytes, at least 1, not {limit!r}")
     return int(min(limit, 1 << 62))
 
 

@@ -8,7 +8,7 @@ instructions.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,14 +21,14 @@ from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import OPCODE, B
 from tapegrad.program.code import Code, with_calls
 from tapegrad.program.expand import expanded
+from tapegrad.program.form import Swept
 from tapegrad.program.indexing import decided, indexing
 from tapegrad.program.lean import FROM, Lean, lean
 from tapegrad.program.outputs import scalar_place
 from tapegrad.program.workspace import Workspace
-from tapegrad.sweeps import ADJOINTS, BLOCK, FORWARD, REVERSE, SEED, TANGENT, TASKS, VALUES, callbacks, sweeps_for
+from tapegrad.sweeps import ADJOINTS, BLOCK, REVERSE, TANGENT, VALUES, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import GROUP, activate, group, reach
 from tapegrad.sweeps.pieces import is_short, pieces
-from tapegrad.tape import EXPECT
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
 # lanes.
@@ -44,7 +44,7 @@ class Part(NamedTuple):
     flags: np.ndarray
 
 
-class Program:
+class Program(Swept):
     """One recorded path through a function of arguments that fit a spec.
 
     It does not change, so that any number of threads may replay it at the same time, each with a workspace of its own.
@@ -60,31 +60,30 @@ class Program:
     def __init__(
         self, code: Code, structure: Any, spec: Spec, prefixes: Sequence[int] = (), calls: dict[int, Any] | None = None
     ) -> None:
-        self.code = code
-        self.structure, self.spec = structure, spec
-        # What is swept: the steps of the code, short runs expanded.
-        self.steps = expanded(code)
-        self.guards = np.flatnonzero(self.steps[:, OPCODE] == EXPECT)
-        # The numbers that each guard found, and a digest of all that was recorded before it.
+        leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
+        only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
+        whole = {at: i for (at, _), i in zip(code.spans, leaves, strict=True) if spec.leaves[i].is_integer}
         arena = code.arena()
+        # What is swept: the steps of the code, short runs expanded. Integers among the arguments that guards hold to a
+        # number can be compared before a sweep.
+        super().__init__(
+            code, expanded(code), structure, [spec.leaves[i].shape for i in leaves], leaves,
+            only.place if only and not only.shape and not only.whole else None, dict(calls or {}),
+            decided(code, whole, arena), sweeps_for(code.dtype),
+        )  # fmt: skip
+        self.spec = spec
+        # The numbers that each guard found, and a digest of all that was recorded before it.
         self.signature = arena[code.steps[code.guards, B]].tobytes()
         self.prefixes = list(prefixes)
         # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
         self.reads: list[tuple[str, int, str] | None] = []
-        self.calls = dict(calls or {})
-        self.leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
-        self.shapes = [spec.leaves[i].shape for i in self.leaves]
         # The inputs that are floats.
         self.floats = tuple(w for w, i in enumerate(self.leaves) if spec.leaves[i].dtype.kind == "f")
-        # The integers among the arguments that guards hold to a number, by leaf: they can be compared before a sweep.
         self._whole = [spec.leaves[i].is_integer for i in self.leaves]
-        whole = {code.spans[w][0]: i for w, i in enumerate(self.leaves) if spec.leaves[i].is_integer}
-        self.decided = decided(code, whole, arena)
         opcodes = np.unique(np.concatenate([code.steps[:, OPCODE], self.steps[:, OPCODE]]))
         self._needs = np.unique(opcodes[has_kernel(opcodes, code.dtype)] % RUN).tolist()
         if (opcodes >= RUN).any():
             self._needs.append(RUN)
-        self.sweeps = sweeps_for(code.dtype)
         self._groups = np.zeros(len(code.side), np.uint8)
         if code.counts.max(initial=0) > BLOCK:
             group(self.steps, code.side, self._groups, GROUP)
@@ -94,8 +93,6 @@ class Program:
         self._work = len(self.steps) + 4 * int(code.counts.sum())
         # Whether most of its work is in instructions over many elements.
         self.wide = bool(code.counts.sum() > _WIDE * len(code.counts))
-        only = code.outputs[0] if len(code.outputs) == 1 and pytree.is_leaf(structure) else None
-        self.scalar = only.place if only and not only.shape and not only.whole else None
         self._seed: int | None = None
         self._lean: dict[bool, Lean | None] = {}
         # The program as machine code, or why it is none; the seconds that interpreted replays have taken, and how many
@@ -104,10 +101,10 @@ class Program:
         self.not_native: str | None = None
         self.spent = 0.0
         self.written: int | None = None
-        # The workspaces that are not in use.
-        self.workspaces = [Workspace(code, self.shapes, self.leaves, arena)]
-        # Where the entries of a sparse matrix stand that the results make up, kept by whoever asks for it.
-        self.positions: Any = None
+        # In how many replays it computes what sweeps of another program do, and how long these take in seconds; where
+        # it is not to be compared with itself.
+        self.rival: tuple[int, Callable[[], float]] | None = None
+        self.give(Workspace(code, self.shapes, self.leaves, arena))
         # Whether it was replayed lately, and what forgets it: for `memory`.
         self.used = True
         self.owner: weakref.ref[Any] | None = None
@@ -153,21 +150,6 @@ class Program:
 
     # Workspaces
 
-    def take(self) -> Workspace:
-        """A workspace that nobody else uses until it is given back."""
-        # Taking the last of a list is one step, which no other thread can come between.
-        try:
-            return self.workspaces.pop()
-        except IndexError:
-            return self._workspace()
-
-    def _workspace(self) -> Workspace:
-        return Workspace(self.code, self.shapes, self.leaves)
-
-    def give(self, workspace: Workspace) -> None:
-        """Give a workspace back."""
-        self.workspaces.append(workspace)
-
     def latest(self) -> Workspace:
         """The workspace of a replay that is over, for those who only look. If there was none, that of a replay at the
         inputs of the recording; if all are in use, a fresh one."""
@@ -206,36 +188,6 @@ class Program:
             self._lean[back] = lean(self, back)
         return self._lean[back]
 
-    # Values
-
-    def sweep(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> int:
-        """One compiled call, over the inputs that the workspace was filled with.
-
-        Adjoints are those with respect to the inputs numbered by `wrt`; None for those wanted when it was recorded.
-        Returns the instruction that failed, or -1.
-        """
-        return self.sweeps.run(self.frame(workspace, tasks, seed, wrt))
-
-    def frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
-        """What a sweep is called with."""
-        key = (wrt, bool(tasks & ADJOINTS))
-        frame = workspace.frames.get(key)
-        if frame is None:
-            frame = workspace.frames[key] = self.new_frame(workspace, tasks, seed, wrt)
-        frame.words[SEED], frame.words[TASKS] = seed, tasks
-        return frame
-
-    def new_frame(self, workspace: Workspace, tasks: int, seed: int, wrt: tuple[int, ...] | None) -> Any:
-        """A new frame, which is not kept in the workspace."""
-        self.prepare(FORWARD)
-        code, d = self.code, workspace.adjoints if tasks & ADJOINTS else workspace.values
-        flags = self._groups if not tasks & ADJOINTS else self.flags(code.wanted if wrt is None else wrt)
-        return self.sweeps.frame(self.steps, code.side, flags, workspace.values, d, workspace.scratch, seed, tasks)
-
-    def result(self, workspace: Workspace) -> Any:
-        """All that the function returned, after a sweep."""
-        return pytree.unflatten(self.structure, [o.read(workspace.values) for o in self.code.outputs])
-
     def check_numbers(self) -> None:
         """Raise StructureError unless the function returned numbers, and some."""
         matching.check_numbers([o.constant if o.place is None else 0.0 for o in self.code.outputs])
@@ -247,17 +199,14 @@ class Program:
         self.sweeps.require(self._needs, kind)
 
     def seed(self, has_aux: bool) -> int:
-        """The place of the number whose gradient is wanted; the kernels of the reverse sweep are compiled or loaded.
-
-        Raises NonScalarError, StructureError, DTypeError where there is none.
-        """
+        """As `Form.seed`."""
         if self._seed is None:
             self.prepare()
             self._seed = scalar_place(self.code, self.structure, has_aux)
         return self._seed
 
     def flags(self, wrt: tuple[int, ...]) -> np.ndarray:
-        """The flags with which a sweep computes the gradient with respect to these inputs alone."""
+        """As `Swept.flags`."""
         known = self._flags.get(wrt)
         if known is None:
             known = self._flags[wrt] = self.flow(self.code.steps, self.places_of(wrt), passive_rows())[1]

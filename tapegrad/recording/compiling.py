@@ -118,7 +118,7 @@ def name_of(key: Any) -> str:
     """A derivative in words, by its key: the name of a method, and with respect to what where that is said."""
     if key[0] == "matrix":
         return ("sparse Hessian" if key[2] else "sparse Jacobian") + _by(key[1])
-    return key[0] + _by(key[1]) if key[0] != "jvp" else "jvp"
+    return str(key[0]) + _by(key[1])
 
 
 def _by(argnums: Any) -> str:
@@ -147,6 +147,8 @@ def _why(how: str, value: Program, program: Program | None) -> str:
         return "it calls Python functions"
     if how == choice.ALWAYS:
         return "it was not replayed yet"
+    if choice.mostly_products(program or value):
+        return "it is mostly products of matrices"
     if not np.isfinite(choice.compile_seconds(program or value)):
         return "it has too many instructions"
     return "its replays have not taken as long yet as compiling would"

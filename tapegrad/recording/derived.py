@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,29 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad import pytree
-from tapegrad.adjoint import derivatives, evaluation
-from tapegrad.arguments import argument_numbers, spec_of
+from tapegrad.arguments import spec_of
 from tapegrad.errors import TapegradError
 from tapegrad.native import choice
 from tapegrad.program import Branches, can_be_written
-from tapegrad.program.outputs import scalar_place
 from tapegrad.recording.compiled_way import compiled_way
 from tapegrad.recording.direct import Short
-from tapegrad.recording.lanes_back import lanes_back
-from tapegrad.sparse import CompressedJacobian
+from tapegrad.recording.writing import Writing, Written
 from tapegrad.sweeps import VALUES
-from tapegrad.value import as_value
 
 # What the sweeps of a derivative take, in replays of values; and after how many seconds of sweeps it is asked again
 # whether it should be compiled.
 _SWEEPS, _ASK_AFTER = 3.0, 0.02
-# The most lanes of a sparse matrix that are written as one program.
-_MOST_LANES = 16
-
+# What sweeps along several directions take besides, in seconds: preparing their arrays, and nesting the result.
+_PASS = 5e-5
 
 # What rules raise that cannot be run on Values, or on these. Not whatever a signal handler may raise.
 _EXPECTED = (TapegradError, ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+
+Shapes = Sequence[tuple[int, ...]]
+# In how many replays a compiled program computes what sweeps of another program do, and what finds the seconds that
+# these take.
+Rival = tuple[int, Callable[[], float]]
 
 
 class Derived:
@@ -46,12 +44,14 @@ class Derived:
 
     def __init__(self, recording: Any, mode: str) -> None:
         self._recording = weakref.ref(recording)
+        self.writing = Writing(recording)
         self.mode = mode
         self._known: dict[Any, Branches] = {}
         # Why derivatives could not be written at the last attempt, in words.
         self.refused: dict[Any, str] = {}
-        # How each derivative is written that was ever asked for.
-        self._written_by: dict[Any, Callable[..., Any]] = {}
+        # How each derivative is written that was ever asked for, and the shapes of the tangents or cotangents that it
+        # is a function of besides the arguments; None where it is one of their leaves.
+        self._written_by: dict[Any, tuple[Written, Shapes | None]] = {}
         # What sweeps have taken for a derivative, in seconds, about.
         self._spent: dict[Any, float] = {}
         # The derivatives that cannot be written as programs.
@@ -61,77 +61,33 @@ class Derived:
         """What to replay for the results of a program."""
         return choice.form_of(program, self.mode)
 
+    # In each of these methods None stands for: it is to be computed by sweeps of the interpreter.
+
     def value_and_grad(self, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> tuple[Any, Any] | None:
-        """Value and gradient, by a compiled program; None where the sweeps of the interpreter are to be used."""
-        key, both = self._gradient(argnums, has_aux)
-        found: tuple[Any, Any] | None = self._answer(key, both, tuple(leaves))
+        """Value and gradient."""
+        key = self.gradient_key(argnums, has_aux)
+        found: tuple[Any, Any] | None = self.answer(key, leaves)
         return found
 
-    def _gradient(self, argnums: Any, has_aux: bool) -> tuple[Any, Callable[..., Any]]:
-        structure = self._structure()
-
-        def checked(*args: Any) -> Any:
-            result = self._written(*args)
-            # On a tape, a truth value is a number as any other.
-            program = self._recording().program  # type: ignore[union-attr]
-            scalar_place(program.code, program.structure, has_aux)
-            return result
-
-        def both(*leaves: Any) -> Any:
-            args = pytree.unflatten(structure, leaves)
-            return derivatives.value_and_grad(checked, args, argnums, has_aux)
-
-        return ("value_and_grad", argnums, has_aux), both
+    def gradient_key(self, argnums: Any, has_aux: bool) -> Any:
+        """The key of value and gradient."""
+        return self.named(("value_and_grad", argnums, has_aux), self.writing.value_and_grad(argnums, has_aux))
 
     def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
-        """The Hessian times tangents of inputs, by number; None where it is to be interpreted."""
-        inputs = tuple(along)
+        """The Hessian times tangents of inputs, by number."""
+        return self.answer(self.product_key(argnums, tuple(along)), leaves, tuple(along.values()))
 
-        def product(leaves: Sequence[Any], *tangents: Any) -> Any:
-            gradient = derivatives.gradient_of(self._written, argnums)
-            args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(gradient, args, self._nested(inputs, tangents))[1]
-
-        return self._answer(("hvp", argnums, inputs), product, (list(leaves), *along.values()))
+    def product_key(self, argnums: Any, inputs: tuple[int, ...]) -> Any:
+        """The key of the Hessian times tangents of inputs."""
+        return self.named(("hvp", argnums, inputs), self.writing.hvp(argnums, inputs), self.shapes(inputs))
 
     def jvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray]) -> Any:
-        """The value and the derivative along tangents of inputs, by number; None where it is to be interpreted."""
-        inputs = tuple(along)
+        """The value and the derivative along tangents of inputs, by number."""
+        return self.answer(self.forward_key(tuple(along)), leaves, tuple(along.values()))
 
-        def both(leaves: Sequence[Any], *tangents: Any) -> Any:
-            args = pytree.unflatten(self._structure(), leaves)
-            return derivatives.jvp(self._written, args, self._nested(inputs, tangents))
-
-        return self._answer(("jvp", inputs), both, (list(leaves), *along.values()))
-
-    def matrix(self, compressed: CompressedJacobian, leaves: Sequence[Any], argnums: Any, symmetric: bool) -> Any:
-        """A sparse Jacobian or Hessian; None where it is to be interpreted."""
-        if compressed.count > _MOST_LANES or compressed.program.calls or not can_be_written(compressed.program):
-            return None
-        back = lanes_back(compressed) if compressed.back else None
-        if compressed.back and back is None:
-            return None
-        inputs = compressed.program.leaves
-
-        def lanes(*leaves: Any) -> Any:
-            args = pytree.unflatten(self._structure(), leaves)
-            f = derivatives.gradient_of(self._written, argnums) if symmetric else self._written
-            done = evaluation.evaluate(f, args, argument_numbers(argnums))
-            return [
-                done.push({
-                    inputs[w]: as_value(seed.reshape(np.shape(leaves[inputs[w]])), done.tape, "a seed")
-                    for w, seed in along.items()
-                }) for along in compressed.seeds()
-            ]  # fmt: skip
-
-        key = "matrix", argnums, symmetric, id(compressed)
-        if key not in self._written_by:
-            # The function was recorded again, and has another pattern: that before is not asked for any more.
-            for other in [k for k in self._written_by if k[:3] == key[:3]]:
-                del self._written_by[other]
-                self._known.pop(other, None)
-                self._spent.pop(other, None)
-        return self._answer(key, back or lanes, tuple(leaves), functools.partial(_entries, compressed))
+    def forward_key(self, inputs: tuple[int, ...]) -> Any:
+        """The key of the derivative along tangents of inputs."""
+        return self.named(("jvp", None, inputs), self.writing.jvp(inputs), self.shapes(inputs))
 
     # The short way to value and gradient
 
@@ -145,13 +101,13 @@ class Derived:
         branches = self._known.get(("value_and_grad", argnums, False))
         if branches is None or branches.program.native is None or branches.stale:
             return None
-        return compiled_way(branches.program.native, branches.spec, self._structure(), holds)
+        return compiled_way(branches.program.native, branches.spec, self.writing.structure, holds)
 
     def calls_by_sweeps(self, argnums: Any) -> int:
         """How many calls may be answered by sweeps before it is asked again what should answer them; none where a
         compiled program should."""
         key = ("value_and_grad", argnums, False)
-        if self._compiles(key):
+        if self.compiles(key):
             return 0
         self.gradient_for(argnums)
         program = self._recording().program  # type: ignore[union-attr]
@@ -161,15 +117,16 @@ class Derived:
 
     def answered_by_sweeps(self, argnums: Any, calls: int) -> None:
         """Count calls that the short way has answered."""
-        self._spend(("value_and_grad", argnums, False), calls)
+        self.spend(("value_and_grad", argnums, False), calls)
 
-    def _spend(self, key: Any, calls: int) -> None:
+    def spend(self, key: Any, sweeps: int) -> None:
+        """Count that sweeps have computed a derivative so often, or along so many directions."""
         seconds = choice.replay_seconds(self._recording().program)  # type: ignore[union-attr]
-        self._spent[key] = self._spent.get(key, 0.0) + calls * _SWEEPS * seconds
+        self._spent[key] = self._spent.get(key, 0.0) + sweeps * _SWEEPS * seconds
 
     # Which
 
-    def _compiles(self, key: Any) -> bool:
+    def compiles(self, key: Any) -> bool:
         """Whether a derivative is computed by a compiled program of its own, and not by sweeps of the interpreter."""
         if self.mode == choice.NEVER:
             return False
@@ -187,18 +144,32 @@ class Derived:
         # Other branches follow when they have been replayed often enough.
         return any(p.native is not None for p in programs)
 
-    def _answer(
-        self, key: Any, f: Callable[..., Any], args: tuple[Any, ...], read: Callable[..., Any] | None = None
-    ) -> Any:
-        self._named(key, f)
-        if not self._compiles(key):
-            self._count(key, f, args)
+    def answer(
+        self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any] = (), read: Callable[..., Any] | None = None,
+        directions: int = 1, rival: Callable[[], Rival] | None = None,
+    ) -> Any:  # fmt: skip
+        """The derivative at leaves of arguments, with tangents or cotangents, read from a replay; None where sweeps are
+        to compute it, along so many directions.
+
+        `rival` makes what the compiled program is compared with; without it that is the same program, interpreted.
+        """
+
+        def replay(branches: Branches, leaves: Sequence[Any]) -> Any:
+            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+
+        return self.ask(key, leaves, seeds, replay, directions, rival)
+
+    def ask(
+        self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any], ask: Callable[[Branches, Sequence[Any]], Any],
+        directions: int = 1, rival: Callable[[], Rival] | None = None,
+    ) -> Any:  # fmt: skip
+        """ask(programs of a derivative, all that they take), or None; see `answer`."""
+        if not self.compiles(key):
+            self._count(key, leaves, seeds, directions, rival)
             return None
-        spec, leaves = spec_of(args)
         self.refused.pop(key, None)
         try:
-            branches = self._branches(key, f, spec, leaves)
-            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+            return ask(self._branches(key, leaves, seeds), [*leaves, *seeds])
         except _EXPECTED as error:
             calls = self._recording().program.calls  # type: ignore[union-attr]
             if key in self._known and not calls:
@@ -211,7 +182,10 @@ class Derived:
                 self._unwritable.add(key)
         return None
 
-    def _count(self, key: Any, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _count(
+        self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any], directions: int,
+        rival: Callable[[], Rival] | None,
+    ) -> None:  # fmt: skip
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
@@ -221,33 +195,61 @@ class Derived:
             # It was being compiled when this process was forked off another, where that went on.
             choice.in_background(self._known[key].program)
             return
-        self._spend(key, 1)
+        self.spend(key, directions)
+        if rival is not None:
+            self._spent[key] += _PASS
         if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
             try:
-                choice.in_background(self._branches(key, f, *spec_of(args)).program)
+                found = self._branches(key, leaves, seeds).program
+                found.rival = None if rival is None else rival()
+                choice.in_background(found)
             except _EXPECTED as error:
                 # The interpreter answers, or says what is wrong.
                 self.refused[key] = f"{type(error).__name__}: {error}"
                 self._unwritable.add(key)
 
-    def _branches(self, key: Any, f: Callable[..., Any], spec: Any, leaves: Sequence[Any]) -> Branches:
+    def _branches(self, key: Any, leaves: Sequence[Any], seeds: Sequence[Any]) -> Branches:
+        """The programs of a derivative, recorded if there are none."""
         branches = self._known.get(key)
         if branches is None:
+            f, shapes = self._written_by[key]
+            spec, given = spec_of(leaves if shapes is None else (list(leaves), *seeds))
             branches = self._known[key] = Branches(
-                f, spec, leaves, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
+                f, spec, given, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
                 forget=functools.partial(_forget, weakref.ref(self), key),
             )  # fmt: skip
         return branches
 
-    def _named(self, key: Any, f: Callable[..., Any]) -> None:
-        f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
-        self._written_by.setdefault(key, f)
+    def named(self, key: Any, f: Written, shapes: Shapes | None = None) -> Any:
+        """The key of a derivative that is written so; `shapes` are those of tangents or cotangents that it takes
+        besides the arguments, and None where it takes their leaves one by one."""
+        if key not in self._written_by:
+            f.__qualname__ = f"{key[0]} of {self._recording().name}"  # type: ignore[union-attr]
+            self._written_by[key] = f, shapes
+        return key
+
+    def shapes(self, inputs: Sequence[int]) -> list[tuple[int, ...]]:
+        """The shapes of inputs, by number."""
+        shapes = self._recording().program.shapes  # type: ignore[union-attr]
+        return [shapes[w] for w in inputs]
+
+    def zeros(self, key: Any) -> list[np.ndarray]:
+        """Tangents or cotangents that a derivative takes, all zero."""
+        dtype = self._recording().program.code.dtype  # type: ignore[union-attr]
+        return [np.zeros(shape, dtype) for shape in self._written_by[key][1] or ()]
+
+    def drop(self, kind: tuple[Any, ...]) -> None:
+        """Forget the derivatives whose keys begin so: nobody will ask for them any more."""
+        for key in [k for k in self._written_by if k[: len(kind)] == kind]:
+            del self._written_by[key]
+            self._known.pop(key, None)
+            self._spent.pop(key, None)
 
     # What there is, for whoever compiles it now or tells of it
 
     def gradient_for(self, argnums: Any) -> None:
         """Count the gradient among the derivatives that were asked for."""
-        self._named(*self._gradient(argnums, False))
+        self.gradient_key(argnums, False)
 
     def asked(self) -> list[Any]:
         """The keys of the derivatives that were asked for; each begins with the name of a method."""
@@ -261,26 +263,7 @@ class Derived:
 
     def write(self, key: Any, leaves: Sequence[Any]) -> None:
         """Have the programs of a derivative, recorded at these arguments with tangents of zero if there are none."""
-        program = self._recording().program  # type: ignore[union-attr]
-        args: tuple[Any, ...] = tuple(leaves)
-        if key[0] in ("hvp", "jvp"):
-            args = (list(leaves), *(np.zeros(program.shapes[w], program.code.dtype) for w in key[-1]))
-        self._branches(key, self._written_by[key], *spec_of(args))
-
-    # How derivatives are written
-
-    def _structure(self) -> Any:
-        return self._recording().spec.structure  # type: ignore[union-attr]
-
-    def _written(self, *args: Any) -> Any:
-        return self._recording().written(*args)  # type: ignore[union-attr]
-
-    def _nested(self, along: Sequence[int], tangents: Sequence[Any]) -> Any:
-        recording: Any = self._recording()
-        given = dict(zip(along, tangents, strict=True))
-        inputs = {leaf: number for number, leaf in enumerate(recording.program.leaves)}
-        leaves = [given.get(inputs.get(i)) for i in range(len(recording.spec.leaves))]  # type: ignore[arg-type]
-        return pytree.unflatten(recording.spec.structure, leaves)
+        self._branches(key, leaves, self.zeros(key))
 
 
 def _forget(own: weakref.ref[Derived], key: Any) -> None:
@@ -290,21 +273,6 @@ def _forget(own: weakref.ref[Derived], key: Any) -> None:
         derived._known.pop(key, None)
     if recording is not None:
         recording.renew_short_ways()
-
-
-def _entries(compressed: CompressedJacobian, program: Any, workspace: Any) -> Any:
-    """The matrix, from the results of all lanes."""
-    at = program.positions
-    if at is None:
-        lanes, rows = compressed.positions()
-        outputs = program.code.outputs
-        # A result that is constant has no place: the number behind all others is zero.
-        zero = len(workspace.values) - 1
-        places = [np.full(math.prod(o.shape), zero) if o.places is None else o.places for o in outputs]
-        each = np.concatenate(places).reshape(compressed.count, -1)
-        each = np.append(each, np.full((compressed.count, 1), zero), axis=1)
-        at = program.positions = each[lanes, rows]
-    return compressed.matrix(workspace.values.take(at))
 
 
 def _result_of(program: Any, workspace: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import evaluation
 from tapegrad.errors import UnsupportedError
 from tapegrad.program import Branches, Program, Workspace
+from tapegrad.recording.compiled_matrices import CompiledMatrices
 from tapegrad.recording.derived import Derived
 from tapegrad.recording.plans import Plan, Plans, hashable
 from tapegrad.sparse import CompressedJacobian, Sparsity, analyse
@@ -18,6 +20,9 @@ from tapegrad.sweeps import VALUES
 
 # The most sparsity patterns of one function that are kept: each branch, and each index array given, has its own.
 MAX_PATTERNS = 16
+
+# For each output its shape, and whether a matrix has rows for it.
+Rows = Sequence[tuple[tuple[int, ...], bool]]
 
 
 def check_plain(args: Sequence[Any]) -> None:
@@ -30,32 +35,62 @@ class Matrices:
     """The matrices of derivatives of one recording."""
 
     def __init__(self, plans: Plans, derived: Derived) -> None:
-        self._plans, self._derived = plans, derived
+        self._plans, self._compiled = plans, CompiledMatrices(derived)
         self._compressed: dict[Any, tuple[Program, CompressedJacobian]] = {}
 
-    def dense(self, program: Program, workspace: Workspace, plan: Plan, back: bool | None) -> Any:
-        """The Jacobian of a program after a sweep, from the outputs back if `back`; None to choose."""
+    def jacobian(
+        self, branches: Branches, leaves: Sequence[Any], argnums: int | Sequence[int], back: bool | None
+    ) -> Any:
+        """The Jacobian at leaves of arguments, from the outputs back if `back`; None to choose."""
+        plan = self._plans.plan(argnums)
+        found = self._compiled.jacobian(branches, leaves, plan.chosen, hashable(argnums), back) if plan.chosen else None
+        if found is None:
+            return branches.replay(leaves, VALUES, None, self._swept, plan, back)
+        program, matrix = found
+        return self._nested(program, plan, program.structure, [(o.shape, True) for o in program.code.outputs], matrix)
+
+    def hessian(
+        self, program: Program, gradient: Callable[[], Branches], leaves: Sequence[Any], argnums: int | Sequence[int]
+    ) -> Any:
+        """The Hessian at leaves of arguments. `gradient` makes the recording of the gradient, where it is needed."""
+        plan = self._plans.plan(argnums)
+        structure, inputs = self._plans.gradient(plan)
+        rows = [program.shapes[w] for w in inputs]
+        matrix = self._compiled.hessian(program, leaves, plan.chosen, rows, hashable(argnums), gradient)
+        if matrix is None:
+            return gradient().replay(leaves, VALUES, None, self._swept, plan, False)
+        return self._nested(program, plan, structure, [(shape, True) for shape in rows], matrix)
+
+    def _swept(self, program: Program, workspace: Workspace, plan: Plan, back: bool | None) -> Any:
+        """The Jacobian of a program after a sweep."""
         program.check_numbers()
-        known = [o.places for o in program.code.outputs if o.places is not None]
-        places = np.concatenate([np.zeros(0, np.int64), *known])
+        places = program.code.output_places
         if back is None:
             back = len(places) <= len(program.places_of(plan.chosen))
         matrix = program.jacobian(workspace, places, plan.chosen, back)
+        rows = [(o.shape, o.place is not None) for o in program.code.outputs]
+        return self._nested(program, plan, program.structure, rows, matrix)
+
+    def _nested(self, program: Program, plan: Plan, structure: Any, rows: Rows, matrix: np.ndarray) -> Any:
+        """A matrix nested as the outputs, and within them as the arguments of a plan. For each output `rows` has its
+        shape, and whether the matrix has rows for it, as it need not where the output is a constant."""
         shown, row = [], 0
-        for output in program.code.outputs:
+        for outer, present in rows:
             blocks, column = {}, 0
             for number in plan.chosen:
                 n = program.code.spans[number][1]
-                shape = output.shape + program.shapes[number]
-                if output.place is None:
-                    blocks[number] = np.zeros(shape, matrix.dtype)
+                shape = outer + program.shapes[number]
+                if present:
+                    block = matrix[row : row + math.prod(outer), column : column + n]
+                    # A part of a larger matrix is copied, so that it does not keep that.
+                    whole = block.shape == matrix.shape
+                    blocks[number] = np.array(block, order="C", copy=None if whole else True).reshape(shape)
                 else:
-                    rows = matrix[row : row + output.layout.size, column : column + n]
-                    blocks[number] = np.array(rows).reshape(shape)
+                    blocks[number] = np.zeros(shape, matrix.dtype)
                 column += n
-            row += 0 if output.place is None else output.layout.size
+            row += math.prod(outer) if present else 0
             shown.append(self._plans.shaped(plan, blocks, copy=False))
-        return pytree.unflatten(program.structure, shown)
+        return pytree.unflatten(structure, shown)
 
     def sparsity(
         self, branches: Branches, leaves: Sequence[Any] | None, argnums: int | Sequence[int], symmetric: bool
@@ -80,7 +115,7 @@ class Matrices:
             # The pattern is the same whatever the arguments are.
             known = self._compressed.get((id(program), hashable(argnums), symmetric, b""))
             if known is not None and known[0] is program:
-                found = self._derived.matrix(known[1], leaves, hashable(argnums), symmetric)
+                found = self._compiled.sparse(known[1], leaves, hashable(argnums), symmetric)
                 if found is not None:
                     return found
 

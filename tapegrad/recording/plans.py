@@ -112,6 +112,13 @@ class Plans:
         own = [leaf for number in plan.numbers for owner, leaf in owned if owner == number]
         return pytree.unflatten(structure, [_as(g, leaf) for g, leaf in zip(leaves, own, strict=True)])
 
+    def gradient(self, plan: Plan) -> tuple[Any, list[int]]:
+        """How a gradient is nested, and the input that each of its leaves belongs to."""
+        nodes = pytree.children(self._spec.structure)
+        own = [nodes[number] for number in plan.numbers]
+        inputs = [w for n in plan.numbers for w in plan.chosen if self._owner[self._inputs[w]] == n]
+        return pytree.tuple_of(own) if plan.several else own[0], inputs
+
     def shaped(self, plan: Plan, by_input: dict[int, Any], copy: bool = True) -> Any:
         """What `by_input` has for each input, nested as the arguments of a plan; None for a leaf that it does not have.
         """

@@ -16,20 +16,21 @@ from tapegrad.attached import named_like
 from tapegrad.captures import Captures
 from tapegrad.errors import ShapeError
 from tapegrad.native import choice
-from tapegrad.program import Branches, Code, Lean, Program, Workspace, can_be_written, write
+from tapegrad.program import Branches, Code, Lean, Program, Workspace
+from tapegrad.recording.again import written
 from tapegrad.recording.certificate import Certificate, certify
 from tapegrad.recording.compiling import compile_now, runs_of
 from tapegrad.recording.derived import Derived
 from tapegrad.recording.direct import Short, never, short_way
+from tapegrad.recording.linear import Linear
 from tapegrad.recording.matrices import Matrices, check_plain
+from tapegrad.recording.on_values import OnValues
 from tapegrad.recording.plans import Plan, Plans, hashable
-from tapegrad.recording.standing import StandIn, captures_for
+from tapegrad.recording.standing import StandIn
 from tapegrad.recording.stats import Stats, stats_of
-from tapegrad.recording.tangents import pushed, pushing, tangent
+from tapegrad.recording.tangents import pushing, tangent
 from tapegrad.sparse import Sparsity
 from tapegrad.sweeps import ADJOINTS, VALUES
-from tapegrad.tape import recording_tape
-from tapegrad.value import Value, as_value
 
 
 class Recording(StandIn):
@@ -54,22 +55,25 @@ class Recording(StandIn):
         self.spec = spec
         # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
         self._forgets, self._renews = forget, renew_short
-        self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget)
+        self._branches = Branches(f, spec, leaves, argnums, forget=forget)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
-        self.derived = Derived(self, choice.mode(compile))
+        self._make_derived()
+
+    def _make_derived(self) -> None:
+        self.derived = Derived(self, choice.mode(self.forced))
         self._matrices = Matrices(self._plans, self.derived)
+        self._linear = Linear(self._branches, self.derived)
 
     def __getstate__(self) -> dict[str, Any]:
         # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
-        made: dict[str, Any] = {"_forgets": None, "_renews": None, "_gradients": {}, "derived": None, "_matrices": None}
+        made = dict.fromkeys(("_forgets", "_renews", "derived", "_matrices", "_linear"), None) | {"_gradients": {}}
         return self.__dict__ | made
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        self.derived = Derived(self, choice.mode(self.forced))
-        self._matrices = Matrices(self._plans, self.derived)
+        self._make_derived()
 
     def __repr__(self) -> str:
         return f"<Recording of {self._branches.name}: {len(self)} instructions, {self._branches.dtype}>"
@@ -182,15 +186,18 @@ class Recording(StandIn):
         """The value, and a function from a cotangent of the result to those of the arguments; see `tapegrad.vjp`."""
         if evaluation.on_tape(primals):
             return derivatives.vjp(self.f, primals)
-        result, program, values = self._kept(self._branches, self.check(primals))
-        shapes = [o.shape for o in program.code.outputs]
-        plan = self._plans.plan(tuple(range(len(primals))), check=False)
+        leaves, plan = self.check(primals), self._plans.plan(tuple(range(len(primals))), check=False)
+        result, program, pull = self._linear.backward(leaves, plan.chosen)
+        shapes, dtype = [o.shape for o in program.code.outputs], program.code.dtype
+        on_values = OnValues(self.f, primals)
 
-        def pullback(cotangent: Any) -> tuple[Any, ...]:
+        def pullback(cotangent: Any) -> Any:
+            if on_values.wanted(cotangent):
+                return on_values.pull(cotangent)
             seeds = matching.matching(cotangent, program.structure, shapes, "cotangent", "result")
-            arrays = [None if s is None else matching.real_numbers(s, values.dtype, "a cotangent") for s in seeds]
-            found = program.pull(values, arrays, plan.chosen)
-            return self._plans.shaped(plan, dict(zip(plan.chosen, found, strict=True)))
+            arrays = [None if s is None else matching.real_numbers(s, dtype, "a cotangent") for s in seeds]
+            found = dict(zip(plan.chosen, pull(arrays), strict=True))
+            return self._plans.shaped(plan, found, copy=False)
 
         return result, pullback
 
@@ -212,9 +219,13 @@ class Recording(StandIn):
         if evaluation.on_tape(primals):
             done = evaluation.evaluate(self.f, primals, None)
             return done.result, lambda *tangents: derivatives.pushed(done, primals, tangents)
-        result, program, values = self._kept(self._branches, self.check(primals))
-        numbers = tuple(range(len(primals)))
-        return result, lambda *tangents: pushed(program, values, self._plans.tangents(numbers, tangents))
+        result, push = self._linear.forward(self.check(primals))
+        plans, numbers, on_values = self._plans, tuple(range(len(primals))), OnValues(self.f, primals)
+
+        def along(*tangents: Any) -> Any:
+            return on_values.push(tangents) if on_values.wanted(tangents) else push(plans.tangents(numbers, tangents))
+
+        return result, along
 
     def elementwise_grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient of the sum of all that the function returns; see `tapegrad.elementwise_grad`."""
@@ -245,8 +256,8 @@ class Recording(StandIn):
             return self._matrices.evaluate(self._branches, self.check(args), argnums, symmetric=False)
         if evaluation.on_tape(args):
             return derivatives.jacobian(self.f, args, argnums, back)
-        plan = self._plans.plan(argnums)
-        return self._branches.replay(self.check(args), VALUES, None, self._matrices.dense, plan, back)
+        self._plans.plan(argnums)
+        return self._matrices.jacobian(self._branches, self.check(args), argnums, back)
 
     # Second derivatives: of the gradient's own recording
 
@@ -262,7 +273,8 @@ class Recording(StandIn):
             # The arguments hold no floats, so the gradient is as empty as they are, and has no matrix.
             self.check(args)
             return self._plans.shaped(plan, {})
-        return self._gradient(args, argnums).replay(self.check(args), VALUES, None, self._matrices.dense, plan, False)
+        gradient = functools.partial(self._gradient, args, argnums)
+        return self._matrices.hessian(self.program, gradient, self.check(args), argnums)
 
     def hvp(self, primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None) -> Any:
         """The Hessian times tangents; see `tapegrad.hvp`."""
@@ -283,14 +295,16 @@ class Recording(StandIn):
         if evaluation.on_tape(args):
             done = evaluation.evaluate(derivatives.gradient_of(self.f, argnums), args, argument_numbers(argnums))
             return lambda v: derivatives.pushed(done, args, matching.spread(args, argnums, v))
-        _, program, values = self._kept(self._gradient(args, argnums), self.check(args))
-        numbers = argument_numbers(argnums)
+        plan, numbers, on_values = self._plans.plan(argnums), argument_numbers(argnums), OnValues(self.f, args)
+        gradient = functools.partial(self._gradient, args, argnums)
+        push = self._linear.product(gradient, self.check(args), plan.chosen, hashable(argnums))
 
         def product(v: Any) -> Any:
+            if on_values.wanted(v):
+                return on_values.product(argnums, v)
             along = self._plans.tangents(numbers, (v,) if isinstance(argnums, int) else v)
-            return self._plans.in_own_dtypes(plan, pushed(program, values, along))
+            return self._plans.in_own_dtypes(plan, push(along))
 
-        plan = self._plans.plan(argnums)
         return product
 
     def _gradient(self, args: Sequence[Any], argnums: int | Sequence[int]) -> Branches:
@@ -312,25 +326,8 @@ class Recording(StandIn):
         return self._gradients[key]
 
     def written(self, *args: Any) -> Any:
-        """The function, called on a tape that is being recorded. A replay at these arguments finds the program of the
-        branch taken, whose instructions are written on that tape, so that the function need not be called again."""
-        leaves, structure = pytree.flatten(args)
-        tape = recording_tape()
-        if tape is None or structure != self.spec.structure:
-            return self.f(*args)
-        if len(self.program.guards) or self._branches.stale:
-            tape.evaluate()
-            numbers = [
-                x._window(tape.values).astype(leaf.dtype) if isinstance(x, Value) else x
-                for x, leaf in zip(leaves, self.spec.leaves, strict=True)
-            ]
-            program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
-        else:
-            # Whatever the arguments are, the function takes this way, so they need not be computed.
-            program = self.program
-        if not can_be_written(program):
-            return self.f(*args)
-        return write(program, tape, [as_value(leaves[i], tape, "an argument") for i in program.leaves])
+        """The function, called on a tape that is being recorded: what was recorded of it is written there."""
+        return written(self.f, self._branches, args)
 
     # Sparse matrices
 
@@ -350,8 +347,7 @@ class Recording(StandIn):
         """Compile it now, as long replays are compiled by themselves: the value, the derivatives that were asked for so
         far, and where none of them is a gradient and the result is one number, that with respect to the first argument.
 
-        Branches that are met later are compiled when that pays. Dense Jacobians and Hessians, `vjp`, `linearize` and
-        `make_hvp` are computed by the interpreter in any case. Returns the recording.
+        Branches that are met later are compiled when that pays. Returns the recording.
 
         Raises CompileError where it cannot be compiled, or must not: with `compile=False`, TAPEGRAD_COMPILE=never or
         NUMBA_DISABLE_JIT.
@@ -378,16 +374,6 @@ class Recording(StandIn):
     def certificate(self, *args: Any) -> Certificate:
         """Whether the function is differentiable at given arguments as it was recorded, or how far the next kink is."""
         return self._branches.replay(self.check(args), VALUES, None, certify)
-
-    # Arguments
-
-    def _kept(self, branches: Branches, leaves: Sequence[Any]) -> tuple[Any, Program, np.ndarray]:
-        """The result of a replay, its program, and a copy of the arena, which later replays do not change."""
-        def read(program: Program, workspace: Workspace) -> tuple[Any, Program, np.ndarray]:
-            program.check_numbers()
-            return program.result(workspace), program, workspace.values.copy()
-
-        return branches.replay(leaves, VALUES, None, read)
 
 
 def _forget_gradient(own: weakref.ref[Recording], key: Any) -> None:

@@ -1,13 +1,10 @@
-"""What stands for a function, and what recordings of one function share."""
+"""What stands for a function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from tapegrad.arguments import Input, Spec
-from tapegrad.attached import attached
-from tapegrad.captures import Captures, can_change
 from tapegrad.errors import OperationError
 
 
@@ -32,10 +29,3 @@ def behind(f: Any, forced: bool | None) -> tuple[Any, bool | None]:
     while isinstance(f, StandIn):
         f, forced = f.f, f.forced if forced is None else forced
     return f, forced
-
-
-def captures_for(f: Callable[..., Any], spec: Spec) -> Captures:
-    """What a function takes from around it. All its recordings share this, but for those with objects among the
-    arguments, whose attributes it may read."""
-    given = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
-    return Captures(f, given) if any(map(can_change, given)) else attached(f, "captures", Captures)

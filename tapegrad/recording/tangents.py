@@ -18,15 +18,15 @@ def pushing(along: dict[int, np.ndarray]) -> Callable[[Program], Pushing]:
 
 def tangent(pushing: Pushing, workspace: Workspace) -> Any:
     """The tangents of the outputs, nested, after such a replay."""
-    return _shown(pushing.program, pushing.tangent(workspace))
+    return shown(pushing.program, pushing.tangent(workspace))
 
 
 def pushed(program: Program, values: np.ndarray, along: dict[int, np.ndarray]) -> Any:
     """The same, for the values of a replay that is over."""
-    return _shown(program, program.push(values, along))
+    return shown(program, program.push(values, along))
 
 
-def _shown(program: Program, tangents: Sequence[np.ndarray | None]) -> Any:
+def shown(program: Program, tangents: Sequence[np.ndarray | None]) -> Any:
     """The tangents of the outputs of a program, nested as these are."""
     program.check_numbers()
     shown = [

@@ -835,3 +835,39 @@ def test_tangents_have_the_shapes_of_outputs_that_are_views_of_one_number():
         for value, tangent, t in zip(values, tangents, expected, strict=True):
             assert np.shape(value) == np.shape(tangent) == np.shape(t)
             np.testing.assert_allclose(tangent, t, rtol=1e-15)
+
+
+def curled(x):
+    return np.sin(x) * np.sum(x * x)
+
+
+X, V = np.array([0.3, 0.7, 1.1]), np.array([1.0, -1.0, 2.0])
+MATRICES = {
+    "pull": lambda: tg.jacobian(curled)(X).T,
+    "push": lambda: tg.jacobian(curled)(X),
+    "product": lambda: tg.hessian(lambda x: np.sum(curled(x)))(X),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_what_was_linearised_outside_is_used_inside_of_derivatives(name):
+    # Made before and outside of what is recorded, of functions that nobody else keeps.
+    make = {
+        "pull": lambda: (lambda pull: lambda c: pull(c)[0])(tg.vjp(lambda x: curled(x), X)[1]),
+        "push": lambda: tg.linearize(lambda x: curled(x), X)[1],
+        "product": lambda: tg.make_hvp(lambda x: np.sum(curled(x)))(X),
+    }[name]
+    linear, matrix = make(), MATRICES[name]()
+    assert np.allclose(linear(V), matrix @ V, rtol=1e-12)
+    assert np.allclose(tg.jacobian(linear)(V), matrix, rtol=1e-12)
+    assert np.allclose(tg.grad(lambda v: np.sum(linear(v) ** 2))(V), 2.0 * matrix.T @ matrix @ V, rtol=1e-12)
+    assert np.allclose(tg.jvp(linear, (V,), (X,))[1], matrix @ X, rtol=1e-12)
+    eager = linear(tg.Value(V))
+    assert isinstance(eager, tg.Value) and np.allclose(eager.data, matrix @ V, rtol=1e-12)
+
+
+def test_what_was_linearised_keeps_its_arguments():
+    x = X.copy()
+    _, pull = tg.vjp(curled, x)
+    x[:] = 100.0
+    assert np.allclose(tg.jacobian(lambda c: pull(c)[0])(V), tg.jacobian(curled)(X).T, rtol=1e-12)

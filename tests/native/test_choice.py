@@ -19,7 +19,11 @@ from tapegrad.compiled import store
 from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import CompileError, OperationError, TapegradError
 from tapegrad.native import build, choice
-from tapegrad.recording import derived, known
+from tapegrad.recording import known
+
+from .ways import assert_same, chosen, eager, how, wait_for
+
+__all__ = ["chosen", "eager"]
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
 
@@ -27,49 +31,8 @@ X = np.linspace(0.5, 1.5, 12)
 V = np.linspace(-1.0, 1.0, 12)
 
 
-@pytest.fixture(autouse=True)
-def chosen(monkeypatch):
-    """What the environment says holds for other tests."""
-    monkeypatch.delenv("TAPEGRAD_COMPILE", raising=False)
-
-
-@pytest.fixture
-def eager(monkeypatch):
-    """Compiling costs nothing, as far as the choice knows: the first replay that is counted has paid for it."""
-    monkeypatch.setattr(choice, "_is_faster", lambda program, native: True)
-    monkeypatch.setattr(choice, "compile_seconds", lambda program: 0.0)
-    monkeypatch.setattr(derived, "_ASK_AFTER", 0.0)
-
-
 def waves(x):
     return np.sum(np.sin(x) * x**2)
-
-
-def how(recording):
-    return {runs.what: runs.how for runs in recording.stats().runs}
-
-
-def wait_for(recording, what="compiled", seconds=60.0):
-    """Wait until nothing of a recording is compiled in the background any more."""
-    end = time.monotonic() + seconds
-    while "compiling" in how(recording).values():
-        assert time.monotonic() < end, recording.stats()
-        time.sleep(0.005)
-
-
-def assert_same(found, expected, rtol=1e-13):
-    if isinstance(expected, tuple | list):
-        assert type(found) is type(expected) and len(found) == len(expected)
-        for x, y in zip(found, expected):
-            assert_same(x, y, rtol)
-    elif isinstance(expected, dict):
-        assert list(found) == list(expected)
-        assert_same(list(found.values()), list(expected.values()), rtol)
-    elif hasattr(expected, "toarray"):
-        assert_same(found.toarray(), expected.toarray(), rtol)
-    else:
-        assert type(found) is type(expected) and getattr(found, "dtype", None) == getattr(expected, "dtype", None)
-        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol)
 
 
 # What is asked for
@@ -748,8 +711,9 @@ def test_ctrl_c_during_a_compiled_replay():
         times = 0
         for n in range(20):
             timer = threading.Timer(0.01 + 0.001 * n, os.kill, (os.getpid(), signal.SIGINT))
-            timer.start()
             try:
+                # On a busy machine the signal may come before this returns.
+                timer.start()
                 while True:
                     derivative(2.0 * x)
             except KeyboardInterrupt:

@@ -331,3 +331,29 @@ def test_a_recording_that_is_referred_to_stays(limited):
 def test_limits_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match="number of bytes"):
         tg.set_memory_limit(wrong)
+
+
+def test_a_limit_in_the_environment_that_makes_no_sense(monkeypatch):
+    monkeypatch.setenv("TAPEGRAD_MEMORY", "lots")
+    before = tg.memory_held()
+    with pytest.raises(ValueError, match="TAPEGRAD_MEMORY must be a number of bytes, at least 1, not 'lots'"):
+        tg.set_memory_limit(None)
+    assert tg.memory_held() <= before
+
+
+def test_keyword_arguments_where_derivatives_nest():
+    f = lambda x, k=1.0, name="plain": (np.sum(x**3) * k, {"name": 2.0 * x if name == "double" else x})
+    x = np.array([1.0, 2.0])
+    both = tg.value_and_grad(f, has_aux=True)
+    (value, aux), gradient = both(x, k=2.0, name="double")
+    assert value == 18.0
+    np.testing.assert_array_equal(aux["name"], 2.0 * x)
+    np.testing.assert_array_equal(gradient, 6.0 * x**2)
+    again = tg.grad(lambda x: np.sum(both(x, k=2.0, name="double")[1]))
+    np.testing.assert_array_equal(again(x), 12.0 * x)
+    v = tg.Value(3.0)
+    (value, _), gradient = both(x, k=v)
+    value.backward()
+    assert v.grad == 9.0 and gradient.data.tolist() == (9.0 * x**2).tolist()
+    with pytest.raises(IndexError, match="argnums names argument 1, the function has 1"):
+        tg.value_and_grad(f, 1, has_aux=True)(x, k=2.0)

@@ -24,6 +24,9 @@ def slope(w, y, x):
     return w * np.cos(x)
 def loss(x, k=1.0):
     return np.sum(np.sin(x) * x) * k if x[0] > 0 else np.sum(x * x)
+FACTOR = 2.0
+def scaled(x):
+    return FACTOR * np.sum(x)
 def outside(x):
     return np.sum(tg.external(sine, slope)(x) * x)
 @tg.grad
@@ -101,3 +104,15 @@ def test_a_derivative_is_a_function_still(programs):
         slope = tg.grad(lambda self, x: self.scale * x**3, 1)
 
     assert Model().slope(2.0) == 36.0
+
+
+def test_what_is_unpickled_does_not_hide_from_others_that_a_name_has_changed(programs):
+    recording = tg.record(programs.scaled, np.ones(3))
+    data = pickle.dumps(recording)
+    assert recording(np.ones(3)) == 6.0
+    programs.FACTOR = 3.0
+    again = pickle.loads(data)
+    # It counts as recorded with what there is when it is unpickled.
+    assert (recording(np.ones(3)), again(np.ones(3))) == (9.0, 6.0)
+    programs.FACTOR = 4.0
+    assert (recording(np.ones(3)), again(np.ones(3))) == (12.0, 12.0)
