@@ -1,0 +1,278 @@
+"""Differential equations and their derivatives on plain numbers, by SciPy's solvers."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import warnings
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.integrate
+import scipy.sparse
+from scipy.integrate import BDF, LSODA, Radau
+
+from tapegrad.optimize.choice import LEAST
+from tapegrad.scipy.ode_system import Sensitivities, System
+
+# Degrees of the polynomials by which SciPy's solvers interpolate; of solvers that are not known, the largest.
+_DEGREES = {"RK23": 3, "RK45": 4, "DOP853": 7, "Radau": 3, "BDF": 5}
+_LARGEST = 12
+# How SciPy's odeint says that nothing went wrong, and how many steps it may take between two times.
+_SUCCESSFUL = "Integration successful."
+_STEPS = 10**7
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to solve: SciPy's method, or "odeint", and tolerances of the way forward and the way back."""
+
+    method: Any = "RK45"
+    rtol: float = 1e-3
+    atol: Any = 1e-6
+    rtol_back: float = 1e-3
+    atol_back: float = 1e-6
+    first_step: float | None = None
+    # max_step, and min_step for LSODA; for both ways.
+    steps: tuple[tuple[str, float], ...] = ()
+    mode: str = "auto"
+
+    def times_over(self, count: int) -> Options:
+        """The same for a state so many times as large."""
+        return self if np.ndim(self.atol) == 0 else replace(self, atol=np.tile(self.atol, count))
+
+    @property
+    def solver(self) -> type:
+        """SciPy's class."""
+        if inspect.isclass(self.method):
+            return self.method
+        return getattr(scipy.integrate, "LSODA" if self.method == "odeint" else self.method)  # type: ignore[no-any-return]
+
+    @property
+    def implicit(self) -> bool:
+        """Whether the solver takes a Jacobian."""
+        return issubclass(self.solver, Radau | BDF | LSODA)
+
+
+@dataclass
+class Solution:
+    """What a solver found: y at the times, (n, m), NaN from where it failed; what it says; the dense output or None, and
+    of which degree that is."""
+
+    y: np.ndarray
+    info: dict[str, Any]
+    dense: Any = None
+    degree: int = _LARGEST
+
+    @functools.cached_property
+    def trajectory(self) -> Trajectory:
+        """y at any time."""
+        return Trajectory(self.dense, self.degree)
+
+
+def solve(
+    system: System, y0: np.ndarray, theta: np.ndarray, times: np.ndarray, options: Options, dense: bool, matrix: Any = None
+) -> Solution:
+    """Solve from times[0] to times[-1]; y at the times in between.
+
+    `dense` keeps what the solution at any time takes. `matrix` gives the Jacobian in place of `system.jacobian`.
+    """
+    z = np.concatenate([y0, theta])
+    n = len(y0)
+    jacobian = matrix or system.jacobian
+
+    def at(f: Any) -> Any:
+        def called(t: float, y: np.ndarray) -> Any:
+            z[:n] = y
+            return f(float(t), z)
+
+        return called
+
+    # Times may be repeated, which SciPy's solve_ivp refuses.
+    wanted = times[1:-1]
+    first = np.concatenate([[True], np.diff(wanted) != 0.0])[: len(wanted)]
+    inverse = np.cumsum(first) - 1
+    if options.method == "odeint" and not dense:
+        return _by_odeint(at(system.value), at(jacobian), y0, times, options)
+    own = dict(options.steps)
+    if options.implicit:
+        own["jac"] = at(jacobian)
+    method = "LSODA" if options.method == "odeint" else options.method
+    result = scipy.integrate.solve_ivp(
+        at(system.value), (times[0], times[-1]), y0, method, wanted[first], dense_output=dense, rtol=options.rtol,
+        atol=options.atol, first_step=options.first_step, **own,
+    )  # fmt: skip
+    info = {name: result[name] for name in ("nfev", "njev", "nlu", "status", "message", "success")}
+    y = np.full((n, int(first.sum())), np.nan)
+    found = np.reshape(result.y, (n, -1)) if len(result.y) else np.zeros((n, 0))
+    y[:, : found.shape[1]] = found
+    return Solution(y[:, inverse], info, result.sol, _DEGREES.get(options.solver.__name__, _LARGEST))
+
+
+def _by_odeint(slope: Any, matrix: Any, y0: np.ndarray, times: np.ndarray, options: Options) -> Solution:
+    """By SciPy's odeint, whose steps are not taken in Python."""
+    own = {{"max_step": "hmax", "min_step": "hmin"}[name]: x for name, x in options.steps}
+    with warnings.catch_warnings():
+        # What it warns of is in the message.
+        warnings.simplefilter("ignore", scipy.integrate.ODEintWarning)
+        y, more = scipy.integrate.odeint(
+            slope, y0, times[:-1], Dfun=matrix, full_output=True, rtol=options.rtol, atol=options.atol, tfirst=True,
+            h0=options.first_step or 0.0, mxstep=_STEPS, **own,
+        )  # fmt: skip
+    success = more["message"] == _SUCCESSFUL
+    found = y[1:].T.copy()
+    if not success:
+        # Where it ends it leaves what memory held.
+        found[:] = np.nan
+    last = {name: int(more[name][-1]) if len(more[name]) else 0 for name in ("nfe", "nje")}
+    info = {"nfev": last["nfe"], "njev": last["nje"], "nlu": 0, "message": more["message"], "success": success}
+    return Solution(found, info | {"status": 0 if success else -1})
+
+
+class Trajectory:
+    """A solution at any time: for each step of the solver the coefficients of Chebyshev polynomials.
+
+    All of SciPy's solvers interpolate by polynomials. Evaluated by their own objects these take longer than the
+    right-hand side mostly does.
+    """
+
+    def __init__(self, sol: Any, degree: int) -> None:
+        ts = np.asarray(sol.ts)
+        count = degree + 1
+        angles = np.pi * (np.arange(count) + 0.5) / count
+        self._middles, self._halves = 0.5 * (ts[1:] + ts[:-1]), 0.5 * (ts[1:] - ts[:-1])
+        nodes = self._middles[:, None] + self._halves[:, None] * np.cos(angles)
+        y = sol(nodes.reshape(-1)).reshape(-1, len(nodes), count)
+        transform = (2.0 / count) * np.cos(np.outer(np.arange(count), angles))
+        transform[0] *= 0.5
+        self._coefficients = np.ascontiguousarray(np.einsum("nsi,ki->skn", y, transform))
+        self._sign = 1.0 if ts[-1] >= ts[0] else -1.0
+        self._breaks = (self._sign * ts).tolist()
+
+    def at(self, t: float) -> tuple[float, np.ndarray]:
+        """Where t stands in its step, from -1 to 1, and the coefficients of the step."""
+        i = min(max(bisect_right(self._breaks, self._sign * t) - 1, 0), len(self._coefficients) - 1)
+        return float((t - self._middles[i]) / self._halves[i]), self._coefficients[i]
+
+
+def adjoint(
+    system: System, solution: Solution, y0: np.ndarray, theta: np.ndarray, times: np.ndarray, weights: np.ndarray,
+    options: Options,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The derivatives of <weights, y> with respect to y0 and theta, by one solution of the adjoint equation.
+
+    w' = -w df/dy and q' = -w df/dtheta are solved from the last time back to the first; at each time w jumps by what
+    that time weighs. y is read from the trajectory: integrated backwards with w, it would run away from the solution
+    wherever that is stable forwards.
+    """
+    n, p = system.n, system.p
+    # The equation is linear: weights of the size of 1 make the tolerances mean the same for losses in any unit.
+    size = float(np.max(np.abs(weights)))
+    weights = weights / size
+    state = np.zeros(n + p)
+    z = np.concatenate([np.zeros(n), theta])
+    trajectory = solution.trajectory
+
+    def slope(t: float, w: np.ndarray) -> np.ndarray:
+        t = float(t)
+        x, c = trajectory.at(t)
+        return system.adjoint_slope(x, c, t, z, w[:n])
+
+    def matrix(t: float, w: np.ndarray) -> Any:
+        x, c = trajectory.at(float(t))
+        here = np.concatenate([np.cos(math.acos(min(1.0, max(-1.0, x))) * np.arange(len(c))) @ c, theta])
+        columns = -system.full_jacobian(float(t), here).T
+        if n + p >= LEAST and not issubclass(options.solver, LSODA):
+            return scipy.sparse.hstack([columns, scipy.sparse.csc_array((n + p, p))], "csc")
+        return np.concatenate([columns, np.zeros((n + p, p))], axis=1)
+
+    # The error of a derivative matters in proportion to what it is taken with respect to.
+    scale = np.concatenate([np.max(np.abs(solution.y), axis=1, initial=0.0), np.abs(theta)])
+    atol = options.atol_back / np.maximum(1.0, scale)
+    march = _March(slope, matrix, atol, options)
+    for i in range(len(times) - 2, 0, -1):
+        state[:n] += weights[:, i - 1]
+        if times[i] != times[i - 1] and state.any():
+            state = march(times[i], times[i - 1], state)
+    return size * state[:n], size * state[n:]
+
+
+class _March:
+    """Solves from one time to the next, again and again, each time from another state."""
+
+    def __init__(self, slope: Any, matrix: Any, atol: np.ndarray, options: Options) -> None:
+        self._slope, self._matrix, self._atol, self._options = slope, matrix, atol, options
+        self._step: float | None = None
+
+    def __call__(self, start: float, end: float, state: np.ndarray) -> np.ndarray:
+        """The state at the end. Raises ArithmeticError where the solver fails."""
+        options = self._options
+        if issubclass(options.solver, LSODA):
+            own = replace(options, rtol=options.rtol_back, atol=self._atol, first_step=None)
+            found = _by_odeint(self._slope, self._matrix, state, np.array([start, end, end]), own)
+            return self._checked(found.y[:, -1], found.info["message"], start)
+        more: dict[str, Any] = dict(options.steps)
+        if options.implicit:
+            more["jac"] = self._matrix
+        if self._step is not None:
+            # About the step that the interval before ended with; found anew it takes two evaluations.
+            more["first_step"] = min(self._step, abs(end - start))
+        solver = options.solver(self._slope, start, state, end, rtol=options.rtol_back, atol=self._atol, **more)
+        message = None
+        while solver.status == "running":
+            message = solver.step()
+            if solver.status == "running":
+                self._step = solver.step_size
+        return self._checked(solver.y if solver.status == "finished" else None, message, solver.t)
+
+    def _checked(self, state: Any, message: Any, t: float) -> np.ndarray:
+        if state is None or not np.isfinite(state).all():
+            raise ArithmeticError(
+                f"the adjoint equation could not be solved back from t = {t:.6g} ({message or 'not finite'}), so there "
+                "is no gradient: try another method, other tolerances, or sensitivity='forward'"
+            )
+        return np.asarray(state)
+
+
+class Forward:
+    """The derivatives of y at the times with respect to y0 and theta, by the variational equation."""
+
+    def __init__(
+        self, system: Sensitivities, y0: np.ndarray, theta: np.ndarray, times: np.ndarray, options: Options
+    ) -> None:
+        base, n, p = system.base, system.base.n, system.base.p
+        starts = system.directions - p
+        # Directions are so long that the tolerances mean for them what they mean for y.
+        scale = np.concatenate([np.maximum(1.0, np.abs(y0))[:starts], np.maximum(1.0, np.abs(theta))])
+        rows = np.zeros((system.directions, n))
+        rows[:starts] = np.diag(scale[:starts]) if starts else 0.0
+        state = np.concatenate([y0, rows.reshape(-1)])
+
+        def matrix(t: float, z: np.ndarray) -> Any:
+            # Without what y does to the derivatives: solvers converge with it in one iteration more.
+            own = base.jacobian(t, np.concatenate([z[:n], theta]))
+            if len(state) >= LEAST and not issubclass(options.solver, LSODA):
+                return scipy.sparse.kron(scipy.sparse.eye_array(1 + system.directions), own, "csc")
+            dense = own.toarray() if scipy.sparse.issparse(own) else own
+            return np.kron(np.eye(1 + system.directions), dense)
+
+        found = solve(
+            system, state, np.concatenate([theta, scale[starts:]]), times, options.times_over(1 + system.directions),
+            False, matrix,
+        )  # fmt: skip
+        if not np.isfinite(found.y).all():
+            raise ArithmeticError(
+                f"the variational equation could not be solved ({found.info['message']}), so there is no gradient: try "
+                "another method or other tolerances"
+            )
+        # (directions, n, m)
+        self._along = found.y[n:].reshape(system.directions, n, -1) / scale[:, None, None]
+        self._starts = starts
+
+    def pull(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The derivatives of <weights, y> with respect to y0 and theta."""
+        grads = np.einsum("dnm,nm->d", self._along, weights)
+        return grads[: self._starts], grads[self._starts :]
