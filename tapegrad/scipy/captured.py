@@ -77,7 +77,8 @@ class _Rebuilding:
             return x
         leaves, structure = pytree.flatten(x)
         replaced = [self(leaf) if callable(leaf) else self._replace(leaf) for leaf in leaves]
-        return x if all(a is b for a, b in zip(leaves, replaced, strict=True)) else pytree.unflatten(structure, replaced)
+        same = all(a is b for a, b in zip(leaves, replaced, strict=True))
+        return x if same else pytree.unflatten(structure, replaced)
 
     def _function(self, f: FunctionType) -> FunctionType:
         cells = f.__closure__ or ()

@@ -55,8 +55,8 @@ def solve_ivp(
         sensitivity: "adjoint", "forward", or "auto". Gradients come from the adjoint equation, w' = -w df/dy, which is
             solved back from the last time and jumps at each time in t_eval; or from the variational equation,
             s' = df/dy s + df/dtheta, of each parameter, which is solved forward. "auto" takes the latter where n states
-            with p parameters make n (1 + p) <= 64. (An initial state that is a Value counts as n parameters.) Tangents
-            (`jvp`) always go forward.
+            with p parameters make n (1 + p) of at most 256 (LSODA 128, Radau and BDF 64); a y0 or t_span that holds
+            Values counts as n parameters. Tangents (`jvp`) always go forward.
         rtol, atol: tolerances of y.
         adjoint_rtol, adjoint_atol: tolerances of the adjoint equation, by default those of y. They hold for a loss
             whose derivatives with respect to y are at most 1; others are scaled to that.
@@ -76,7 +76,7 @@ def solve_ivp(
 
     Raises UnsupportedError for what is for plain numbers only, when there are Values; ValueError for an unknown method
     or sensitivity, and times outside of t_span or not in order; ShapeError where fun returns another count of
-    numbers than y has; OuterValueError where fun takes a Value from around it that was not found.
+    numbers than y has; TapeMismatchError where fun takes a Value from around it that was not found.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, Adjoint sensitivity analysis for differential-algebraic equations,
     SIAM J. Sci. Comput. 24 (2003), for the adjoint equation.
@@ -122,10 +122,10 @@ def solve_ivp(
 
 def odeint(
     func: Callable[..., Any], y0: Any, t: Any, args: Any = (), Dfun: Any = None, col_deriv: Any = 0,
-    full_output: Any = 0, ml: Any = None, mu: Any = None, rtol: float | None = None, atol: Any = None, tcrit: Any = None,
-    h0: float = 0.0, hmax: float = 0.0, hmin: float = 0.0, ixpr: Any = 0, mxstep: int = 0, mxhnil: int = 0,
-    mxordn: int = 12, mxords: int = 5, printmessg: Any = 0, tfirst: bool = False, *, sensitivity: str = "auto",
-    adjoint_rtol: float | None = None, adjoint_atol: float | None = None,
+    full_output: Any = 0, ml: Any = None, mu: Any = None, rtol: float | None = None, atol: Any = None,
+    tcrit: Any = None, h0: float = 0.0, hmax: float = 0.0, hmin: float = 0.0, ixpr: Any = 0, mxstep: int = 0,
+    mxhnil: int = 0, mxordn: int = 12, mxords: int = 5, printmessg: Any = 0, tfirst: bool = False, *,
+    sensitivity: str = "auto", adjoint_rtol: float | None = None, adjoint_atol: float | None = None,
 ) -> Any:  # fmt: skip
     """Solve y' = func(y, t, *args), y(t[0]) = y0, by `scipy.integrate.odeint`, with derivatives: y at the times t,
     (len(t), n).
@@ -225,8 +225,9 @@ def _options(
 
 
 def _solved(
-    taken: Captured, t0: Any, t_eval: Any, t1: Any, y0: Any, args: tuple[Any, ...], options: Options, sparse: bool | None
-) -> tuple[Solve, Any, Any]:
+    taken: Captured, t0: Any, t_eval: Any, t1: Any, y0: Any, args: tuple[Any, ...], options: Options,
+    sparse: bool | None,
+) -> tuple[Solve, Any, Any]:  # fmt: skip
     """The rules, y at t_eval, nested as y0, and t_eval as a vector."""
     nesting, vector = _state(y0)
     inner = _line(t_eval, "t_eval")
@@ -285,7 +286,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def _check_span(t_span: Any) -> None:
-    if not isinstance(t_span, list | tuple) and np.shape(t_span) != (2,) or len(t_span) != 2:
+    if (not isinstance(t_span, list | tuple) and np.shape(t_span) != (2,)) or len(t_span) != 2:
         raise ShapeError(f"t_span must be (t0, t1), not {t_span!r}")
 
 

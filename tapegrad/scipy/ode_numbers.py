@@ -49,7 +49,7 @@ class Options:
         """SciPy's class."""
         if inspect.isclass(self.method):
             return self.method
-        return getattr(scipy.integrate, "LSODA" if self.method == "odeint" else self.method)  # type: ignore[no-any-return]
+        return getattr(scipy.integrate, "LSODA" if self.method == "odeint" else self.method)
 
     @property
     def implicit(self) -> bool:
@@ -59,8 +59,10 @@ class Options:
 
 @dataclass
 class Solution:
-    """What a solver found: y at the times, (n, m), NaN from where it failed; what it says; the dense output or None, and
-    of which degree that is."""
+    """What a solver found: y at the times, (n, m), NaN from where it failed, and what it says.
+
+    `dense` is SciPy's dense output, or None, and `degree` that of its polynomials.
+    """
 
     y: np.ndarray
     info: dict[str, Any]
@@ -74,8 +76,9 @@ class Solution:
 
 
 def solve(
-    system: System, y0: np.ndarray, theta: np.ndarray, times: np.ndarray, options: Options, dense: bool, matrix: Any = None
-) -> Solution:
+    system: System, y0: np.ndarray, theta: np.ndarray, times: np.ndarray, options: Options, dense: bool,
+    matrix: Any = None,
+) -> Solution:  # fmt: skip
     """Solve from times[0] to times[-1]; y at the times in between.
 
     `dense` keeps what the solution at any time takes. `matrix` gives the Jacobian in place of `system.jacobian`.
@@ -91,6 +94,10 @@ def solve(
 
         return called
 
+    if np.isnan(at(system.value)(times[0], y0)).any():
+        # SciPy's solvers look for a first step for ever.
+        info = {"nfev": 1, "njev": 0, "nlu": 0, "status": -1, "message": "fun is not a number at the start"}
+        return Solution(np.full((n, len(times) - 2), np.nan), info | {"success": False})
     # Times may be repeated, which SciPy's solve_ivp refuses.
     wanted = times[1:-1]
     first = np.concatenate([[True], np.diff(wanted) != 0.0])[: len(wanted)]
@@ -109,6 +116,9 @@ def solve(
     y = np.full((n, int(first.sum())), np.nan)
     found = np.reshape(result.y, (n, -1)) if len(result.y) else np.zeros((n, 0))
     y[:, : found.shape[1]] = found
+    if info["success"] and not np.isfinite(y).all():
+        # LSODA takes NaN for an answer.
+        info |= {"success": False, "status": -1, "message": "y is not finite"}
     return Solution(y[:, inverse], info, result.sol, _DEGREES.get(options.solver.__name__, _LARGEST))
 
 
@@ -122,7 +132,7 @@ def _by_odeint(slope: Any, matrix: Any, y0: np.ndarray, times: np.ndarray, optio
             slope, y0, times[:-1], Dfun=matrix, full_output=True, rtol=options.rtol, atol=options.atol, tfirst=True,
             h0=options.first_step or 0.0, mxstep=_STEPS, **own,
         )  # fmt: skip
-    success = more["message"] == _SUCCESSFUL
+    success = more["message"] == _SUCCESSFUL and bool(np.isfinite(y).all())
     found = y[1:].T.copy()
     if not success:
         # Where it ends it leaves what memory held.
@@ -168,6 +178,8 @@ def adjoint(
     that time weighs. y is read from the trajectory: integrated backwards with w, it would run away from the solution
     wherever that is stable forwards.
     """
+    if not solution.info["success"]:
+        raise ArithmeticError(f"the solution for the way back was not found: {solution.info['message']}")
     n, p = system.n, system.p
     # The equation is linear: weights of the size of 1 make the tolerances mean the same for losses in any unit.
     size = float(np.max(np.abs(weights)))
@@ -179,12 +191,17 @@ def adjoint(
     def slope(t: float, w: np.ndarray) -> np.ndarray:
         t = float(t)
         x, c = trajectory.at(t)
-        return system.adjoint_slope(x, c, t, z, w[:n])
+        found = system.adjoint_slope(x, c, t, z, w[:n])
+        if math.isnan(found.min()):
+            raise _failed(t, "a derivative of fun is not a number")
+        return found
 
     def matrix(t: float, w: np.ndarray) -> Any:
         x, c = trajectory.at(float(t))
         here = np.concatenate([np.cos(math.acos(min(1.0, max(-1.0, x))) * np.arange(len(c))) @ c, theta])
         columns = -system.full_jacobian(float(t), here).T
+        if not np.isfinite(columns).all():
+            raise _failed(t, "a derivative of fun is not finite")
         if n + p >= LEAST and not issubclass(options.solver, LSODA):
             return scipy.sparse.hstack([columns, scipy.sparse.csc_array((n + p, p))], "csc")
         return np.concatenate([columns, np.zeros((n + p, p))], axis=1)
@@ -230,11 +247,15 @@ class _March:
 
     def _checked(self, state: Any, message: Any, t: float) -> np.ndarray:
         if state is None or not np.isfinite(state).all():
-            raise ArithmeticError(
-                f"the adjoint equation could not be solved back from t = {t:.6g} ({message or 'not finite'}), so there "
-                "is no gradient: try another method, other tolerances, or sensitivity='forward'"
-            )
+            raise _failed(t, message or "not finite")
         return np.asarray(state)
+
+
+def _failed(t: float, message: str) -> ArithmeticError:
+    return ArithmeticError(
+        f"the adjoint equation could not be solved back from t = {t:.6g} ({message}), so there is no gradient: try "
+        "another method, other tolerances, or sensitivity='forward'"
+    )
 
 
 class Forward:

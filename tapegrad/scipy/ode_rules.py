@@ -1,8 +1,8 @@
 """The solution of a differential equation as one instruction on a tape, and its derivatives of any order.
 
-The rules rest on one thing: the tangent of a solution is a part of the solution of another equation, y' = f together with
-its variational equation. So the derivative of a gradient <w, dy> is a gradient through that larger solution, and its
-derivative is one through a larger one still. No order needs formulas of its own.
+The rules rest on one thing: the tangent of a solution is a part of the solution of another equation, y' = f together
+with its variational equation. So the derivative of a gradient <w, dy> is a gradient through that larger solution, and
+its derivative is one through a larger one still. No order needs formulas of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.integrate import LSODA
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation
@@ -25,8 +26,8 @@ from tapegrad.scipy.ode_system import Sensitivities, System
 from tapegrad.value import Value
 
 # Where the sensitivities of all directions make no more numbers than this, solving for them takes less time than the
-# adjoint equation, which starts anew at each time.
-_FEW = 64
+# adjoint equation, which starts anew at each time. Implicit solvers factorise a matrix of that size.
+_FEW = {"explicit": 256, "LSODA": 128, "implicit": 64}
 
 
 class Solve(Rules):
@@ -70,7 +71,9 @@ class Solve(Rules):
         """Whether gradients come from the variational equation of all directions."""
         if self.options.mode != "auto":
             return self.options.mode == "forward"
-        return self.system.n * (1 + self._directions()) <= _FEW
+        solver = self.options.solver
+        kind = "LSODA" if issubclass(solver, LSODA) else "implicit" if self.options.implicit else "explicit"
+        return self.system.n * (1 + self._directions()) <= _FEW[kind]
 
     def _directions(self) -> int:
         return (self.system.n if self._starts() else 0) + self.system.p
@@ -81,11 +84,11 @@ class Solve(Rules):
 
     def solution(self, args: tuple[Any, ...], dense: bool) -> Solution:
         """The solution at plain numbers, the last one where the arguments are the same."""
-        args = _numbers(args)
-        key = b"|".join(x.tobytes() for x in args)
+        y0, theta, times = _numbers(args)
+        key = b"|".join(x.tobytes() for x in (y0, theta, times))
         last = self._last
         if last is None or last[0] != key or (dense and last[1].dense is None):
-            last = self._last = key, ode_numbers.solve(self.system, *args, self.options, dense)
+            last = self._last = key, ode_numbers.solve(self.system, y0, theta, times, self.options, dense)
         return last[1]
 
     def value(self, args: tuple[Any, ...]) -> Any:
@@ -105,11 +108,12 @@ class Solve(Rules):
             return [next(found) if wanted else None for wanted in self.wanted]
         y0, theta, times = _numbers(args)
         (weights,) = _numbers((cotangent,))
+        own = list(zip((y0, theta, times), self.wanted, strict=True))
+        if not weights.any():
+            return [np.zeros(x.shape) if w else None for x, w in own]
         if not (np.isfinite(result).all() and np.isfinite(weights).all()):
             # There is no solution, or the loss is not finite: nor is there a gradient, and NaN says so.
-            return [np.full(x.shape, np.nan) if w else None for x, w in zip((y0, theta, times), self.wanted)]
-        if not weights.any():
-            return [np.zeros(x.shape) if w else None for x, w in zip((y0, theta, times), self.wanted)]
+            return [np.full(x.shape, np.nan) if w else None for x, w in own]
         if self.forward:
             by_start, by_theta = self._sensitivity(y0, theta, times).pull(weights)
         else:

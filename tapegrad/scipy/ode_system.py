@@ -10,7 +10,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives
-from tapegrad.errors import OuterValueError, ShapeError
+from tapegrad.errors import ShapeError, TapeMismatchError, UnsupportedError
 from tapegrad.optimize.choice import pays
 from tapegrad.optimize.flat import Nesting
 from tapegrad.optimize.replay import as_vector
@@ -31,14 +31,22 @@ class Quick:
         self._f = f
         self._weights = np.zeros(size)
         self._recording: Recording | None = None
+        self._plain: Recording | None = None
 
     def __call__(self, *args: Any) -> np.ndarray:
         """f at plain numbers."""
+        if self._plain is not None:
+            return np.asarray(self._plain(*args))
         if self._recording is None:
             self._recording = recorded(
                 functools.wraps(self._f)(lambda *args: np.sum(args[-1] * self._f(*args[:-1]))), *args, self._weights
             )
-        return self._recording.grad(*args, self._weights, argnums=len(args))  # type: ignore[no-any-return]
+        try:
+            return self._recording.grad(*args, self._weights, argnums=len(args))
+        except UnsupportedError:
+            # The function calls a black box whose derivative it takes already.
+            self._plain = recorded(self._f, *args)
+            return np.asarray(self._plain(*args))
 
 
 def recorded(f: Callable[..., Any], *args: Any) -> Recording:
@@ -46,10 +54,10 @@ def recorded(f: Callable[..., Any], *args: Any) -> Recording:
     do."""
     try:
         return record(f, *args)
-    except OuterValueError as error:
-        raise OuterValueError(
+    except TapeMismatchError as error:
+        raise type(error)(
             "the right-hand side uses a Value from around it that is not in its closure (a global, or an attribute of "
-            "an object, say): pass it by args"
+            f"an object, say): pass it by args ({error})"
         ) from error
 
 
@@ -129,7 +137,7 @@ class System:
         trajectory. Polynomial and product are one program."""
         if self._backward is None:
             self._backward = recorded(self._weighted, x, c, t, z, w)
-        return self._backward.grad(x, c, t, z, w, argnums=3)  # type: ignore[no-any-return]
+        return self._backward.grad(x, c, t, z, w, argnums=3)
 
     def _weighted(self, x: Any, c: Any, t: Any, z: Any, w: Any) -> Any:
         return -np.sum(w * self.f(t, chebyshev(x, c) + z[: self.n], z[self.n :]))
