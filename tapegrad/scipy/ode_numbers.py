@@ -96,25 +96,49 @@ def solve(
 
     if np.isnan(at(system.value)(times[0], y0)).any():
         # SciPy's solvers look for a first step for ever.
-        info = {"nfev": 1, "njev": 0, "nlu": 0, "status": -1, "message": "fun is not a number at the start"}
-        return Solution(np.full((n, len(times) - 2), np.nan), info | {"success": False})
+        return _nothing(n, times, "fun is not a number at the start")
+    try:
+        return _by_scipy(at(system.value), at(_finite(jacobian)), y0, times, options, dense)
+    except FloatingPointError as error:
+        return _nothing(n, times, str(error))
+
+
+def _nothing(n: int, times: np.ndarray, message: str) -> Solution:
+    info = {"nfev": 0, "njev": 0, "nlu": 0, "status": -1, "message": message, "success": False}
+    return Solution(np.full((n, len(times) - 2), np.nan), info)
+
+
+def _finite(jacobian: Any) -> Any:
+    def checked(t: float, z: np.ndarray) -> Any:
+        found = jacobian(t, z)
+        if not np.isfinite(found.data if scipy.sparse.issparse(found) else found).all():
+            # SciPy's own error would be about an array that nobody knows.
+            raise FloatingPointError(f"the derivative of fun with respect to y is not finite at t = {t:.6g}")
+        return found
+
+    return checked
+
+
+def _by_scipy(
+    slope: Any, jacobian: Any, y0: np.ndarray, times: np.ndarray, options: Options, dense: bool
+) -> Solution:
     # Times may be repeated, which SciPy's solve_ivp refuses.
     wanted = times[1:-1]
     first = np.concatenate([[True], np.diff(wanted) != 0.0])[: len(wanted)]
     inverse = np.cumsum(first) - 1
     if options.method == "odeint" and not dense:
-        return _by_odeint(at(system.value), at(jacobian), y0, times, options)
+        return _by_odeint(slope, jacobian, y0, times, options)
     own = dict(options.steps)
     if options.implicit:
-        own["jac"] = at(jacobian)
+        own["jac"] = jacobian
     method = "LSODA" if options.method == "odeint" else options.method
     result = scipy.integrate.solve_ivp(
-        at(system.value), (times[0], times[-1]), y0, method, wanted[first], dense_output=dense, rtol=options.rtol,
+        slope, (times[0], times[-1]), y0, method, wanted[first], dense_output=dense, rtol=options.rtol,
         atol=options.atol, first_step=options.first_step, **own,
     )  # fmt: skip
     info = {name: result[name] for name in ("nfev", "njev", "nlu", "status", "message", "success")}
-    y = np.full((n, int(first.sum())), np.nan)
-    found = np.reshape(result.y, (n, -1)) if len(result.y) else np.zeros((n, 0))
+    y = np.full((len(y0), int(first.sum())), np.nan)
+    found = np.reshape(result.y, (len(y0), -1)) if len(result.y) else np.zeros((len(y0), 0))
     y[:, : found.shape[1]] = found
     if info["success"] and not np.isfinite(y).all():
         # LSODA takes NaN for an answer.

@@ -422,7 +422,17 @@ def test_what_is_no_number_at_the_start_does_not_go_on_for_ever(method):
         assert np.isnan(end.grad(-1.0))
 
 
-@pytest.mark.parametrize("method", ["RK45", "Radau", "LSODA"])
+@pytest.mark.parametrize("method", ["Radau", "BDF"])
+def test_a_jacobian_that_is_not_finite(method):
+    def end(k):
+        # The derivative of sqrt is infinite at 0.
+        return solve_ivp(lambda t, y, k: k * np.sqrt(y), (0.0, 2.0), [0.0], method, [2.0], args=(k,)).y[0, 0]
+
+    with pytest.warns(RuntimeWarning, match="derivative of fun with respect to y is not finite at t = 0"):
+        assert np.isnan(tg.grad(end)(1.0))
+
+
+@pytest.mark.parametrize("method", ["RK45", "LSODA"])
 def test_an_adjoint_that_fails_raises(method):
     no_derivative = tg.external(np.sin, lambda w, z, x: np.nan * w)
 
