@@ -177,19 +177,21 @@ class Trajectory:
         ts = np.asarray(sol.ts)
         count = degree + 1
         angles = np.pi * (np.arange(count) + 0.5) / count
-        self._middles, self._halves = 0.5 * (ts[1:] + ts[:-1]), 0.5 * (ts[1:] - ts[:-1])
-        nodes = self._middles[:, None] + self._halves[:, None] * np.cos(angles)
+        middles, halves = 0.5 * (ts[1:] + ts[:-1]), 0.5 * (ts[1:] - ts[:-1])
+        nodes = middles[:, None] + halves[:, None] * np.cos(angles)
         y = sol(nodes.reshape(-1)).reshape(-1, len(nodes), count)
         transform = (2.0 / count) * np.cos(np.outer(np.arange(count), angles))
         transform[0] *= 0.5
-        self._coefficients = np.ascontiguousarray(np.einsum("nsi,ki->skn", y, transform))
+        # Lists, because an element of one is had in a fraction of the time.
+        self._middles, self._halves = middles.tolist(), halves.tolist()
+        self._coefficients = list(np.ascontiguousarray(np.einsum("nsi,ki->skn", y, transform)))
         self._sign = 1.0 if ts[-1] >= ts[0] else -1.0
         self._breaks = (self._sign * ts).tolist()
 
     def at(self, t: float) -> tuple[float, np.ndarray]:
         """Where t stands in its step, from -1 to 1, and the coefficients of the step."""
         i = min(max(bisect_right(self._breaks, self._sign * t) - 1, 0), len(self._coefficients) - 1)
-        return float((t - self._middles[i]) / self._halves[i]), self._coefficients[i]
+        return (t - self._middles[i]) / self._halves[i], self._coefficients[i]
 
 
 def adjoint(
@@ -215,10 +217,7 @@ def adjoint(
     def slope(t: float, w: np.ndarray) -> np.ndarray:
         t = float(t)
         x, c = trajectory.at(t)
-        found = system.adjoint_slope(x, c, t, z, w[:n])
-        if math.isnan(found.min()):
-            raise _failed(t, "a derivative of fun is not a number")
-        return found
+        return system.adjoint_slope(x, c, t, z, w[:n])
 
     def matrix(t: float, w: np.ndarray) -> Any:
         x, c = trajectory.at(float(t))
@@ -262,6 +261,9 @@ class _March:
             # About the step that the interval before ended with; found anew it takes two evaluations.
             more["first_step"] = min(self._step, abs(end - start))
         solver = options.solver(self._slope, start, state, end, rtol=options.rtol_back, atol=self._atol, **more)
+        if math.isnan(getattr(solver, "h_abs", 0.0)):
+            # It would look for a first step for ever.
+            raise _failed(start, "a derivative of fun is not a number")
         message = None
         while solver.status == "running":
             message = solver.step()
