@@ -66,8 +66,10 @@ def draw(path, times, data, fitted, losses):
         for curve, colour in zip(curves, ("#c7641c", "#5b3a8c"), strict=True):
             left.plot(fine, curve, color=colour, linestyle=style, linewidth=width)
         left.plot([], [], color="#22252b", linestyle=style, linewidth=width, label=label)
-    for series, colour, label in zip(data, ("#c7641c", "#5b3a8c"), ("prey, counted", "predators, counted"), strict=True):
-        left.scatter(times, series, s=22, color=colour, edgecolors="white", linewidths=0.6, zorder=3, label=label)
+    for series, colour, name in zip(data, ("#c7641c", "#5b3a8c"), ("prey", "predators"), strict=True):
+        left.scatter(
+            times, series, s=22, color=colour, edgecolors="white", linewidths=0.6, zorder=3, label=f"{name}, counted"
+        )
     left.legend(fontsize=9, ncols=2, loc="upper center")
     left.set(title="Predators and prey", xlabel="time", ylabel="count", ylim=(0.0, 1.5 * data.max()))
     right.plot(losses, color="#2f6db5")

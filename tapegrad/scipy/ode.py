@@ -71,6 +71,11 @@ def solve_ivp(
     expect three digits. y on the way back is read from the solver's interpolation. To integrate y backwards too
     would save that memory, but where the equation is stable forwards it is unstable backwards.
 
+    They hold for right-hand sides that are continuous. Where fun jumps because the state or a parameter crosses
+    something, the time of the jump moves, and gradients leave that out: a RuntimeWarning says so where the jump is a
+    branch of Python; one made by `np.where` is not seen. Jumps at fixed times do no harm. Of second derivatives the
+    same holds for the derivative of fun.
+
     Where the solver fails, success is False as in SciPy, y is NaN from there on, and so are gradients, with a
     RuntimeWarning. ArithmeticError is raised where only the gradient fails.
 

@@ -16,7 +16,7 @@ import scipy.sparse
 from scipy.integrate import BDF, LSODA, Radau
 
 from tapegrad.optimize.choice import LEAST
-from tapegrad.scipy.ode_system import Sensitivities, System
+from tapegrad.scipy.ode_system import Sensitivities, System, chebyshev
 
 # Degrees of the polynomials by which SciPy's solvers interpolate; of solvers that are not known, the largest.
 _DEGREES = {"RK23": 3, "RK45": 4, "DOP853": 7, "Radau": 3, "BDF": 5}
@@ -193,6 +193,10 @@ class Trajectory:
         i = min(max(bisect_right(self._breaks, self._sign * t) - 1, 0), len(self._coefficients) - 1)
         return (t - self._middles[i]) / self._halves[i], self._coefficients[i]
 
+    def y(self, t: float) -> np.ndarray:
+        """y at t."""
+        return np.asarray(chebyshev(*self.at(t)))
+
 
 def adjoint(
     system: System, solution: Solution, y0: np.ndarray, theta: np.ndarray, times: np.ndarray, weights: np.ndarray,
@@ -221,7 +225,7 @@ def adjoint(
 
     def matrix(t: float, w: np.ndarray) -> Any:
         x, c = trajectory.at(float(t))
-        here = np.concatenate([np.cos(math.acos(min(1.0, max(-1.0, x))) * np.arange(len(c))) @ c, theta])
+        here = np.concatenate([chebyshev(x, c), theta])
         columns = -system.full_jacobian(float(t), here).T
         if not np.isfinite(columns).all():
             raise _failed(t, "a derivative of fun is not finite")

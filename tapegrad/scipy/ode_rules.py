@@ -21,8 +21,9 @@ from tapegrad.errors import warn
 from tapegrad.functions import stack
 from tapegrad.recording import Known
 from tapegrad.scipy import ode_numbers
+from tapegrad.scipy.ode_jumps import first_jump
 from tapegrad.scipy.ode_numbers import Forward, Options, Solution
-from tapegrad.scipy.ode_system import Sensitivities, System
+from tapegrad.scipy.ode_system import Sensitivities, System, Tangent
 from tapegrad.value import Value
 
 # Where the sensitivities of all directions make no more numbers than this, solving for them takes less time than the
@@ -114,6 +115,7 @@ class Solve(Rules):
         if not (np.isfinite(result).all() and np.isfinite(weights).all()):
             # There is no solution, or the loss is not finite: nor is there a gradient, and NaN says so.
             return [np.full(x.shape, np.nan) if w else None for x, w in own]
+        self._warn_of_jumps((y0, theta, times))
         if self.forward:
             by_start, by_theta = self._sensitivity(y0, theta, times).pull(weights)
         else:
@@ -126,6 +128,23 @@ class Solve(Rules):
             for j in range(weights.shape[1]):
                 by_times[j + 1] = weights[:, j] @ self._slope(times[j + 1], result[:, j], theta)
         return [by_start if self.wanted[0] else None, by_theta if self.wanted[1] else None, by_times]
+
+    def _warn_of_jumps(self, args: tuple[Any, ...]) -> None:
+        if not self.system.branches:
+            return
+        at = first_jump(self.system, self.solution(args, dense=True), _numbers(args)[1], self.options)
+        if at is not None:
+            warn(
+                f"{self.name}: the right-hand side{self._what} jumps at t = {at:.6g}, where the state or a parameter "
+                "crosses a branch. The time of the jump moves with them, which the derivative leaves out: it is wrong. "
+                "Make the right-hand side continuous, or solve up to the jump and from it, with the time found by "
+                "tg.implicit_root",
+                RuntimeWarning,
+            )
+
+    @property
+    def _what(self) -> str:
+        return ", or a derivative of it," if isinstance(self.system, Tangent) else ""
 
     def _sensitivity(self, y0: np.ndarray, theta: np.ndarray, times: np.ndarray) -> Forward:
         key = b"|".join(x.tobytes() for x in (y0, theta, times))
@@ -143,6 +162,8 @@ class Solve(Rules):
 
     def push(self, args: tuple[Any, ...], result: Any, tangents: tuple[Any, ...]) -> Any:
         """By the variational equation."""
+        if not _on_values(args, tangents):
+            self._warn_of_jumps(args)
         return self.both(*args, *tangents)[1]
 
     def both(self, y0: Any, theta: Any, times: Any, s0: Any, along: Any, moved: Any) -> tuple[Any, Any]:

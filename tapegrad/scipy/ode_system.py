@@ -28,13 +28,13 @@ class Replay:
     """
 
     def __init__(self, recording: Recording, argnum: int) -> None:
-        self._recording, self._argnum = recording, argnum
+        self.recording, self._argnum = recording, argnum
 
     def __call__(self, *args: Any) -> np.ndarray:
-        found = self._recording.short_way(self._argnum)(args)
+        found = self.recording.short_way(self._argnum)(args)
         if found is None:
-            found = self._recording.evaluate(self._recording.check(args), self._argnum, has_aux=False)
-        return found[1]  # type: ignore[no-any-return]
+            found = self.recording.evaluate(self.recording.check(args), self._argnum, has_aux=False)
+        return found[1]
 
 
 class Quick:
@@ -62,6 +62,14 @@ class Quick:
             # The function calls a black box whose derivative it takes already.
             self._plain = recorded(self._f, *args)
             return np.asarray(self._plain(*args))
+
+    @property
+    def branches(self) -> bool:
+        """Whether it has taken several branches."""
+        used = self._plain
+        if used is None and self._gradient is not None:
+            used = self._gradient.recording
+        return used is not None and len(used.programs) > 1
 
 
 def recorded(f: Callable[..., Any], *args: Any) -> Recording:
@@ -122,12 +130,26 @@ class System:
         """f."""
         return self._value(t, z)
 
+    @property
+    def branches(self) -> bool:
+        """Whether f has taken several branches."""
+        return self._value.branches
+
+    def branch(self, t: float, z: np.ndarray) -> tuple[object, np.ndarray]:
+        """The branch that f takes, and f."""
+        recording = self._recording_of_z(t, z)
+        found = np.asarray(recording(t, z))
+        return recording.program, found
+
+    def _recording_of_z(self, t: float, z: np.ndarray) -> Recording:
+        if self._by_z is None:
+            self._by_z = recorded(self._of_z, t, z)
+        return self._by_z
+
     def full_jacobian(self, t: float, z: np.ndarray) -> np.ndarray:
         """df/dz, (n, n + p)."""
         if self.n > _WRITTEN:
-            if self._by_z is None:
-                self._by_z = recorded(self._of_z, t, z)
-            return np.asarray(self._by_z.jacobian(t, z, argnums=1))
+            return np.asarray(self._recording_of_z(t, z).jacobian(t, z, argnums=1))
         if self._written is None:
             self._written = Quick(self.jacobian_on_values, self.n * (self.n + self.p))
         return self._written(t, z).reshape(self.n, self.n + self.p)

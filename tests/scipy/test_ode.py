@@ -349,6 +349,44 @@ def test_branches_of_the_right_hand_side():
         np.testing.assert_allclose(end.value_and_grad(k), (value, slope), rtol=0.0, atol=1e-7)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("method", ["RK45", "LSODA"])
+def test_jumps_of_the_right_hand_side_are_told(method, mode, recwarn):
+    def end(k, slope, t=2.0):
+        return solve_ivp(
+            slope, (0.0, 2.0), [1.0], method, [t], args=(k,), rtol=1e-6, atol=1e-8, sensitivity=mode
+        ).y[0, 0]
+
+    # At a time that does not move there is nothing to leave out.
+    def switched(t, y, k):
+        return -k * y if t < 1.0 else -3.0 * k * y
+
+    np.testing.assert_allclose(tg.grad(end)(0.7, switched), -4.0 * np.exp(-2.8), rtol=1e-4)
+
+    # Nor where it is continuous, in a first derivative.
+    def bent(t, y, k):
+        return -k * y if y[0] > 0.5 else -k * (0.5 + 0.0 * y)
+
+    tg.grad(end)(0.7, bent)
+    tg.jvp(lambda k: end(k, bent), (0.7,), (1.0,))
+    assert not [w for w in recwarn if w.category is RuntimeWarning]
+    with pytest.warns(RuntimeWarning, match="or a derivative of it, jumps at t = 0.99"):
+        tg.hessian(lambda k: end(k, bent))(0.7)
+
+    def by_state(t, y, k):
+        return -k * y if y[0] > 0.5 else -2.0 * k * y
+
+    def by_parameter(t, y, k):
+        return -y if t < k else -2.0 * y
+
+    with pytest.warns(RuntimeWarning, match="the right-hand side jumps at t = 0.99"):
+        tg.grad(end)(0.7, by_state)
+    with pytest.warns(RuntimeWarning, match="the right-hand side jumps at t = 0.7"):
+        tg.grad(end)(0.7, by_parameter)
+    with pytest.warns(RuntimeWarning, match="the right-hand side jumps"):
+        tg.jvp(lambda k: end(k, by_state), (0.7,), (1.0,))
+
+
 def test_arguments_that_are_no_floats():
     @tg.recorded
     def f(k, n, which):
