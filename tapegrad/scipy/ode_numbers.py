@@ -77,11 +77,12 @@ class Solution:
 
 def solve(
     system: System, y0: np.ndarray, theta: np.ndarray, times: np.ndarray, options: Options, dense: bool,
-    matrix: Any = None,
+    matrix: Any = None, band: int | None = None,
 ) -> Solution:  # fmt: skip
     """Solve from times[0] to times[-1]; y at the times in between.
 
-    `dense` keeps what the solution at any time takes. `matrix` gives the Jacobian in place of `system.jacobian`.
+    `dense` keeps what the solution at any time takes. `matrix` gives the Jacobian in place of `system.jacobian`; for
+    odeint by diagonals where `band` says how many there are on either side of the main one.
     """
     z = np.concatenate([y0, theta])
     n = len(y0)
@@ -98,7 +99,7 @@ def solve(
         # SciPy's solvers look for a first step for ever.
         return _nothing(n, times, "fun is not a number at the start")
     try:
-        return _by_scipy(at(system.value), at(_finite(jacobian)), y0, times, options, dense)
+        return _by_scipy(at(system.value), at(_finite(jacobian)), y0, times, options, dense, band)
     except FloatingPointError as error:
         return _nothing(n, times, str(error))
 
@@ -120,14 +121,14 @@ def _finite(jacobian: Any) -> Any:
 
 
 def _by_scipy(
-    slope: Any, jacobian: Any, y0: np.ndarray, times: np.ndarray, options: Options, dense: bool
+    slope: Any, jacobian: Any, y0: np.ndarray, times: np.ndarray, options: Options, dense: bool, band: int | None
 ) -> Solution:
     # Times may be repeated, which SciPy's solve_ivp refuses.
     wanted = times[1:-1]
     first = np.concatenate([[True], np.diff(wanted) != 0.0])[: len(wanted)]
     inverse = np.cumsum(first) - 1
     if options.method == "odeint" and not dense:
-        return _by_odeint(slope, jacobian, y0, times, options)
+        return _by_odeint(slope, jacobian, y0, times, options, band)
     own = dict(options.steps)
     if options.implicit:
         own["jac"] = jacobian
@@ -146,7 +147,9 @@ def _by_scipy(
     return Solution(y[:, inverse], info, result.sol, _DEGREES.get(options.solver.__name__, _LARGEST))
 
 
-def _by_odeint(slope: Any, matrix: Any, y0: np.ndarray, times: np.ndarray, options: Options) -> Solution:
+def _by_odeint(
+    slope: Any, matrix: Any, y0: np.ndarray, times: np.ndarray, options: Options, band: int | None, tcrit: Any = None
+) -> Solution:
     """By SciPy's odeint, whose steps are not taken in Python."""
     own = {{"max_step": "hmax", "min_step": "hmin"}[name]: x for name, x in options.steps}
     with warnings.catch_warnings():
@@ -154,15 +157,17 @@ def _by_odeint(slope: Any, matrix: Any, y0: np.ndarray, times: np.ndarray, optio
         warnings.simplefilter("ignore", scipy.integrate.ODEintWarning)
         y, more = scipy.integrate.odeint(
             slope, y0, times[:-1], Dfun=matrix, full_output=True, rtol=options.rtol, atol=options.atol, tfirst=True,
-            h0=options.first_step or 0.0, mxstep=_STEPS, **own,
+            h0=options.first_step or 0.0, mxstep=_STEPS, ml=band, mu=band, tcrit=tcrit, **own,
         )  # fmt: skip
-    success = more["message"] == _SUCCESSFUL and bool(np.isfinite(y).all())
+    success, message = more["message"] == _SUCCESSFUL, more["message"]
+    if success and not np.isfinite(y).all():
+        success, message = False, "y is not finite"
     found = y[1:].T.copy()
     if not success:
         # Where it ends it leaves what memory held.
         found[:] = np.nan
     last = {name: int(more[name][-1]) if len(more[name]) else 0 for name in ("nfe", "nje")}
-    info = {"nfev": last["nfe"], "njev": last["nje"], "nlu": 0, "message": more["message"], "success": success}
+    info = {"nfev": last["nfe"], "njev": last["nje"], "nlu": 0, "message": message, "success": success}
     return Solution(found, info | {"status": 0 if success else -1})
 
 
@@ -223,20 +228,25 @@ def adjoint(
         x, c = trajectory.at(t)
         return system.adjoint_slope(x, c, t, z, w[:n])
 
+    # LSODA takes no sparse matrix, but one by diagonals. How q follows from w is left out of it then.
+    band = n - 1 if n + p >= LEAST and issubclass(options.solver, LSODA) else None
+
     def matrix(t: float, w: np.ndarray) -> Any:
         x, c = trajectory.at(float(t))
         here = np.concatenate([chebyshev(x, c), theta])
         columns = -system.full_jacobian(float(t), here).T
         if not np.isfinite(columns).all():
             raise _failed(t, "a derivative of fun is not finite")
-        if n + p >= LEAST and not issubclass(options.solver, LSODA):
+        if band is not None:
+            return _by_diagonals(columns[:n], 1, n + p)
+        if n + p >= LEAST:
             return scipy.sparse.hstack([columns, scipy.sparse.csc_array((n + p, p))], "csc")
         return np.concatenate([columns, np.zeros((n + p, p))], axis=1)
 
     # The error of a derivative matters in proportion to what it is taken with respect to.
     scale = np.concatenate([np.max(np.abs(solution.y), axis=1, initial=0.0), np.abs(theta)])
     atol = options.atol_back / np.maximum(1.0, scale)
-    march = _March(slope, matrix, atol, options)
+    march = _March(slope, matrix, atol, options, band)
     for i in range(len(times) - 2, 0, -1):
         state[:n] += weights[:, i - 1]
         if times[i] != times[i - 1] and state.any():
@@ -244,11 +254,22 @@ def adjoint(
     return size * state[:n], size * state[n:]
 
 
+def _by_diagonals(block: np.ndarray, count: int, size: int) -> np.ndarray:
+    """A matrix with so many times the same block (n, n) on its diagonal, then zeros, by its 2 n - 1 diagonals."""
+    n = len(block)
+    one = np.zeros((2 * n - 1, n))
+    i, j = np.indices((n, n))
+    one[i - j + n - 1, j] = block
+    packed = np.zeros((2 * n - 1, size))
+    packed[:, : count * n] = np.tile(one, count)
+    return packed
+
+
 class _March:
     """Solves from one time to the next, again and again, each time from another state."""
 
-    def __init__(self, slope: Any, matrix: Any, atol: np.ndarray, options: Options) -> None:
-        self._slope, self._matrix, self._atol, self._options = slope, matrix, atol, options
+    def __init__(self, slope: Any, matrix: Any, atol: np.ndarray, options: Options, band: int | None) -> None:
+        self._slope, self._matrix, self._atol, self._options, self._band = slope, matrix, atol, options, band
         self._step: float | None = None
 
     def __call__(self, start: float, end: float, state: np.ndarray) -> np.ndarray:
@@ -256,7 +277,9 @@ class _March:
         options = self._options
         if issubclass(options.solver, LSODA):
             own = replace(options, rtol=options.rtol_back, atol=self._atol, first_step=None)
-            found = _by_odeint(self._slope, self._matrix, state, np.array([start, end, end]), own)
+            times = np.array([start, end, end])
+            # Otherwise it would step past the end, where y is not known, and interpolate.
+            found = _by_odeint(self._slope, self._matrix, state, times, own, self._band, [end])
             return self._checked(found.y[:, -1], found.info["message"], start)
         more: dict[str, Any] = dict(options.steps)
         if options.implicit:
@@ -302,17 +325,24 @@ class Forward:
         rows[:starts] = np.diag(scale[:starts]) if starts else 0.0
         state = np.concatenate([y0, rows.reshape(-1)])
 
+        # By odeint steps are not taken in Python.
+        lsoda = issubclass(options.solver, LSODA)
+        options = replace(options, method="odeint") if lsoda else options
+        band = n - 1 if lsoda and len(state) >= LEAST else None
+
         def matrix(t: float, z: np.ndarray) -> Any:
             # Without what y does to the derivatives: solvers converge with it in one iteration more.
             own = base.jacobian(t, np.concatenate([z[:n], theta]))
-            if len(state) >= LEAST and not issubclass(options.solver, LSODA):
+            if len(state) >= LEAST and not lsoda:
                 return scipy.sparse.kron(scipy.sparse.eye_array(1 + system.directions), own, "csc")
             dense = own.toarray() if scipy.sparse.issparse(own) else own
+            if band is not None:
+                return _by_diagonals(dense, 1 + system.directions, len(state))
             return np.kron(np.eye(1 + system.directions), dense)
 
         found = solve(
             system, state, np.concatenate([theta, scale[starts:]]), times, options.times_over(1 + system.directions),
-            False, matrix,
+            False, matrix, band,
         )  # fmt: skip
         if not np.isfinite(found.y).all():
             raise ArithmeticError(

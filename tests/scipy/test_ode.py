@@ -1,5 +1,6 @@
 """Differential equations: against closed forms, JAX and differences of tightly solved ones."""
 
+import concurrent.futures
 import functools
 import pickle
 
@@ -9,6 +10,7 @@ import scipy.integrate
 from scipy.linalg import expm
 
 import tapegrad as tg
+import tapegrad.optimize
 from tapegrad.errors import DTypeError, ShapeError, TapeMismatchError, UnsupportedError
 from tapegrad.scipy.ode import odeint, solve_ivp
 
@@ -175,6 +177,29 @@ def test_stiff(stiff, method, mode):
         return y[0] @ np.array([1.0, 2.0])
 
     np.testing.assert_allclose(tg.grad(end)(x), exact, rtol=3e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("method", "mode"), [("odeint", "adjoint"), ("odeint", "forward"), ("LSODA", "adjoint"),
+                                              ("Radau", "adjoint")])  # fmt: skip
+def test_stiff_with_many_parameters(method, mode):
+    # mu is the mean of 300 parameters, each of which has a three-hundredth of its derivative.
+    weights = np.ones(300)
+
+    def end(mus):
+        def slope(t, y, mus):
+            return van_der_pol(t, y, np.mean(mus * weights))
+
+        options = {"rtol": 1e-9, "atol": 1e-10, "sensitivity": mode}
+        if method == "odeint":
+            return odeint(slope, [2.0, 0.1], [0.0, 20.0], (mus,), tfirst=True, **options)[1, 0]
+        return solve_ivp(slope, (0.0, 20.0), [2.0, 0.1], method, [20.0], args=(mus,), **options).y[0, 0]
+
+    def exact(mu):
+        y = scipy.integrate.odeint(van_der_pol, [2.0, 0.1], [0.0, 20.0], (mu[0],), tfirst=True, rtol=1e-12, atol=1e-13)
+        return y[1, 0]
+
+    wanted = differences(exact, np.array([100.0]), 1e-1)
+    np.testing.assert_allclose(tg.grad(end)(np.full(300, 100.0)), np.full(300, wanted / 300), rtol=1e-4)
 
 
 def test_against_jax():
@@ -568,3 +593,80 @@ def test_large_states_and_stiff_methods_take_sparse_matrices():
     wanted = (8 * (exact(k + step * along) - exact(k - step * along))
               - (exact(k + 2 * step * along) - exact(k - 2 * step * along))) / (12 * step)  # fmt: skip
     np.testing.assert_allclose(tg.grad(loss)(k) @ along, wanted, rtol=1e-3)
+
+
+def test_times_alone_and_starts_alone():
+    rotation = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    times, start = np.array([1.0, 2.0]), np.array([1.0, 0.0])
+    tops = np.stack([np.cos(times), np.sin(times)])
+    for mode in MODES:
+
+        def first(t0, start, times, mode=mode):
+            return solve_ivp(
+                lambda t, y: rotation @ y, (t0, 3.0), start, t_eval=times, rtol=1e-9, atol=1e-11, sensitivity=mode
+            ).y[0]
+
+        by_times = tg.record(lambda t: first(0.0, start, t) @ np.array([1.0, 2.0]), times)
+        np.testing.assert_allclose(by_times.grad(times), -np.sin(times) * [1.0, 2.0], rtol=0.0, atol=1e-7)
+        np.testing.assert_allclose(by_times.hessian(times), -np.diag(np.cos(times) * [1.0, 2.0]), rtol=0.0, atol=1e-7)
+        by_start = tg.record(lambda y: np.sum(first(0.0, y, times) ** 2), start)
+        np.testing.assert_allclose(by_start.grad(start), 2.0 * tops @ tops.T @ start, rtol=0.0, atol=1e-7)
+        np.testing.assert_allclose(by_start.hessian(start), 2.0 * tops @ tops.T, rtol=0.0, atol=1e-7)
+        by_begin = tg.record(lambda t0: np.sum(first(t0, start, times)), 0.2)
+        np.testing.assert_allclose(by_begin.grad(0.2), np.sum(np.sin(times - 0.2)), rtol=0.0, atol=1e-7)
+        np.testing.assert_allclose(by_begin.hessian(0.2), -np.sum(np.cos(times - 0.2)), rtol=0.0, atol=1e-7)
+        back = tg.jacrev(lambda y: first(0.0, y, times))(start)
+        np.testing.assert_allclose(back, tops.T, rtol=0.0, atol=1e-7)
+
+
+def pendulum(parameters, start):
+    def slope(t, y):
+        return [y[1], -parameters["k"] * np.sin(y[0]) - parameters["c"] * y[1]]
+
+    return solve_ivp(slope, (0.0, 2.0), start, "DOP853", [0.5, 2.0], rtol=1e-12, atol=1e-12).y
+
+
+def test_check_grads():
+    tg.check_grads(pendulum, ({"k": 1.3, "c": 0.2}, np.array([0.5, 0.1])))
+
+
+def test_fits():
+    data = pendulum({"k": 1.3, "c": 0.2}, np.array([0.5, 0.1]))
+
+    def residuals(parameters):
+        return (pendulum(parameters, np.array([0.5, 0.1])) - data).reshape(-1)
+
+    guess = {"k": 1.0, "c": 0.1}
+    for found in (
+        tg.optimize.minimize(lambda p: np.sum(residuals(p) ** 2), guess, method="trust-exact", options={"gtol": 1e-10}),
+        tg.optimize.least_squares(residuals, guess),
+    ):
+        np.testing.assert_allclose([found.x["k"], found.x["c"]], [1.3, 0.2], rtol=1e-5)
+
+
+def test_several_threads():
+    recording = tg.record(functools.partial(end_of_decay), 0.5)
+    rates = np.linspace(0.2, 1.5, 40)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: recording.grad(float(k)), rates))
+    np.testing.assert_allclose(found, -2.0 * np.exp(-2.0 * rates), rtol=0.0, atol=1e-6)
+
+
+def test_the_time_of_an_event_by_implicit_root():
+    # As the error about events says: when y = exp(-k t) comes to a level.
+    def y_at(t, k):
+        return solve_ivp(decay, (0.0, 20.0), [1.0], t_eval=[t], args=(k,), rtol=1e-9, atol=1e-11).y[0, 0]
+
+    def found(k, level):
+        def reached(t, y, k):
+            return y[0] - level
+
+        reached.terminal = True
+        plain = solve_ivp(decay, (0.0, 20.0), [1.0], args=(k,), events=reached, rtol=1e-9, atol=1e-11)
+        return plain.t_events[0][0]
+
+    time = tg.implicit_root(lambda t, k, level: y_at(t, k) - level, found)
+    k, level = 0.7, 0.4
+    t = -np.log(level) / k
+    np.testing.assert_allclose(time(k, level), t, rtol=1e-7)
+    np.testing.assert_allclose(tg.grad(time, argnums=(0, 1))(k, level), [-t / k, -1.0 / (k * level)], rtol=1e-6)
