@@ -236,6 +236,8 @@ def _solved(
     """The rules, y at t_eval, nested as y0, and t_eval as a vector."""
     nesting, vector = _state(y0)
     inner = _line(t_eval, "t_eval")
+    if not np.size(inner):
+        raise ShapeError("there are no times at which y is wanted")
     times = _joined([_line(t0, "t_span"), inner, _line(t1, "t_span")])
     leaves, structure = pytree.flatten((args, taken.values))
     taken.values = []

@@ -22,7 +22,7 @@ from tapegrad.scipy.ode_system import Sensitivities, System, chebyshev
 _DEGREES = {"RK23": 3, "RK45": 4, "DOP853": 7, "Radau": 3, "BDF": 5}
 _LARGEST = 12
 # How SciPy's odeint says that nothing went wrong, and how many steps it may take between two times.
-_SUCCESSFUL = "Integration successful."
+_SUCCESSFUL = ("Integration successful.", "Nothing was done; the integration time was 0.")
 _STEPS = 10**7
 
 
@@ -100,8 +100,12 @@ def solve(
         return _nothing(n, times, "fun is not a number at the start")
     try:
         return _by_scipy(at(system.value), at(_finite(jacobian)), y0, times, options, dense, band)
-    except FloatingPointError as error:
+    except _NotFinite as error:
         return _nothing(n, times, str(error))
+
+
+class _NotFinite(ArithmeticError):
+    """A Jacobian is not finite, which ends the solution."""
 
 
 def _nothing(n: int, times: np.ndarray, message: str) -> Solution:
@@ -114,7 +118,7 @@ def _finite(jacobian: Any) -> Any:
         found = jacobian(t, z)
         if not np.isfinite(found.data if scipy.sparse.issparse(found) else found).all():
             # SciPy's own error would be about an array that nobody knows.
-            raise FloatingPointError(f"the derivative of fun with respect to y is not finite at t = {t:.6g}")
+            raise _NotFinite(f"the derivative of fun with respect to y is not finite at t = {t:.6g}")
         return found
 
     return checked
@@ -159,7 +163,7 @@ def _by_odeint(
             slope, y0, times[:-1], Dfun=matrix, full_output=True, rtol=options.rtol, atol=options.atol, tfirst=True,
             h0=options.first_step or 0.0, mxstep=_STEPS, ml=band, mu=band, tcrit=tcrit, **own,
         )  # fmt: skip
-    success, message = more["message"] == _SUCCESSFUL, more["message"]
+    success, message = more["message"] in _SUCCESSFUL, more["message"]
     if success and not np.isfinite(y).all():
         success, message = False, "y is not finite"
     found = y[1:].T.copy()
@@ -213,6 +217,9 @@ def adjoint(
     that time weighs. y is read from the trajectory: integrated backwards with w, it would run away from the solution
     wherever that is stable forwards.
     """
+    if times[0] == times[-2]:
+        # y is wanted at the start alone.
+        return weights.sum(axis=1), np.zeros(system.p)
     if not solution.info["success"]:
         raise ArithmeticError(f"the solution for the way back was not found: {solution.info['message']}")
     n, p = system.n, system.p

@@ -319,6 +319,14 @@ def test_odeint_gives_the_numbers_that_scipy_gives():
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_the_start_alone(mode):
+    def start(y0, k):
+        return odeint(decay, y0, [1.5], (k,), tfirst=True, sensitivity=mode)[0, 0]
+
+    assert tg.grad(start, argnums=(0, 1))(2.0, 0.7) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_from_late_to_early(mode):
     def by_odeint(k):
         return odeint(decay, [1.0], [2.0, 1.0, 0.0], (k,), tfirst=True, sensitivity=mode)[-1, 0]
@@ -536,6 +544,7 @@ def test_right_hand_sides_that_call_black_boxes(method, mode):
         ({"sensitivity": "back"}, ValueError, "unknown sensitivity 'back'"),
         ({"t_eval": [3.0]}, ValueError, "not within"),
         ({"t_eval": [1.0, 0.5]}, ValueError, "sorted"),
+        ({"t_eval": []}, ShapeError, "no times"),
         ({"t_eval": ["late"]}, DTypeError, "t_eval must hold real numbers"),
         ({"stepsize": 1.0}, UnsupportedError, "does not take stepsize"),
         ({"t_span": (0.0, 1.0, 2.0)}, ShapeError, "t_span"),
