@@ -22,7 +22,8 @@ from tapegrad.functions import stack
 from tapegrad.recording import Known
 from tapegrad.scipy import ode_numbers
 from tapegrad.scipy.ode_jumps import first_jump
-from tapegrad.scipy.ode_numbers import Forward, Options, Solution
+from tapegrad.scipy.ode_numbers import Options, Solution
+from tapegrad.scipy.ode_sensitivity import Forward, adjoint
 from tapegrad.scipy.ode_system import Sensitivities, System, Tangent
 from tapegrad.value import Value
 
@@ -120,7 +121,7 @@ class Solve(Rules):
             by_start, by_theta = self._sensitivity(y0, theta, times).pull(weights)
         else:
             solution = self.solution((y0, theta, times), dense=True)
-            by_start, by_theta = ode_numbers.adjoint(self.system, solution, y0, theta, times, weights, self.options)
+            by_start, by_theta = adjoint(self.system, solution, y0, theta, times, weights, self.options)
         by_times = None
         if self.wanted[2]:
             by_times = np.zeros(times.shape)
