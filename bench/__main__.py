@@ -26,6 +26,7 @@ TITLES = {
     "sparse": "Sparse derivatives",
     "second_order": "Hessian times vector",
     "native": "Programs beside machine code",
+    "ode_adjoint": "Gradients through differential equations",
 }
 THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
 # What a module has to say of its rows beside the times.

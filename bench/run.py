@@ -21,6 +21,7 @@ from bench.compare import measure, set_up_table, table
 
 MODULES = (
     "calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order", "native",
+    "ode_adjoint",
 )  # fmt: skip
 
 

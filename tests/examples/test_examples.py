@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -64,8 +65,12 @@ def test_mnist_without_its_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "missing"), [("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib")]
-)
+    ("name", "missing"),
+    [
+        ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib"),
+        ("ode_fit.py", "matplotlib"),
+    ],
+)  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
     hidden = f"import runpy, sys; sys.modules[{missing!r}] = None\n"
     done = run(hidden + RUN, name, folder=tmp_path)
@@ -85,7 +90,21 @@ def test_moons(tmp_path):
     assert_picture(tmp_path / "m.png")
 
 
+def test_ode_fit(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ["--points", 20, "--noise", 0.0, "--output", "o.png"]
+    done = run("import runpy, sys\n" + RUN, "ode_fit.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    apart = float(done.stdout.split("apart by ")[1].split()[0])
+    # Without noise the true rates come back.
+    rows = {line.split()[0]: np.array(line.split()[1:], float) for line in done.stdout.splitlines() if "." in line[9:19]
+            and line.split()[0] in ("true", "fit")}  # fmt: skip
+    assert apart < 1e-3
+    np.testing.assert_allclose(rows["fit"], rows["true"], rtol=0.02)
+    assert_picture(tmp_path / "o.png")
+
+
 def test_wrong_options(tmp_path):
-    for name, option in (("mnist_mlp.py", "--epochs"), ("moons.py", "--steps")):
+    for name, option in (("mnist_mlp.py", "--epochs"), ("moons.py", "--steps"), ("ode_fit.py", "--points")):
         done = run("import runpy, sys\n" + RUN, name, option, 0, folder=tmp_path)
         assert done.returncode == 2 and "must be at least 1" in done.stderr
