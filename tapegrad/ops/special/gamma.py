@@ -61,7 +61,7 @@ def polygamma_of(n, x):
 polygamma = binary("special_polygamma", "z = derivative n of the digamma function at x", held=(0,),
     value=polygamma_of,
     partials=lambda n, x, z: (0.0, polygamma(n + 1.0, x)),
-    samples=(Interval(1.0, 1.0 + 1e-12), POSITIVE))
+    samples=(Interval(1.0, 1.0), POSITIVE))
 
 zeta = binary("special_zeta", "z = sum of (x + k)^-s over k = 0, 1, ...", held=(0,),
     value=hurwitz,
@@ -99,7 +99,7 @@ def rgamma_slope(x, z):
 
 
 rgamma = function(special.rgamma, "z = 1 / Gamma(x)",
-    lambda x, z: rgamma_slope(x, z))
+    rgamma_slope)
 
 
 def psi_difference(a, b):
@@ -139,7 +139,7 @@ def _binom_slopes(n, k, z):
 
 
 binom = function(special.binom, "z = binomial coefficient n over k",
-    lambda n, k, z: _binom_slopes(n, k, z),
+    _binom_slopes,
     kink=lambda n, k: n + 1.0,
     samples=(Interval(2.0, 5.0), Interval(0.2, 1.8)))
 

@@ -39,7 +39,8 @@ huber = function(special.huber, "z = r^2 / 2 where |r| <= delta, else delta (|r|
     lambda d, r, z: (where(abs(r) <= d, 0.0, abs(r) - d), where(abs(r) <= d, r, d * np.sign(r))),
     samples=(Interval(0.5, 2.0), REALS))
 
-def _pseudo_huber_slopes(d, r):
+
+def _pseudo_huber_slopes(d, r, z):
     # Without a difference of nearly equal numbers where r is small.
     ratio = r / d
     s = np.hypot(1.0, ratio)
@@ -48,7 +49,7 @@ def _pseudo_huber_slopes(d, r):
 
 
 pseudo_huber = function(special.pseudo_huber, "z = delta^2 (sqrt(1 + (r / delta)^2) - 1)",
-    lambda d, r, z: _pseudo_huber_slopes(d, r),
+    _pseudo_huber_slopes,
     samples=(Interval(0.5, 2.0), REALS))
 
 
