@@ -25,8 +25,8 @@ _REASONS = {
     "eval_sh_jacobi": "operations take three operands, and it has four; the other polynomials are supported",
 }  # fmt: skip
 _ADVICE = (
-    "wrap it in tapegrad.external(f, vjp) with a rule of your own for its derivative, or use v.data for numbers without a "
-    "gradient"
+    "wrap it in tapegrad.external(f, vjp) with a rule of your own for its derivative, or use v.data for numbers "
+    "without a gradient"
 )
 
 
@@ -75,9 +75,9 @@ def no_gradient(name: str, operands: Any, held: Any) -> None:
             x = next((v for v in x.reshape(-1) if isinstance(v, Value)), None)
         if isinstance(x, Value) and x.requires_grad:
             raise UnsupportedError(
-                f"scipy.special.{name} has no derivative by its operand {j} (counted from 0) here, and a gradient would "
-                "flow to it: hold it constant by tapegrad.stop_gradient(v), give a plain number, or wrap the call in "
-                "tapegrad.external(f, vjp) with a rule of your own"
+                f"scipy.special.{name} has no derivative by its operand {j} (counted from 0) here, and a gradient "
+                "would flow to it: hold it constant by tapegrad.stop_gradient(v), give a plain number, or wrap the call "
+                "in tapegrad.external(f, vjp) with a rule of your own"
             )
 
 

@@ -35,8 +35,10 @@ def calling(function: Any, real: str) -> tuple[str, dict[str, str]]:
                 passed.append(f"double {at}")
             n += 1
     called = f"@{function.symbol}({', '.join(passed)})"
-    lines += [f"call void {called}", f"%r = load double, ptr %p{function.kinds.index('p') + function.output}"] if outputs \
-        else [f"%r = call double {called}"]
+    if outputs:
+        lines += [f"call void {called}", f"%r = load double, ptr %p{function.kinds.index('p') + function.output}"]
+    else:
+        lines.append(f"%r = call double {called}")
     result = "%r"
     if real == "float":
         lines.append("%rounded = fptrunc double %r to float")

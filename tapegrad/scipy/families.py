@@ -21,7 +21,7 @@ _Rule = Callable[..., Any]
 
 
 def _given(*xs: Any) -> list[Any]:
-    """Arguments as Values, numbers and arrays; whole numbers become floats, of the Values' dtype where there are some."""
+    """Arguments as Values, numbers and arrays; whole numbers become floats, of the dtype of the Values."""
     dtypes = [x.dtype for x in xs if isinstance(x, Value)]
 
     def one(x: Any) -> Any:
@@ -98,8 +98,8 @@ class Continuous(_Family):
         name: the family's.
         shapes: the names of its other parameters.
         logpdf: the rule for the logarithm of the standard density, of x and the shapes.
-        cdf, sf, logcdf, logsf, ppf, isf: the rules for the distribution function, 1 minus it, their logarithms, and their
-            inverses. Those that are not given follow from the others.
+        cdf, sf, logcdf, logsf, ppf, isf: the rules for the distribution function, 1 minus it, their logarithms, and
+            their inverses. Those that are not given follow from the others.
         support: from where to where the density is not 0.
         inside: a number between.
         moments: the rule for mean and variance, of the shapes.

@@ -120,8 +120,8 @@ class _Integrals:
 
     def _value(self, a: float, b: float, *args: Any) -> Any:
         """The integral and an estimate of its error."""
-        first = self.function(0.5 * (a + b) if np.isfinite(a + b) else a if np.isfinite(a) else b if np.isfinite(b) else 0.0,
-                              *args)  # fmt: skip
+        inside = next(x for x in (0.5 * (a + b), a, b, 0.0) if np.isfinite(x))
+        first = self.function(inside, *args)
         if np.ndim(first) == 0:
             result = _integrate.quad(lambda x: float(self.function(x, *args)), a, b, **self.options)
             return float(result[0]), float(result[1])
@@ -166,8 +166,8 @@ class _Integrals:
 def quad(func: Callable[..., Any], a: Any, b: Any, args: Any = (), **options: Any) -> tuple[Any, Any]:
     """The integral of func(x, *args) from a to b, and an estimate of its error, by SciPy's adaptive quadrature.
 
-    Gradients flow to a, b and args, which may be nested; those by args are integrals of the derivative of `func`, by the
-    same quadrature. So what `func` depends on goes to it by args, and is not taken from around it.
+    Gradients flow to a, b and args, which may be nested; those by args are integrals of the derivative of `func`, by
+    the same quadrature. So what `func` depends on goes to it by args, and is not taken from around it.
 
     Args:
         func: takes a number and args, returns a number; written in NumPy where it is differentiated.
@@ -180,7 +180,7 @@ def quad(func: Callable[..., Any], a: Any, b: Any, args: Any = (), **options: An
     """
     args = args if isinstance(args, tuple) else (args,)
     if not holds_values([a, b, *pytree.flatten(args)[0]]):
-        return _integrate.quad(func, a, b, args=args, **options)  # type: ignore[no-any-return]
+        return _integrate.quad(func, a, b, args=args, **options)
     unknown = sorted(set(options) - {"epsabs", "epsrel", "limit", "points"})
     if unknown:
         raise TypeError(f"quad: {', '.join(unknown)}= is not supported with Values")

@@ -85,7 +85,7 @@ class _Pieces:
         def value(w: Any, x: Any) -> Any:
             i, powers = self.basis(x, nu)
             out = np.zeros((self.orders, len(self.breaks) - 1, np.shape(w)[1]))
-            np.add.at(out, (slice(None), i), powers[:, :, None] * w)
+            np.add.at(out.swapaxes(0, 1), i, (powers[:, :, None] * w).swapaxes(0, 1))
             return out
 
         def vjp(g: Any, z: Any, w: Any, x: Any) -> Any:
@@ -186,7 +186,8 @@ class CubicSpline(PPoly):
     Args:
         x: where the data stand, ascending plain numbers.
         y: the data along `axis`.
-        bc_type: what holds at the ends: "not-a-knot", "natural", "clamped", or a pair as in SciPy, ((1, slope), (2, 0.0)).
+        bc_type: what holds at the ends: "not-a-knot", "natural", "clamped", or a pair as in SciPy, ((1, slope), (2,
+            0.0)).
         extrapolate: whether the first and the last polynomial go on outside; else there is NaN.
 
     `spline(x, nu)` is derivative `nu`. The coefficients are a linear function of the data, a matrix that SciPy's own
@@ -204,7 +205,7 @@ class CubicSpline(PPoly):
         ndim = np.ndim(y)
         axis = axis % ndim if ndim else 0
         if ndim == 0 or np.shape(y)[axis] != len(x):
-            raise ShapeError(f"CubicSpline: {len(x)} numbers in x do not fit y of shape {np.shape(y)} along axis {axis}")
+            raise ShapeError(f"CubicSpline: {len(x)} numbers in x do not fit y of shape {np.shape(y)}, axis {axis}")
         n = len(x)
         if holds_values((y,)):
             y = np.moveaxis(y, axis, 0)
@@ -277,7 +278,8 @@ class interp1d:
         below, above = x < self.x[0], x > self.x[-1]
         if self.bounds_error and not isinstance(x, Value) and np.any(below | above):
             raise ValueError(
-                f"interp1d: a point is outside of {self.x[0]:g} to {self.x[-1]:g}; give fill_value, or bounds_error=False"
+                f"interp1d: a point is outside of {self.x[0]:g} to {self.x[-1]:g}; give fill_value, or "
+                "bounds_error=False"
             )
         after = np.ndim(result) - np.ndim(x) - self._pieces.axis if np.ndim(result) > np.ndim(x) else 0
         below, above = (z.reshape(*np.shape(z), *[1] * after) if after else z for z in (below, above))

@@ -31,8 +31,8 @@ class MultivariateNormal:
             mean: (d,), by default zeros.
             cov: (d, d), symmetric and positive definite; or its diagonal, (d,); or one number for all of the diagonal.
 
-        Gradients with respect to `cov` are those along symmetric matrices. Raises ShapeError, and numpy.linalg.LinAlgError
-        where the covariance is not positive definite.
+        Gradients with respect to `cov` are those along symmetric matrices. Raises ShapeError, and
+        numpy.linalg.LinAlgError where the covariance is not positive definite.
 
         >>> round(float(multivariate_normal.pdf([0.0, 0.0], cov=[[2.0, 0.0], [0.0, 2.0]])) * 4.0 * np.pi, 9)
         1.0

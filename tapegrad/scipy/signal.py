@@ -73,7 +73,8 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> An
 
     Args:
         in1, in2: arrays of real numbers.
-        mode: "full", all of it; "same", the middle, of in1's shape; "valid", where the smaller array lies within the other.
+        mode: "full", all of it; "same", the middle, of in1's shape; "valid", where the smaller array lies
+            within the other.
         method: "direct", "fft", or "auto", whichever SciPy expects to be faster.
 
     The result and its derivatives, of any order, are computed by SciPy. Raises ValueError, ShapeError.
@@ -148,7 +149,7 @@ def _in_two(name: str, function: Any, own: Any, in1: Any, in2: Any, mode: str, b
 
 
 def convolve2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0) -> Any:
-    """As `convolve`, of two axes. With Values what lies outside counts as zeros; raises ValueError for other boundaries."""
+    """As `convolve`, of two axes. With Values there are zeros outside; raises ValueError for other boundaries."""
     return _in_two("convolve2d", convolve, _signal.convolve2d, in1, in2, mode, boundary, fillvalue)
 
 

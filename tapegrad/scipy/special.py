@@ -24,8 +24,8 @@ from tapegrad.flow import where
 from tapegrad.functions.special import no_gradient, register
 
 __all__ = [
-    "comb", "diric", "factorial", "hyp2f1", "log_softmax", "logsumexp", "multigammaln", "perm", "polygamma", "sinc",
-    "softmax", "softplus", "spherical_in", "spherical_jn", "spherical_kn", "spherical_yn", "zeta",
+    "comb", "diric", "factorial", "hyp2f1", "log_softmax", "logsumexp", "multigammaln", "perm", "polygamma",
+    "sinc", "softmax", "softplus", "spherical_in", "spherical_jn", "spherical_kn", "spherical_yn", "zeta",
 ]  # fmt: skip
 
 
@@ -50,8 +50,8 @@ def _refusing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if holds_values((*args, *kwargs.values())):
             raise UnsupportedError(
-                f"scipy.special.{name} is not supported on a Value: {_INSTEAD.get(name, 'no derivative is known here')}; "
-                "wrap it in tapegrad.external(f, vjp) with a rule of your own for its derivative"
+                f"scipy.special.{name} is not supported on a Value: {_INSTEAD.get(name, _UNKNOWN)}; wrap it in "
+                "tapegrad.external(f, vjp) with a rule of your own for its derivative"
             )
         return function(*args, **kwargs)
 
@@ -59,6 +59,7 @@ def _refusing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+_UNKNOWN = "no derivative is known here"
 _INSTEAD = {
     "lambertw": "its results are complex; for x > 0 it is wrightomega(log(x))",
     "factorial2": "write it with gamma", "factorialk": "write it with gamma",
@@ -80,8 +81,8 @@ def logsumexp(
 ) -> Any:
     """ln of the sum of b e^a over axes, all of them where none is given; `b` is 1 by default, and broadcast.
 
-    With `return_sign` two results: the logarithm of the absolute value of the sum, and its sign. Without it, a sum that is
-    negative gives NaN.
+    With `return_sign` two results: the logarithm of the absolute value of the sum, and its sign. Without it, a sum that
+    is negative gives NaN.
 
     >>> logsumexp([1000.0, 1000.0], b=[1.0, 3.0]) == 1000.0 + np.log(4.0)
     True
@@ -263,8 +264,8 @@ def _spherical(name: str, own: Any, sign: float) -> Callable[..., Any]:
 
     value.__name__ = value.__qualname__ = name
     value.__doc__ = (
-        f"SciPy's {name}: a spherical Bessel function, or its derivative. The order is a plain number; second derivatives "
-        "are not taken at z = 0."
+        f"SciPy's {name}: a spherical Bessel function, or its derivative. The order is a plain number; second "
+        "derivatives are not taken at z = 0."
     )
     return value
 
@@ -285,7 +286,7 @@ def hyp2f1(a: Any, b: Any, c: Any, z: Any) -> Any:
     if not holds_values((a, b, c, z)):
         return _special.hyp2f1(a, b, c, z)
     if holds_values((a, b, c)):
-        raise UnsupportedError("scipy.special.hyp2f1: a, b and c must be plain numbers: there is no derivative by them here")
+        raise UnsupportedError(f"scipy.special.hyp2f1: a, b and c must be plain numbers: {_UNKNOWN}")
     rule = external(
         lambda z: _special.hyp2f1(a, b, c, z),
         lambda w, f, z: w * (np.multiply(a, b) / c * hyp2f1(np.add(a, 1.0), np.add(b, 1.0), np.add(c, 1.0), z)),

@@ -12,8 +12,8 @@ _LLVM = {"d": _DOUBLE, "l": _WHOLE, "p": _DOUBLE.as_pointer(), "s": _INT}
 
 
 def _calling(foreign, kinds):
-    # In float32 the function is called with float64 all the same, and its result is rounded. Numba knows an implementation
-    # by the kinds of its arguments alone, so they say which it is.
+    # In float32 the function is called with float64 all the same, and its result is rounded. Numba knows an
+    # implementation by the kinds of its arguments alone, so they say which it is.
     real = types.float32 if types.float32 in kinds else types.float64
 
     def generate(context, builder, signature, args):

@@ -14,11 +14,11 @@ ORDERED = (Interval(0.2, 2.5), POSITIVE)
 
 jv = function(special.jv, "z = J_v(x), Bessel function of the first kind",
     lambda v, x, z: (0.0, 0.5 * (jv(v - 1.0, x) - jv(v + 1.0, x))),
-    held=(0,), kink=lambda v, x: where(v == np.rint(v), 1.0, x), samples=ORDERED)
+    held=(0,), kink=lambda v, x: np.where(v == np.rint(v), 1.0, x), samples=ORDERED)
 
 jve = function(special.jve, "z = J_v(x), for real x",
     lambda v, x, z: (0.0, 0.5 * (jve(v - 1.0, x) - jve(v + 1.0, x))),
-    held=(0,), kink=lambda v, x: where(v == np.rint(v), 1.0, x), samples=ORDERED)
+    held=(0,), kink=lambda v, x: np.where(v == np.rint(v), 1.0, x), samples=ORDERED)
 
 yv = function(special.yv, "z = Y_v(x), Bessel function of the second kind",
     lambda v, x, z: (0.0, 0.5 * (yv(v - 1.0, x) - yv(v + 1.0, x))),
@@ -34,7 +34,7 @@ yn = function(special.yn, "z = Y_n(x), n whole",
 
 iv = function(special.iv, "z = I_v(x), modified Bessel function of the first kind",
     lambda v, x, z: (0.0, 0.5 * (iv(v - 1.0, x) + iv(v + 1.0, x))),
-    held=(0,), kink=lambda v, x: where(v == np.rint(v), 1.0, x), samples=ORDERED)
+    held=(0,), kink=lambda v, x: np.where(v == np.rint(v), 1.0, x), samples=ORDERED)
 
 ive = function(special.ive, "z = I_v(x) e^-|x|",
     lambda v, x, z: (0.0, 0.5 * (ive(v - 1.0, x) + ive(v + 1.0, x)) - np.sign(x) * z),
@@ -79,9 +79,11 @@ k1e = function(special.k1e, "z = K_1(x) e^x",
 
 # Their integrals, from 0 to x.
 itj0y0_0 = function(special.itj0y0, "z = integral of J_0", lambda x, z: j0(x), output=0)
-itj0y0_1 = function(special.itj0y0, "z = integral of Y_0", lambda x, z: y0(x), output=1, samples=POSITIVE)
+itj0y0_1 = function(special.itj0y0, "z = integral of Y_0", lambda x, z: y0(x), output=1, samples=POSITIVE,
+    kink=lambda x: x)
 iti0k0_0 = function(special.iti0k0, "z = integral of I_0", lambda x, z: i0(x), output=0)
-iti0k0_1 = function(special.iti0k0, "z = integral of K_0", lambda x, z: k0(x), output=1, samples=POSITIVE)
+iti0k0_1 = function(special.iti0k0, "z = integral of K_0", lambda x, z: k0(x), output=1, samples=POSITIVE,
+    kink=lambda x: x)
 
 ai = function(special.airy, "z = Ai(x)", lambda x, z: ai_slope(x), output=0)
 ai_slope = function(special.airy, "z = Ai'(x)", lambda x, z: x * ai(x), output=1)

@@ -1,8 +1,8 @@
 """Functions of `scipy.special` for rules: called with numbers, and by their addresses from compiled code.
 
-SciPy has the functions behind its ufuncs in `scipy.special.cython_special`, with their addresses and signatures. Each is made
-known under a name that says how it is called, so that code that is kept on disk holds names and never addresses, and
-is not used with a version of SciPy in which the function is called otherwise.
+SciPy has the functions behind its ufuncs in `scipy.special.cython_special`, with their addresses and signatures. Each
+is made known under a name that says how it is called, so that code that is kept on disk holds names and never
+addresses, and is not used with a version of SciPy in which the function is called otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Foreign(NamedTuple):
 
     Attributes:
         symbol: under which its address is known.
-        kinds: of its arguments, a letter each: "d" a float64, "l" an int64, "p" where it puts a float64, "s" a C int, 0.
+        kinds: of its arguments, a letter each: "d" a float64, "l" an int64, "p" where it puts a float64, "s" a C int,
+            0.
         output: which of those that it puts somewhere is its result; None where it returns it.
     """
 
@@ -78,8 +79,9 @@ def number(ufunc: np.ufunc, output: int | None = None) -> Callable[..., Any]:
     kinds, capsule = _found(name)
     symbol = f"tapegrad_scipy_{name}_{kinds}"
     add_symbol(symbol, _POINTER(capsule, _CHARACTERS(capsule)))
-    names = ", ".join("xywu"[: ufunc.nin])
-    given = [f"int({x})" if kind == "l" else x for x, kind in zip(names.split(", "), kinds.replace("p", ""), strict=False)]
+    letters = "xywu"[: ufunc.nin]
+    names = ", ".join(letters)
+    given = [f"int({x})" if kind == "l" else x for x, kind in zip(letters, kinds.replace("p", ""), strict=False)]
     result = f"ufunc({', '.join(given)})" + ("" if output is None else f"[{output}]")
     space: dict[str, Any] = {"ufunc": ufunc, "__name__": __name__}
     exec(f"def {own}({names}):\n    return {result}\n", space)

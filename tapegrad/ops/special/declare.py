@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.ops.special.calls import number
 from tapegrad.ops.spec import Elementwise, binary, ternary, unary
+from tapegrad.ops.special.calls import number
 
 # Ufuncs with operands by which there is no derivative (an order, a number of degrees of freedom), and their rows.
 HELD: dict[np.ufunc, Elementwise] = {}
@@ -16,7 +16,7 @@ OUTPUTS: dict[np.ufunc, list[Elementwise]] = {}
 # The ufuncs of SciPy that another operation computes.
 SAME: dict[np.ufunc, Elementwise] = {}
 
-_KINDS = {1: unary, 2: binary, 3: ternary}
+_KINDS: dict[int, Any] = {1: unary, 2: binary, 3: ternary}
 
 
 def function(ufunc: np.ufunc, formula: str, partials: Any, *, output: int | None = None, **given: Any) -> Elementwise:

@@ -1,7 +1,5 @@
 """Distribution functions. Their parameters are plain numbers where the derivative is not elementary."""
 
-import math
-
 import numpy as np
 from scipy import special
 
@@ -32,11 +30,13 @@ def _poisson(k, m):
 
 bdtr = function(special.bdtr, "z = binomial distribution: at most k of n, each of probability p",
     lambda k, n, p, z: (0.0, 0.0, -beta_density(np.floor(k) + 1.0, n - np.floor(k), p)),
-    held=(0, 1), samples=(COUNT, TRIALS, PART))
+    held=(0, 1), kink=lambda k, n, p: np.where((k >= 0.0) & (n >= k), p * (1.0 - p), 0.0),
+    samples=(COUNT, TRIALS, PART))
 
 bdtrc = function(special.bdtrc, "z = binomial distribution: more than k of n, each of probability p",
     lambda k, n, p, z: (0.0, 0.0, beta_density(np.floor(k) + 1.0, n - np.floor(k), p)),
-    held=(0, 1), samples=(COUNT, TRIALS, PART))
+    held=(0, 1), kink=lambda k, n, p: np.where((k >= 0.0) & (n >= k), p * (1.0 - p), 0.0),
+    samples=(COUNT, TRIALS, PART))
 
 bdtri = function(special.bdtri, "z = p with bdtr(k, n, p) = y",
     lambda k, n, y, z: (0.0, 0.0, -1.0 / beta_density(np.floor(k) + 1.0, n - np.floor(k), z)),
@@ -44,11 +44,11 @@ bdtri = function(special.bdtri, "z = p with bdtr(k, n, p) = y",
 
 nbdtr = function(special.nbdtr, "z = negative binomial distribution: at most k failures before n successes",
     lambda k, n, p, z: (0.0, 0.0, beta_density(n, np.floor(k) + 1.0, p)),
-    held=(0, 1), samples=(COUNT, TRIALS, PART))
+    held=(0, 1), kink=lambda k, n, p: np.where(k >= 0.0, p * (1.0 - p), 0.0), samples=(COUNT, TRIALS, PART))
 
 nbdtrc = function(special.nbdtrc, "z = negative binomial distribution: more than k failures before n successes",
     lambda k, n, p, z: (0.0, 0.0, -beta_density(n, np.floor(k) + 1.0, p)),
-    held=(0, 1), samples=(COUNT, TRIALS, PART))
+    held=(0, 1), kink=lambda k, n, p: np.where(k >= 0.0, p * (1.0 - p), 0.0), samples=(COUNT, TRIALS, PART))
 
 pdtr = function(special.pdtr, "z = Poisson distribution: at most k events, m expected",
     lambda k, m, z: (0.0, -_poisson(np.floor(k), m)),
@@ -60,7 +60,7 @@ pdtrc = function(special.pdtrc, "z = Poisson distribution: more than k events, m
 
 pdtri = function(special.pdtri, "z = m with pdtr(k, m) = y",
     lambda k, y, z: (0.0, -1.0 / _poisson(np.floor(k), z)),
-    held=(0,), kink=lambda k, y: y * (1.0 - y), samples=(COUNT, PART))
+    held=(0,), kink=lambda k, y: np.where(k >= 0.0, y * (1.0 - y), 0.0), samples=(COUNT, PART))
 
 chdtr = function(special.chdtr, "z = chi-squared distribution, from 0 to x",
     lambda v, x, z: (0.0, 0.5 * gamma_density(0.5 * v, 0.5 * x)),

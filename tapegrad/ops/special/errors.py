@@ -29,8 +29,8 @@ erfc = function(special.erfc, "z = 1 - erf x",
     lambda x, z: -TWO_OVER_SQRT_PI * np.exp(-(x * x)))
 
 
-# Of large numbers, erfcx x = 1/(sqrt(pi) x) (1 - 1/(2 x^2) + ...) and dawsn x = 1/(2 x) (1 + 1/(2 x^2) + ...). There the
-# derivatives are taken from these series, because in the formulas nearly all digits cancel.
+# Of large numbers, erfcx x = 1/(sqrt(pi) x) (1 - 1/(2 x^2) + ...) and dawsn x = 1/(2 x) (1 + 1/(2 x^2) + ...). There
+# the derivatives are taken from these series, because in the formulas nearly all digits cancel.
 def _slope_of_tail(q, s):
     # 1 - 3 s q + 15 q^2 - 105 s q^3 + ..., where q = 1 / (2 x^2) and s is 1 or -1.
     return 1.0 + q * (-3.0 * s + q * (15.0 + q * (-105.0 * s + q * (945.0 + q * (-10395.0 * s + q * 135135.0)))))
@@ -84,7 +84,8 @@ exp10 = function(special.exp10, "z = 10^x",
 # Kummer's function. The derivatives by a and b are not elementary.
 hyp1f1 = function(special.hyp1f1, "z = 1F1(a; b; x)",
     lambda a, b, x, z: (0.0, 0.0, a / b * hyp1f1(a + 1.0, b + 1.0, x)),
-    held=(0, 1), samples=(Interval(0.5, 2.0), Interval(1.2, 3.0), Interval(-2.0, 2.0)))
+    held=(0, 1), kink=lambda a, b, x: np.where(b > 0.0, np.inf, np.abs(b - np.rint(b))),
+    samples=(Interval(0.5, 2.0), Interval(1.2, 3.0), Interval(-2.0, 2.0)))
 
 hyp0f1 = function(special.hyp0f1, "z = 0F1(; b; x)",
     lambda b, x, z: (0.0, hyp0f1(b + 1.0, x) / b),
@@ -92,7 +93,8 @@ hyp0f1 = function(special.hyp0f1, "z = 0F1(; b; x)",
 
 hyperu = function(special.hyperu, "z = U(a, b, x)",
     lambda a, b, x, z: (0.0, 0.0, -a * hyperu(a + 1.0, b + 1.0, x)),
-    held=(0, 1), samples=(Interval(0.5, 2.0), Interval(1.2, 2.8), Interval(0.5, 3.0)))
+    held=(0, 1), kink=lambda a, b, x: np.where(a > 0.0, x, 0.0),
+    samples=(Interval(0.5, 2.0), Interval(1.2, 2.8), Interval(0.5, 3.0)))
 
 exprel = function(special.exprel, "z = (e^x - 1) / x",
     lambda x, z: 0.5 * hyp1f1(2.0, 3.0, x))

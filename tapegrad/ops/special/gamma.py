@@ -14,13 +14,19 @@ from tapegrad.ops.special.information import xlog1py, xlogy
 LARGE = Interval(0.5, 5.0)
 PART = Interval(0.1, 0.9)
 
+
+def pole(x):
+    # The distance from the nearest pole of Gamma.
+    return np.where(x > 0.0, x, np.abs(x - np.rint(x)))
+
+
 psi_of = number(special.psi)
 gamma_of = number(special.gamma)
 
 
 def hurwitz(s, q):
-    # Hurwitz' zeta function, the sum of (q + k)^-s, by the formula of Euler and Maclaurin. SciPy has it too, but does not
-    # say where compiled code finds it.
+    # Hurwitz' zeta function, the sum of (q + k)^-s, by the formula of Euler and Maclaurin. SciPy has it too, but
+    # does not say where compiled code finds it.
     if not s > 1.0 or not q > -1e6:
         return np.inf if s == 1.0 else np.nan
     if q <= 0.0 and q == np.floor(q):
@@ -86,7 +92,7 @@ loggamma = function(special.loggamma, "z = ln Gamma(x)",
 
 gammasgn = function(special.gammasgn, "z = sign of Gamma(x)",
     lambda x, z: 0.0,
-    kink=lambda x: where(x > 0.0, x, x - np.rint(x)),
+    kink=lambda x: pole(x),
     samples=POSITIVE)
 
 
@@ -114,15 +120,17 @@ def psi_difference(a, b):
 
 beta = function(special.beta, "z = Gamma(x) Gamma(y) / Gamma(x + y)",
     lambda x, y, z: (z * psi_difference(x, y), z * psi_difference(y, x)),
+    kink=lambda x, y: np.minimum(np.minimum(pole(x), pole(y)), pole(x + y)),
     samples=POSITIVE)
 
 betaln = function(special.betaln, "z = ln |beta(x, y)|",
     lambda x, y, z: (psi_difference(x, y), psi_difference(y, x)),
+    kink=lambda x, y: np.minimum(np.minimum(pole(x), pole(y)), pole(x + y)),
     samples=POSITIVE)
 
 poch = function(special.poch, "z = Gamma(x + m) / Gamma(x)",
     lambda x, m, z: (-z * psi_difference(x, m), z * psi(x + m)),
-    kink=lambda x, m: np.minimum(x, x + m),
+    kink=lambda x, m: np.minimum(pole(x), pole(x + m)),
     samples=POSITIVE)
 
 
@@ -164,11 +172,11 @@ gammaincc = function(special.gammaincc, "z = regularized incomplete gamma functi
 
 gammaincinv = function(special.gammaincinv, "z = x with gammainc(a, x) = p",
     lambda a, p, z: (0.0, 1.0 / gamma_density(a, z)),
-    held=(0,), kink=lambda a, p: p, samples=(LARGE, PART))
+    held=(0,), kink=lambda a, p: np.where(a > 0.0, p, 0.0), samples=(LARGE, PART))
 
 gammainccinv = function(special.gammainccinv, "z = x with gammaincc(a, x) = p",
     lambda a, p, z: (0.0, -1.0 / gamma_density(a, z)),
-    held=(0,), kink=lambda a, p: 1.0 - p, samples=(LARGE, PART))
+    held=(0,), kink=lambda a, p: np.where(a > 0.0, 1.0 - p, 0.0), samples=(LARGE, PART))
 
 betainc = function(special.betainc, "z = regularized incomplete beta function, from 0 to x",
     lambda a, b, x, z: (0.0, 0.0, beta_density(a, b, x)),

@@ -6,18 +6,18 @@ from scipy import special
 from tapegrad.ops.selection import where
 from tapegrad.ops.spec import ABOVE_MINUS_ONE, POSITIVE, REALS, Interval
 from tapegrad.ops.special.declare import function
-from tapegrad.ops.special.errors import exprel, hyp1f1
+from tapegrad.ops.special.errors import hyp1f1
 
 # 0 ln 0 is 0 here. Its derivative by the factor is the logarithm, -infinity; that by the other operand is 0, as on the
 # whole line x = 0.
 xlogy = function(special.xlogy, "z = x ln y, and 0 where x = 0",
     lambda x, y, z: (np.log(y), where(x == 0.0, 0.0, x / y)),
-    kink=lambda x, y: y,
+    kink=lambda x, y: np.maximum(y, 0.0),
     samples=(REALS, POSITIVE))
 
 xlog1py = function(special.xlog1py, "z = x ln(1 + y), and 0 where x = 0",
     lambda x, y, z: (np.log1p(y), where(x == 0.0, 0.0, x / (1.0 + y))),
-    kink=lambda x, y: 1.0 + y,
+    kink=lambda x, y: np.maximum(1.0 + y, 0.0),
     samples=(REALS, ABOVE_MINUS_ONE))
 
 entr = function(special.entr, "z = -x ln x, and 0 at x = 0",
@@ -92,5 +92,5 @@ inv_boxcox1p = function(special.inv_boxcox1p, "z = (1 + x y)^(1 / y) - 1, and e^
 
 powm1 = function(special.powm1, "z = x^y - 1",
     lambda x, y, z: (y * x ** (y - 1.0), (1.0 + z) * np.log(where(x == 0.0, 1.0, x))),
-    kink=lambda x, y: x,
+    kink=lambda x, y: np.maximum(x, 0.0),
     samples=(POSITIVE, REALS))

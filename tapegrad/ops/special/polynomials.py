@@ -14,61 +14,68 @@ DEGREE = Interval(3.0, 3.0)
 SHIFTED = Interval(0.05, 0.95)
 PARAMETER = Interval(0.5, 1.5)
 
+
+def _edge(n, x):
+    # Those of a degree that is not whole are singular at an end of the interval, and there are none of negative degree.
+    return np.where(n < 0.0, 0.0, np.where(n == np.rint(n), 1.0, 1.0 - np.abs(x)))
+
+
 # Derivatives are polynomials of one degree less, without the singular points of the differential equations.
 gegenbauer = function(special.eval_gegenbauer, "z = C_n^(a)(x), Gegenbauer polynomial",
     lambda n, a, x, z: (0.0, 0.0, where(n == 0.0, 0.0, 2.0 * a * gegenbauer(n - 1.0, a + 1.0, x))),
-    held=(0, 1), samples=(DEGREE, PARAMETER, UNIT))
+    held=(0, 1), kink=lambda n, a, x: _edge(n, x), samples=(DEGREE, PARAMETER, UNIT))
 
 genlaguerre = function(special.eval_genlaguerre, "z = L_n^(a)(x), generalized Laguerre polynomial",
     lambda n, a, x, z: (0.0, 0.0, where(n == 0.0, 0.0, -genlaguerre(n - 1.0, a + 1.0, x))),
-    held=(0, 1), samples=(DEGREE, PARAMETER, UNIT))
+    held=(0, 1), kink=lambda n, a, x: _edge(n, x), samples=(DEGREE, PARAMETER, UNIT))
 
 legendre = function(special.eval_legendre, "z = P_n(x), Legendre polynomial",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, gegenbauer(n - 1.0, 1.5, x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, x), samples=(DEGREE, UNIT))
 
 sh_legendre = function(special.eval_sh_legendre, "z = P_n(2 x - 1)",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, 2.0 * gegenbauer(n - 1.0, 1.5, 2.0 * x - 1.0))),
-    held=(0,), samples=(DEGREE, SHIFTED))
+    held=(0,), kink=lambda n, x: _edge(n, 2.0 * x - 1.0), samples=(DEGREE, SHIFTED))
 
 chebyt = function(special.eval_chebyt, "z = T_n(x), Chebyshev polynomial of the first kind",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, n * gegenbauer(n - 1.0, 1.0, x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, x), samples=(DEGREE, UNIT))
 
 sh_chebyt = function(special.eval_sh_chebyt, "z = T_n(2 x - 1)",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, 2.0 * n * gegenbauer(n - 1.0, 1.0, 2.0 * x - 1.0))),
-    held=(0,), samples=(DEGREE, SHIFTED))
+    held=(0,), kink=lambda n, x: _edge(n, 2.0 * x - 1.0), samples=(DEGREE, SHIFTED))
 
 chebyu = function(special.eval_chebyu, "z = U_n(x), Chebyshev polynomial of the second kind",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, 2.0 * gegenbauer(n - 1.0, 2.0, x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, x), samples=(DEGREE, UNIT))
 
 sh_chebyu = function(special.eval_sh_chebyu, "z = U_n(2 x - 1)",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, 4.0 * gegenbauer(n - 1.0, 2.0, 2.0 * x - 1.0))),
-    held=(0,), samples=(DEGREE, SHIFTED))
+    held=(0,), kink=lambda n, x: _edge(n, 2.0 * x - 1.0), samples=(DEGREE, SHIFTED))
 
 chebyc = function(special.eval_chebyc, "z = 2 T_n(x / 2)",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, n * gegenbauer(n - 1.0, 1.0, 0.5 * x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, 0.5 * x), samples=(DEGREE, UNIT))
 
 chebys = function(special.eval_chebys, "z = U_n(x / 2)",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, gegenbauer(n - 1.0, 2.0, 0.5 * x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, 0.5 * x), samples=(DEGREE, UNIT))
 
 laguerre = function(special.eval_laguerre, "z = L_n(x), Laguerre polynomial",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, -genlaguerre(n - 1.0, 1.0, x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, x), samples=(DEGREE, UNIT))
 
 hermite = function(special.eval_hermite, "z = H_n(x), Hermite polynomial",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, 2.0 * n * hermite(where(n == 0.0, 0.0, n - 1.0), x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, x), samples=(DEGREE, UNIT))
 
 hermitenorm = function(special.eval_hermitenorm, "z = He_n(x), Hermite polynomial of the other convention",
     lambda n, x, z: (0.0, where(n == 0.0, 0.0, n * hermitenorm(where(n == 0.0, 0.0, n - 1.0), x))),
-    held=(0,), samples=(DEGREE, UNIT))
+    held=(0,), kink=lambda n, x: _edge(n, x), samples=(DEGREE, UNIT))
 
 lpmv = function(special.lpmv, "z = P_v^m(x), associated Legendre function",
-    lambda m, v, x, z: (0.0, 0.0, (v * x * z - (v + m) * lpmv(m, v - 1.0, x)) / (x * x - 1.0)),
+    lambda m, v, x, z: (0.0, 0.0, (v * x * z - where(
+        v + m == 0.0, 0.0, (v + m) * lpmv(m, where(v + m == 0.0, v, v - 1.0), x))) / (x * x - 1.0)),
     held=(0, 1), kink=lambda m, v, x: 1.0 - abs(x),
     samples=(Interval(1.0, 1.0), Interval(3.0, 3.0), Interval(-0.8, 0.8)))
 
