@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -67,13 +69,42 @@ def _only_call(name: str, kwargs: dict[str, Any]) -> None:
         raise UnsupportedError(f"scipy.special.{name} with {', '.join(sorted(kwargs))}= is not supported on a Value")
 
 
+class _Inputs(threading.local):
+    """The inputs of the derivatives that are being written, of those around first."""
+
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+
+
+_inputs = _Inputs()
+
+
+@contextlib.contextmanager
+def differentiated(inputs: Iterable[Value]) -> Iterator[None]:
+    """While a function is called whose derivative by these inputs is to be written."""
+    before = _inputs.values
+    _inputs.values = [*before, *inputs]
+    try:
+        yield
+    finally:
+        _inputs.values = before
+
+
+def _may_vary(x: Value) -> bool:
+    # A gradient can flow to it; or to an input of a derivative, though it was held constant around that, that it may
+    # depend on, having been recorded later.
+    if x.requires_grad:
+        return True
+    return any(v._tape is x._tape and v._slot <= x._slot and not v.requires_grad for v in _inputs.values if v.size)
+
+
 def no_gradient(name: str, operands: Any, held: Any) -> None:
     """Raise UnsupportedError where a gradient would flow to an operand that has no derivative."""
     for j in held:
         x = operands[j]
         if isinstance(x, np.ndarray) and x.dtype == object:
             x = next((v for v in x.reshape(-1) if isinstance(v, Value)), None)
-        if isinstance(x, Value) and x.requires_grad:
+        if isinstance(x, Value) and not x._is_integer and _may_vary(x):
             raise UnsupportedError(
                 f"scipy.special.{name} has no derivative by its operand {j} (counted from 0) here, and a gradient "
                 "would flow to it: hold it constant by tapegrad.stop_gradient(v), give a plain number, or wrap the call "

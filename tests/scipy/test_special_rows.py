@@ -18,6 +18,8 @@ from tapegrad.scipy import special
 from tapegrad.scipy.table import table, ufuncs
 
 ROWS = [row for row in TABLE if row.name.startswith("special_")]
+# SciPy warns of numbers that are no degrees or counts, on a grid of them.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
 rows = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
 
@@ -111,41 +113,70 @@ def test_ufuncs_that_other_operations_compute():
         np.testing.assert_allclose(ufunc(tg.Value(given)).data, ufunc(given), rtol=4e-15)
 
 
-# Where the textbook formula cancels, overflows or divides by zero: the ufunc, operands, and derivatives by mpmath, 30
-# digits.
+# Where the textbook formula cancels, overflows or divides by zero: the ufunc and operands, and what it is in mpmath.
 HARD = [
-    (sp.log_ndtr, (-1000.0,), (1000.0009999980000099999,)),
-    (sp.log_ndtr, (-1e8,), (1e8 + 1e-8,)),
-    (sp.log_ndtr, (40.0,), (0.0,)),
-    (sp.erfcx, (1e4,), (-5.6418957507866869e-9,)),
-    (sp.dawsn, (1e4,), (-5.00000007500000188e-9,)),
-    (sp.dawsn, (-30.0,), (-5.564874998573157e-4,)),
-    (sp.betaln, (1e8, 1e-3), (-1.00000000499500003e-11, -1019.57363236577)),
-    (sp.betaln, (300.0, 2.0), (-0.006655592469546, -4.286058064098)),
-    (sp.xlogy, (0.0, 0.0), (-math.inf, 0.0)),
-    (sp.xlogy, (0.0, 2.0), (math.log(2.0), 0.0)),
-    (sp.entr, (1e-300,), (689.775527898213705,)),
-    (sp.exprel, (1e-9,), (0.5000000003333333,)),
-    (sp.pseudo_huber, (2.0, 1e-5), (3.124999999882813e-22, 9.999999999875e-6)),
-    (sp.boxcox, (2.0, 0.0), (1.0 / 2.0, 0.5 * math.log(2.0) ** 2)),
-    (sp.boxcox, (2.0, 1e-9), (0.50000000034657359, 0.2402265070687018)),
-    (sp.inv_boxcox, (0.5, 0.0), (math.exp(0.5), -0.125 * math.exp(0.5))),
-    (sp.rgamma, (-2.0,), (2.0,)),
-    (sp.rgamma, (0.0,), (1.0,)),
-    (sp.ellipk, (0.0,), (math.pi / 8.0,)),
-    (sp.ellipe, (0.0,), (-math.pi / 8.0,)),
-    (sp.binom, (3.0, 4.0), (0.25, -0.25)),
-    (sp.spence, (1.0,), (-1.0,)),
-    (sp.berp, (0.0,), (0.0,)),
-    (sp.beip, (0.0,), (0.5,)),
+    ("log_ndtr", (-1000.0,), lambda m, x: m.log(m.erfc(-x / m.sqrt(2)) / 2)),
+    ("log_ndtr", (-1e5,), lambda m, x: m.log(m.erfc(-x / m.sqrt(2)) / 2)),
+    ("log_ndtr", (8.0,), lambda m, x: m.log(m.erfc(-x / m.sqrt(2)) / 2)),
+    ("erfcx", (1e4,), lambda m, x: m.exp(x * x) * m.erfc(x)),
+    ("erfcx", (24.9,), lambda m, x: m.exp(x * x) * m.erfc(x)),
+    ("erfcx", (25.1,), lambda m, x: m.exp(x * x) * m.erfc(x)),
+    ("dawsn", (1e3,), lambda m, x: m.sqrt(m.pi) / 2 * m.exp(-x * x) * m.erfi(x)),
+    ("dawsn", (-30.0,), lambda m, x: m.sqrt(m.pi) / 2 * m.exp(-x * x) * m.erfi(x)),
+    ("betaln", (1e8, 2.5), lambda m, a, b: m.loggamma(a) + m.loggamma(b) - m.loggamma(a + b)),
+    ("betaln", (300.0, 2.0), lambda m, a, b: m.loggamma(a) + m.loggamma(b) - m.loggamma(a + b)),
+    ("exprel", (1e-9,), lambda m, x: m.expm1(x) / x),
+    ("exprel", (0.3,), lambda m, x: m.expm1(x) / x),
+    ("pseudo_huber", (2.0, 1e-5), lambda m, d, r: d * d * (m.sqrt(1 + (r / d) ** 2) - 1)),
+    ("boxcox", (2.0, 1e-9), lambda m, x, y: (x**y - 1) / y),
+    ("boxcox", (0.3, -1.7), lambda m, x, y: (x**y - 1) / y),
+    ("inv_boxcox", (0.5, 1e-7), lambda m, x, y: (1 + x * y) ** (1 / y)),
+    ("inv_boxcox", (0.5, 0.041), lambda m, x, y: (1 + x * y) ** (1 / y)),
+    ("rgamma", (-2.0,), lambda m, x: m.rgamma(x)),
+    ("rgamma", (-2.5,), lambda m, x: m.rgamma(x)),
+    ("binom", (3.0, 4.0), lambda m, n, k: m.binomial(n, k)),
+    ("spence", (0.99,), lambda m, x: m.polylog(2, 1 - x)),
+    ("kve", (1.5, 400.0), lambda m, v, x: m.besselk(v, x) * m.exp(x)),
 ]
 
 
-@pytest.mark.parametrize(("ufunc", "point", "partials"), HARD, ids=lambda x: getattr(x, "__name__", ""))
-def test_derivatives_where_formulas_cancel(ufunc, point, partials):
+@pytest.mark.parametrize(("name", "point", "reference"), HARD, ids=[f"{name}{point}" for name, point, _ in HARD])
+def test_derivatives_where_formulas_cancel(name, point, reference):
+    mpmath = pytest.importorskip("mpmath")
+    ufunc = getattr(sp, name)
+    held = HELD[ufunc].held if ufunc in HELD else ()
+    values = [x if j in held else tg.Value(x) for j, x in enumerate(point)]
+    ufunc(*values).backward()
+    with mpmath.workdps(60):
+        for j, v in enumerate(values):
+            if j not in held:
+                at = [mpmath.mpf(x) for x in point]
+                exact = mpmath.diff(lambda t: reference(mpmath, *at[:j], t, *at[j + 1 :]), at[j])
+                assert v.grad == pytest.approx(float(mpmath.re(exact)), rel=3e-12 if name != "kve" else 1e-11)
+
+
+EDGES = [
+    (sp.xlogy, (0.0, 0.0), (-math.inf, 0.0)),
+    (sp.xlogy, (0.0, 2.0), (math.log(2.0), 0.0)),
+    (sp.boxcox, (2.0, 0.0), (0.5, 0.5 * math.log(2.0) ** 2)),
+    (sp.inv_boxcox, (0.5, 0.0), (math.exp(0.5), -0.125 * math.exp(0.5))),
+    (sp.log_ndtr, (40.0,), (0.0,)),
+    (sp.rgamma, (0.0,), (1.0,)),
+    (sp.ellipk, (0.0,), (math.pi / 8.0,)),
+    (sp.ellipe, (0.0,), (-math.pi / 8.0,)),
+    (sp.spence, (1.0,), (-1.0,)),
+    (sp.berp, (0.0,), (0.0,)),
+    (sp.beip, (0.0,), (0.5,)),
+    (sp.huber, (1.0, 1.0), (0.0, 1.0)),
+    (sp.huber, (1.0, -3.0), (2.0, -1.0)),
+]
+
+
+@pytest.mark.parametrize(("ufunc", "point", "partials"), EDGES, ids=lambda x: getattr(x, "__name__", ""))
+def test_derivatives_at_edges(ufunc, point, partials):
     values = [tg.Value(x) for x in point]
     ufunc(*values).backward()
-    np.testing.assert_allclose([v.grad for v in values], partials, rtol=1e-11)
+    np.testing.assert_allclose([v.grad for v in values], partials, rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["ellipk", "ellipe"])

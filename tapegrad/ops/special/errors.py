@@ -109,7 +109,7 @@ exp1 = function(special.exp1, "z = integral of e^-t / t from x to infinity",
 
 expn = function(special.expn, "z = integral of e^(-x t) / t^n from 1 to infinity",
     lambda n, x, z: (0.0, where(n < 1.0, -z * (1.0 + 1.0 / x), -expn(where(n < 1.0, 0.0, n - 1.0), x))),
-    held=(0,), kink=lambda n, x: x, samples=(Interval(2.0, 2.9), POSITIVE))
+    held=(0,), kink=lambda n, x: x, samples=(Interval(2.0, 2.0), POSITIVE))
 
 sine_integral = function(special.sici, "z = integral of sin t / t from 0 to x", output=0,
     # sin x / x, as a function that is smooth at 0.
