@@ -107,8 +107,8 @@ def no_gradient(name: str, operands: Any, held: Any) -> None:
         if isinstance(x, Value) and not x._is_integer and _may_vary(x):
             raise UnsupportedError(
                 f"scipy.special.{name} has no derivative by its operand {j} (counted from 0) here, and a gradient "
-                "would flow to it: hold it constant by tapegrad.stop_gradient(v), give a plain number, or wrap the call "
-                "in tapegrad.external(f, vjp) with a rule of your own"
+                "would flow to it: hold it constant by tapegrad.stop_gradient(v), give a plain number, or wrap the "
+                "call in tapegrad.external(f, vjp) with a rule of your own"
             )
 
 

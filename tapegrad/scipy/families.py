@@ -85,6 +85,11 @@ class _Family:
         return result
 
 
+def _zero(y: Any) -> Any:
+    # 0, and NaN where there is NaN, of the same dtype.
+    return where(y != y, y, 0.0)
+
+
 def _log(p: Any, rest: Any) -> Any:
     # ln p, where p + rest = 1: of the smaller of both, which has all its digits.
     small = p < 0.5
@@ -133,8 +138,7 @@ class Continuous(_Family):
         else:
             # Outside, nothing is computed of the number itself, so that no NaN comes back from there.
             at = (y >= low) * (y <= high)
-            out = where(y != y, np.nan, -np.inf)
-            result = where(at, rule(where(at, y, self._inside), *shapes), out)
+            result = where(at, rule(where(at, y, self._inside), *shapes), _zero(y) - np.inf)
         return self._checked(result - np.log(where(scale > 0.0, scale, 1.0)), shapes, scale > 0.0)
 
     def pdf(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -146,7 +150,7 @@ class Continuous(_Family):
         (low, high), rule = self.support, self._rules[method]
         assert rule is not None
         at = (y > low) * (y < high)
-        out = where(y != y, np.nan, where(y <= low, below, above))
+        out = where(y <= low, _zero(y) + below, _zero(y) + above)
         return self._checked(where(at, rule(where(at, y, self._inside), *shapes), out), shapes, scale > 0.0)
 
     def cdf(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -219,8 +223,8 @@ class Discrete(_Family):
         """The logarithm of the probability of k, -infinity where that is 0; parameters are the shapes and loc."""
         k, shapes = self._number("logpmf", k, args, kwargs)
         at = (k >= 0.0) * (k <= self._high(*shapes)) * (k == np.floor(k))
-        out = where(k != k, np.nan, -np.inf)
-        return self._checked(where(at, self._logpmf(where(at, k, 0.0), *shapes), out), shapes)
+        result = where(at, self._logpmf(where(at, k, 0.0), *shapes), _zero(k) - np.inf)
+        return self._checked(result, shapes)
 
     def pmf(self, k: Any, *args: Any, **kwargs: Any) -> Any:
         """The probability of k."""
@@ -230,7 +234,7 @@ class Discrete(_Family):
         k, shapes = self._number(method, k, args, kwargs)
         k, high = np.floor(k), self._high(*shapes)
         at = (k >= 0.0) * (k < high)
-        out = where(k != k, np.nan, where(k < 0.0, below, above))
+        out = where(k < 0.0, _zero(k) + below, _zero(k) + above)
         return self._checked(where(at, rule(where(at, k, 0.0), *shapes), out), shapes)
 
     def cdf(self, k: Any, *args: Any, **kwargs: Any) -> Any:

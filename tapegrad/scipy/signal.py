@@ -155,4 +155,12 @@ def convolve2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", f
 
 def correlate2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0) -> Any:
     """As `correlate`, of two axes; see `convolve2d`."""
-    return _in_two("correlate2d", correlate, _signal.correlate2d, in1, in2, mode, boundary, fillvalue)
+    return _in_two("correlate2d", _centred, _signal.correlate2d, in1, in2, mode, boundary, fillvalue)
+
+
+def _centred(in1: Any, in2: Any, mode: str) -> Any:
+    if mode != "same":
+        return correlate(in1, in2, mode)
+    # Of an even number SciPy takes the middle here a place later than `correlate` does.
+    sizes = zip(np.shape(in1), np.shape(in2), strict=True)
+    return correlate(in1, in2, "full")[tuple(slice(m // 2, m // 2 + n) for n, m in sizes)]

@@ -245,27 +245,30 @@ def diric(x: Any, n: int) -> Any:
 
 
 def _spherical(name: str, own: Any, sign: float) -> Callable[..., Any]:
+    @functools.lru_cache(64)
+    def of_order(n: int) -> Any:
+        """The function of an order, and its derivative."""
+
+        def second(z: Any) -> Any:
+            # z^2 f'' + 2 z f' + (sign z^2 - n (n + 1)) f = 0.
+            return -2.0 * slope(z) / z - (sign - n * (n + 1) / (z * z)) * function(z)
+
+        function = external(lambda z: own(n, z), lambda w, f, z: w * slope(z), numpy_rules=True)
+        slope = external(lambda z: own(n, z, True), lambda w, f, z: w * second(z), numpy_rules=True)
+        return function, slope
+
     def value(n: Any, z: Any, derivative: bool = False) -> Any:
         if not holds_values((n, z)):
             return own(n, z, derivative)
         no_gradient(name, (n, z), (0,))
-        if holds_values(n):
-            raise UnsupportedError(f"scipy.special.{name}: the order must be a plain number, not a Value")
-        return (_slope if derivative else _value)(n, z)
-
-    _value = external(lambda n, z: own(n, z), lambda w, f, n, z: (None, w * _slope(n, z)), numpy_rules=True)
-    _slope = external(
-        lambda n, z: own(n, z, True), lambda w, f, n, z: (None, w * _second(n, z)), numpy_rules=True
-    )
-
-    def _second(n: Any, z: Any) -> Any:
-        # z^2 f'' + 2 z f' + (sign z^2 - n (n + 1)) f = 0.
-        return -2.0 * value(n, z, True) / z - (sign - n * (n + 1) / (z * z)) * value(n, z)
+        if holds_values((n,)) or np.ndim(n) or n != int(n):
+            raise UnsupportedError(f"scipy.special.{name}: with Values the order must be one plain whole number")
+        return of_order(int(n))[bool(derivative)](z)
 
     value.__name__ = value.__qualname__ = name
     value.__doc__ = (
-        f"SciPy's {name}: a spherical Bessel function, or its derivative. The order is a plain number; second "
-        "derivatives are not taken at z = 0."
+        f"SciPy's {name}: a spherical Bessel function, or its derivative. The order is a plain whole number; the "
+        "derivative has none at z = 0."
     )
     return value
 

@@ -51,10 +51,16 @@ norm = Continuous("norm", "",
     logcdf=lambda y: special.log_ndtr(y), logsf=lambda y: special.log_ndtr(-y),
     ppf=lambda q: special.ndtri(q), isf=lambda q: -special.ndtri(q), moments=lambda: (0.0, 1.0))
 
+
+def _t_inverse(q: Any, v: Any) -> Any:
+    # SciPy's inverse gives infinity at 0 too.
+    return where(q == 0.0, -np.inf, special.stdtrit(v, where(q == 0.0, 0.5, q)))
+
+
 t = Continuous("t", "df",
     lambda y, v: -0.5 * (v + 1.0) * np.log1p(y * y / v) - 0.5 * np.log(v) - special.betaln(0.5, 0.5 * v),
     cdf=lambda y, v: special.stdtr(v, y), sf=lambda y, v: special.stdtr(v, -y),
-    ppf=lambda q, v: special.stdtrit(v, q), isf=lambda q, v: -special.stdtrit(v, q), valid=_positive,
+    ppf=lambda q, v: _t_inverse(q, v), isf=lambda q, v: -_t_inverse(q, v), valid=_positive,
     moments=lambda v: (where(v > 1.0, 0.0, np.inf), where(v > 2.0, v / where(v > 2.0, v - 2.0, 1.0),
                                                          where(v > 1.0, np.inf, np.nan))))
 
@@ -128,10 +134,18 @@ uniform = Continuous("uniform", "",
     cdf=lambda y: y, sf=lambda y: 1.0 - y, logsf=lambda y: np.log1p(-y),
     ppf=lambda q: q, moments=lambda: (0.5, 1.0 / 12.0))
 
+def _cauchy_inverse(q: Any) -> Any:
+    # By the distance from the nearest of 0, 1/2 and 1, which is exact.
+    middle, left = abs(q - 0.5) < 0.25, q < 0.5
+    tail = math.pi * where(middle, 0.25, where(left, q, 1.0 - q))
+    far = where(tail == 0.0, np.inf, 1.0 / np.tan(where(tail == 0.0, 1.0, tail)))
+    return where(middle, np.tan(math.pi * (where(middle, q, 0.5) - 0.5)), where(left, -far, far))
+
+
 cauchy = Continuous("cauchy", "",
     lambda y: -math.log(math.pi) - np.log1p(y * y),
     cdf=lambda y: np.arctan2(1.0, -y) / math.pi, sf=lambda y: np.arctan2(1.0, y) / math.pi,
-    ppf=lambda q: -1.0 / np.tan(math.pi * q), isf=lambda q: 1.0 / np.tan(math.pi * q),
+    ppf=_cauchy_inverse, isf=lambda q: -_cauchy_inverse(q),
     moments=lambda: (math.nan, math.nan))
 
 poisson = Discrete("poisson", "mu",

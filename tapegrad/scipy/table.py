@@ -50,7 +50,8 @@ def table() -> str:
             refused.append(f"| `{name}` | {reason} |")
     lines = [_HEAD, f"## Supported: {len(supported)} ufuncs\n", "| ufunc | value | held constant |", "|---|---|---|"]
     lines += [*supported, f"\n## Refused: {len(refused)} ufuncs\n"]
-    lines += ["The message says why, and to use `tapegrad.external` with a rule of one's own.\n", "| ufunc | why |", "|---|---|"]
+    lines += ["The message says why, and to use `tapegrad.external` with a rule of one's own.\n"]
+    lines += ["| ufunc | why |", "|---|---|"]
     lines += [*refused, "\n## Functions of `tapegrad.scipy.special` that are no ufuncs of SciPy's\n", *_functions()]
     return "\n".join(lines) + "\n"
 
