@@ -7,7 +7,7 @@ Gradients flow to the data and to the points of evaluation; where the data stand
 >>> from tapegrad.scipy.interpolate import CubicSpline
 >>> x = np.linspace(0.0, 3.0, 7)
 >>> tg.grad(lambda y, at: CubicSpline(x, y)(at), argnums=1)(x**3, 1.3)
-5.07...
+5.0699999...
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class PPoly:
         x: breaks, ascending plain numbers, one more than intervals.
         extrapolate: whether the first and the last polynomial go on outside; else there is NaN.
 
-    >>> PPoly([[1.0], [0.0]], [0.0, 2.0])(1.5)
-    1.5
+    >>> PPoly([[1.0], [0.0]], [0.0, 2.0])([0.5, 1.5]).tolist()
+    [0.5, 1.5]
     """
 
     def __init__(self, c: Any, x: Any, extrapolate: Any = None, *, _axis: int = 0) -> None:

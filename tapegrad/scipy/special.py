@@ -17,10 +17,10 @@ import numpy as np
 from scipy import special as _special
 
 from tapegrad import functions
-from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.calls import external, stop_gradient
 from tapegrad.errors import UnsupportedError
 from tapegrad.flow import where
+from tapegrad.functions.registry import holds_value
 from tapegrad.functions.special import no_gradient, register
 
 __all__ = [
@@ -48,7 +48,7 @@ def _refusing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if holds_values((*args, *kwargs.values())):
+        if holds_value([*args, *kwargs.values()]):
             raise UnsupportedError(
                 f"scipy.special.{name} is not supported on a Value: {_INSTEAD.get(name, _UNKNOWN)}; wrap it in "
                 "tapegrad.external(f, vjp) with a rule of your own for its derivative"
@@ -84,16 +84,16 @@ def logsumexp(
     With `return_sign` two results: the logarithm of the absolute value of the sum, and its sign. Without it, a sum that
     is negative gives NaN.
 
-    >>> logsumexp([1000.0, 1000.0], b=[1.0, 3.0]) == 1000.0 + np.log(4.0)
-    True
+    >>> float(logsumexp([1000.0, 1000.0], b=[1.0, 3.0]) - np.log(4.0))
+    1000.0
     """
-    if not holds_values((a, b)):
+    if not holds_value((a, b)):
         return _special.logsumexp(a, axis=axis, b=b, keepdims=keepdims, return_sign=return_sign)
     if b is None:
         result = functions.logsumexp(a, axis, keepdims)
         # The sum of exponentials is positive, or NaN.
         return (result, np.ones(np.shape(result))) if return_sign else result
-    if not holds_values(b):
+    if not holds_value(b):
         # What is multiplied by zero is left out, even if it is infinite.
         a = where(np.asarray(b) == 0.0, -np.inf, a)
     top = stop_gradient(np.max(a + 0.0 * b if np.ndim(b) else a, axis=axis, keepdims=True))
@@ -117,7 +117,7 @@ def softmax(x: Any, axis: Any = None) -> Any:
     >>> softmax([0.0, 0.0]).tolist()
     [0.5, 0.5]
     """
-    return np.exp(log_softmax(x, axis)) if holds_values(x) else _special.softmax(x, axis=axis)
+    return np.exp(log_softmax(x, axis)) if holds_value(x) else _special.softmax(x, axis=axis)
 
 
 def log_softmax(x: Any, axis: Any = None) -> Any:
@@ -126,7 +126,7 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
     >>> log_softmax([1000.0, 0.0]).tolist()
     [0.0, -1000.0]
     """
-    if not holds_values(x):
+    if not holds_value(x):
         return _special.log_softmax(x, axis=axis)
     return x - functions.logsumexp(x, axis, True)
 
@@ -134,10 +134,10 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
 def polygamma(n: Any, x: Any) -> Any:
     """Derivative n of the digamma function. No gradient flows to n, which is whole: that is refused.
 
-    >>> round(polygamma(1, 1.0), 12) == round(np.pi ** 2 / 6.0, 12)
-    True
+    >>> float(np.round(polygamma(1, 1.0) * 6.0 / np.pi**2, 12))
+    1.0
     """
-    if not holds_values((n, x)):
+    if not holds_value((n, x)):
         return _special.polygamma(n, x)[()]
     no_gradient("polygamma", (n, x), (0,))
     return _operation("special_polygamma")(n, x)
@@ -147,10 +147,10 @@ def zeta(x: Any, q: Any = None) -> Any:
     """The sum of (k + q)^-x over k = 0, 1, ...; q is 1 by default. A gradient flows to q; one to x is refused.
 
     >>> import tapegrad as tg
-    >>> round(zeta(2.0) * 6.0 / np.pi ** 2, 12), round(tg.grad(lambda q: zeta(2.0, q))(1.0), 6)
+    >>> float(np.round(zeta(2.0) * 6.0 / np.pi**2, 12)), round(tg.grad(lambda q: zeta(2.0, q))(1.0), 6)
     (1.0, -2.404114)
     """
-    if not holds_values((x, q)):
+    if not holds_value((x, q)):
         return _special.zeta(x, q)
     no_gradient("zeta", (x, q), (0,))
     if q is None:
@@ -170,7 +170,7 @@ def multigammaln(a: Any, d: int) -> Any:
     >>> bool(np.isclose(multigammaln(3.0, 2), np.log(np.pi) / 2 + math.lgamma(3.0) + math.lgamma(2.5)))
     True
     """
-    if not holds_values(a):
+    if not holds_value(a):
         return _special.multigammaln(a, d)
     if d != int(d) or d < 1:
         raise ValueError(f"multigammaln: d must be a whole number above 0, not {d!r}")
@@ -186,7 +186,7 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
     >>> comb(5, 2)
     np.float64(10.0)
     """
-    if not holds_values((N, k)):
+    if not holds_value((N, k)):
         return _special.comb(N, k, exact=exact, repetition=repetition)
     if exact:
         raise UnsupportedError("scipy.special.comb with exact=True counts whole numbers: leave it out for Values")
@@ -199,7 +199,7 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> An
 
 def perm(N: Any, k: Any, exact: bool = False) -> Any:
     """N! / (N - k)!, and 0 outside of 0 <= k <= N. Raises UnsupportedError for `exact` with Values."""
-    if not holds_values((N, k)):
+    if not holds_value((N, k)):
         return _special.perm(N, k, exact=exact)
     if exact:
         raise UnsupportedError("scipy.special.perm with exact=True counts whole numbers: leave it out for Values")
@@ -209,7 +209,7 @@ def perm(N: Any, k: Any, exact: bool = False) -> Any:
 
 def factorial(n: Any, exact: bool = False) -> Any:
     """Gamma(n + 1), and 0 for n < 0. Raises UnsupportedError for `exact` with Values."""
-    if not holds_values(n):
+    if not holds_value(n):
         return _special.factorial(n, exact=exact)
     if exact:
         raise UnsupportedError("scipy.special.factorial with exact=True counts whole numbers: leave it out for Values")
@@ -229,17 +229,17 @@ def sinc(x: Any) -> Any:
     """sin(pi x) / (pi x), and 1 at 0, smooth there to any order.
 
     >>> import tapegrad as tg
-    >>> round(tg.grad(tg.grad(sinc))(0.0) * 3.0 / np.pi ** 2, 12)
+    >>> round(tg.grad(tg.grad(sinc))(0.0) * 3.0 / np.pi**2, 12)
     -1.0
     """
-    if not holds_values(x):
+    if not holds_value(x):
         return np.sinc(x)[()]
     return _special.hyp0f1(1.5, -0.25 * np.pi**2 * x * x)
 
 
 def diric(x: Any, n: int) -> Any:
     """The Dirichlet kernel sin(n x / 2) / (n sin(x / 2)), for whole n above 0: a Chebyshev polynomial of cos(x / 2)."""
-    if not holds_values(x):
+    if not holds_value(x):
         return _special.diric(x, n)
     return _special.eval_chebyu(n - 1, np.cos(0.5 * x)) / n
 
@@ -258,10 +258,10 @@ def _spherical(name: str, own: Any, sign: float) -> Callable[..., Any]:
         return function, slope
 
     def value(n: Any, z: Any, derivative: bool = False) -> Any:
-        if not holds_values((n, z)):
+        if not holds_value((n, z)):
             return own(n, z, derivative)
         no_gradient(name, (n, z), (0,))
-        if holds_values((n,)) or np.ndim(n) or n != int(n):
+        if holds_value((n,)) or np.ndim(n) or n != int(n):
             raise UnsupportedError(f"scipy.special.{name}: with Values the order must be one plain whole number")
         return of_order(int(n))[bool(derivative)](z)
 
@@ -286,9 +286,9 @@ def hyp2f1(a: Any, b: Any, c: Any, z: Any) -> Any:
     >>> bool(np.isclose(tg.grad(lambda z: hyp2f1(1.0, 1.0, 2.0, z))(0.5), 4.0 - 4.0 * np.log(2.0)))
     True
     """
-    if not holds_values((a, b, c, z)):
+    if not holds_value((a, b, c, z)):
         return _special.hyp2f1(a, b, c, z)
-    if holds_values((a, b, c)):
+    if holds_value((a, b, c)):
         raise UnsupportedError(f"scipy.special.hyp2f1: a, b and c must be plain numbers: {_UNKNOWN}")
     rule = external(
         lambda z: _special.hyp2f1(a, b, c, z),

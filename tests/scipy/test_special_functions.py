@@ -56,6 +56,28 @@ def test_values_and_derivatives_to_the_second_order(name):
     tg.check_grads(lambda *xs: f(special, *xs), arrays, order=2)
 
 
+SINGLE = {
+    "polygamma": (lambda s, x: s.polygamma(1, x), sp.polygamma(2, 0.7)), "multigammaln": (lambda s, x: s.multigammaln(x, 1),
+    sp.psi(0.7)), "factorial": (lambda s, x: s.factorial(x - 1.0 + 1.0), sp.gamma(1.7) * sp.psi(1.7)),
+    "softmax": (lambda s, x: s.softmax(x), 0.0), "logsumexp": (lambda s, x: s.logsumexp(x), 1.0),
+    "logsumexp, b": (lambda s, x: s.logsumexp(x, b=2.0), 1.0), "sinc": (lambda s, x: s.sinc(x), None),
+    "diric": (lambda s, x: s.diric(x, 3), None), "spherical_jn": (lambda s, x: s.spherical_jn(1, x), None),
+    "comb": (lambda s, x: s.comb(x + 3.0, 2.0), None), "hyp2f1": (lambda s, x: s.hyp2f1(1.0, 2.0, 3.0, x), None),
+    "zeta": (lambda s, x: s.zeta(2.0, x), -2.0 * sp.zeta(3.0, 0.7)), 
+    "softplus": (lambda s, x: s.softplus(x), sp.expit(0.7)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_single_numbers(name):
+    f, slope = SINGLE[name]
+    value, found = tg.value_and_grad(lambda x: f(special, x))(0.7)
+    assert value == pytest.approx(float(f(special, 0.7)), rel=1e-14)
+    if slope is not None:
+        assert found == pytest.approx(float(slope), rel=1e-12, abs=1e-15)
+    tg.check_grads(lambda x: f(special, x), (0.7,), order=2)
+
+
 def test_logsumexp_of_what_overflows_and_vanishes():
     a = np.array([1000.0, -np.inf, 999.0])
     b = np.array([1.0, 5.0, -1.0])
