@@ -57,13 +57,14 @@ def test_values_and_derivatives_to_the_second_order(name):
 
 
 SINGLE = {
-    "polygamma": (lambda s, x: s.polygamma(1, x), sp.polygamma(2, 0.7)), "multigammaln": (lambda s, x: s.multigammaln(x, 1),
-    sp.psi(0.7)), "factorial": (lambda s, x: s.factorial(x - 1.0 + 1.0), sp.gamma(1.7) * sp.psi(1.7)),
+    "polygamma": (lambda s, x: s.polygamma(1, x), sp.polygamma(2, 0.7)),
+    "multigammaln": (lambda s, x: s.multigammaln(x, 1), sp.psi(0.7)),
+    "factorial": (lambda s, x: s.factorial(x - 1.0 + 1.0), sp.gamma(1.7) * sp.psi(1.7)),
     "softmax": (lambda s, x: s.softmax(x), 0.0), "logsumexp": (lambda s, x: s.logsumexp(x), 1.0),
     "logsumexp, b": (lambda s, x: s.logsumexp(x, b=2.0), 1.0), "sinc": (lambda s, x: s.sinc(x), None),
     "diric": (lambda s, x: s.diric(x, 3), None), "spherical_jn": (lambda s, x: s.spherical_jn(1, x), None),
     "comb": (lambda s, x: s.comb(x + 3.0, 2.0), None), "hyp2f1": (lambda s, x: s.hyp2f1(1.0, 2.0, 3.0, x), None),
-    "zeta": (lambda s, x: s.zeta(2.0, x), -2.0 * sp.zeta(3.0, 0.7)), 
+    "zeta": (lambda s, x: s.zeta(2.0, x), -2.0 * sp.zeta(3.0, 0.7)),
     "softplus": (lambda s, x: s.softplus(x), sp.expit(0.7)),
 }  # fmt: skip
 
