@@ -23,7 +23,7 @@ INPUTS = 5
 
 def _tapegrad(loss: Callable[..., Any], method: str, sensitivity: str, x: Any) -> Ready:
     import tapegrad as tg
-    from tapegrad.scipy.ode import odeint, solve_ivp
+    from tapegrad.scipy.integrate import odeint, solve_ivp
 
     def solve(slope: Any, start: Any, times: Any, *args: Any) -> Any:
         if method == "odeint":

@@ -19,7 +19,7 @@ import numpy as np
 
 import tapegrad as tg
 from tapegrad import optimize
-from tapegrad.scipy.ode import solve_ivp
+from tapegrad.scipy.integrate import solve_ivp
 
 NAMES = ("a", "b", "c", "d", "x(0)", "y(0)")
 TRUE = np.array([1.1, 0.4, 0.1, 0.4, 10.0, 5.0])

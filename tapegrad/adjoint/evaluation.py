@@ -17,6 +17,7 @@ from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
 from tapegrad.arguments import owners, real_dtype
 from tapegrad.errors import CutGradientError, IntegerInputError
+from tapegrad.functions.special import differentiated
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape, recording_tape
 from tapegrad.value import Value, apply, as_value, leaf, refuse_unlike
@@ -118,7 +119,8 @@ def evaluate(
             continue
         if numbers is None or owner[i] in numbers:
             inputs[i] = leaves[i] = _copy(x, tape, owner[i])
-    result = called(f, *pytree.unflatten(structure, leaves))
+    with differentiated(inputs.values()):
+        result = called(f, *pytree.unflatten(structure, leaves))
     outputs, result_structure = pytree.flatten(result)
     outputs = [as_value(y, tape, "result") if isinstance(y, np.ndarray) and y.dtype == object else y for y in outputs]
     return Evaluation(tape, structure, owner, inputs, outputs, result_structure)

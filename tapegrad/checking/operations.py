@@ -284,7 +284,8 @@ class _Row:
         name = "partials differentiated: "
         by_pulled = pulled.vjp(*self.here)[1](tuple(u))
         by_pushed = pushed.vjp(*self.here)[1](w)
-        for k in self.operands:
+        # What an operation does with an operand that it holds constant need not have a derivative by it either.
+        for k in [k for k in self.operands if k not in self.row.held]:
             by, smooth = self.slope(self.partials, k)
             unit = [np.ones(self.n) if i == k else None for i in self.operands]
             along = pulled.jvp(self.here, unit)[1]

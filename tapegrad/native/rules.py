@@ -76,6 +76,9 @@ def _read(function: Any) -> tuple[list[str], list[ast.stmt], dict[str, Any]]:
 def _call(writer: Writer, function: Any, arguments: list[Any]) -> Any:
     if isinstance(function, Elementwise):
         return _call(writer, function.value, arguments)
+    foreign = getattr(function, "__foreign__", None)
+    if foreign is not None:
+        return writer.foreign(foreign, *[_number(writer, x) for x in arguments])
     function = getattr(function, "py_func", function)
     names, body, around = _read(function)
     if len(names) != len(arguments):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tapegrad.compiled import vector
+from tapegrad.native.foreign import calling
 
 # What functions are called in LLVM that is an instruction of most processors, by their names here.
 _INTRINSICS = {
@@ -204,7 +205,7 @@ class Writer:
             return self._called(self.declare(plain, kind, *[kind] * len(xs)), xs, wide)
         function = vector.function_of(plain, self.real)
         if function is None:
-            return self._each(plain, xs)
+            return self._each(self.declare(plain, self.real, *[self.real] * len(xs)), xs)
         if function.lanes == self.lanes:
             return self._called(self.declare(function.vector, kind, *[kind] * len(xs)), xs, wide)
         return self._in_parts(function, xs)
@@ -216,10 +217,16 @@ class Writer:
     def lane_by_lane(self, name: str, *xs: Register) -> Register:
         """As `call`, by the function for one number."""
         plain = _IN_C[name] + ("" if self.real == "double" else "f")
-        return self._each(plain, self.alike(*xs)[0])
+        return self._each(self.declare(plain, self.real, *[self.real] * len(xs)), self.alike(*xs)[0])
 
-    def _each(self, plain: str, xs: tuple[Register, ...]) -> Register:
-        function = self.declare(plain, self.real, *[self.real] * len(xs))
+    def foreign(self, function: Any, *xs: Register) -> Register:
+        """A function that is called by its address; see `tapegrad.ops.special.calls`."""
+        name, declared = calling(function, self.real)
+        self.declared |= declared
+        xs, wide = self.alike(*xs)
+        return self._each(f"@{name}", xs) if wide else self._called(f"@{name}", xs, False)
+
+    def _each(self, function: str, xs: tuple[Register, ...]) -> Register:
         whole, result = self.type(True), "poison"
         for i in range(self.lanes):
             each = [self.new(f"extractelement {whole} {x.text}, i32 {i}", False) for x in xs]

@@ -163,7 +163,7 @@ def _kinds(texts: list[str]) -> list[Kind]:
 
 @functools.cache
 def _generator() -> bytes:
-    names = ("generate", "kernels", "kernel_calls", "blas_calls", "../compiled/pointers")
+    names = ("generate", "kernels", "kernel_calls", "blas_calls", "special_calls", "../compiled/pointers")
     return b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in names)
 
 

@@ -13,11 +13,11 @@ from tapegrad.value.handle import view
 from tapegrad.value.integer import Integer, integer_at, put_integer
 from tapegrad.value.integers import number_of
 from tapegrad.value.numbers import refuse_unlike
-from tapegrad.value.protocol import IMPLEMENTATIONS
+from tapegrad.value.protocol import IMPLEMENTATIONS, LATER
 from tapegrad.value.value import Value, apply, as_value, handle, leaf, structured
 
 __all__ = [
-    "IMPLEMENTATIONS", "Integer", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat", "handle",
-    "integer_at", "leaf", "number_of", "of_truths", "operand", "put_integer", "refuse_unlike", "structured", "tape_of",
-    "view",
+    "IMPLEMENTATIONS", "Integer", "LATER", "Value", "apply", "as_value", "contiguous", "gather", "gather_flat",
+    "handle", "integer_at", "leaf", "number_of", "of_truths", "operand", "put_integer", "refuse_unlike", "structured",
+    "tape_of", "view",
 ]  # fmt: skip

@@ -22,6 +22,8 @@ from tapegrad.value.numbers import masked
 
 # For each NumPy function, or (ufunc, method), the function that implements it on Values; see `functions.registry`.
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
+# Called with a ufunc that is not known, to have it known: what belongs to a library is not looked at before.
+LATER: list[Callable[[np.ufunc], None]] = []
 
 _PLAIN = (Handle, *NUMBERS)
 
@@ -65,6 +67,9 @@ class Protocol(Recorder):
             )
         if out:
             kwargs["out"] = out
+        if ufunc not in BY_UFUNC and ufunc not in IMPLEMENTATIONS:
+            for look in LATER:
+                look(ufunc)
         if any(isinstance(x, np.ndarray) and x.dtype == object for x in (*inputs, *out)):
             return getattr(ufunc, method)(*(_as_objects(x) for x in inputs), **kwargs)
         if method == "__call__" and ufunc in IMPLEMENTATIONS:

@@ -12,7 +12,7 @@ from scipy.linalg import expm
 import tapegrad as tg
 import tapegrad.optimize
 from tapegrad.errors import DTypeError, ShapeError, TapeMismatchError, UnsupportedError
-from tapegrad.scipy.ode import odeint, solve_ivp
+from tapegrad.scipy.integrate import odeint, solve_ivp
 
 TIMES = np.array([0.0, 0.3, 1.0, 2.0])
 METHODS = ["RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA"]
