@@ -89,16 +89,25 @@ class Function(NamedTuple):
 
 
 @functools.cache
-def library() -> Any:
-    """libmvec; None where it is not there, or not wanted.
+def is_wanted() -> bool:
+    """Whether functions of vectors are wanted, of this library or others, in place of libm's.
 
     Raises OperationError where the environment says what it cannot.
     """
     wanted = os.environ.get("TAPEGRAD_MATH", "") or "vector"
     if wanted not in ("vector", "libm"):
         raise OperationError(f"TAPEGRAD_MATH must be 'vector' or 'libm', not {wanted!r}")
+    return wanted == "vector"
+
+
+@functools.cache
+def library() -> Any:
+    """libmvec; None where it is not there, or not wanted.
+
+    Raises OperationError where the environment says what it cannot.
+    """
     try:
-        return ctypes.CDLL("libmvec.so.1", ctypes.RTLD_GLOBAL) if wanted == "vector" else None
+        return ctypes.CDLL("libmvec.so.1", ctypes.RTLD_GLOBAL) if is_wanted() else None
     except OSError:
         return None
 

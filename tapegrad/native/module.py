@@ -15,6 +15,7 @@ from tapegrad.native.places import Places
 from tapegrad.native.rows import Rows
 from tapegrad.native.scalars import ScalarsWriter
 from tapegrad.native.schedule import Additions, Interpreted, Schedule
+from tapegrad.native.vector_functions import settled
 from tapegrad.native.writer import Writer
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE
@@ -83,7 +84,7 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
         declared |= {"sti": "declare void @llvm.x86.sse.stmxcsr(ptr)", "ldm": "declare void @llvm.x86.sse.ldmxcsr(ptr)"}
         lines = [*before, *lines, *after]
     text = [*sorted(set(declared.values())), *functions, *main, *lines, f"ret i64 {failed}", "}"]
-    return "\n".join(text), end
+    return settled("\n".join(text)), end
 
 
 def _moved(schedule: Schedule, places: Places, place: int) -> int:

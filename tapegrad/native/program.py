@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.compiled import vector
 from tapegrad.native import build
 from tapegrad.native.module import text_of
 from tapegrad.native.places import Places
 from tapegrad.native.schedule import Interpreted, Schedule
+from tapegrad.native.width import lanes_of
 from tapegrad.ops.record import OPCODE
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import FORWARD, VALUES
@@ -44,7 +44,7 @@ class Native:
         self.calls, self.decided, self.leaves = program.calls, program.decided, program.leaves
         schedule = Schedule(program)
         dtype = program.code.dtype
-        lanes = vector.register_bits() // (8 * dtype.itemsize)
+        lanes = lanes_of(schedule, dtype)
         places = Places(schedule, lanes)
         if not places.affine:
             places = Places(schedule, lanes, roll=False)
