@@ -15,7 +15,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation
 from tapegrad.arguments import argument_numbers, spec_of
 from tapegrad.errors import TapegradError
-from tapegrad.native import choice
+from tapegrad.native import Fresh, Native, choice
 from tapegrad.program import Branches, can_be_written
 from tapegrad.program.outputs import scalar_place
 from tapegrad.recording.compiled_way import compiled_way
@@ -58,7 +58,11 @@ class Derived:
         self._unwritable: set[Any] = set()
 
     def results(self, program: Any) -> Any:
-        """What to replay for the results of a program."""
+        """What to replay for what a program returns."""
+        form = self._form(program)
+        return Fresh(form) if isinstance(form, Native) and form.outer.outputs else form
+
+    def _form(self, program: Any) -> Any:
         return choice.form_of(program, self.mode)
 
     def value_and_grad(self, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> tuple[Any, Any] | None:
@@ -198,7 +202,9 @@ class Derived:
         self.refused.pop(key, None)
         try:
             branches = self._branches(key, f, spec, leaves)
-            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+            if read is None:
+                return branches.replay(leaves, VALUES, None, _result_of, lean=self.results)
+            return branches.replay(leaves, VALUES, None, read, lean=self._form)
         except _EXPECTED as error:
             calls = self._recording().program.calls  # type: ignore[union-attr]
             if key in self._known and not calls:
