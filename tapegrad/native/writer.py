@@ -205,7 +205,8 @@ class Writer:
             return self._called(self.declare(plain, kind, *[kind] * len(xs)), xs, wide)
         if name in vector_functions.NAMES and vector.is_wanted():
             return self._called(self._own(name), xs, wide)
-        function = vector.function_of(plain, self.real)
+        # Where exponents may be whole, powers are taken lane by lane; see `rules.powers`.
+        function = vector.function_of(plain, self.real, power=True)
         if function is None:
             return self._each(plain, xs)
         if function.lanes == self.lanes:

@@ -19,7 +19,7 @@ from tapegrad.native import Fresh, Native, choice
 from tapegrad.program import Branches, can_be_written
 from tapegrad.program.outputs import scalar_place
 from tapegrad.recording.compiled_way import compiled_way
-from tapegrad.recording.direct import Short
+from tapegrad.recording.direct import Short, never
 from tapegrad.recording.lanes_back import lanes_back
 from tapegrad.sparse import CompressedJacobian
 from tapegrad.sweeps import VALUES
@@ -137,7 +137,21 @@ class Derived:
                 self._spent.pop(other, None)
         return self._answer(key, back or lanes, tuple(leaves), functools.partial(_entries, compressed))
 
-    # The short way to value and gradient
+    # Short ways
+
+    def short_value(self, branches: Branches) -> Short:
+        """A function from arguments to what the branch replayed last returns, where that is compiled, or to None."""
+        program, holds = branches.program, branches.captures.holds
+        native = program.native
+        if native is None:
+            return never
+        known = (ways := branches.short_ways.setdefault(program, {})).get("value")
+        if known is None or known[0] is not holds or known[1] is not native:
+            possible = self.mode != choice.NEVER and not branches.stale
+            made = compiled_way(native, branches.spec, branches.spec.structure, holds) if possible else never
+            known = ways["value"] = holds, native, made
+        found: Short = known[2]
+        return found
 
     def form(self, argnums: Any) -> Any:
         """What computes value and gradient: machine code, or None where it is the interpreter."""
