@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,8 @@ _MOST_ROUNDS = 8
 _BYTE = ctypes.c_char
 
 
-class Array(NamedTuple):
+@dataclass(frozen=True)
+class Array:
     """An array that may stand elsewhere.
 
     Attributes:
@@ -298,7 +299,7 @@ def home(outer: Outer, workspace: Workspace) -> list[int]:
     return [start + array.place * size for array in outer.arrays.values()]
 
 
-def address(x: np.ndarray) -> int | None:
+def address(x: Any) -> int | None:
     """Where the numbers of an array stand, if they stand side by side; else None."""
     flags = x.flags
     if not flags.c_contiguous or not flags.aligned:

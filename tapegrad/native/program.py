@@ -166,7 +166,7 @@ class Native:
         # The word behind those of the calls is not zero while the program is to stop. Then come pointers to arrays.
         words += [0, *home(self.outer, workspace)]
         table = np.array(words, np.uint64)
-        return (values.ctypes.data, table.ctypes.data), (table, memoryview(table)[self._stop + 1 :], keep)
+        return (values.ctypes.data, table.ctypes.data), (table, table.data[self._stop + 1 :], keep)
 
     def result(self, workspace: Workspace) -> Any:
         """All that the function returned, after a sweep."""
