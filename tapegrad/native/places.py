@@ -16,8 +16,9 @@ from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
 from tapegrad.program.placing import Free, moved_code
 from tapegrad.tape import EXPECT, LEAF
 
-# Arrays of at least so many numbers are worth a pointer of their own; see `outer`.
-_LONG = 1000
+# Arrays of at least so many numbers are worth a pointer of their own; see `outer`. Shorter ones are copied in less time
+# than it takes to ask for their address.
+_LONG = 4096
 
 
 class Places:

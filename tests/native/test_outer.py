@@ -52,7 +52,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("f", PROGRAMS)
-@pytest.mark.parametrize("n", [1000, 1001, 1031, 1032, 1033, 1063, 1064, 1095, 2047, 2048, 2049])
+@pytest.mark.parametrize("n", [4096, 4097, 4127, 4128, 4129, 4159, 4160, 4191, 8191, 8192, 8193])
 def test_gradients_of_long_arguments(f, n):
     x = np.random.default_rng(n).normal(size=n)
     compiled, interpreted = recordings(f, x)
@@ -95,7 +95,7 @@ GUARDED = """
     plain, calls = np.empty, [0]
 
     def empty(shape, dtype=float, *how, **other):
-        if isinstance(shape, tuple) and len(shape) == 1 and shape[0] >= 1000 and np.dtype(dtype).kind == "f":
+        if isinstance(shape, tuple) and len(shape) == 1 and shape[0] >= 4096 and np.dtype(dtype).kind == "f":
             calls[0] += 1
             return guarded(np.full(shape, np.nan, dtype), calls[0] % 2 == 0)
         return plain(shape, dtype, *how, **other)
@@ -103,7 +103,7 @@ GUARDED = """
     np.empty = empty
     rng = np.random.default_rng(0)
     for dtype in (np.float64, np.float32):
-        for n in (1000, 1017, 1024, 1063):
+        for n in (4096, 4113, 4120, 4159):
             numbers = rng.normal(size=n).astype(dtype)
             for f in PROGRAMS:
                 recording = tg.record(f, numbers, compile=True)
@@ -136,11 +136,11 @@ def test_nothing_beyond_an_argument_is_touched():
 
 
 def test_arguments_that_cannot_be_read_in_place_are_copied():
-    x = np.random.default_rng(0).normal(size=1500)
+    x = np.random.default_rng(0).normal(size=4500)
     compiled, interpreted = recordings(chained, x)
     expected = interpreted.value_and_grad(x)
     compiled.value_and_grad(x)
-    wide = np.zeros(3000)
+    wide = np.zeros(9000)
     wide[::2] = x
     raw = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float64)
     raw[:] = x
@@ -150,13 +150,13 @@ def test_arguments_that_cannot_be_read_in_place_are_copied():
         same(compiled.value_and_grad(other), expected)
         same([compiled(other)], expected[:1])
     # And a call that copies leaves no trace in one that does not, nor the other way round.
-    y = np.random.default_rng(1).normal(size=1500)
+    y = np.random.default_rng(1).normal(size=4500)
     for given in (y, wide[::2], y, fixed, wide[::2]):
         same(compiled.value_and_grad(given), interpreted.value_and_grad(given))
 
 
 def test_results_are_arrays_of_their_own():
-    x, y = (np.random.default_rng(seed).normal(size=1200) for seed in range(2))
+    x, y = (np.random.default_rng(seed).normal(size=5200) for seed in range(2))
     compiled, interpreted = recordings(twice, x, y)
     first = compiled(x, y)
     assert len(outer_of(compiled).outputs) == 2
@@ -177,8 +177,8 @@ def test_results_are_arrays_of_their_own():
 
 
 def test_arguments_that_are_the_same_array_or_overlap():
-    whole = np.random.default_rng(0).normal(size=1300)
-    x, y = whole[:1200], whole[100:]
+    whole = np.random.default_rng(0).normal(size=4300)
+    x, y = whole[:4200], whole[100:]
     compiled, interpreted = recordings(twice, x, y)
     for given in ((x, y), (x, x), (y, x)):
         same(compiled(*given), interpreted(*given))
@@ -200,10 +200,10 @@ def test_arguments_that_are_the_same_array_or_overlap():
     lambda x: (np.where(np.sum(x) > 0.0, x, -x), x[5] * x),
 ])  # fmt: skip
 def test_results_of_every_kind(f):
-    x = np.random.default_rng(3).normal(size=1200)
+    x = np.random.default_rng(3).normal(size=5200)
     compiled, interpreted = recordings(f, x)
     for seed in range(3):
-        x = np.random.default_rng(seed).normal(size=1200)
+        x = np.random.default_rng(seed).normal(size=5200)
         found, expected = compiled(x), interpreted(x)
         same(found, expected)
         arrays = [a for a in found if np.ndim(a)] + [x]
@@ -214,7 +214,7 @@ def test_branches_and_shapes_after_calls_in_place():
     def f(x):
         return np.sum(x * x) if x[0] > 0.0 else np.sum(np.exp(x))
 
-    x = np.abs(np.random.default_rng(0).normal(size=1200))
+    x = np.abs(np.random.default_rng(0).normal(size=5200))
     compiled, interpreted = recordings(f, x)
     for given in (x, -x, x, -x, x[::-1].copy(), -x):
         same(compiled.value_and_grad(given), interpreted.value_and_grad(given))
@@ -222,10 +222,10 @@ def test_branches_and_shapes_after_calls_in_place():
 
 
 def test_other_derivatives_of_long_arguments():
-    x, v = (np.random.default_rng(seed).normal(size=1111) for seed in range(2))
+    x, v = (np.random.default_rng(seed).normal(size=4111) for seed in range(2))
     compiled, interpreted = recordings(chained, x)
     for seed in range(3):
-        x = np.random.default_rng(seed).normal(size=1111)
+        x = np.random.default_rng(seed).normal(size=4111)
         same([compiled.hvp((x,), (v,))], [interpreted.hvp((x,), (v,))])
         same(compiled.jvp((x,), (v,)), interpreted.jvp((x,), (v,)))
         same([compiled.hessian(x, sparse=True).toarray()], [interpreted.hessian(x, sparse=True).toarray()])
