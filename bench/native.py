@@ -56,7 +56,7 @@ WORKLOADS: dict[str, list[Callable[[], Comparison]]] = {
     "functions": [
         partial(make, name)
         for make in (native_arrays.function_value, native_arrays.function_gradient)
-        for name in ("tanh", "exp", "sin")
+        for name in ("tanh", "exp", "sin", *native_arrays.OTHERS)
     ],
 }
 # What is made before a first call is timed, because it is no part of it.

@@ -26,9 +26,11 @@ from tapegrad.errors import OperationError
 
 # Functions of one number, and of two.
 _OF_ONE = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
-           "cosh", "tanh", "asinh", "acosh", "atanh", "erf")  # fmt: skip
-# Not `pow`, because powers with whole exponents are to be exact to the last bit or two, as users expect.
+           "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "cbrt")  # fmt: skip
 _OF_TWO = ("atan2", "hypot")
+# Powers with whole exponents are to be exact to the last bit or two, as users expect, so this serves only where it is
+# known that an exponent is none.
+_POWER = "pow"
 # How libmvec names the registers of AVX-512, AVX2 and SSE, their bits, and what a processor with them is known by.
 _REGISTERS = (("e", 512, "avx512f"), ("d", 256, "avx2"), ("b", 128, "sse2"))
 _KINDS = {"float": 32, "double": 64}
@@ -89,16 +91,25 @@ class Function(NamedTuple):
 
 
 @functools.cache
-def library() -> Any:
-    """libmvec; None where it is not there, or not wanted.
+def is_wanted() -> bool:
+    """Whether functions of vectors are wanted, of this library or others, in place of libm's.
 
     Raises OperationError where the environment says what it cannot.
     """
     wanted = os.environ.get("TAPEGRAD_MATH", "") or "vector"
     if wanted not in ("vector", "libm"):
         raise OperationError(f"TAPEGRAD_MATH must be 'vector' or 'libm', not {wanted!r}")
+    return wanted == "vector"
+
+
+@functools.cache
+def library() -> Any:
+    """libmvec; None where it is not there, or not wanted.
+
+    Raises OperationError where the environment says what it cannot.
+    """
     try:
-        return ctypes.CDLL("libmvec.so.1", ctypes.RTLD_GLOBAL) if wanted == "vector" else None
+        return ctypes.CDLL("libmvec.so.1", ctypes.RTLD_GLOBAL) if is_wanted() else None
     except OSError:
         return None
 
@@ -120,12 +131,14 @@ def settings() -> str:
     return f"libmvec {library() is not None}"
 
 
-def function_of(name: str, kind: str) -> Function | None:
-    """What libmvec has for a function, by its name in LLVM or C; None where it has none."""
+def function_of(name: str, kind: str, power: bool = False) -> Function | None:
+    """What libmvec has for a function, by its name in LLVM or C; None where it has none. `power` says that powers are
+    functions as others, since exponents are not whole."""
     suffix = "f" if kind == "float" else ""
+    of_two = (*_OF_TWO, _POWER) if power else _OF_TWO
     # In C functions of floats end in f; in LLVM they do not, and `erf` does anyway.
-    name = name[:-1] if suffix and name not in (*_OF_ONE, *_OF_TWO) else name
-    operands = 1 if name in _OF_ONE else 2 if name in _OF_TWO else 0
+    name = name[:-1] if suffix and name not in (*_OF_ONE, *of_two) else name
+    operands = 1 if name in _OF_ONE else 2 if name in of_two else 0
     letter, bits = _registers()
     count = bits // _KINDS[kind]
     vector = f"_ZGV{letter}N{count}{'v' * operands}_{name}{suffix}"

@@ -6,6 +6,6 @@ LLVM's language, for which `rules` runs the rules of the operation table on regi
 kept on disk. `program` has what is replayed, and `choice` when it is made.
 """
 
-from tapegrad.native.program import Native
+from tapegrad.native.program import Fresh, Native
 
-__all__ = ["Native"]
+__all__ = ["Fresh", "Native"]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tapegrad.native.ir import ADD, COMPUTE, MAX, NEUTRAL, SET, Item, Loop, Ref
+from tapegrad.native.outer import Array, Pointers
 from tapegrad.native.row_memory import RowMemory, Scope
 from tapegrad.native.rows import Rows, carried, lags
 from tapegrad.native.rules import value
@@ -27,13 +28,14 @@ class RowsWriter(RowMemory):
         kept: whether others read a result, so that it is to be stored in the arena.
         scratch: the place in the arena where there is room for vectors.
         constants: the numbers of constants that are scalars, by place.
+        arrays: those that may stand outside of the arena.
     """
 
     def __init__(
         self, node: Rows, writer: Writer, to: Callable[[int, int], int], kept: Callable[[int], bool], scratch: int,
-        constants: dict[int, float],
+        constants: dict[int, float], arrays: dict[int, Array],
     ) -> None:  # fmt: skip
-        super().__init__(writer, to, scratch)
+        super().__init__(writer, to, scratch, Pointers(node, writer, arrays))
         self.node, self._kept, self._constants = node, kept, constants
         self.body = node.body()
         self.bases = node.bases()
@@ -49,6 +51,7 @@ class RowsWriter(RowMemory):
     def write(self, name: str) -> str:
         """The text of the function."""
         w = self.w
+        self.outer.begin(self.first, self.room)
         found = stores_of(self.node, self.body, self._kept, w.lanes, w.dtype.itemsize)
         for result, (store, lossless) in found.items():
             self._stores[result] = store
@@ -71,6 +74,7 @@ class RowsWriter(RowMemory):
         latch, following = w.label("latch"), w.name()
         w.lines += [f"br label %{latch}", f"{latch}:", f"{following} = add nuw nsw i64 %t, {w.lanes}"]
         phi = f"%t = phi i64 [0, %{entry}], [{following}, %{latch}]"
+        self.outer.advance(following)
         go = w.name()
         w.lines.append(f"{go} = icmp ult i64 {following}, {self.rounds}")
         w.lines.append(f"br i1 {w.unless_stopped(go)}, label %{loop}, label %{after}")
@@ -78,10 +82,11 @@ class RowsWriter(RowMemory):
         phis = [
             f"{name} = phi {kind} [zeroinitializer, %{entry}], [{now}, %{latch}]" for name, now in self._before.values()
         ]
-        w.lines[at:at] = [phi, *phis]
+        w.lines[at:at] = [phi, *phis, *self.outer.phis(entry, latch)]
         w.open(after)
+        self.outer.end()
         self._finish_over_rows()
-        head = [f'define internal void @{name}(ptr noalias %v, ptr %stop) "prefer-vector-width"="512" {{']
+        head = [f'define internal void @{name}(ptr noalias %v, ptr %stop, ptr %outer) "prefer-vector-width"="512" {{']
         return "\n".join([*head, *self.first, f"br label %{begin}", *w.lines, "ret void", "}"])
 
     def _items(self, body: Sequence[Loop | Item]) -> Iterator[Item]:

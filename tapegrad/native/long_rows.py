@@ -163,7 +163,7 @@ class LongRowsWriter(ScalarsWriter):
         w.open("ends")
         w.lines.insert(len(w.lines) - 1, "br label %ends")
         self._finish()
-        head = f'define internal void @{name}(ptr noalias %v, ptr %stop) "prefer-vector-width"="512" {{'
+        head = f'define internal void @{name}(ptr noalias %v, ptr %stop, ptr %outer) "prefer-vector-width"="512" {{'
         return "\n".join([head, "begin:", *lines, "br label %rows", *w.lines, "ret void", "}"])
 
     @property

@@ -11,10 +11,12 @@ import numpy as np
 from tapegrad.compiled.callable import FLUSH, flushes
 from tapegrad.native.lanes import RowsWriter
 from tapegrad.native.long_rows import LongRowsWriter
+from tapegrad.native.outer import Outer, outer_of
 from tapegrad.native.places import Places
 from tapegrad.native.rows import Rows
 from tapegrad.native.scalars import ScalarsWriter
 from tapegrad.native.schedule import Additions, Interpreted, Schedule
+from tapegrad.native.vector_functions import settled
 from tapegrad.native.writer import Writer
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE
@@ -23,12 +25,16 @@ from tapegrad.ops.record import OPCODE
 _WORDS = 3
 
 
-def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple[str, int]:
-    """The program in LLVM's language, and how long its arena is, room for vectors included."""
+def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple[str, int, Outer]:
+    """The program in LLVM's language, how long its arena is, room for vectors included, and the arrays that may stand
+    outside of it."""
     dtype = program.code.dtype
     functions, lines = list[str](), list[str]()
     declared: dict[str, str] = {}
     failed, interpreted, end = "-1", 0, places.size
+    writers = {n: _long_rows(program, schedule, places, lanes, n) for n in range(len(schedule.nodes))}
+    short = {n: node for n, node in enumerate(schedule.nodes) if isinstance(node, Rows) and writers[n] is None}
+    outer = outer_of(schedule, places, short, lanes)
 
     def take(found: str) -> None:
         # The first step that failed: as an unsigned number -1 is the largest.
@@ -40,19 +46,18 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
 
     for number, node in enumerate(schedule.nodes):
         if isinstance(node, Rows):
-            writer = Writer(dtype, lanes, program.long)
-            kept = places.kept.__getitem__
-            given = node, writer, places, kept, places.size, places.constants
-            long = LongRowsWriter(*given, schedule.owners.of)
-            if long.possible:
+            long = writers[number]
+            if long is not None:
                 functions.append(long.write_rows(f"node{number}"))
-                end = max(end, long.scratch_end)
+                end, writer = max(end, long.scratch_end), long.w
             else:
-                rows = RowsWriter(*given)
+                writer = Writer(dtype, lanes, program.long)
+                kept = places.kept.__getitem__
+                rows = RowsWriter(node, writer, places, kept, places.size, places.constants, outer.arrays)
                 functions.append(rows.write(f"node{number}"))
                 end = max(end, rows.scratch_end)
             declared |= writer.declared
-            lines.append(f"call void @node{number}(ptr %v, ptr %stop)")
+            lines.append(f"call void @node{number}(ptr %v, ptr %stop, ptr %outer)")
         elif isinstance(node, Interpreted):
             n = len(lines)
             lines += _interpreter_call(n, interpreted, failed, any(_opaque(program, i) for i in node.numbers))
@@ -78,12 +83,24 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
     main = ["define i64 @tapegrad_program(ptr %v, ptr %table) {", "begin:"]
     # The word behind those of the calls.
     main.append(f"%stop = getelementptr i64, ptr %table, i64 {_WORDS * interpreted}")
+    main.append(f"%outer = getelementptr i64, ptr %table, i64 {_WORDS * interpreted + 1}")
     if flushes(dtype):
         before, after = _control(FLUSH)
         declared |= {"sti": "declare void @llvm.x86.sse.stmxcsr(ptr)", "ldm": "declare void @llvm.x86.sse.ldmxcsr(ptr)"}
         lines = [*before, *lines, *after]
     text = [*sorted(set(declared.values())), *functions, *main, *lines, f"ret i64 {failed}", "}"]
-    return "\n".join(text), end
+    return settled("\n".join(text)), end, outer
+
+
+def _long_rows(program: Any, schedule: Schedule, places: Places, lanes: int, number: int) -> LongRowsWriter | None:
+    """The writer of a loop over rows with loops inside of rows; None for all else."""
+    node = schedule.nodes[number]
+    if not isinstance(node, Rows):
+        return None
+    writer = Writer(program.code.dtype, lanes, program.long)
+    given = node, writer, places, places.kept.__getitem__, places.size, places.constants
+    made = LongRowsWriter(*given, schedule.owners.of)
+    return made if made.possible else None
 
 
 def _moved(schedule: Schedule, places: Places, place: int) -> int:

@@ -16,6 +16,10 @@ from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
 from tapegrad.program.placing import Free, moved_code
 from tapegrad.tape import EXPECT, LEAF
 
+# Arrays of at least so many numbers are worth a pointer of their own; see `outer`. Shorter ones are copied in less time
+# than it takes to ask for their address.
+_LONG = 4096
+
 
 class Places:
     """The arena of a compiled program.
@@ -26,6 +30,8 @@ class Places:
         size: of the arena without room for vectors.
         segments: of the nodes that are scalars, by number.
         constants: the numbers of constants that are scalars, by place.
+        long_readers: for each long array the nodes that read it in memory; the number behind all nodes is whoever reads
+            results.
         before, after: how many places the lanes of the first and last rows may touch besides.
     """
 
@@ -40,6 +46,8 @@ class Places:
         # The last node that reads a result; -1 where none does.
         self._last = np.where(leaf, len(schedule.nodes), -1)
         self.constants = _held_constants(self._program)
+        self.long_readers: dict[int, set[int]] = {int(r): set() for r in np.flatnonzero(self._counts >= _LONG)}
+        self._long = np.array(list(self.long_readers), np.int64)
         self.segments: dict[int, list[Segment]] = {}
         for at, node in enumerate(schedule.nodes):
             if isinstance(node, Scalars):
@@ -93,6 +101,12 @@ class Places:
     def _keep(self, results: np.ndarray, at: int) -> None:
         self.kept[results] = True
         np.maximum.at(self._last, results, at)
+        for result in np.intersect1d(self._long, results).tolist():
+            self.long_readers[result].add(at)
+
+    def count(self, result: int) -> int:
+        """How many numbers a result has."""
+        return int(self._counts[result])
 
     def _read_by_scalars(self, at: int, node: Scalars, steps: np.ndarray) -> None:
         """What a segment of instructions does not compute itself, it reads from the arena."""

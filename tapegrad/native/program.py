@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.compiled import vector
+from tapegrad import pytree
 from tapegrad.native import build
 from tapegrad.native.module import text_of
+from tapegrad.native.outer import Arena, home
 from tapegrad.native.places import Places
 from tapegrad.native.schedule import Interpreted, Schedule
+from tapegrad.native.width import lanes_of
 from tapegrad.program import Form, Workspace
 from tapegrad.sweeps import FORWARD, VALUES
 
@@ -30,6 +32,7 @@ class Native(Form):
 
     Attributes:
         run: the compiled function, to be called with what `call` gives.
+        outer: the arrays that may stand outside of the arena.
         seconds: what compiling took.
         reasons: why some operations are left to the interpreter, by their names.
     """
@@ -39,11 +42,11 @@ class Native(Form):
         self._whole = weakref.ref(program)
         schedule = Schedule(program)
         dtype = program.code.dtype
-        lanes = vector.register_bits() // (8 * dtype.itemsize)
+        lanes = lanes_of(schedule, dtype)
         places = Places(schedule, lanes)
         if not places.affine:
             places = Places(schedule, lanes, roll=False)
-        text, end = text_of(program, schedule, places, lanes)
+        text, end, self.outer = text_of(program, schedule, places, lanes)
         self._before, self._length = places.before, max(end, places.after)
         code, steps = places.moved(self._length)
         super().__init__(
@@ -55,6 +58,7 @@ class Native(Form):
         # Functions of Python are called in the thread that they were called in before.
         self._long = program.long and not program.calls
         self.run = _CALL(build.address_of(text, slp=places.has_loops))
+        self._stop = 3 * len(self._interpreted)
         self.seconds = time.perf_counter() - started
 
     @property
@@ -79,7 +83,13 @@ class Native(Form):
         skip = (-(whole.ctypes.data // whole.itemsize) - self._before) % 16
         values = whole[skip + self._before : skip + self._before + self._length + 1]
         self.code.put_constants(values)
-        return Workspace(self.code, self.shapes, self.leaves, values)
+        return Arena(self.outer, self.code, self.shapes, self.leaves, values)
+
+    def give(self, workspace: Workspace) -> None:
+        """Give a workspace back."""
+        if isinstance(workspace, Arena):
+            workspace.forget()
+        super().give(workspace)
 
     def seed(self, has_aux: bool) -> int:
         """There is none: gradients are programs of their own."""
@@ -90,6 +100,10 @@ class Native(Form):
         call = workspace.frames.get("native")
         if call is None:
             call = workspace.frames["native"] = self.call(workspace)
+        if isinstance(workspace, Arena) and workspace.home:
+            given, pointers = workspace.given, call[1][1]
+            for number, place in enumerate(workspace.home):
+                pointers[number] = given.get(number, place)
         if not self._long or threading.current_thread() is not threading.main_thread():
             return int(self.run(*call[0]))
         return self._run_beside(call)
@@ -115,16 +129,17 @@ class Native(Form):
             running.acquire()
         except BaseException:
             # A signal has come, and the thread was started, or is about to.
-            table[-1] = 1
+            table[self._stop] = 1
             while not found:
                 with contextlib.suppress(BaseException):
                     time.sleep(1e-3)
-            table[-1] = 0
+            table[self._stop] = 0
             raise
         return found[0]
 
     def call(self, workspace: Workspace) -> tuple[tuple[int, int], Any]:
-        """What the compiled function is called with, and what must be kept as long."""
+        """What the compiled function is called with, and what must be kept as long: the words of its table, those of
+        them that are pointers to arrays, which may be set, and the rest."""
         values, keep, words = workspace.values, [], []
         if self._interpreted:
             self.whole.prepare(FORWARD)
@@ -135,6 +150,27 @@ class Native(Form):
             numbers = numbers.astype(np.int64)
             words += [self.sweeps.sweep.address(values.dtype), frame.words.buffer_info()[0], numbers.ctypes.data]
             keep.append((frame, numbers))
-        # The last word is not zero while the program is to stop.
-        table = np.array([*words, 0], np.uint64)
-        return (values.ctypes.data, table.ctypes.data), (table, keep)
+        # The word behind those of the calls is not zero while the program is to stop. Then come pointers to arrays.
+        words += [0, *home(self.outer, workspace)]
+        table = np.array(words, np.uint64)
+        return (values.ctypes.data, table.ctypes.data), (table, table.data[self._stop + 1 :], keep)
+
+
+class Fresh:
+    """A compiled program that is replayed for what the function returned: long results are computed in new arrays."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self.take, self.give, self.seed = native.take, native.give, native.seed
+        self.steps, self.guards, self.whole = native.steps, native.guards, native.whole
+
+    def sweep(self, workspace: Arena, *how: Any) -> int:
+        """As `Native.sweep`."""
+        workspace.make(self._native.code.outputs)
+        return self._native.sweep(workspace, *how)
+
+    def result(self, workspace: Arena) -> Any:
+        """All that the function returned, after a sweep."""
+        made, outputs = workspace.made, self._native.code.outputs
+        found = [made[i] if i in made else o.read(workspace.values) for i, o in enumerate(outputs)]
+        return pytree.unflatten(self._native.structure, found)

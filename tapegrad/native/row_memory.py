@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tapegrad.native.ir import Ref
+from tapegrad.native.outer import Pointers
 from tapegrad.native.writer import Register, Writer
 
 # So many vectors of one result at most stand on the stack; beyond, they stand in the arena.
@@ -27,6 +28,7 @@ class RowMemory:
         writer: its lanes are rows.
         to: the place in the compiled program's arena of a place of the program's own.
         scratch: the place in the arena where there is room for vectors.
+        outer: the pointers to arrays outside of the arena.
 
     Attributes:
         w: the writer.
@@ -35,11 +37,11 @@ class RowMemory:
         scopes: the loops that are being written, the one over rows first.
     """
 
-    def __init__(self, writer: Writer, to: Callable[[int, int], int], scratch: int) -> None:
-        self.w, self._to, self.scratch_end = writer, to, scratch
+    def __init__(self, writer: Writer, to: Callable[[int, int], int], scratch: int, outer: Pointers) -> None:
+        self.w, self._to, self.scratch_end, self.outer = writer, to, scratch, outer
         self.first: list[str] = []
         self.scopes = [Scope(0)]
-        self._hoisted: dict[int, Register] = {}
+        self._hoisted: dict[tuple[str, int], Register] = {}
 
     def room(self, size: int) -> str:
         """A pointer to room for so many vectors."""
@@ -85,13 +87,14 @@ class RowMemory:
         return self.w.dtype.itemsize
 
     def from_arena(self, ref: Ref) -> Register:
-        w, start = self.w, self._to(ref.result, ref.place)
+        w = self.w
         if not ref.rows:
             if not any(ref.at(d) for d in range(len(self.scopes) - 1)):
-                return self._uniform(start)
+                return self._uniform(ref)
+            start = self._to(ref.result, ref.place)
             p = w.new(f"getelementptr {w.real}, ptr %v, i64 {self.index(start, ref, 0)}", False).text
             return w.new(f"load {w.real}, ptr {p}, align {self.align}", False)
-        p = self._row_pointer(start, ref)
+        p = self._row_pointer(ref)
         kind = w.type(True)
         if ref.rows == 1:
             return w.new(f"load {kind}, ptr {p}, align {self.align}", True)
@@ -99,7 +102,7 @@ class RowMemory:
 
     def to_arena(self, ref: Ref, x: Register) -> None:
         w, x = self.w, self.w.wide(x)
-        p = self._row_pointer(self._to(ref.result, ref.place), ref)
+        p = self._row_pointer(ref)
         kind = w.type(True)
         if ref.rows == 1:
             w.lines.append(f"store {kind} {x.text}, ptr {p}, align {self.align}")
@@ -109,18 +112,21 @@ class RowMemory:
             q = w.new(f"getelementptr {w.real}, ptr {p}, i64 {i * ref.rows}", False).text
             w.lines.append(f"store {w.real} {one}, ptr {q}, align {self.align}")
 
-    def _row_pointer(self, start: int, ref: Ref) -> str:
-        w = self.w
+    def _row_pointer(self, ref: Ref) -> str:
+        w, outer = self.w, self.outer.base(ref.result)
+        base, start = ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
         step = "%t" if ref.rows == 1 else w.new(f"mul nsw i64 %t, {ref.rows}", False).text
         at = w.new(f"add nsw i64 {step}, {self.index(start, ref, 0)}", False).text
-        return w.new(f"getelementptr {w.real}, ptr %v, i64 {at}", False).text
+        return w.new(f"getelementptr {w.real}, ptr {base}, i64 {at}", False).text
 
-    def _uniform(self, place: int) -> Register:
+    def _uniform(self, ref: Ref) -> Register:
         """A number that is the same in all rounds, read before the loop."""
-        known = self._hoisted.get(place)
+        outer = self.outer.whole(ref.result)
+        key = ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
+        known = self._hoisted.get(key)
         if known is None:
             p, x = self.w.name(), self.w.name()
-            self.first.append(f"{p} = getelementptr {self.w.real}, ptr %v, i64 {place}")
+            self.first.append(f"{p} = getelementptr {self.w.real}, ptr {key[0]}, i64 {key[1]}")
             self.first.append(f"{x} = load {self.w.real}, ptr {p}, align {self.align}")
-            known = self._hoisted[place] = Register(x)
+            known = self._hoisted[key] = Register(x)
         return known

@@ -65,6 +65,14 @@ def _reason(row: Elementwise, rule: Any) -> str | None:
 
 
 @functools.cache
+def calls(row: Elementwise) -> frozenset[str]:
+    """The functions of C's library that the value of an operation calls, if it can be written."""
+    trial = Writer(np.dtype(np.float64), 1)
+    value(trial, row, [Register(f"%{i}") for i in range(row.arity)])
+    return frozenset(trial.declared)
+
+
+@functools.cache
 def _read(function: Any) -> tuple[list[str], list[ast.stmt], dict[str, Any]]:
     """The parameters of a function, its statements, and what it names from around it."""
     tree = function_tree(function)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.compiled import vector
+from tapegrad.native import vector_functions
 from tapegrad.native.foreign import calling
 
 # What functions are called in LLVM that is an instruction of most processors, by their names here.
@@ -203,12 +204,21 @@ class Writer:
         plain = _IN_C[name] + ("" if self.real == "double" else "f")
         if not wide:
             return self._called(self.declare(plain, kind, *[kind] * len(xs)), xs, wide)
-        function = vector.function_of(plain, self.real)
+        if name in vector_functions.NAMES and vector.is_wanted():
+            return self._called(self._own(name), xs, wide)
+        # Where exponents may be whole, powers are taken lane by lane; see `rules.powers`.
+        function = vector.function_of(plain, self.real, power=True)
         if function is None:
             return self._each(self.declare(plain, self.real, *[self.real] * len(xs)), xs)
         if function.lanes == self.lanes:
             return self._called(self.declare(function.vector, kind, *[kind] * len(xs)), xs, wide)
         return self._in_parts(function, xs)
+
+    def _own(self, name: str) -> str:
+        """Have a function for vectors defined; returns how it is named."""
+        own, text, fused = vector_functions.definition(name, 8 * self.dtype.itemsize, self.lanes)
+        self.declared["fmuladd"], self.declared[own] = fused, text
+        return f"@{own}"
 
     def _called(self, function: str, xs: tuple[Register, ...], wide: bool) -> Register:
         kind = self.type(wide)

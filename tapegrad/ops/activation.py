@@ -10,9 +10,9 @@ from tapegrad.ops.transcendental import erf
 SQRT_HALF = math.sqrt(0.5)
 ONE_OVER_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 
-# Neither tail overflows: the exponential is only ever taken of a negative number.
+# Neither tail overflows: the exponential is only ever taken of a negative number, and of one alone for both tails.
 sigmoid = unary("sigmoid", "z = 1 / (1 + e^-x)", inline=True,
-    value=lambda x: 1.0 / (1.0 + np.exp(-x)) if x >= 0.0 else np.exp(x) / (1.0 + np.exp(x)),
+    value=lambda x: (1.0 if x >= 0.0 else np.exp(-abs(x))) / (1.0 + np.exp(-abs(x))),
     partials=lambda x, z: z * (1.0 - z))
 
 softplus = unary("softplus", "z = ln(1 + e^x)",

@@ -98,6 +98,10 @@ class Workspace:
         for window, i in self.feeds:
             window[...] = leaves[i]
 
+    def bring_in(self) -> None:
+        """Have the inputs in the arena, so that they can be changed there between two sweeps. They are, unless a form
+        reads them where they stand."""
+
     def lanes(self, count: int, wide: bool, back: bool, parts: Any, inputs: int) -> np.ndarray:
         """An array for the adjoints or tangents of several directions, zero wherever a sweep does not write.
 

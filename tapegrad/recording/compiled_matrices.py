@@ -68,7 +68,7 @@ class CompiledMatrices:
 
         program, key = branches.program, key_of(branches.program)
         if self._derived.compiles(key):
-            program = branches.fitting(leaves, self._derived.results)
+            program = branches.fitting(leaves, self._derived.form_of)
             key = key_of(program)
         found = self._dense(key, leaves, wrt, lambda: branches.program)
         return None if found is None else (program, found)

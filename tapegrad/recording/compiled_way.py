@@ -10,6 +10,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.arguments import SURE, Input, Spec
 from tapegrad.native import Native
+from tapegrad.native.outer import address, home
 from tapegrad.program import Workspace
 from tapegrad.recording.direct import Holds, Short, never
 
@@ -17,11 +18,13 @@ from tapegrad.recording.direct import Holds, Short, never
 class _View:
     """A workspace as the short way needs it."""
 
-    __slots__ = ("arguments", "keep", "owner", "results", "values", "windows")
+    __slots__ = ("arguments", "keep", "owner", "places", "pointers", "results", "values", "windows")
 
     def __init__(self, native: Native, workspace: Workspace, owner: Any) -> None:
         self.owner = owner
         self.arguments, self.keep = native.call(workspace)
+        # The pointers to arrays that may stand elsewhere, and where in the workspace they stand otherwise.
+        self.pointers, self.places = self.keep[1], home(native.outer, workspace)
         self.windows = [window for window, _ in workspace.feeds]
         self.values = memoryview(workspace.values.data)
         self.results = [None if o.place is None else o.window(workspace.values) for o in native.code.outputs]
@@ -37,11 +40,14 @@ def compiled_way(native: Native, spec: Spec, structure: Any, holds: Holds) -> Sh
         return never
     if not all(isinstance(leaf, Input) and (leaf.dtype == dtype or leaf.is_integer) for leaf in leaves):
         return never
-    own, integer, count, array = np.dtype(dtype.name), object(), len(leaves), np.ndarray
+    own, integer, count, array, empty = np.dtype(dtype.name), object(), len(leaves), np.ndarray, np.empty
     kinds = [integer if x.is_integer else None if x.scalar else x.shape for x in leaves]
     scalars, starts = [leaf.scalar for leaf in leaves], [at for at, _ in native.code.spans]
     decided = list(native.decided.items())
-    found = list(enumerate(o.place if not o.shape else None for o in outputs))
+    # The pointers to long arguments and results, which are read and written where the user has them.
+    slots = [native.outer.inputs[i].number if i in native.outer.inputs else None for i in range(count)]
+    new = [(i, array_.number, outputs[i].shape) for i, array_ in native.outer.outputs.items()]
+    found = [(i, None if o.shape else o.place, i in native.outer.outputs) for i, o in enumerate(outputs)]
     put_together: Callable[[Any], Any] = native.structure.unflatten
     if pytree.children(native.structure) and all(map(pytree.is_leaf, pytree.children(native.structure))):
         put_together = tuple
@@ -80,12 +86,26 @@ def compiled_way(native: Native, spec: Spec, structure: Any, holds: Holds) -> Sh
         for i, x in enumerate(given):
             if scalars[i]:
                 values[starts[i]] = x
-            else:
-                windows[i][...] = x
+                continue
+            slot = slots[i]
+            if slot is not None:
+                place = address(x)
+                view.pointers[slot] = view.places[slot] if place is None else place
+                if place is not None:
+                    continue
+            windows[i][...] = x
+        results = view.results
+        if new:
+            results = results.copy()
+            for i, slot, shape in new:
+                results[i] = made = empty(shape, own)
+                view.pointers[slot] = address(made)
         answer, whole.used = None, True
         if run(*view.arguments) < 0:
-            results = view.results
-            answer = put_together([results[i].copy() if place is None else values[place] for i, place in found])
+            answer = put_together([
+                values[place] if place is not None else results[i] if is_new else results[i].copy()
+                for i, place, is_new in found
+            ])  # fmt: skip
         give(workspace)
         return answer
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from tapegrad.arguments import spec_of
 from tapegrad.errors import TapegradError
-from tapegrad.native import choice
+from tapegrad.native import Fresh, Native, choice
 from tapegrad.program import Branches, can_be_written
 from tapegrad.recording.compiled_way import compiled_way
-from tapegrad.recording.direct import Short
+from tapegrad.recording.direct import Short, never
 from tapegrad.recording.writing import Writing, Written
 from tapegrad.sweeps import VALUES
 
@@ -58,7 +58,12 @@ class Derived:
         self._unwritable: set[Any] = set()
 
     def results(self, program: Any) -> Any:
-        """What to replay for the results of a program."""
+        """What to replay for what a program returns."""
+        form = self.form_of(program)
+        return Fresh(form) if isinstance(form, Native) and form.outer.outputs else form
+
+    def form_of(self, program: Any) -> Any:
+        """What to replay in place of a program."""
         return choice.form_of(program, self.mode)
 
     # In each of these methods None stands for: it is to be computed by sweeps of the interpreter.
@@ -89,7 +94,21 @@ class Derived:
         """The key of the derivative along tangents of inputs."""
         return self.named(("jvp", None, inputs), self.writing.jvp(inputs), self.shapes(inputs))
 
-    # The short way to value and gradient
+    # Short ways
+
+    def short_value(self, branches: Branches) -> Short:
+        """A function from arguments to what the branch replayed last returns, where that is compiled, or to None."""
+        program, holds = branches.program, branches.captures.holds
+        native = program.native
+        if native is None:
+            return never
+        known = (ways := branches.short_ways.setdefault(program, {})).get("value")
+        if known is None or known[0] is not holds or known[1] is not native:
+            possible = self.mode != choice.NEVER and not branches.stale
+            made = compiled_way(native, branches.spec, branches.spec.structure, holds) if possible else never
+            known = ways["value"] = holds, native, made
+        found: Short = known[2]
+        return found
 
     def form(self, argnums: Any) -> Any:
         """What computes value and gradient: machine code, or None where it is the interpreter."""
@@ -155,7 +174,9 @@ class Derived:
         """
 
         def replay(branches: Branches, leaves: Sequence[Any]) -> Any:
-            return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
+            # Whoever reads otherwise looks for results in the arena.
+            lean = self.results if read is None else self.form_of
+            return branches.replay(leaves, VALUES, None, read or _result_of, lean=lean)
 
         return self.ask(key, leaves, seeds, replay, directions, rival)
 

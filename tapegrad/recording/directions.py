@@ -73,6 +73,7 @@ class Directions:
         lanes = np.arange(self.width)
         for first in range(0, self.count, self.width):
             if first:
+                workspace.bring_in()
                 values[standing[lanes, first - self.width + lanes]] = 0.0
                 lanes = lanes[: self.count - first]
                 values[standing[lanes, first + lanes]] = 1.0

@@ -100,7 +100,7 @@ class Linear:
         seeds = derived.zeros(key)
 
         def hold(branches: Branches, leaves: Sequence[Any]) -> Held:
-            program = branches.fitting(leaves, derived.results, always)
+            program = branches.fitting(leaves, derived.form_of, always)
             return Held(program, leaves, len(seeds), results, derived.mode)
 
         found: Held | None = derived.ask(key, leaves, seeds, hold)

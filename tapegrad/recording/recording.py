@@ -121,6 +121,9 @@ class Recording(StandIn):
         Raises ShapeError for arguments of another structure, shape or dtype than recorded; LabelError or
         IndexRangeError for labels or indices out of range.
         """
+        found = self.derived.short_value(self._branches)(args)
+        if found is not None:
+            return found
         if evaluation.on_tape(args):
             return self.f(*args)
         return self._branches.replay(self.check(args), VALUES, None, _result_of, lean=self.derived.results)
