@@ -33,12 +33,10 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     if tape.derived:
         found, to = simplified(tape, inputs)
         standing = [None if place is None else found.moved(place, to) for place in standing]
-    mark = np.zeros(tape.slots, np.uint8)
-    for x, place in zip(values, standing, strict=True):
-        if place is not None:
-            low, high = x._layout_or_scalar().reach
-            mark[place + low : place + high] = 1
-    rows = needed_for(tape, mark)
+    reaches = [x._layout_or_scalar().reach for x in values]
+    rows = needed_for(tape, [
+        (place + low, place + high) for place, (low, high) in zip(standing, reaches, strict=True) if place is not None
+    ])  # fmt: skip
     # The inputs were recorded first; they stay whether they are used or not.
     rows = np.append(np.arange(inputs), rows[rows >= inputs])
     own = kept(tape, rows)
