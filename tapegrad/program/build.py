@@ -39,7 +39,8 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     ])  # fmt: skip
     # The inputs were recorded first; they stay whether they are used or not.
     rows = np.append(np.arange(inputs), rows[rows >= inputs])
-    own = kept(tape, rows)
+    # Constants stand together behind the inputs: an arena that nobody sweeps takes memory for their numbers alone.
+    own = kept(tape, rows, leaves_first=True)
     where = iter(standing)
     results = []
     for y in outputs:
@@ -48,7 +49,7 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
             results.append(Output(None, dense(np.shape(y)), y))
         else:
             results.append(Output(own.moved(place), y._layout_or_scalar(), None, y._is_integer))
-    leaves = rows[inputs:][own.code[inputs:, OPCODE] == LEAF]
+    leaves = rows[inputs:][tape.code[rows[inputs:], OPCODE] == LEAF]
     numbers = [tape.values[out : out + n] for out, n in tape.code[leaves][:, [OUT, B]].tolist()]
     named = [(own.moved(tape.locate(slot)), n, label) for (slot, n), label in tape.labels.items()]
     code = Code(

@@ -63,7 +63,7 @@ class Kept(NamedTuple):
     """Some instructions of a tape, their numbers moved together.
 
     Attributes:
-        code, side, flags: the instructions with their records, in new arrays, as places of the new arena.
+        code, side, flags: the instructions with their records, in new arrays, with places of the new arena.
         side_length: how much of `side` and `flags` is used.
         owners: where the results were that are kept.
         counts: how many numbers each of them has.
@@ -87,18 +87,23 @@ class Kept(NamedTuple):
         return int(self.to[i]) + within if 0 <= within < self.counts[i] else -1
 
 
-def kept(tape: Any, rows: np.ndarray) -> Kept:
-    """The instructions in `rows` (ascending), which must not depend on any other. The tape stays as it is."""
+def kept(tape: Any, rows: np.ndarray, leaves_first: bool = False) -> Kept:
+    """The instructions in `rows` (ascending), which must not depend on any other. The tape stays as it is.
+
+    With `leaves_first` leaves come before all others, and so do their numbers.
+    """
     code = tape.code[rows]
     wide = (code[:, 0] == LEAF) | (code[:, 0] >= RUN)
     counts = np.where(wide, code[:, 3], 1).astype(np.int64)
     found = owners(code[:, 1])
-    to = np.cumsum(counts) - counts
+    order = np.argsort(code[:, 0] != LEAF, kind="stable") if leaves_first else np.arange(len(code))
+    to = np.empty_like(counts)
+    to[order] = np.cumsum(counts[order]) - counts[order]
     code[:, 1] = to
     side, flags = np.empty(tape.side_length, np.int64), np.empty(tape.side_length, np.uint8)
     length = move_records(code, tape.side, tape.flags, side, flags)
     relocate(code, side, *found, to)
-    return Kept(code, side, flags, length, found, counts, to, int(counts.sum()))
+    return Kept(code[order], side, flags, length, found, counts, to, int(counts.sum()))
 
 
 def keep(tape: Any, rows: np.ndarray) -> None:
