@@ -1,9 +1,14 @@
 """How the tests are run: all of them on all cores, on compiled code that is made once, before the first test."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
+
+# What a shell runs in the background ignores interrupts, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

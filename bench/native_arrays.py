@@ -67,8 +67,6 @@ def monte_carlo() -> Comparison:
 # Heston's model: a European call by Euler's steps, the variance truncated wherever it is used.
 
 DAYS, STRIKE, RATE = 252, 100.0, 0.02
-# So many paths tapegrad is given at a time: with all of them at once a recording takes it more than five gigabytes.
-PART = 10_000
 # Instead of zero, where a square root has no slope.
 LEAST_VARIANCE = 1e-12
 
@@ -123,27 +121,17 @@ def heston_scan(p: Any, functions: Any, first: Any, second: Any) -> Any:
     return _call(log_price, functions)
 
 
-def _in_parts(p: np.ndarray) -> Ready:
-    # One recording of PART paths, replayed with one stretch of them after the other.
+def _replayed(p: np.ndarray) -> Ready:
+    # The random numbers are arguments: a recording would keep copies of what it finds around the function.
     import tapegrad as tg
 
-    first, second = heston_normals()
-    parts = [tuple(np.ascontiguousarray(z[:, at : at + PART]) for z in (first, second)) for at in range(0, PATHS, PART)]
+    given = heston_normals()
     phases: dict[str, float] = {}
     with phase(phases, "record"):
-        recording = tg.record(lambda p, first, second: heston_price(p, np, first, second), p, *parts[0])
-
-    def run(p: np.ndarray) -> Any:
-        value, gradient = 0.0, np.zeros(p.size)
-        for part in parts:
-            price, slope = recording.value_and_grad(p, *part)
-            value += price / len(parts)
-            gradient += slope / len(parts)
-        return value, gradient
-
+        recording = tg.record(lambda p, first, second: heston_price(p, np, first, second), p, *given)
     with phase(phases, "compile or load"):
-        run(p)
-    return Ready(run, phases=phases)
+        recording.value_and_grad(p, *given)
+    return Ready(lambda p: recording.value_and_grad(p, *given), phases=phases)
 
 
 def _forward(program: Any) -> Any:
@@ -158,7 +146,7 @@ def heston() -> Comparison:
     rng = np.random.default_rng(53)
     usual = np.array([100.0, 0.04, 2.0, 0.04, 0.5, -0.7])
     contestants = {
-        "tapegrad": _in_parts,
+        "tapegrad": _replayed,
         "jax, scan, grad": partial(tools.jax, heston_scan, data=heston_normals),
         "jax, scan, jacfwd": partial(tools.jax, heston_scan, data=heston_normals, transform=_forward),
     }

@@ -3,12 +3,19 @@
 import numpy as np
 
 import tapegrad as tg
+from tapegrad.native.choice import ALWAYS, mode
 from tapegrad.ops import RUN
 from tapegrad.sweeps import TANGENT, sweeps_for
 from tapegrad.tape import EXPECT, LEAF
 
 # A gradient, relative to extrapolated differences, which are good to about 1e-10; 16 roundings of float32 are more.
 RTOL = {np.float64: 1e-8, np.float32: 16 * float(np.finfo(np.float32).eps)}
+
+
+def rounding():
+    """How far a result may be from that of other code that computes the same, relatively: not at all where the
+    interpreter computes both. Machine code multiplies where the interpreter calls C's power, for one."""
+    return 4 * float(np.finfo(float).eps) if mode() == ALWAYS else 0.0
 
 
 def difference(f, h=1e-3):

@@ -63,7 +63,7 @@ def jacobian(f: Callable[..., Any], args: Sequence[Any], argnums: int | Sequence
     shown: list[Any] = []
     for i, y in enumerate(done.outputs):
         leaves = {
-            leaf_: blocks[at.index(i)][j] if i in at else np.zeros(np.shape(y) + x.shape)[()]
+            leaf_: blocks[at.index(i)][j] if i in at else np.zeros(np.shape(y) + x.shape, x.dtype)[()]
             for j, (leaf_, x) in enumerate(done.inputs.items())
         }
         own = [done.argument(n, leaves) for n in numbers]

@@ -55,11 +55,12 @@ class Evaluation(NamedTuple):
         outputs, at = self.values()
         given = [tangents.get(i) for i in self.inputs]
         found = push_forward(list(self.inputs.values()), given, outputs) if outputs else []
-        known = dict(zip(at, found, strict=True))
+        known, dtype = dict(zip(at, found, strict=True)), self.tape.dtype
         return [
-            known[i] if known.get(i) is not None else zeros(y) if isinstance(y, Value) else np.zeros(np.shape(y))[()]
+            t if (t := known.get(i)) is not None
+            else zeros(y) if isinstance(y, Value) else np.zeros(np.shape(y), dtype)[()]
             for i, y in enumerate(self.outputs)
-        ]
+        ]  # fmt: skip
 
     def argument(self, number: int, leaves: dict[int, Any]) -> Any:
         """The entries of `leaves` that belong to one argument, nested as the argument is; None where there is none."""

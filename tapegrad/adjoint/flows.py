@@ -11,7 +11,9 @@ from tapegrad.adjoint.expand import written
 from tapegrad.adjoint.instruction import Instruction
 from tapegrad.adjoint.region import Region
 from tapegrad.ops import BY_NAME, Elementwise
+from tapegrad.ops.record import OPCODE, OUT
 from tapegrad.ops.rules import partials_on
+from tapegrad.tape import LEAF
 from tapegrad.tape.writing import extend
 from tapegrad.value import Value, as_value, handle, view
 
@@ -56,6 +58,7 @@ class Flows:
         rows, numbers = written(region.given, region.templates.tables, self.slots, low, high, tape.top, back)
         if len(rows):
             self._pages.append(extend(tape, rows, numbers))
+            region.learn(rows[rows[:, OPCODE] == LEAF, OUT], numbers)
 
 
 def partials(row: Elementwise, instruction: Instruction) -> tuple[Any, ...]:

@@ -18,12 +18,14 @@ from tapegrad.layout import dense
 from tapegrad.ops import RUN, TABLE, passive_rows
 from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters, record_length
 from tapegrad.sweeps.analysis import activate, reach
-from tapegrad.sweeps.owners import owners
+from tapegrad.sweeps.owners import Owners, owners
 from tapegrad.tape import LEAF, Tape
 from tapegrad.value import Value, handle
 
 # In place of a node, for a number that does not depend on the inputs.
 NOWHERE = -1
+# The most known numbers, all of which are gone through for every stretch of scalar instructions.
+_MOST_KNOWN = 1000
 
 
 class Region:
@@ -161,6 +163,14 @@ class Region:
         node = int(self._nodes(np.array([place]))[0])
         return node, 0 if node == NOWHERE else value._slot - int(self._slots[node])
 
+    def learn(self, slots: np.ndarray, numbers: np.ndarray) -> None:
+        """Take numbers that were written for one stretch as known for those to come, which else write them again: on a
+        tape of long arrays each would stand on a page of memory of its own. Slots ascend, as they are new."""
+        given = self.given
+        if len(slots) and len(given.slots) + len(slots) <= _MOST_KNOWN:
+            own = np.append(given.slots, slots), np.append(given.numbers, numbers)
+            self.given = given._replace(slots=own[0], numbers=own[1])
+
     # Instructions whose rules are run on Values
 
     def instruction(self, i: int) -> Instruction:
@@ -210,19 +220,28 @@ def _between(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The instructions that lead from inputs to outputs, their records, and flags of the operands on the way."""
     code, side = _copied(tape, start, stop)
-    active, mark = (np.zeros(len(tape.values), np.uint8) for _ in range(2))
+    found = _intervals(tape, inputs, stop)
+    active, mark = (np.zeros(len(found.starts), np.uint8) for _ in range(2))
     for x in inputs:
         if x.size:
-            place = tape.locate(x._slot)
-            active[place : place + x.size] = 1
+            first, last = found.of(tape.locate(x._slot) + np.array([0, x.size - 1])).tolist()
+            active[first : last + 1] = 1
     flags = np.zeros(len(side), np.uint8)
-    activate(code, side, flags, active, passive_rows(), 0, len(code))
+    activate(code, side, flags, *found, active, passive_rows(), 0, len(code))
     for y in outputs:
         if y.size:
-            mark[y._places()] = 1
+            mark[found.of(y._places())] = 1
     rows = np.empty(len(code), np.int64)
-    rows = rows[reach(code, side, mark, active, len(code), rows) :]
+    rows = rows[reach(code, side, *found, mark, active, len(code), rows) :]
     return code[rows].astype(np.int64), side, flags
+
+
+def _intervals(tape: Tape, inputs: Sequence[Value], stop: int) -> Owners:
+    """Places of the arena that are read and written together: the results of instructions, cut where inputs begin and
+    end, which may be parts of them."""
+    starts = tape.code[:stop, OUT].astype(np.int64)
+    ends = np.array([tape.locate(x._slot) + n for x in inputs if x.size for n in (0, x.size)], np.int64)
+    return owners(np.union1d(starts, ends[ends < tape.slots]))
 
 
 def _copied(tape: Tape, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

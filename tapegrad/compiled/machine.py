@@ -40,19 +40,27 @@ def _target() -> Any:
 
 
 @functools.cache
+def features() -> Any:
+    """What this processor can do, by LLVM's names; where LLVM does not know, nothing but what all of its kind can."""
+    try:
+        return llvm.get_host_cpu_features()
+    except RuntimeError:
+        return llvm.FeatureMap()
+
+
+@functools.cache
 def target_of_host() -> Any:
     """What makes machine code with all that this processor can do."""
     _target()
-    features = llvm.get_host_cpu_features().flatten()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=2, jit=True, codemodel="jitdefault"
+        cpu=llvm.get_host_cpu_name(), features=features().flatten(), opt=2, jit=True, codemodel="jitdefault"
     )
 
 
 @functools.cache
 def processor() -> str:
     """Name and features of the processor that code is compiled for."""
-    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    return f"{llvm.get_host_cpu_name()} {features().flatten()}"
 
 
 def add_symbol(name: str, address: int) -> None:

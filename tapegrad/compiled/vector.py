@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
+from tapegrad.compiled import machine
 from tapegrad.errors import OperationError
 
 # Functions of one number, and of two.
@@ -117,7 +118,7 @@ def library() -> Any:
 @functools.cache
 def _registers() -> tuple[str, int]:
     """How libmvec names the widest registers of this processor, and their bits."""
-    features = llvm.get_host_cpu_features()
+    features = machine.features()
     return next(((letter, bits) for letter, bits, feature in _REGISTERS if features.get(feature)), ("b", 128))
 
 
@@ -145,9 +146,9 @@ def function_of(name: str, kind: str, power: bool = False) -> Function | None:
     return Function(name + suffix, kind, operands, count, vector) if operands and hasattr(library(), vector) else None
 
 
-def with_vector_math(module: Any, machine: Any) -> tuple[Any, bytes | None]:
+def with_vector_math(module: Any, target: Any) -> tuple[Any, bytes | None]:
     """A compiled module with calls of libmvec in it, and its machine code; where there are none to put in, as it was,
-    and None. `machine` is the target machine that makes the code."""
+    and None. `target` is the target machine that makes the code."""
     if library() is None:
         return module, None
     found: dict[str, Function] = {}
@@ -157,11 +158,11 @@ def with_vector_math(module: Any, machine: Any) -> tuple[Any, bytes | None]:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.loop_interleaving = True
     made = llvm.parse_assembly(text)
-    passes = llvm.create_pass_builder(machine, options)
+    passes = llvm.create_pass_builder(target, options)
     passes.getModulePassManager().run(made, passes)
     made = llvm.parse_assembly(_replaced(str(made), found))
     made.verify()
-    return made, machine.emit_object(made)
+    return made, target.emit_object(made)
 
 
 def _marked(text: str, found: dict[str, Function]) -> str:

@@ -11,7 +11,7 @@ from tapegrad.inspect.algebra import symbol
 from tapegrad.inspect.listing import statement
 from tapegrad.inspect.reading import Reader, Shape, tape_shown
 from tapegrad.inspect.text import fixed, number, rows
-from tapegrad.sweeps.analysis import reach
+from tapegrad.sweeps.analysis import EACH, reach
 from tapegrad.tape import Instruction, Operand
 from tapegrad.value import Value
 
@@ -70,7 +70,7 @@ def rows_of(value: Value, reader: Reader, depth: int | None) -> list[int]:
         # drawn. Here all slots are in the mask.
         everything = np.ones(len(tape.values), np.uint8)
         found = np.empty(root + 1, np.int64)
-        first = int(reach(tape.code, tape.side, mark, everything, root + 1, found))
+        first = int(reach(tape.code, tape.side, *EACH, mark, everything, root + 1, found))
         return [int(row) for row in found[first:]]
     seen = level = {root}
     for _ in range(depth):

@@ -38,8 +38,9 @@ _COMPILING, _EACH = 0.03, 5e-4
 # Programs with so many numbers, and so many for each instruction, are compiled before they are first replayed, if they
 # have few instructions or a replay takes longer: that takes less time than the memory for all their numbers would.
 _FEW, _NUMBERS, _WIDE = 1000, 50_000, 1000
-# Programs of more instructions that have to be written out are not compiled.
-_MOST = 15_000
+# Programs of more instructions that have to be written out are not compiled; of more than the latter not even where it
+# is asked for: LLVM takes half a minute for so many, in which it cannot be interrupted.
+_MOST, _MOST_FORCED = 15_000, 100_000
 # What rounding may do to results, at most, as a part of the largest.
 _SAME = 1e-3
 # How often it is tried which form is faster.
@@ -109,6 +110,18 @@ def written_out(program: Any) -> int:
     return int(program.written)
 
 
+def too_large(program: Any) -> str | None:
+    """Why a program is too large to be compiled, even if that is asked for; None where it is not."""
+    n = written_out(program)
+    if n <= _MOST_FORCED:
+        return None
+    return (
+        f"{n} of its {len(program.steps)} instructions do not repeat others, and at most {_MOST_FORCED} are compiled: "
+        "write it with operations on whole arrays, or as a loop that does the same in every round, or leave it to the "
+        "interpreter (compile=False)"
+    )
+
+
 def form_of(program: Any, how: str) -> Any:
     """What to replay for the results of a program: its machine code where it is compiled, else itself.
 
@@ -134,6 +147,8 @@ def compiled(program: Any, caught: Any = _EXPECTED) -> Native | None:
     `caught` are the errors that count as a reason. Where nobody has asked for it, these are all: the interpreter can do
     whatever compiling fails at.
     """
+    if program.native is None and program.not_native is None:
+        program.not_native = too_large(program)
     if program.native is None and program.not_native in (None, WAITING):
         try:
             # Another thread may have been at it meanwhile: then what came first stays.
@@ -224,7 +239,11 @@ class _Worker:
                 return
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="tapegrad compiler", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:
+                    self._thread, program.not_native = None, f"no thread could be started to compile it: {error}"
+                    return
             self.undone.add(program)
         self._waiting.put(weakref.ref(program))
 

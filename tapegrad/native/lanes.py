@@ -67,10 +67,13 @@ class RowsWriter(RowMemory):
         w.open(loop)
         at = len(w.lines)
         last = {item.out.result: i for i, node in enumerate(self.body) for item in self._items([node])}
-        for i, node in enumerate(self.body):
+        complete: list[list[int]] = [[] for _ in self.body]
+        for result in self._stores:
+            complete[last[result]].append(result)
+        for node, results in zip(self.body, complete, strict=True):
             self._body([node], 0)
             # What later nodes read of earlier rows, they read from the arena.
-            self._flush([result for result in self._stores if last[result] == i])
+            self._flush(results)
         latch, following = w.label("latch"), w.name()
         w.lines += [f"br label %{latch}", f"{latch}:", f"{following} = add nuw nsw i64 %t, {w.lanes}"]
         phi = f"%t = phi i64 [0, %{entry}], [{following}, %{latch}]"

@@ -26,19 +26,15 @@ class Rows:
         rows: how many.
         members: the instructions, in order.
         items: what they compute, by the number of the result.
+        rounds: how many rounds the loop has: as many as rows, and more where some are computed later.
     """
 
     def __init__(self, rows: int, owner: Owner) -> None:
-        self.rows = rows
+        self.rows, self.rounds = rows, 0
         self.members: list[Instruction] = []
         self.items: dict[int, list[Item]] = {}
         self._owner = owner
         self._starts: dict[int, int] = {}
-
-    @property
-    def rounds(self) -> int:
-        """How many rounds the loop has: as many as rows, and more where some are computed later."""
-        return max(item.shift + item.first + item.count for item in self.all_items())
 
     def all_items(self) -> list[Item]:
         """All items, in order."""
@@ -65,6 +61,7 @@ class Rows:
             return False
         for item in found:
             item.shift = shift
+            self.rounds = max(self.rounds, shift + item.first + item.count)
         self.members.append(one)
         result = self._owner(one.out)
         self.items[result], self._starts[result] = found, one.out
@@ -76,6 +73,7 @@ class Rows:
         if not all(other._take(member, rows) for member in [*self.members, one]):
             return False
         self.rows, self.members, self.items, self._starts = rows, other.members, other.items, other._starts
+        self.rounds = other.rounds
         return True
 
     def _shift(self, found: Sequence[Item]) -> int | None:

@@ -33,15 +33,14 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
     if tape.derived:
         found, to = simplified(tape, inputs)
         standing = [None if place is None else found.moved(place, to) for place in standing]
-    mark = np.zeros(tape.slots, np.uint8)
-    for x, place in zip(values, standing, strict=True):
-        if place is not None:
-            low, high = x._layout_or_scalar().reach
-            mark[place + low : place + high] = 1
-    rows = needed_for(tape, mark)
+    reaches = [x._layout_or_scalar().reach for x in values]
+    rows = needed_for(tape, [
+        (place + low, place + high) for place, (low, high) in zip(standing, reaches, strict=True) if place is not None
+    ])  # fmt: skip
     # The inputs were recorded first; they stay whether they are used or not.
     rows = np.append(np.arange(inputs), rows[rows >= inputs])
-    own = kept(tape, rows)
+    # Constants stand together behind the inputs: an arena that nobody sweeps takes memory for their numbers alone.
+    own = kept(tape, rows, leaves_first=True)
     where = iter(standing)
     results = []
     for y in outputs:
@@ -50,7 +49,7 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
             results.append(Output(None, dense(np.shape(y)), y))
         else:
             results.append(Output(own.moved(place), y._layout_or_scalar(), None, y._is_integer))
-    leaves = rows[inputs:][own.code[inputs:, OPCODE] == LEAF]
+    leaves = rows[inputs:][tape.code[rows[inputs:], OPCODE] == LEAF]
     numbers = [tape.values[out : out + n] for out, n in tape.code[leaves][:, [OUT, B]].tolist()]
     named = [(own.moved(tape.locate(slot)), n, label) for (slot, n), label in tape.labels.items()]
     code = Code(

@@ -21,13 +21,14 @@ from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import OPCODE, B
 from tapegrad.program.code import Code, with_calls
 from tapegrad.program.expand import expanded
+from tapegrad.program.flow import flags_of, flow_from
 from tapegrad.program.form import Swept
 from tapegrad.program.indexing import decided, indexing
 from tapegrad.program.lean import FROM, Lean, lean
 from tapegrad.program.outputs import scalar_place
 from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, REVERSE, TANGENT, VALUES, callbacks, sweeps_for
-from tapegrad.sweeps.analysis import GROUP, activate, group, reach
+from tapegrad.sweeps.analysis import EACH, GROUP, group, reach
 from tapegrad.sweeps.pieces import is_short, pieces
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
@@ -209,7 +210,7 @@ class Program(Swept):
         """As `Swept.flags`."""
         known = self._flags.get(wrt)
         if known is None:
-            known = self._flags[wrt] = self.flow(self.code.steps, self.places_of(wrt), passive_rows())[1]
+            known = self._flags[wrt] = flags_of(self.code, self._groups, wrt)
         return known
 
     def flow(self, code: np.ndarray, sources: np.ndarray, passive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,10 +218,7 @@ class Program(Swept):
 
         Returns a mark for each place of the arena, and flags for the operands that depend on them.
         """
-        flags, active = self._groups.copy(), np.zeros(self.code.size + 1, np.uint8)
-        active[sources] = 1
-        activate(code, self.code.side, flags, active, passive, 0, len(code))
-        return active, flags
+        return flow_from(self.code, code, self._groups, sources, passive)
 
     @cached_property
     def indexing(self) -> tuple[int, ...]:
@@ -301,7 +299,7 @@ class Program(Swept):
         if back:
             mark, found = np.zeros(len(active), np.uint8), np.empty(len(code), np.int64)
             mark[seeds] = 1
-            found = found[reach(code, self.code.side, mark, active, len(code), found) :]
+            found = found[reach(code, self.code.side, *EACH, mark, active, len(code), found) :]
         else:
             found = np.flatnonzero(active[code[:, 1]])
         code = np.ascontiguousarray(code[found])

@@ -156,6 +156,11 @@ class Derived:
             return self.mode == choice.ALWAYS
         if key in self._unwritable or not can_be_written(program):
             return False
+        # The derivative would be larger still, and only writing it take as long as many sweeps.
+        why = choice.too_large(program) if self.mode == choice.ALWAYS else None
+        if why is not None:
+            self.refused[key] = why
+            return False
         # Rules of Python functions that a program calls may raise on Values where they do not on numbers, and most of
         # the time is theirs: derivatives of these are compiled only if that is asked for.
         if self.mode == choice.ALWAYS or (not program.calls and choice.at_once(program)):

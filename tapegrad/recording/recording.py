@@ -356,7 +356,7 @@ class Recording(StandIn):
         NUMBA_DISABLE_JIT.
 
         >>> from tapegrad import record
-        >>> recording = record(lambda x: np.sum(np.sin(x) * x), np.ones(3)).compile()
+        >>> recording = record(lambda x: np.sum(np.sin(x) * x), np.ones(3), compile=True).compile()
         >>> [(runs.what, runs.how) for runs in recording.stats().runs]
         [('value', 'compiled'), ('value_and_grad', 'compiled')]
         """

@@ -23,46 +23,66 @@ from tapegrad.ops.record import (
     wants_flag,
 )
 from tapegrad.sweeps.marks import BLOCK, EXPECT, LEAF
-from tapegrad.sweeps.owners import moved
+from tapegrad.sweeps.owners import Owners, moved, owner
 
 # The most runs in a group: a block of the values and adjoints of all of them stays in the second-level cache.
 GROUP = 32
 
+# Marks are for places, or for intervals of them (see `owners`): where all that an instruction makes shares one mark,
+# programs over long arrays are gone through in no time. This stands for intervals where each place has its own mark.
+EACH = Owners(np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
+
+
+def _at(place, starts, index, shift):
+    # Where a place is in the marks.
+    return owner(np.int64(place), starts, index, shift) if starts.shape[0] else np.int64(place)
+
+
+def _span(low, high, starts, index, shift):
+    # The marks of the places from one up to another.
+    if low >= high:
+        return range(np.int64(0), np.int64(0))
+    return range(_at(low, starts, index, shift), _at(high - 1, starts, index, shift) + 1)
+
 
 @compiled(
-    code="uint32[:, :]", side="int64[:]", flags="uint8[:]", active="uint8[:]", passive="uint8[:]", start="int64",
-    stop="int64",
+    code="uint32[:, :]", side="int64[:]", flags="uint8[:]", starts="int64[:]", index="int64[:]", shift="int64",
+    active="uint8[:]", passive="uint8[:]", start="int64", stop="int64",
 )  # fmt: skip
-def activate(code, side, flags, active, passive, start, stop):
-    """Mark the places that a gradient can flow to, starting from leaves that want one, and flag the operands of runs
-    that have such places."""
+def activate(code, side, flags, starts, index, shift, active, passive, start, stop):
+    """Mark the places, or the intervals of them, that a gradient can flow to, starting from leaves that want one, and
+    flag the operands of runs that have such places."""
     for i in range(start, stop):
         op, o, a, b, c = code[i, 0], code[i, 1], code[i, 2], code[i, 3], code[i, 4]
         if op == LEAF:
-            for j in range(o, o + b):
+            for j in _span(np.int64(o), np.int64(o) + b, starts, index, shift):
                 active[j] = a
         elif op < RUN:
-            active[o] = (active[a] | active[b] | active[c]) & ~passive[op] & 1
+            x, y = active[_at(a, starts, index, shift)], active[_at(b, starts, index, shift)]
+            z = active[_at(c, starts, index, shift)]
+            active[_at(o, starts, index, shift)] = (x | y | z) & ~passive[op] & 1
         else:
             k = np.int64(a)
             flows = 0
             for j in range(operand_count(side, k)):
                 flags[wants_flag(k, j)] = 0
-                for s in range(operand_low(side, k, j), operand_high(side, k, j)):
+                for s in _span(operand_low(side, k, j), operand_high(side, k, j), starts, index, shift):
                     if active[s]:
                         flags[wants_flag(k, j)] = flows = 1
                         break
             if passive[op - RUN]:
                 flows = 0
-            for j in range(o, o + b):
+            for j in _span(np.int64(o), np.int64(o) + b, starts, index, shift):
                 active[j] = flows
 
 
 @compiled(
-    code="uint32[:, :]", side="int64[:]", mark="uint8[:]", active="uint8[:]", stop="int64", rows="int64[:]"
-)
-def reach(code, side, mark, active, stop, rows):
-    """Find the instructions below `stop` that the marked places depend on. What they read is marked too.
+    code="uint32[:, :]", side="int64[:]", starts="int64[:]", index="int64[:]", shift="int64", mark="uint8[:]",
+    active="uint8[:]", stop="int64", rows="int64[:]",
+)  # fmt: skip
+def reach(code, side, starts, index, shift, mark, active, stop, rows):
+    """Find the instructions below `stop` that the marked places, or intervals of them, depend on. What they read is
+    marked too.
 
     Where `active` is not empty, dependencies count only through active places, and guards are left out. Where it is
     empty, all guards are found too, because a replay needs them. The numbers of the instructions are written to the end
@@ -75,7 +95,7 @@ def reach(code, side, mark, active, stop, rows):
         n = b if op == LEAF or op >= RUN else np.uint32(1)
         wanted = op == EXPECT and not derivatives
         if not wanted:
-            for j in range(o, o + n):
+            for j in _span(np.int64(o), np.int64(o) + n, starts, index, shift):
                 if mark[j] and (not derivatives or active[j]):
                     wanted = True
                     break
@@ -86,13 +106,13 @@ def reach(code, side, mark, active, stop, rows):
         if op == LEAF:
             continue
         if op < RUN:
-            mark[a] = 1
-            mark[b] = 1
-            mark[c] = 1
+            mark[_at(a, starts, index, shift)] = 1
+            mark[_at(b, starts, index, shift)] = 1
+            mark[_at(c, starts, index, shift)] = 1
         else:
             k = np.int64(a)
             for j in range(operand_count(side, k)):
-                for s in range(operand_low(side, k, j), operand_high(side, k, j)):
+                for s in _span(operand_low(side, k, j), operand_high(side, k, j), starts, index, shift):
                     mark[s] = 1
     return first
 

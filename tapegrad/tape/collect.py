@@ -7,13 +7,14 @@ depends on it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tapegrad.ops import RUN
 from tapegrad.ops.arithmetic import detach
-from tapegrad.ops.record import params_at
+from tapegrad.ops.record import OUT, params_at
 from tapegrad.sweeps.analysis import reach, relocate
 from tapegrad.sweeps.marks import EXTERNAL, LEAF
 from tapegrad.sweeps.owners import Owners, move_numbers, owners
@@ -32,10 +33,16 @@ def grown(old: np.ndarray, length: int) -> np.ndarray:
     return new
 
 
-def needed_for(tape: Any, mark: np.ndarray) -> np.ndarray:
-    """The instructions that marked places depend on, and guards, ascending."""
+def needed_for(tape: Any, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The instructions that the numbers at places from one up to another depend on, and guards, ascending."""
+    found = owners(tape.code[: tape.length, OUT])
+    low, high = np.array([span for span in spans if span[0] < span[1]], np.int64).reshape(-1, 2).T
+    change = np.zeros(tape.length + 1, np.int64)
+    np.add.at(change, found.of(low), 1)
+    np.add.at(change, found.of(high - 1) + 1, -1)
+    mark = (np.cumsum(change[:-1]) > 0).astype(np.uint8)
     rows = np.empty(tape.length, np.int64)
-    return rows[reach(tape.code, tape.side, mark, _EVERY_SLOT, tape.length, rows) :]
+    return rows[reach(tape.code, tape.side, *found, mark, _EVERY_SLOT, tape.length, rows) :]
 
 
 def collect(tape: Any) -> None:
@@ -43,21 +50,20 @@ def collect(tape: Any) -> None:
     if not tape.recording:
         cut(tape)
     tape.pages = [page for page in tape.pages if page[2]() is not None]
-    mark = np.zeros(len(tape.values), np.uint8)
-    addresses = tape.addresses
+    spans, addresses = [], tape.addresses
     for start, end, _ in tape.pages:
         for first, last, place in zip(addresses.first, addresses.ends, addresses.places, strict=True):
             low, high = max(start, first), min(end, last, tape.top)
             if low < high:
-                mark[low - first + place : high - first + place] = 1
-    keep(tape, needed_for(tape, mark))
+                spans.append((low - first + place, high - first + place))
+    keep(tape, needed_for(tape, spans))
 
 
 class Kept(NamedTuple):
     """Some instructions of a tape, their numbers moved together.
 
     Attributes:
-        code, side, flags: the instructions with their records, in new arrays, as places of the new arena.
+        code, side, flags: the instructions with their records, in new arrays, with places of the new arena.
         side_length: how much of `side` and `flags` is used.
         owners: where the results were that are kept.
         counts: how many numbers each of them has.
@@ -81,18 +87,23 @@ class Kept(NamedTuple):
         return int(self.to[i]) + within if 0 <= within < self.counts[i] else -1
 
 
-def kept(tape: Any, rows: np.ndarray) -> Kept:
-    """The instructions in `rows` (ascending), which must not depend on any other. The tape stays as it is."""
+def kept(tape: Any, rows: np.ndarray, leaves_first: bool = False) -> Kept:
+    """The instructions in `rows` (ascending), which must not depend on any other. The tape stays as it is.
+
+    With `leaves_first` leaves come before all others, and so do their numbers.
+    """
     code = tape.code[rows]
     wide = (code[:, 0] == LEAF) | (code[:, 0] >= RUN)
     counts = np.where(wide, code[:, 3], 1).astype(np.int64)
     found = owners(code[:, 1])
-    to = np.cumsum(counts) - counts
+    order = np.argsort(code[:, 0] != LEAF, kind="stable") if leaves_first else np.arange(len(code))
+    to = np.empty_like(counts)
+    to[order] = np.cumsum(counts[order]) - counts[order]
     code[:, 1] = to
     side, flags = np.empty(tape.side_length, np.int64), np.empty(tape.side_length, np.uint8)
     length = move_records(code, tape.side, tape.flags, side, flags)
     relocate(code, side, *found, to)
-    return Kept(code, side, flags, length, found, counts, to, int(counts.sum()))
+    return Kept(code[order], side, flags, length, found, counts, to, int(counts.sum()))
 
 
 def keep(tape: Any, rows: np.ndarray) -> None:

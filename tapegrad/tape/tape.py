@@ -26,7 +26,7 @@ from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadEr
 from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import COLUMNS, place, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
-from tapegrad.sweeps.analysis import activate, reach
+from tapegrad.sweeps.analysis import EACH, activate, reach
 from tapegrad.sweeps.marks import EXPECT, LEAF
 from tapegrad.tape.addresses import Addresses
 from tapegrad.tape.collect import collect, grown, keep
@@ -160,7 +160,7 @@ class Tape:
         if len(self._buffer) > FLUSH_AT:
             self.flush()
         used = self.slots + self.top - self.flushed
-        if self.length + len(self._buffer) // COLUMNS > self._collect_at or used + n > self._collect_at:
+        if not self.recording and max(len(self), used + n) > self._collect_at:
             self.collect()
             used = self.slots
         if used + n > MAX_SLOTS:
@@ -314,7 +314,7 @@ class Tape:
         if len(self.active) < len(self.values):
             self.active = grown(self.active, len(self.values))
         if self.activated < self.length:
-            activate(self.code, self.side, self.flags, self.active, passive_rows(), self.activated, self.length)
+            activate(self.code, self.side, self.flags, *EACH, self.active, passive_rows(), self.activated, self.length)
             self.activated = self.length
 
     def wants_grad(self, slot: int) -> bool:
@@ -343,8 +343,8 @@ class Tape:
         top = int(self.code[stop, 1]) if stop < self.length else self.slots
         mark = np.zeros(len(self.values), np.uint8)
         mark[places] = 1
-        rows = np.empty(stop, np.int64)
-        rows = rows[reach(self.code, self.side, mark, self.active, stop, rows) :]
+        every = np.empty(stop, np.int64)
+        rows = every[reach(self.code, self.side, *EACH, mark, self.active, stop, every) :]
         check_unedited(self, rows)
         sweeps = sweeps_for(self.dtype)
         sweeps.require(self.needs, REVERSE)

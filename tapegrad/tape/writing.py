@@ -20,8 +20,9 @@ from tapegrad.tape.loops import settle
 
 # Fewer instructions than this are appended to the buffers, which is faster for few. More go to the arrays at once.
 _FEW = 256
-# An arena of at least as many numbers grows by a quarter, a shorter one is doubled.
-_LONG = 1 << 20
+# An arena of at least as many numbers grows by a quarter. It is doubled where it is shorter, or where only a small part
+# of it is known: the rest takes no memory.
+_LONG, _MUCH = 1 << 20, 4
 
 
 def flush(tape: Any) -> None:
@@ -121,11 +122,15 @@ def reserve(tape: Any, instructions: int, numbers: int, slots: int) -> None:
 def _longer(tape: Any, length: int) -> np.ndarray:
     """A longer array for the values of a tape. Only what is known is copied: the system provides memory for the rest
     when it is written to, which for a function that is recorded may be never."""
-    values = np.zeros(2 * length if length < _LONG else length + length // 4, tape.dtype)
     code = tape.code[tape.evaluated : tape.length]
     known = int(code[0, OUT]) if len(code) else tape.slots
-    values[:known] = tape.values[:known]
     leaves = code[code[:, OPCODE] == LEAF]
+    much = length < _LONG or _MUCH * (known + int(leaves[:, B].sum())) < length
+    try:
+        values = np.zeros(2 * length if much else length + length // 4, tape.dtype)
+    except MemoryError:
+        values = np.zeros(length, tape.dtype)
+    values[:known] = tape.values[:known]
     single = leaves[leaves[:, B] == 1, OUT]
     values[single] = tape.values[single]
     for start, n in leaves[leaves[:, B] > 1][:, [OUT, B]].tolist():

@@ -233,7 +233,8 @@ def test_guards_and_recordings():
     assert "= p['a'] * xs[1][2]" in text
     assert re.search(r"returns v\d+, 7$", text)
     assert "∂" not in text
-    product = tg.record(lambda x, y: x * y, 2.0, 5.0)
+    # Machine code leaves no adjoints to look at.
+    product = tg.record(lambda x, y: x * y, 2.0, 5.0, compile=False)
     product.value_and_grad(3.0, 5.0, argnums=(0, 1))
     assert "x input           3.0  ∂ 5.0" in listing(product)
 
