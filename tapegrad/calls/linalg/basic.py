@@ -59,7 +59,7 @@ def eye(n: int, dtype: Any) -> Any:
 
 @functools.cache
 def lower_half(n: int, dtype: Any) -> Any:
-    """Ones below the diagonal, halves on it, zeros above: so much of a symmetric matrix makes it, with its transpose."""
+    """Ones below the diagonal, halves on it, zeros above: this of a symmetric matrix makes it, with its transpose."""
     made = np.tril(np.ones((n, n), dtype)) - np.eye(n, dtype=dtype) * dtype.type(0.5)
     made.flags.writeable = False
     return made

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.calls.arrays import ArrayFunction, Shape, arrays_of, family, require
-from tapegrad.calls.linalg.basic import lower_half, matrices, square, sum_of, transposed, triangular
+from tapegrad.calls.linalg.basic import by_matrix, lower_half, matrices, square, sum_of, transposed, triangular
+from tapegrad.calls.linalg.eigen import rounding
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.functions.registry import implements
 from tapegrad.value import Value
@@ -26,6 +27,13 @@ class QRResult(NamedTuple):
     R: Any
 
 
+def _dependent(r: Any) -> Any:
+    # NaN for a matrix whose columns are linearly dependent, to be added.
+    sizes = np.abs(np.diagonal(r, 0, -2, -1))
+    lost = np.where(sizes <= rounding(sizes, r.shape[-1]), np.nan, 0.0)
+    return by_matrix(np.sum(lost, -1)) if r.ndim > 2 else np.sum(lost)
+
+
 def _qr_vjp(g: Any, z: Any, a: Any) -> Any:
     (gq, gr), (q, r) = g, z
     gr = np.triu(gr)
@@ -33,12 +41,12 @@ def _qr_vjp(g: Any, z: Any, a: Any) -> Any:
     # The lower triangle, and its mirror image: symmetric.
     below = m * lower_half(m.shape[-1], m.dtype)
     inner = gq + np.matmul(q, below + transposed(below))
-    return (transposed(triangular(False)(r, transposed(inner))),)
+    return (transposed(triangular(False)(r, transposed(inner))) + _dependent(r),)
 
 
 def _qr_jvp(ts: Any, z: Any, a: Any) -> Any:
     q, r = z
-    c = transposed(triangular(False, True)(r, transposed(ts[0])))
+    c = transposed(triangular(False, True)(r, transposed(ts[0]))) + _dependent(r)
     inner = np.matmul(transposed(q), c)
     below = np.tril(inner, -1)
     turned = below - transposed(below)
@@ -50,10 +58,10 @@ def _qr_shapes(a: Shape) -> list[Shape]:
 
 
 def _qr_kink(a: Any) -> float:
-    r = np.abs(np.diagonal(np.linalg.qr(a, "r"), 0, -2, -1))
-    if not r.size:
+    sizes = np.abs(np.diagonal(np.linalg.qr(a, "r"), 0, -2, -1))
+    if not sizes.size:
         return np.inf
-    return float(np.min(np.where(r <= 8 * a.shape[-1] * np.finfo(a.dtype).eps * np.max(r), 0.0, r)))
+    return float(np.min(np.where(sizes <= rounding(sizes, a.shape[-1]), 0.0, sizes)))
 
 
 _qr = ArrayFunction(("qr",), lambda a: tuple(np.linalg.qr(a)), _qr_shapes, _qr_vjp, _qr_jvp, _qr_kink)
