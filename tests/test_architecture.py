@@ -41,6 +41,7 @@ FLOORS = {
     "nn": 10,
     "optim": 10,
     "optimize": 10,
+    "scipy": 10,
 }
 ROOT = "tapegrad"
 DOCUMENTED = [

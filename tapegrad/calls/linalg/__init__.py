@@ -4,6 +4,6 @@
 squares needs, `functions` exponentials, roots and logarithms of matrices, and `names` what is put together of others.
 """
 
-from tapegrad.calls.linalg import basic, eigen, least, names, singular
+from tapegrad.calls.linalg import basic, eigen, functions, least, names, singular
 
-__all__ = ["basic", "eigen", "least", "names", "singular"]
+__all__ = ["basic", "eigen", "functions", "least", "names", "singular"]
