@@ -25,6 +25,7 @@ TITLES = {
     "mnist_epoch": "MNIST epoch",
     "sparse": "Sparse derivatives",
     "second_order": "Hessian times vector",
+    "matrices": "Functions of matrices",
     "native": "Programs beside machine code",
 }
 THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
