@@ -1,8 +1,8 @@
 """Functions of matrices: the marginal likelihood of a Gaussian process, and calls of small factorisations.
 
-The negative log marginal likelihood of 150 noisy observations with a squared exponential kernel, in three hyperparameters:
-its gradient and its Hessian. JAX is compiled; PyTorch is eager. Results are compared before anything is timed. That of three
-by three matrices is what a call costs where arithmetic takes no time.
+The negative log marginal likelihood of 150 noisy observations with a squared exponential kernel, in three
+hyperparameters: its gradient and its Hessian. JAX is compiled; PyTorch is eager. Results are compared before anything
+is timed. Matrices of three by three show what a call costs where arithmetic takes no time.
 """
 
 from __future__ import annotations

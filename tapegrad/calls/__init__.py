@@ -2,8 +2,8 @@
 solvers, and recomputation.
 
 `call` puts a Python function on a tape as one instruction. Made with it are `custom`, which has what users declare;
-`implicit`, functions that are defined by equations. `arrays` does so for functions of whole arrays: `linalg` and `fourier`,
-NumPy's linear algebra and Fourier transforms.
+`implicit`, functions that are defined by equations. `arrays` does so for functions of whole arrays: `linalg` and
+`fourier`, NumPy's linear algebra and Fourier transforms.
 """
 
 from tapegrad.calls import fourier, linalg

@@ -1,8 +1,8 @@
 """NumPy's discrete Fourier transforms on Values and ComplexValues.
 
 Each is one instruction, linear in real and imaginary parts; the gradient is the transposed transform. That of `fft` is
-`ifft` with the other normalisation. `rfft` keeps half of a symmetric spectrum, so its transposed is `irfft`, which counts
-the inner frequencies twice, of a spectrum that is halved there; and the other way round.
+`ifft` with the other normalisation. `rfft` keeps half of a symmetric spectrum, so its transposed is `irfft`, which
+counts the inner frequencies twice, of a spectrum that is halved there; and the other way round.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def parameters(side: np.ndarray, k: int) -> list[int]:
 
 def call_at(side: np.ndarray, k: int) -> tuple[int, slice, list[slice]]:
     """Of the record at k of an operation whose operands are dense: its first parameter, where its result stands, and
-    where its operands stand. All is read at once, as callbacks into Python take their time to do so number by number."""
+    where its operands stand. All is read at once: number by number, Python would take several times as long."""
     row = side[k : k + int(side[k + _LENGTH])].tolist()
     params = _OPERANDS + _SIZE * row[_ARITY]
     spans = [slice(row[i + _SLOT], row[i + _SLOT] + row[i + _HIGH]) for i in range(_OPERANDS, params, _SIZE)]

@@ -59,9 +59,9 @@ def quotients(x: Any, differences: Any, same: Any) -> Any:
     return np.where(skipped, 0.0, x / np.where(skipped, 1.0, differences))
 
 
-def undefined(same: Any, involved: Any) -> Any:
-    """What makes NaN of places that are undefined and involved, and leaves others: to be added."""
-    return np.where(same & involved, np.nan, 0.0)
+def undefined(same: Any, used: Any) -> Any:
+    """What makes NaN of places that are undefined and used, and leaves others: to be added."""
+    return np.where(same & used, np.nan, 0.0)
 
 
 def unlike(w: Any) -> Any:
@@ -74,6 +74,12 @@ def unlike(w: Any) -> Any:
 def noticeable(x: Any, of: Any) -> Any:
     """Where elements of x are more than rounding can make of products with matrices `of`."""
     return np.abs(x) > largest(of) * _eps(x, 64.0 * of.shape[-2])
+
+
+def involved(gv: Any) -> Any:
+    """Whether the gradient by vectors, the columns, reaches vector i or j."""
+    right, left = pairs(np.max(np.where(noticeable(gv, gv), 1.0, 0.0), -2))
+    return np.maximum(right, left) > 0.0
 
 
 class EighResult(NamedTuple):
@@ -103,7 +109,7 @@ def _eigh_vjp(g: Any, z: Any, a: Any) -> Any:
     (gw, gv), (w, v) = g, z
     m, same, (right, left) = np.matmul(transposed(v), gv), equal(w), pairs(w)
     inner = quotients(m, right - left, same) + diagonal_matrix(gw)
-    inner = inner + undefined(same, noticeable(m, gv) | unlike(gw))
+    inner = inner + undefined(same, involved(gv) | unlike(gw))
     return (_symmetric(np.matmul(np.matmul(v, inner), transposed(v))),)
 
 

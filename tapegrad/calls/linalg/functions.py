@@ -79,7 +79,7 @@ def _expm_along(a: Any, e: Any) -> Any:
 def _logm(a: Any) -> Any:
     import scipy.linalg
 
-    return _real("logm", scipy.linalg.logm(a))
+    return _real("logm", scipy.linalg.logm(a.astype(float)))
 
 
 def _logm_along(a: Any, e: Any) -> Any:
@@ -124,7 +124,7 @@ sylvester = ArrayFunction(
 def _sqrtm(a: Any) -> Any:
     import scipy.linalg
 
-    return _real("sqrtm", scipy.linalg.sqrtm(a))
+    return _real("sqrtm", scipy.linalg.sqrtm(a.astype(float)))
 
 
 def _sqrtm_vjp(w: Any, s: Any, a: Any) -> Any:

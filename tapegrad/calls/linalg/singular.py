@@ -3,8 +3,8 @@
 With a = u diag(s) v': ds = diag(u' da v), and du, dv by F_ij = 1 / (s_j^2 - s_i^2) off the diagonal (J. Townsend,
 Differentiating the singular value decomposition, 2016). What is said in `eigen` of equal eigenvalues holds of equal
 singular values. A singular value of zero has no derivative (it is an absolute value there), nor have vectors that
-belong to it in a matrix that is not square; nor has the choice of the further vectors of `full_matrices`, where there
-are several, but functions of the space that these span have.
+belong to it in a matrix that is not square; nor have the further vectors of `full_matrices` where there are several.
+(The space that they span has: its projector is 1 - u u' with the u of full_matrices=False.)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tapegrad.calls.linalg.eigen import (
     diagonal_matrix,
     equal,
     gap,
+    involved,
     largest,
     noticeable,
     pairs,
@@ -70,10 +71,9 @@ def _one_side(u: Any, gu: Any, s: Any, zero: Any) -> Any:
 def _further(u: Any, more: Any, gmore: Any, s: Any, zero: Any) -> Any:
     """The same by the further columns `more` that make u a square matrix."""
     m = np.matmul(transposed(u), gmore)
-    inner = np.matmul(transposed(more), gmore)
-    turned = np.sum(np.where(noticeable(inner - transposed(inner), gmore), np.nan, 0.0), (-2, -1), keepdims=True)
-    involved = np.sum(np.where(noticeable(m, gmore), 1.0, 0.0), -1)
-    lost = undefined(_columns(zero), _columns(involved) > 0.0)
+    turned = 0.0 if more.shape[-1] == 1 else np.where(largest(gmore) > 0.0, np.nan, 0.0)
+    used = np.sum(np.where(noticeable(m, gmore), 1.0, 0.0), -1)
+    lost = undefined(_columns(zero), _columns(used) > 0.0)
     return turned + lost - np.matmul(more, transposed(m)) * _columns(_inverse(s, zero))
 
 
@@ -87,7 +87,7 @@ def _svd_vjp(g: Any, z: Any, a: Any) -> Any:
     by_u, by_v = (_by_squares(x - transposed(x), s, same) for x in (mu, mv))
     right, left = pairs(s)
     inner = by_u * right + left * by_v + diagonal_matrix(gs)
-    inner = inner + undefined(same, noticeable(mu, gu1) | noticeable(mv, gv1) | unlike(gs))
+    inner = inner + undefined(same, involved(gu1) | involved(gv1) | unlike(gs))
     inner = inner + diagonal_matrix(np.where(zero & (gs != 0.0), np.nan, 0.0))
     total = np.matmul(np.matmul(u1, inner), transposed(v1))
     if m > k:
