@@ -63,8 +63,9 @@ def draw(path, x, y, z, mean, deviation, noise):
 
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
     figure, axes = plt.subplots(figsize=(9, 4.6), layout="constrained")
-    for factor, label in ((np.hypot(deviation, noise), "observations, 95 %"), (deviation, "curve, 95 %")):
-        axes.fill_between(z, mean - 1.96 * factor, mean + 1.96 * factor, color="#2f6db5", alpha=0.18, lw=0, label=label)
+    bands = ("#dbe6f2", np.hypot(deviation, noise), "observations, 95 %"), ("#a9c5e3", deviation, "curve, 95 %")
+    for colour, width, label in bands:
+        axes.fill_between(z, mean - 1.96 * width, mean + 1.96 * width, color=colour, lw=0, label=label)
     axes.plot(z, mean, color="#2f6db5", lw=2, label="posterior mean")
     axes.plot(z, curve(z), color="#22252b", lw=1, ls="dashed", label="curve")
     axes.scatter(x, y, s=18, color="#c7641c", edgecolors="white", linewidths=0.5, zorder=3, label="observed")

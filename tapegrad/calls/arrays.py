@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import DTypeError, ShapeError, UnsupportedError
 from tapegrad.functions import stack
+from tapegrad.functions.registry import holds_value
 from tapegrad.layout import dense
 from tapegrad.ops.external import external
 from tapegrad.ops.record import STRUCTURED
@@ -77,17 +78,24 @@ def family(name: str) -> Callable[[Callable[..., ArrayFunction]], Callable[..., 
 
 
 def arrays_of(what: str, *args: Any) -> list[Any]:
-    """Arguments as Values and plain arrays of floats; lists and object arrays that hold Values become Values."""
-    found: list[Any] = []
-    for x in args:
-        if not isinstance(x, Value):
-            plain = np.asarray(x, object) if isinstance(x, list | tuple) else np.asarray(x)
-            if plain.dtype == object and any(isinstance(one, Value) for one in plain.ravel()):
-                x = as_value(stack(x) if isinstance(x, list | tuple) else x, tape_of(plain.ravel().tolist()), what)
-            else:
-                x = np.asarray(x)
-                x = x if x.dtype.kind in "fc" else x.astype(float)
-        found.append(x)
+    """Arguments as Values and plain arrays of floats; lists and object arrays that hold Values become Values.
+
+    Raises UnsupportedError for what is no real number, DTypeError where an array has another dtype than a Value.
+    """
+    found = [x if isinstance(x, Value) else stack(x) if holds_value(x) else np.asarray(x) for x in args]
+    dtype = next((x.dtype for x in found if isinstance(x, Value)), None)
+    for i, x in enumerate(found):
+        if isinstance(x, Value):
+            continue
+        if x.dtype.kind not in "fiub":
+            raise UnsupportedError(f"{what}: an operand of {x.dtype} cannot be used with a Value")
+        if isinstance(args[i], np.ndarray) and x.ndim and x.dtype.kind == "f":
+            if dtype not in (None, x.dtype):
+                raise DTypeError(
+                    f"{what}: an array of {x.dtype} meets a Value of {dtype}; convert it with .astype(np.{dtype})"
+                )
+        else:
+            found[i] = x.astype(dtype or float)
     return found
 
 

@@ -184,7 +184,8 @@ def solve_sylvester(a: Any, b: Any, q: Any) -> Any:
     >>> tg.grad(lambda x: solve_sylvester(np.eye(1) * x, np.eye(1), np.ones((1, 1)))[0, 0])(1.0)
     -0.25
     """
-    a, b, (q,) = square("solve_sylvester", a), square("solve_sylvester", b), arrays_of("solve_sylvester", q)
+    a, b, q = arrays_of("solve_sylvester", a, b, q)
+    square("solve_sylvester", a), square("solve_sylvester", b)
     require(
         q.ndim >= 2 and q.shape == (*a.shape[:-1], b.shape[-1]) and a.shape[:-2] == b.shape[:-2],
         f"solve_sylvester: a of shape {a.shape}, b of {b.shape} and q of {q.shape} do not fit",
@@ -213,8 +214,7 @@ def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
     """
     lu, pivots = lu_and_piv
     lu, b, restored = fitting("lu_solve", lu, b)
-    (pivots,) = arrays_of("lu_solve", pivots)
-    order = functions.permutation(pivots)
+    order = functions.permutation(arrays_of("lu_solve", lu, pivots)[1])
     if order.ndim < lu.ndim:
         order = np.broadcast_to(order, lu.shape)
     if trans:
@@ -240,7 +240,7 @@ def block_diag(*arrs: Any) -> Any:
     width, rows, before = sum(x.shape[1] for x in parts), [], 0
     for x in parts:
         m, n = x.shape
-        rows.append(np.concatenate([np.zeros((m, before)), x, np.zeros((m, width - before - n))], 1))
+        rows.append(np.concatenate([np.zeros((m, before), x.dtype), x, np.zeros((m, width - before - n), x.dtype)], 1))
         before += n
     return np.concatenate(rows, 0)
 
@@ -260,4 +260,4 @@ def toeplitz(c: Any, r: Any = None) -> Any:
     require(c.ndim == r.ndim == 1, f"toeplitz takes vectors, not shapes {c.shape} and {r.shape}")
     m, n = c.shape[0], r.shape[0]
     line = np.concatenate([r[1:][::-1], c])
-    return line[np.arange(m)[:, None] - np.arange(n) + n - 1] if m and n else np.zeros((m, n))
+    return line[np.arange(m)[:, None] - np.arange(n) + n - 1] if m and n else np.zeros((m, n), c.dtype)

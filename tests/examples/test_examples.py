@@ -64,8 +64,13 @@ def test_mnist_without_its_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "missing"), [("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib"),
-     ("gaussian_process.py", "matplotlib")],  # fmt: skip
+    ("name", "missing"),
+    [
+        ("mnist_mlp.py", "tqdm"),
+        ("mnist_mlp.py", "matplotlib"),
+        ("moons.py", "matplotlib"),
+        ("gaussian_process.py", "matplotlib"),
+    ],
 )
 def test_a_missing_extra_is_named(tmp_path, name, missing):
     hidden = f"import runpy, sys; sys.modules[{missing!r}] = None\n"

@@ -8,7 +8,7 @@ import scipy.linalg
 
 import tapegrad as tg
 from tapegrad import Value
-from tapegrad.errors import OperationError, ShapeError, UnsupportedError
+from tapegrad.errors import DTypeError, OperationError, ShapeError, UnsupportedError
 from tapegrad.scipy import linalg
 from tests.checks import difference
 from tests.functions.linalg_checks import check_derivatives, check_float32, close, weighed
@@ -248,6 +248,38 @@ def test_nothing_flows_through_eigenvectors_that_are_not_used():
     assert np.array_equal(used, np.ones((4, 4)))
 
 
+def test_nothing_flows_through_what_is_not_taken():
+    singular = np.ones((3, 3))
+    for f in (np.linalg.slogdet, np.linalg.qr, np.linalg.eigh):
+        taken = tg.record(lambda a, f=f: tg.where(a[0, 0] > 5.0, np.sum(f(a)[1]), np.sum(a * a)), EYE)
+        assert np.array_equal(taken.grad(singular), 2.0 * singular)
+        if f is np.linalg.slogdet:
+            assert np.array_equal(taken.hvp((singular,), (EYE,)), 2.0 * EYE)
+            assert np.array_equal(tg.grad(lambda a, taken=taken: np.trace(taken.grad(a)))(singular), 2.0 * EYE)
+
+
+ZEROS = {
+    "slogdet": (lambda a: np.linalg.slogdet(a)[1], EYE),
+    "det": (lambda a: np.linalg.det(a) - 6.0, np.diag([1.0, 2.0, 3.0])),
+    "qr": (lambda a: np.linalg.qr(a)[0][0, 1], np.diag([1.0, 2.0, 3.0])),
+    "eigh": (lambda a: np.linalg.eigh(a)[1][0, 1], np.diag([1.0, 2.0, 3.0])),
+    "svd": (lambda a: np.linalg.svd(a)[0][0, 1], np.diag([3.0, 2.0, 1.0])),
+    "triangular": (lambda a: linalg.solve_triangular(a, EYE)[0, 1], EYE),
+}
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_second_derivatives_where_the_first_is_zero(name):
+    # The gradient of a square is zero where the function is; its Hessian is not.
+    f, a = ZEROS[name]
+    d = C[:3, :3]
+    own = tg.grad(f)(a)
+    assert np.abs(f(a)) < 1e-14 and np.abs(own).max() > 0.1
+    expected = 2.0 * own * np.sum(own * d)
+    close(tg.hvp(lambda a: f(a) ** 2, (a,), (d,)), expected, 1e-12)
+    close(tg.grad(lambda a: np.sum(tg.grad(lambda a: f(a) ** 2)(a) * d))(a), expected, 1e-12)
+
+
 def test_singular_values_that_are_equal_or_zero():
     q = np.linalg.qr(np.random.default_rng(1).normal(size=(4, 4)))[0][:, :3]
     twice = q @ np.diag([3.0, 3.0, 1.0])
@@ -382,6 +414,15 @@ def test_recordings_are_pickled():
     recording = tg.record(several, EYE + 0.1 * C[:3, :3])
     again = pickle.loads(pickle.dumps(recording))
     assert np.array_equal(again.grad(C[:3, :3]), recording.grad(C[:3, :3]))
+
+
+def test_dtypes():
+    single = Value(np.eye(2, dtype=np.float32))
+    with pytest.raises(DTypeError, match=r"np.linalg.solve: an array of float64 meets a Value of float32"):
+        np.linalg.solve(single, np.ones(2))
+    with pytest.raises(UnsupportedError, match="np.linalg.solve: an operand of complex128"):
+        np.linalg.solve(single, np.ones(2) * 1j)
+    assert np.linalg.solve(single, [1, 2]).dtype == linalg.block_diag(single, 2.0).dtype == np.float32
 
 
 def test_lists_of_values():

@@ -15,6 +15,8 @@ import numpy as np
 from tapegrad.calls.arrays import ArrayFunction, arrays_of, family, require
 from tapegrad.functions.registry import implements
 from tapegrad.layout import broadcast_shapes
+from tapegrad.ops import BY_NAME
+from tapegrad.value import Value
 
 
 def transposed(a: Any) -> Any:
@@ -87,7 +89,8 @@ def _solved_triangular(a: Any, b: Any, lower: bool, trans: bool, unit: bool, str
     if not unit and not a.diagonal().all():
         if strict:
             raise np.linalg.LinAlgError("solve_triangular: an element of the diagonal is zero")
-        return np.full(b.shape, np.nan, dtype)
+        # Zeros are solved by zeros all the same.
+        return np.where((b != 0.0).any(0), dtype.type(np.nan), np.zeros_like(b, dtype))
     # BLAS wants columns where arrays have rows: it is given the transposes, x' a' = b'. LAPACK's `trtrs` is not used,
     # since that of OpenBLAS starts threads for matrices of any size, which can take a millisecond.
     return _trsm(dtype)(1.0, a.T, b.T, side=1, lower=not lower, trans_a=trans, diag=unit).T
@@ -135,7 +138,8 @@ _solve = ArrayFunction(("solve",), np.linalg.solve, lambda a, b: b, _solve_vjp, 
 def fitting(what: str, a: Any, b: Any) -> tuple[Any, Any, Any]:
     """Square matrices and as many columns, broadcast over the leading axes; and what makes of the solution an array of
     the right shape. A `b` of one axis is one column, as in NumPy. Raises ShapeError."""
-    a, (b,) = square(what, a), arrays_of(what, b)
+    a, b = arrays_of(what, a, b)
+    square(what, a)
     column = b.ndim == 1
     require(
         b.ndim and b.shape[-1 if column else -2] == a.shape[-1],
@@ -233,10 +237,17 @@ def det(a: Any) -> Any:
     return _det(square("np.linalg.det", a))
 
 
+def _chain(w: Any, x: Any) -> Any:
+    # Zero where w is zero, whatever x is: so nothing passes a branch that was not taken.
+    if isinstance(w, Value) or isinstance(x, Value):
+        return BY_NAME["chain"](w, x)
+    return np.where(w == 0.0, 0.0, w * x)
+
+
 # The sign is piecewise constant, so its derivative is zero.
 _slogdet = ArrayFunction(
     ("slogdet",), lambda a: tuple(np.linalg.slogdet(a)), lambda a: [a[:-2], a[:-2]],
-    lambda w, z, a: (by_matrix(w[1]) * transposed(_inv_or_nan(a)),),
+    lambda w, z, a: (_chain(by_matrix(w[1]), transposed(_inv_or_nan(a))),),
     lambda ts, z, a: (0.0 * z[0], np.sum(transposed(_inv_or_nan(a)) * ts[0], (-2, -1))),
 )  # fmt: skip
 SlogdetResult = type(np.linalg.slogdet(np.eye(1)))

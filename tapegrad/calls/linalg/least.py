@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.calls.arrays import ArrayFunction, Shape, arrays_of, family, require
-from tapegrad.calls.linalg.basic import by_matrix, lower_half, matrices, square, sum_of, transposed, triangular
-from tapegrad.calls.linalg.eigen import rounding
+from tapegrad.calls.linalg.basic import lower_half, matrices, square, sum_of, transposed, triangular
+from tapegrad.calls.linalg.eigen import largest, rounding
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.functions.registry import implements
 from tapegrad.value import Value
@@ -27,11 +27,11 @@ class QRResult(NamedTuple):
     R: Any
 
 
-def _dependent(r: Any) -> Any:
-    # NaN for a matrix whose columns are linearly dependent, to be added.
+def _dependent(r: Any, used: Any) -> Any:
+    # NaN, to be added, for a matrix whose columns are linearly dependent, where `used` is not zero.
     sizes = np.abs(np.diagonal(r, 0, -2, -1))
-    lost = np.where(sizes <= rounding(sizes, r.shape[-1]), np.nan, 0.0)
-    return by_matrix(np.sum(lost, -1)) if r.ndim > 2 else np.sum(lost)
+    lost = np.sum(np.where(sizes <= rounding(sizes, r.shape[-1]), np.nan, 0.0), -1, keepdims=True)
+    return np.where(used == 0.0, 0.0, lost.reshape(*lost.shape, 1))
 
 
 def _qr_vjp(g: Any, z: Any, a: Any) -> Any:
@@ -41,12 +41,12 @@ def _qr_vjp(g: Any, z: Any, a: Any) -> Any:
     # The lower triangle, and its mirror image: symmetric.
     below = m * lower_half(m.shape[-1], m.dtype)
     inner = gq + np.matmul(q, below + transposed(below))
-    return (transposed(triangular(False)(r, transposed(inner))) + _dependent(r),)
+    return (transposed(triangular(False)(r, transposed(inner))) + _dependent(r, largest(gq) + largest(gr)),)
 
 
 def _qr_jvp(ts: Any, z: Any, a: Any) -> Any:
     q, r = z
-    c = transposed(triangular(False, True)(r, transposed(ts[0]))) + _dependent(r)
+    c = transposed(triangular(False, True)(r, transposed(ts[0]))) + _dependent(r, largest(ts[0]))
     inner = np.matmul(transposed(q), c)
     below = np.tril(inner, -1)
     turned = below - transposed(below)
