@@ -45,7 +45,8 @@ FLOORS = {
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.sparse",
+    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.scipy",
+    "tapegrad.sparse",
 ]  # fmt: skip
 MAX_LINES = 400
 

@@ -32,7 +32,7 @@ class ComplexValue:
     >>> import numpy as np
     >>> import tapegrad as tg
     >>> tg.grad(lambda x: np.sum(np.abs(np.fft.rfft(x)) ** 2))(np.array([1.0, 0.0, 0.0]))
-    array([4., 0., 0.])
+    array([4., 1., 1.])
     """
 
     __slots__ = ("imag", "real")

@@ -61,7 +61,12 @@ def cholesky(a: Any, lower: bool = False) -> Any:
 
 @_as_scipy
 def cho_factor(a: Any, lower: bool = False) -> tuple[Any, bool]:
-    """What `cho_solve` takes: the factor of `cholesky`, and whether it is the lower one. The other triangle is zero."""
+    """What `cho_solve` takes: the factor of `cholesky`, and whether it is the lower one. The other triangle is zero.
+
+    >>> import tapegrad as tg
+    >>> tg.grad(lambda x: cho_factor(np.eye(2) * x)[0][0, 0])(4.0)
+    0.25
+    """
     return cholesky(a, lower), lower
 
 
@@ -70,8 +75,8 @@ def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> Any:
     """x with a x = b, of what `cho_factor` returns for a, and b of shape (n,) or (..., n, k). Raises ShapeError.
 
     >>> import tapegrad as tg
-    >>> tg.grad(lambda x: cho_solve(cho_factor(np.eye(2) * x), np.ones(2))[0])(2.0)
-    -0.25
+    >>> tg.grad(lambda x: cho_solve(cho_factor(np.eye(2) * x), np.ones(2))[0])(4.0)
+    -0.0625
     """
     c, lower = c_and_lower
     c, b, restored = fitting("cho_solve", c, b)
@@ -88,7 +93,7 @@ def solve_triangular(a: Any, b: Any, trans: Any = 0, lower: bool = False, unit_d
 
     >>> import tapegrad as tg
     >>> tg.grad(lambda a: np.sum(solve_triangular(a, np.ones(2), lower=True)))(np.eye(2))
-    array([[-1., -0.],
+    array([[-1.,  0.],
            [-1., -1.]])
     """
     if trans not in (0, 1, 2, "N", "T", "C"):
@@ -106,8 +111,8 @@ def solve(a: Any, b: Any, lower: bool = False, *, assume_a: Any = None, transpos
     LinAlgError for a singular matrix.
 
     >>> import tapegrad as tg
-    >>> tg.grad(lambda x: solve(np.eye(2) * x, np.ones(2), assume_a="pos")[0])(2.0)
-    -0.25
+    >>> tg.grad(lambda x: solve(np.eye(2) * x, np.ones(2), assume_a="pos")[0])(4.0)
+    -0.0625
     """
     kind = {
         "symmetric": "sym", "hermitian": "sym", "her": "sym", "positive definite": "pos", None: "gen",
