@@ -78,8 +78,25 @@ def _trsm(dtype: Any) -> Any:
     return blas.strsm if dtype == np.float32 else blas.dtrsm
 
 
+# Many triangular matrices of at most so many rows are solved by one call of NumPy.
+_SMALL = 16
+
+
+def _solved_small(a: Any, b: Any, lower: bool, trans: bool, unit: bool) -> Any:
+    # NumPy solves them as general matrices. Of upper triangular ones it finds that nothing is to be eliminated, so that
+    # only the substitution is left; lower ones become upper ones when the order of rows and of columns is turned round.
+    part = (np.tril if lower else np.triu)(a, (-1 if lower else 1) if unit else 0)
+    part = part + eye(a.shape[-1], a.dtype) if unit else part
+    part = transposed(part) if trans else part
+    if lower == trans:
+        return np.linalg.solve(part, b)
+    return np.linalg.solve(part[..., ::-1, ::-1], b[..., ::-1, :])[..., ::-1, :]
+
+
 def _solved_triangular(a: Any, b: Any, lower: bool, trans: bool, unit: bool, strict: bool) -> Any:
     dtype = np.result_type(a, b)
+    if a.ndim > 2 and a.shape[-1] <= _SMALL and (unit or np.diagonal(a, 0, -2, -1).all()):
+        return _solved_small(a, b, lower, trans, unit)
     if a.ndim > 2 or not b.size:
         out = np.empty(b.shape, dtype)
         for i in np.ndindex(*a.shape[:-2]):
