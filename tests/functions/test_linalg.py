@@ -153,6 +153,10 @@ def test_triangular_systems(lower, trans, unit):
         return weighed(linalg.solve_triangular(regular(x), B, trans, lower, unit, check_finite=False))
 
     check_derivatives(f, (3, 3))
+    check_derivatives(f, (2, 3, 3))
+    many = np.random.default_rng(0).normal(size=(2, 20, 20)) + 20.0 * np.eye(20)
+    found = linalg.solve_triangular(Value(many), many[..., :2], trans, lower, unit).data
+    close(found[1], scipy.linalg.solve_triangular(many[1], many[1, :, :2], trans, lower, unit), 1e-12)
     x = linalg.solve_triangular(Value(np.ones((3, 3)) - EYE), B, trans, lower, unit)
     if not unit:
         with pytest.raises(np.linalg.LinAlgError, match="diagonal is zero"):
