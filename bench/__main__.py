@@ -25,6 +25,7 @@ TITLES = {
     "mnist_epoch": "MNIST epoch",
     "sparse": "Sparse derivatives",
     "second_order": "Hessian times vector",
+    "matrices": "Functions of matrices",
     "native": "Programs beside machine code",
     "ode_adjoint": "Gradients through differential equations",
 }

@@ -20,8 +20,8 @@ os.environ.update(machine.thread_environment(machine.threads()))
 from bench.compare import measure, set_up_table, table
 
 MODULES = (
-    "calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order", "native",
-    "ode_adjoint",
+    "calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order", "matrices",
+    "native", "ode_adjoint",
 )  # fmt: skip
 
 

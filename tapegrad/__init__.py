@@ -1,7 +1,16 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
 from tapegrad import errors, ops
-from tapegrad.calls import checkpoint, custom_jvp, custom_vjp, external, fixed_point, implicit_root, stop_gradient
+from tapegrad.calls import (
+    ComplexValue,
+    checkpoint,
+    custom_jvp,
+    custom_vjp,
+    external,
+    fixed_point,
+    implicit_root,
+    stop_gradient,
+)
 from tapegrad.checking import check_grads, check_op
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack
@@ -37,6 +46,7 @@ erf = ops.BY_NAME["erf"]
 __version__ = "0.1.0"
 
 __all__ = [
+    "ComplexValue",
     "Drawing",
     "Recording",
     "Tape",

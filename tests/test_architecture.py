@@ -46,7 +46,8 @@ FLOORS = {
 ROOT = "tapegrad"
 DOCUMENTED = [
     "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.sparse",
-    "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.signal", "tapegrad.scipy.special",
+    "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
+    "tapegrad.scipy.special",
     "tapegrad.scipy.stats",
 ]  # fmt: skip
 MAX_LINES = 400

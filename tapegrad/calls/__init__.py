@@ -2,13 +2,16 @@
 solvers, and recomputation.
 
 `call` puts a Python function on a tape as one instruction. Made with it are `custom`, which has what users declare;
-`implicit`, functions that are defined by equations; and `linalg`, NumPy's linear algebra.
+`implicit`, functions that are defined by equations. `arrays` does so for functions of whole arrays: `linalg` and
+`fourier`, NumPy's linear algebra and Fourier transforms.
 """
 
-from tapegrad.calls import linalg
+from tapegrad.calls import fourier, linalg
+from tapegrad.calls.complex_value import ComplexValue
 from tapegrad.calls.custom import checkpoint, custom_jvp, custom_vjp, external, stop_gradient
 from tapegrad.calls.implicit import fixed_point, implicit_root
 
 __all__ = [
-    "checkpoint", "custom_jvp", "custom_vjp", "external", "fixed_point", "implicit_root", "linalg", "stop_gradient",
+    "ComplexValue", "checkpoint", "custom_jvp", "custom_vjp", "external", "fixed_point", "fourier", "implicit_root",
+    "linalg", "stop_gradient",
 ]  # fmt: skip

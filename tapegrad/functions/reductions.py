@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import ShapeError
 from tapegrad.functions.registry import implements, keeps, numbers_for_numbers, only_default, to_value
 from tapegrad.layout import Layout, dense, flags, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
@@ -196,27 +196,6 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Value:
     0.693147181
     """
     return reduce("logsumexp", x, axis, keepdims)
-
-
-@implements(np.linalg.norm)
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Value:
-    """The 2-norm of vectors and the Frobenius norm of matrices; the 1- and infinity-norm of vectors; derivative 0 at 0.
-
-    Raises ShapeError for more than two axes, UnsupportedError for other norms, those of matrices by singular values
-    among them.
-    """
-    x = to_value(x, "norm")
-    count = len(normalize_axes(axis, x.ndim, "norm"))
-    if count > 2 and (axis is not None or ord is not None):
-        raise ShapeError(f"norm: a norm is over one axis or two, not over {count} (axis={axis!r}, shape {x.shape})")
-    if ord is None or (count == 1 and ord == 2) or (count == 2 and ord in ("fro", "f")):
-        return reduce("norm", x, axis, keeps(keepdims))
-    if count == 1 and ord in (1, np.inf):
-        return (sum if ord == 1 else max)(np.abs(x), axis, keepdims=keepdims)
-    raise UnsupportedError(
-        f"np.linalg.norm with ord={ord!r} over {count} axes is not supported on a Value: over one axis there are 1, 2 "
-        "and infinity, over two there is 'fro'"
-    )
 
 
 @implements(np.cumsum)

@@ -19,9 +19,10 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.arguments import SURE, Input, Spec
 from tapegrad.compiled.callable import INTERPRETED
+from tapegrad.ops.record import OPCODE
 from tapegrad.program import Lean, Program, Workspace
 from tapegrad.recording.plans import Plan
-from tapegrad.sweeps import ADJOINTS, VALUES
+from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 
 # Takes arguments; returns (value, gradient), or None where they are not of the kind that was recorded, or the function
 # takes another branch.
@@ -44,7 +45,7 @@ def short_way(
     calls as `left` says it answers no more, so that it is asked whether the program is compiled by now.
     """
     leaves, dtype = spec.leaves, program.code.dtype
-    if program.scalar is None or program.calls or program.whole.long or INTERPRETED or not plan.chosen:
+    if program.scalar is None or program.whole.long or INTERPRETED or not plan.chosen:
         return never
     if not all(isinstance(leaf, Input) and (leaf.dtype == dtype or leaf.is_integer) for leaf in leaves):
         return never
@@ -87,11 +88,28 @@ class _View:
         self.frame = frame
 
 
+def _check(program: Program | Lean, workspace: Workspace, failed: int, give: Callable[[Workspace], None]) -> None:
+    """Raise what a Python function that the program calls has raised, and give the workspace back first.
+
+    `failed` is the step at which the sweep stopped, or -1.
+    """
+    try:
+        if failed < 0:
+            callbacks.check(workspace.scratch)
+        else:
+            error = callbacks.raised(int(program.steps[failed, OPCODE]))
+            if error is not None:
+                raise error
+    except BaseException:
+        give(workspace)
+        raise
+
+
 def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds, left: list[int]) -> Short:
     (leaf,), place, owner = spec.leaves, program.scalar, object()
     shape, dtype, kind = leaf.shape, np.dtype(program.code.dtype.name), np.ndarray
     program.seed(has_aux=False)
-    whole = program.whole
+    whole, calls = program.whole, bool(program.calls)
     run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
 
     def call(args: Any) -> Any:
@@ -118,6 +136,8 @@ def _of_one_array(program: Program | Lean, spec: Spec, plan: Plan, holds: Holds,
         answer, whole.used = None, True
         if run(*view.arguments) == 0 and view.words[0] < 0:
             answer = view.values[place], view.gradients[0].copy()
+        if calls:
+            _check(program, workspace, view.words[0], give)
         give(workspace)
         return answer
 
@@ -136,7 +156,7 @@ def _of_leaves(
     starts = [at for at, _ in program.code.spans]
     chosen = [(scalars[w], starts[w], w) for w in plan.chosen]
     program.seed(has_aux=False)
-    whole = program.whole
+    whole, calls = program.whole, bool(program.calls)
     run, take, idle, give = program.sweeps.prepared(), program.take, program.workspaces, program.workspaces.append
     count, array = len(kinds), np.ndarray
 
@@ -180,6 +200,8 @@ def _of_leaves(
             adjoints, gradients = view.adjoints, view.gradients
             found = [adjoints[at] if scalar else gradients[w].copy() for scalar, at, w in chosen]
             answer = values[place], put_together(found)
+        if calls:
+            _check(program, workspace, view.words[0], give)
         give(workspace)
         return answer
 

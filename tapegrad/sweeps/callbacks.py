@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tapegrad.ops.external import external
-from tapegrad.ops.record import operand_spans, params_at, result_at, result_size, wants_flag
+from tapegrad.ops.record import call_at, wants_flag
 from tapegrad.sweeps.kernels import FORWARD, REVERSE, entries, install
 from tapegrad.sweeps.marks import EXTERNAL, LOST
 
@@ -127,26 +127,24 @@ def _listen() -> None:
 
 
 def _carry_out(kind: int, side: np.ndarray, k: int, flags: np.ndarray, v: np.ndarray, d: np.ndarray) -> bool:
-    spans = []
-    for j, (slot, _, high) in enumerate(operand_spans(side, k)):
-        spans.append((slice(slot, high), bool(flags[wants_flag(k, j)])))
-    out = slice(int(result_at(side, k)), int(result_at(side, k) + result_size(side, k)))
+    number, out, spans = call_at(side, k)
     try:
-        call = _calls[int(side[params_at(side, k)])]
-        operands = [v[at].copy() for at, _ in spans]
+        call = _calls[number]
+        operands = [v[at].copy() for at in spans]
         if kind == FORWARD:
             v[out] = call.forward(operands)
         elif kind == REVERSE:
-            for (at, active), adjoint in zip(spans, call.reverse(operands, v[out].copy(), d[out].copy()), strict=True):
-                if active and adjoint is not None:
-                    d[at] += np.reshape(adjoint, -1)
+            adjoints = call.reverse(operands, v[out].copy(), d[out].copy())
+            for j, (at, adjoint) in enumerate(zip(spans, adjoints, strict=True)):
+                if adjoint is not None and flags[wants_flag(k, j)]:
+                    d[at] += adjoint.reshape(-1) if isinstance(adjoint, np.ndarray) else np.reshape(adjoint, -1)
         else:
-            d[out] = call.tangent(operands, v[out].copy(), [d[at].copy() for at, _ in spans])
+            d[out] = call.tangent(operands, v[out].copy(), [d[at].copy() for at in spans])
     except BaseException as error:
         _raised.error = _raised.error or error
         (v if kind == FORWARD else d)[out] = np.nan
         if kind == REVERSE:
-            for at, _ in spans:
+            for at in spans:
                 d[at] = np.nan
         return False
     return True

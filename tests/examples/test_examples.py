@@ -68,7 +68,7 @@ def test_mnist_without_its_data(tmp_path):
     ("name", "missing"),
     [
         ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib"),
-        ("ode_fit.py", "matplotlib"),
+        ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
@@ -104,7 +104,19 @@ def test_ode_fit(tmp_path):
     assert_picture(tmp_path / "o.png")
 
 
+def test_gaussian_process(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("import runpy, sys\n" + RUN, "gaussian_process.py", "--points", 40, "--output", "g.png", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("40 observations")
+    assert float(done.stdout.split("of the gradient ")[1].split()[0]) < 1e-3
+    assert 0.1 < float(done.stdout.split("noise ")[1].split()[0]) < 0.3
+    assert float(done.stdout.split("% of the curve")[0].split()[-1]) > 70
+    assert_picture(tmp_path / "g.png")
+
+
 def test_wrong_options(tmp_path):
-    for name, option in (("mnist_mlp.py", "--epochs"), ("moons.py", "--steps"), ("ode_fit.py", "--points")):
-        done = run("import runpy, sys\n" + RUN, name, option, 0, folder=tmp_path)
-        assert done.returncode == 2 and "must be at least 1" in done.stderr
+    given = {"mnist_mlp": "--epochs", "moons": "--steps", "ode_fit": "--points", "gaussian_process": "--points"}
+    for name, option in given.items():
+        done = run("import runpy, sys\n" + RUN, f"{name}.py", option, 0, folder=tmp_path)
+        assert done.returncode == 2 and "must be at least" in done.stderr

@@ -51,8 +51,7 @@ def test_an_unsupported_function_is_named():
     for call, name in (
         (lambda: np.median(v), "median"),
         (lambda: np.spacing(v), "spacing"),
-        (lambda: np.linalg.svd(Value(np.eye(2))), "svd"),
-        (lambda: np.fft.fft(v), "fft"),
+        (lambda: np.linalg.eig(Value(np.eye(2))), "eig"),
         (lambda: np.add.accumulate(v), "add.accumulate"),
         (lambda: np.add.at(v, [0], 1.0), "add.at"),
         (lambda: np.multiply.outer(v, v), "multiply.outer"),
