@@ -16,13 +16,13 @@ from tapegrad.errors import (
 )
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import current_tape
+from tapegrad.value.methods import Methods
 from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.operators import Operators, add_method
-from tapegrad.value.protocol import Protocol
 from tapegrad.value.views import Views
 
 
-class Value(Operators, Views, Protocol):
+class Value(Operators, Views, Methods):
     """A number, or an array of numbers, that remembers how it was computed.
 
     Args:
@@ -114,12 +114,6 @@ class Value(Operators, Views, Protocol):
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and not self._tape.recording else str(self)
-
-    def astype(self, dtype: Any, copy: bool = True) -> Value:
-        """Itself, for its own dtype. Raises DTypeError for another: a tape has one dtype."""
-        if np.dtype(dtype) != self.dtype:
-            raise DTypeError(f"a Value of {self.dtype} cannot become {np.dtype(dtype)}: a tape has one dtype")
-        return self
 
 
 def _given(data: Any, dtype: Any) -> tuple[np.ndarray, np.dtype]:
