@@ -26,14 +26,17 @@ from tapegrad.functions import (
     sampling,
     sets,
     shapes,
+    table,
     ufunc_methods,
 )
 from tapegrad.functions.joining import stack
 from tapegrad.functions.loss import cross_entropy
 from tapegrad.functions.reductions import log_softmax, logsumexp, softmax
+from tapegrad.functions.table import supported
 
 __all__ = [
     "calculus", "choosing", "cross_entropy", "editing", "einsum", "elementwise", "indexing", "joining", "log_softmax",
     "logsumexp", "loss", "moments", "nans", "padding", "parts", "polynomials", "positions", "products", "quantiles",
-    "reductions", "sampling", "sets", "shapes", "softmax", "stack", "ufunc_methods",
+    "reductions", "sampling", "sets", "shapes", "softmax", "stack", "supported", "table",
+    "ufunc_methods",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from tapegrad.functions.choosing import where
 from tapegrad.functions.joining import concatenate, stack, values
 from tapegrad.functions.parts import sliding_window_view
 from tapegrad.functions.reductions import own, sum
-from tapegrad.functions.registry import implements, to_value
+from tapegrad.functions.registry import if_there, implements, to_value
 from tapegrad.functions.ufunc_methods import accumulate
 from tapegrad.layout import normalize_axis
 from tapegrad.ops import BY_NAME
@@ -153,8 +153,8 @@ def _cumulative(name: str, function: Any, neutral: float) -> Any:
     return handler
 
 
-implements(np.cumulative_sum)(_cumulative("cumulative_sum", np.cumsum, 0.0))
-implements(np.cumulative_prod)(_cumulative("cumulative_prod", cumprod, 1.0))
+implements(*if_there("cumulative_sum"))(_cumulative("cumulative_sum", np.cumsum, 0.0))
+implements(*if_there("cumulative_prod"))(_cumulative("cumulative_prod", cumprod, 1.0))
 
 
 @implements(np.unwrap)

@@ -173,7 +173,7 @@ def nonzero(a: Any) -> Any:
 @implements(np.flatnonzero)
 def flatnonzero(a: Any) -> np.ndarray:
     """Where the elements of the flattened array are that are not zero."""
-    return nonzero(a.reshape(-1))[0]  # type: ignore[no-any-return]
+    return nonzero(a.reshape(-1))[0]
 
 
 @implements(np.argwhere)

@@ -59,7 +59,7 @@ def insert(arr: Any, obj: Any, values_: Any, axis: Any = None) -> Value:
 def delete(arr: Any, obj: Any, axis: Any = None) -> Value:
     """Without the elements that `obj` names."""
     if not isinstance(arr, Value):
-        return np.delete(arr, plain_indices(obj, "delete"), axis)  # type: ignore[return-value]
+        return np.delete(arr, plain_indices(obj, "delete"), axis)
     x, axis = (arr.reshape(-1), 0) if axis is None else (arr, normalize_axis(axis, arr.ndim, "delete"))
     return take(x, np.delete(np.arange(x.shape[axis]), plain_indices(obj, "delete")), axis)
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import numpy as np
 
 from tapegrad.functions.choosing import isfinite, isnan, signbit, where
-from tapegrad.functions.registry import implements, only_default, refuse, to_value
+from tapegrad.functions.joining import values
+from tapegrad.functions.registry import if_there, implements, only_default, refuse, to_value
 from tapegrad.ops.transcendental import LN2
 from tapegrad.value import Value, number_of
 
@@ -24,7 +25,7 @@ refuse("it is for integers; take them first, by int(v) or v.astype(int)", np.gcd
 refuse("a Value holds real numbers, and no dates", np.isnat)
 
 implements(np.around)(lambda a, decimals=0, out=None: np.round(a, decimals, out))
-implements(np.fix)(lambda x, out=None: np.trunc(x) if out is None else only_default("fix", out=out))
+implements(*if_there("fix"))(lambda x, out=None: np.trunc(x) if out is None else only_default("fix", out=out))
 implements(np.divmod)(lambda x, y: (np.floor_divide(x, y), np.remainder(x, y)))
 implements(np.conjugate, np.real, np.real_if_close)(lambda x, tol=None: to_value(x, "real"))
 implements(np.imag)(lambda x: x.imag)
@@ -32,7 +33,7 @@ implements(np.isreal)(lambda x: np.ones(x.shape, bool)[()])
 implements(np.iscomplex)(lambda x: np.zeros(x.shape, bool)[()])
 implements(np.isrealobj)(lambda x: True)
 implements(np.iscomplexobj)(lambda x: False)
-implements(np.astype)(lambda x, dtype, /, *, copy=True, device=None: x.astype(dtype))
+implements(*if_there("astype"))(lambda x, dtype, /, *, copy=True, device=None: x.astype(dtype))
 
 
 @implements(np.copy)
@@ -64,40 +65,45 @@ def isneginf(x: Any, out: Any = None) -> Value:
 @implements(np.copysign)
 def copysign(x: Any, y: Any) -> Value:
     """|x| with the sign of y."""
-    # Truth values that are signs are constants to the derivative, so y may be anything.
-    return np.abs(x) * where(signbit(y) if isinstance(y, Value) else np.signbit(y), -1.0, 1.0)
+    x, y = values("copysign", x, y)
+    return cast(Value, np.abs(x) * where(signbit(y), -1.0, 1.0))
 
 
 @implements(np.heaviside)
 def heaviside(x1: Any, x2: Any) -> Value:
     """0 where x1 < 0, 1 where x1 > 0, x2 where x1 = 0; zero derivative with respect to x1."""
-    step = where(np.equal(x1, 0.0), x2, where(np.greater(x1, 0.0), 1.0, 0.0))
-    return where(np.not_equal(x1, x1), np.nan, step)
+    x, at_zero = values("heaviside", x1, x2)
+    step = where(x == 0.0, at_zero, where(x > 0.0, 1.0, 0.0))
+    return where(x != x, np.nan, step)
 
 
 @implements(np.logaddexp2)
 def logaddexp2(x1: Any, x2: Any) -> Value:
     """log2(2^x + 2^y)."""
-    return cast(Value, np.logaddexp(x1 * LN2, x2 * LN2) / LN2)
+    x, y = values("logaddexp2", x1, x2)
+    return cast(Value, np.logaddexp(x * LN2, y * LN2) / LN2)
 
 
 @implements(np.fmax)
 def fmax(x1: Any, x2: Any) -> Value:
     """The larger of two, or the one that is not NaN; a tie is shared equally."""
-    return where(np.not_equal(x1, x1), x2, where(np.not_equal(x2, x2), x1, np.maximum(x1, x2)))
+    x, y = values("fmax", x1, x2)
+    return where(x != x, y, where(y != y, x, np.maximum(x, y)))
 
 
 @implements(np.fmin)
 def fmin(x1: Any, x2: Any) -> Value:
     """The smaller of two, or the one that is not NaN; a tie is shared equally."""
-    return where(np.not_equal(x1, x1), x2, where(np.not_equal(x2, x2), x1, np.minimum(x1, x2)))
+    x, y = values("fmin", x1, x2)
+    return where(x != x, y, where(y != y, x, np.minimum(x, y)))
 
 
 @implements(np.fmod)
 def fmod(x1: Any, x2: Any) -> Value:
     """x - y trunc(x / y): the remainder with the sign of x."""
-    rest = np.remainder(np.abs(x1), np.abs(x2))
-    return where(np.less(x1, 0.0), -rest, rest)
+    x, y = values("fmod", x1, x2)
+    rest = np.remainder(np.abs(x), np.abs(y))
+    return where(x < 0.0, -rest, rest)
 
 
 @implements(np.modf)
@@ -129,7 +135,10 @@ def ldexp(x1: Any, x2: Any) -> Value:
 def _scaled(x: Any, n: Any) -> Any:
     # In two steps: either power is a float where the result is one.
     half = np.trunc(n / 2)
-    return x * np.exp2(half) * np.exp2(n - half)
+    powers = np.exp2(half), np.exp2(n - half)
+    if isinstance(x, Value) and not isinstance(n, Value):
+        powers = powers[0].astype(x.dtype), powers[1].astype(x.dtype)
+    return x * powers[0] * powers[1]
 
 
 @implements(np.vecdot)
@@ -138,13 +147,13 @@ def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Value:
     return cast(Value, np.sum(np.moveaxis(x1, axis, -1) * np.moveaxis(x2, axis, -1), -1))
 
 
-@implements(np.matvec)
+@implements(*if_there("matvec"))
 def matvec(x1: Any, x2: Any) -> Value:
     """Matrices times vectors."""
     return cast(Value, np.matmul(x1, np.expand_dims(x2, -1))[..., 0])
 
 
-@implements(np.vecmat)
+@implements(*if_there("vecmat"))
 def vecmat(x1: Any, x2: Any) -> Value:
     """Vectors times matrices."""
     return cast(Value, np.matmul(np.expand_dims(x1, -2), x2)[..., 0, :])

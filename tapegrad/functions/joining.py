@@ -103,26 +103,26 @@ for _function, _shape_of in {
 @implements(np.vstack)
 def vstack(arrays: Sequence[Any], *, dtype: Any = None, casting: Any = None) -> Value:
     """Joined as rows."""
-    return concatenate([x if np.ndim(x) > 1 else np.reshape(x, (1, -1)) for x in arrays], 0)
+    return concatenate([x if x.ndim > 1 else x.reshape(1, -1) for x in values("vstack", *arrays)], 0)
 
 
 @implements(np.hstack)
 def hstack(arrays: Sequence[Any], *, dtype: Any = None, casting: Any = None) -> Value:
     """Joined along the second axis, or the only one."""
-    arrays = [np.reshape(x, (1,)) if np.ndim(x) == 0 else x for x in arrays]
-    return concatenate(arrays, 0 if np.ndim(arrays[0]) == 1 else 1)
+    parts = [x if x.ndim else x.reshape(1) for x in values("hstack", *arrays)]
+    return concatenate(parts, 0 if parts[0].ndim == 1 else 1)
 
 
 @implements(np.column_stack)
 def column_stack(arrays: Sequence[Any]) -> Value:
     """Joined as columns."""
-    return concatenate([x if np.ndim(x) > 1 else np.reshape(x, (-1, 1)) for x in arrays], 1)
+    return concatenate([x if x.ndim > 1 else x.reshape(-1, 1) for x in values("column_stack", *arrays)], 1)
 
 
 @implements(np.dstack)
 def dstack(arrays: Sequence[Any]) -> Value:
     """Joined along the third axis."""
-    return concatenate([np.reshape(x, _in_three(np.shape(x))) for x in arrays], 2)
+    return concatenate([x.reshape(_in_three(x.shape)) for x in values("dstack", *arrays)], 2)
 
 
 @implements(np.block)
@@ -132,17 +132,30 @@ def block(arrays: Any) -> Value:
     def depth(x: Any) -> int:
         return 1 + builtins.max(map(depth, x), default=0) if isinstance(x, list) else 0
 
-    deep = depth(arrays)
+    deep, tape = depth(arrays), tape_of([*each(arrays)])
     ndim = builtins.max(deep, *(np.ndim(x) for x in each(arrays)))
 
     def joined(x: Any, level: int) -> Any:
         if isinstance(x, list) != (level > 0):
             raise ShapeError("block: lists are not nested equally deep")
         if level == 0:
-            return np.reshape(x, (1,) * (ndim - np.ndim(x)) + np.shape(x))
-        return np.concatenate([joined(part, level - 1) for part in x], axis=-level)
+            return as_value(x, tape, "block").reshape((1,) * (ndim - np.ndim(x)) + np.shape(x))
+        return concatenate([joined(part, level - 1) for part in x], axis=-level)
 
     return cast(Value, joined(arrays, deep))
+
+
+@implements(np.tile)
+def tile(x: Any, reps: Any) -> Value:
+    """Repeated as a whole along axes."""
+    reps = (reps,) if np.ndim(reps) == 0 else tuple(reps)
+    if any(n < 0 for n in reps):
+        raise ShapeError(f"tile: repetitions must not be negative, they are {reps}")
+    x = x.reshape((1,) * (len(reps) - x.ndim) + x.shape)
+    reps = (1,) * (x.ndim - len(reps)) + reps
+    for axis, n in enumerate(reps):
+        x = concatenate([x] * n, axis) if n > 1 else x if n else x[(slice(None),) * axis + (slice(0, 0),)]
+    return x
 
 
 @implements(np.diagflat)

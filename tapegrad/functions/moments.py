@@ -150,6 +150,8 @@ def cov(
         scale: Any = float(x.shape[1])
         factor: Any = _freedom(scale, ddof)
     else:
+        fweights, aweights = (w if w is None or isinstance(w, Value) else np.asarray(w, x.dtype) for w in (
+            fweights, aweights))  # fmt: skip
         given_weights = [w for w in (fweights, aweights) if w is not None]
         if builtins.any(np.shape(w) != (x.shape[1],) for w in given_weights):
             raise ShapeError(f"cov: weights must be one number for each of the {x.shape[1]} observations")

@@ -14,7 +14,7 @@ from tapegrad.layout import normalize_axis
 from tapegrad.value import Value
 
 _REPEATING = ("edge", "reflect", "symmetric", "wrap")
-_OF_EDGES = {"maximum": np.max, "minimum": np.min, "mean": np.mean, "median": np.median}
+_OF_EDGES: dict[str, Any] = {"maximum": np.max, "minimum": np.min, "mean": np.mean, "median": np.median}
 _OPTIONS: dict[str, set[str]] = {
     "constant": {"constant_values"}, "linear_ramp": {"end_values"}, "edge": set(), "wrap": set(),
     "reflect": {"reflect_type"}, "symmetric": {"reflect_type"}, **{mode: {"stat_length"} for mode in _OF_EDGES},
@@ -54,7 +54,8 @@ def pad(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Value
         if mode in _REPEATING:
             if not x.shape[axis]:
                 raise ShapeError(f"pad: there is nothing to repeat along axis {axis} of shape {x.shape}")
-            x = take(x, np.pad(np.arange(x.shape[axis]), (before, after), mode, **options), axis)
+            positions: Any = np.pad
+            x = take(x, positions(np.arange(x.shape[axis]), (before, after), mode, **options), axis)
         else:
             parts = (_side(x, axis, n, mode, options, at) for at, n in enumerate((before, after)))
             first, last = parts

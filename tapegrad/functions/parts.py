@@ -9,7 +9,7 @@ import numpy as np
 
 from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.functions.joining import values
-from tapegrad.functions.registry import each, implements, only_default, plain_indices, to_value
+from tapegrad.functions.registry import each, if_there, implements, only_default, plain_indices, to_value
 from tapegrad.functions.shapes import broadcast_to, split
 from tapegrad.layout import Layout, normalize_axis
 from tapegrad.value import Value, view
@@ -41,7 +41,7 @@ def _at_least(x: Value, ndim: int, what: str) -> None:
         raise ShapeError(f"{what}: shape {x.shape} has fewer than {ndim} axes")
 
 
-@implements(np.unstack)
+@implements(*if_there("unstack"))
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Value, ...]:
     """The parts at each position of an axis, without that axis."""
     _at_least(x, 1, "unstack")

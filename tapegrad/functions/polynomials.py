@@ -115,10 +115,13 @@ def poly(seq_of_zeros: Any) -> Any:
             "np.poly of a matrix is not supported on a Value: its zeros are eigenvalues; np.linalg.det(x * np.eye(n) - "
             "A) is the polynomial at x"
         )
-    found: Any = np.ones(1, zeros.dtype)
+    if not zeros.size:
+        return 1.0
+    nothing = np.zeros(1, zeros.dtype)
+    found = values("poly", zeros, np.ones(1, zeros.dtype))[1]
     for zero in zeros.reshape(-1):
-        found = concatenate([found, np.zeros(1, zeros.dtype)]) - zero * np.append(np.zeros(1, zeros.dtype), found)
-    return found if zeros.size else 1.0
+        found = concatenate([found, nothing]) - zero * concatenate([nothing, found])
+    return found
 
 
 @implements(np.vander)

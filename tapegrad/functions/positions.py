@@ -129,12 +129,13 @@ def lexsort(keys: Any, axis: int = -1) -> Any:
     if not len(keys):
         raise ValueError("lexsort: there are no keys")
     order: Any = None
+    taken: Any = np.take_along_axis
     for key in keys:
         key = to_value(key, "lexsort") if not isinstance(key, Value) else key
         if order is None:
             order = argsort(key, axis) if key.ndim else np.zeros((), int)
         elif key.ndim:
-            order = np.take_along_axis(order, argsort(np.take_along_axis(key, order, axis), axis), axis)
+            order = taken(order, argsort(taken(key, order, axis), axis), axis)
     return order
 
 

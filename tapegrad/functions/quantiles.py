@@ -19,8 +19,8 @@ from tapegrad.value import Value, gather
 
 def _quantile(a: Any, q: Any, axis: Any, keepdims: Any, method: str, what: str, leave_nan: bool) -> Value:
     """The quantiles q of a over axes; those of several q stand along axes in front."""
-    a, level = values(what, a, q)
-    if np.any(np.logical_or(np.less(q, 0.0), np.greater(q, 1.0))):
+    a, level = values(what, a, q if isinstance(q, Value) else q.tolist())
+    if not np.all(np.logical_and(np.greater_equal(q, 0.0), np.less_equal(q, 1.0))):
         raise ValueError(f"{what}: what is asked for must be in the range from 0 to 1, or 0 to 100 of percentiles")
     axes = normalize_axes(axis, a.ndim, what)
     others = [i for i in range(a.ndim) if i not in axes]
@@ -64,18 +64,19 @@ def _place(n: int, q: Any, level: Value, method: str, what: str) -> Any:
     """Where in an ascending line of n numbers the quantiles are, also between two."""
     if not isinstance(q, Value):
         # The quantile of 0, 1, 2, ... is where it is to be found, by any method.
-        places = np.quantile(np.arange(n, dtype=float), np.asarray(q, float).reshape(-1), method=method)
+        quantile: Any = np.quantile
+        places = quantile(np.arange(n, dtype=float), np.asarray(q, float).reshape(-1), method=method)
         return places.astype(level.dtype).reshape(-1, 1)
     return _place_by_count(n - 1.0, level, method, what)
 
 
-def _place_by_count(last: Any, level: Any, method: str, what: str) -> Any:
+def _place_by_count(last: Any, level: Any, method: str, what: str) -> Value:
     if method != "linear":
         raise UnsupportedError(
             f"np.{what} with method={method!r} is not supported on a Value that may hold NaN, or for q that is a "
             "Value: leave out NaN by indexing, and pass plain q, or take method='linear'"
         )
-    return level * last
+    return cast(Value, level * last)
 
 
 def _check(what: str, out: Any, weights: Any) -> None:

@@ -24,6 +24,11 @@ def implements(*functions: Any) -> Callable[[Any], Any]:
     return register
 
 
+def if_there(*names: str) -> tuple[Any, ...]:
+    """NumPy's functions of these names, as far as the NumPy that is installed has them."""
+    return tuple(getattr(np, name) for name in names if hasattr(np, name))
+
+
 def refuse(advice: str, *functions: Any) -> None:
     """Say what to write in place of NumPy functions that Values do not have."""
     REFUSALS.update(dict.fromkeys(functions, advice))

@@ -89,14 +89,15 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
         raise ValueError(f"choose: mode is 'raise', 'wrap' or 'clip', not {mode!r}")
     given = list(choices)
     shape = np.broadcast_shapes(np.shape(a), *map(np.shape, given))
-    every = stack([np.broadcast_to(x, shape) for x in given])
+    every: Any = stack([np.broadcast_to(x, shape) for x in values("choose", a, *given)[1:]])
     k, n = every.shape[0], every.size // every.shape[0]
     if not isinstance(a, Value):
-        places = np.choose(a, np.arange(k * n).reshape(every.shape), mode=mode)
-        return np.take(np.reshape(every, -1), places) if not isinstance(every, Value) else gather_flat(every, places)
-    if a.size and a._tape.kind(a._slot) != "i":
+        chosen: Any = np.choose
+        places = chosen(a, np.arange(k * n).reshape(every.shape), mode=mode)
+        return gather_flat(every, places)
+    if a.size and not a._tape.kind(a._slot):
         raise IntegerInputError("choose: numbers of choices must be integers, not floats: write v.astype(int)")
-    number = a * 1.0
+    number: Any = a * 1.0
     number = np.remainder(number, float(k)) if mode == "wrap" else number
     number = np.clip(number, 0.0, k - 1.0) if mode == "clip" else number
     every, number = values("choose", every, number)

@@ -159,4 +159,5 @@ def _like(function: Any) -> Any:
 implements(np.zeros_like)(_like(np.zeros))
 implements(np.ones_like)(_like(np.ones))
 implements(np.empty_like)(_like(np.empty))
+implements(np.common_type)(lambda *args: np.common_type(*(np.zeros(0, x.dtype) for x in args)))
 implements(np.result_type)(lambda *args: np.result_type(*(a.dtype if isinstance(a, Value) else a for a in args)))

@@ -7,12 +7,12 @@ to parts of the array, in the order that NumPy says.
 from __future__ import annotations
 
 import functools
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from tapegrad.errors import InPlaceError, ShapeError
-from tapegrad.functions.joining import concatenate, stack
+from tapegrad.functions.joining import concatenate, stack, values
 from tapegrad.functions.nans import nanmax, nanmin
 from tapegrad.functions.reductions import along_first_axis, cumsum, logsumexp, norm
 from tapegrad.functions.registry import implements, only_default, plain_indices
@@ -93,7 +93,8 @@ def reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None,
 @implements((None, "outer"))
 def outer(ufunc: Any, x: Any, y: Any, **kwargs: Any) -> Any:
     """The ufunc of all pairs of elements."""
-    return ufunc(np.reshape(x, (*np.shape(x), *(1,) * np.ndim(y))), y, **kwargs)
+    x, y = values(f"{ufunc.__name__}.outer", x, y)
+    return ufunc(x.reshape(*x.shape, *(1,) * y.ndim), y, **kwargs)
 
 
 @implements((None, "at"))
@@ -105,4 +106,4 @@ def at(ufunc: Any, x: Any, indices: Any, *rest: Any) -> Any:
 
 
 def _along(x: Value, axis: int) -> list[Any]:
-    return [cast(Value, x[(slice(None),) * axis + (i,)]) for i in range(x.shape[axis])]
+    return [x[(slice(None),) * axis + (i,)] for i in range(x.shape[axis])]

@@ -85,8 +85,14 @@ def _rewritten(node: ast.expr, frame: Any) -> str:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute) or not node.args:
         return ""
     name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-    module = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else "np"
-    given = [ast.unparse(x) for x in node.args]
+    module, given = "np", [ast.unparse(x) for x in node.args]
+    if isinstance(node.func, ast.Attribute):
+        owner = node.func.value
+        if isinstance(owner, ast.Name) and isinstance(_local(owner.id, frame), type(np)):
+            module = owner.id
+        elif hasattr(np.ndarray, name) and hasattr(np, name):
+            # A method of a plain array asks nobody; the function of that name does.
+            return f"np.{name}({', '.join([ast.unparse(owner), *given])})"
     if name in _MAKING:
         if isinstance(node.args[0], ast.Name) and isinstance(_local(node.args[0].id, frame), Handle):
             return f"{given[0]} itself, which is an array already, or a number"
@@ -95,9 +101,9 @@ def _rewritten(node: ast.expr, frame: Any) -> str:
         return _INSTEAD[name].format(*given, "", np=module) if len(given) > _INSTEAD[name].count("{1}") else ""
     lists = [_is_list(x, frame) for x in node.args]
     if any(lists):
-        parts = [_stacked(x, frame, module) if a else s for x, a, s in zip(node.args, lists, given)]
-        parts += [f"{key.arg}={ast.unparse(key.value)}" if key.arg else ast.unparse(key.value) for key in node.keywords]
-        return f"{ast.unparse(node.func)}({', '.join(parts)})"
+        written = [_stacked(x, frame, module) if a else s for x, a, s in zip(node.args, lists, given)]
+        written += [f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords if key.arg]
+        return f"{ast.unparse(node.func)}({', '.join(written)})"
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _by_values(x: R, parts: tuple[Any, ...]) -> R:
     parts = (*parts[:at], *[slice(None)] * (x.ndim - given), *parts[at + 1 :])
     chosen = [i for i, p in enumerate(parts) if p is not None and not isinstance(p, slice)]
     # Slices and new axes make a view; then each part belongs to one axis.
-    seen: Any = x[tuple(slice(None) if i in chosen else p for i, p in enumerate(parts))]
+    seen: Any = cast(Any, x)[tuple(slice(None) if i in chosen else p for i, p in enumerate(parts))]
     together = chosen == list(range(chosen[0], chosen[-1] + 1))
     first = chosen[0] if together else 0
     if not together:

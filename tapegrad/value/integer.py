@@ -243,7 +243,7 @@ class Integer(Value):
         """The number as an array; replays are held to it."""
         return self.__array__()
 
-    def astype(self, dtype: Any, copy: bool = True) -> Any:
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         """Itself as an integer, or a Value as a float."""
         return self if np.dtype(dtype).kind in "iu" else self._plain().astype(dtype)
 

@@ -86,13 +86,17 @@ class Methods(Protocol):
 
     all, any, argmax, argmin = map(_method, ("all", "any", "argmax", "argmin"))
     argpartition, argsort, searchsorted = map(_method, ("argpartition", "argsort", "searchsorted"))
-    choose, clip, compress, round = map(_method, ("choose", "clip", "compress", "round"))
+    choose, clip, round = map(_method, ("choose", "clip", "round"))
     cumsum, cumprod, sum, prod = map(_method, ("cumsum", "cumprod", "sum", "prod"))
     max, min, mean, std, var = map(_method, ("max", "min", "mean", "std", "var"))
     diagonal, dot, trace = map(_method, ("diagonal", "dot", "trace"))
     nonzero, ravel, repeat, squeeze, swapaxes, take = map(
         _method, ("nonzero", "ravel", "repeat", "squeeze", "swapaxes", "take")
     )
+
+    def compress(self, condition: Any, axis: Any = None, out: Any = None) -> Any:
+        """np.compress of this Value."""
+        return IMPLEMENTATIONS[np.compress](condition, self, axis, out)
 
     def astype(self, dtype: Any, order: Any = None, casting: Any = None, subok: bool = True, copy: bool = True) -> Any:
         """Itself, for its own dtype; truth values, for bool; the whole numbers towards 0, as plain ones, for integers.
