@@ -17,8 +17,6 @@ from tapegrad.layout import normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.value import Value, apply
 
-implements((np.add, "accumulate"))(lambda x, axis=0, dtype=None, out=None: np.cumsum(x, axis, dtype, out))
-
 
 def _slice(x: Any, axis: int, start: Any, stop: Any = None, step: Any = None) -> Any:
     return x[(slice(None),) * axis + (slice(start, stop, step),)]
@@ -185,7 +183,7 @@ def _windows(a: Value, v: Value, mode: str, what: str) -> Value:
 
 
 def _lines(what: str, a: Any, v: Any) -> tuple[Value, Value]:
-    a, v = (x.reshape(1) if not x.ndim else x for x in values(what, a, v))
+    a, v = (x.reshape(1) if not x.ndim and what == "convolve" else x for x in values(what, a, v))
     if a.ndim != 1 or v.ndim != 1 or not a.size or not v.size:
         raise ShapeError(f"{what}: both operands are one axis of some elements, not shapes {a.shape} and {v.shape}")
     return a, v

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.errors import ShapeError
 from tapegrad.functions.reductions import along_first_axis, reduce
 from tapegrad.functions.registry import implements, is_flags, keeps, only_default, to_value
 from tapegrad.layout import normalize_axis
@@ -126,7 +127,11 @@ def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, whe
 
 def _where_flags(a: Any, mask: Any, other: bool) -> Value:
     flags = _flags(a)
-    return flags if mask is True or mask is np._NoValue else where(mask, flags, other)
+    if mask is True or mask is np._NoValue:
+        return flags
+    if np.broadcast_shapes(flags.shape, np.shape(mask)) != flags.shape:
+        raise ShapeError(f"where: a mask of shape {np.shape(mask)} is larger than the array, of shape {flags.shape}")
+    return where(mask, flags, other)
 
 
 for _ufunc, _reduction in {np.logical_and: all, np.logical_or: any}.items():

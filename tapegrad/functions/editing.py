@@ -97,9 +97,9 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Value:
     """Without the zeros at the front ("f") and back ("b") of axes. What is zero is a guard in a recording."""
     (x,) = values("trim_zeros", filt)
     found = np.argwhere(truths(x))
-    parts = []
+    parts, axes = [], normalize_axes(axis, x.ndim, "trim_zeros")
     for i, n in enumerate(x.shape):
-        if i not in normalize_axes(axis, x.ndim, "trim_zeros"):
+        if i not in axes:
             parts.append(slice(None))
             continue
         first, last = (int(found[:, i].min()), int(found[:, i].max()) + 1) if len(found) else (n, n)

@@ -89,7 +89,7 @@ def einsum(
 @implements(np.einsum_path)
 def einsum_path(*operands: Any, optimize: Any = "greedy", einsum_call: bool = False) -> Any:
     """NumPy's own plan, which depends on shapes alone."""
-    shown = (np.broadcast_to(np.zeros(()), x.shape) if isinstance(x, Value) else x for x in operands)
+    shown: Any = (np.broadcast_to(np.zeros(()), x.shape) if isinstance(x, Value) else x for x in operands)
     return np.einsum_path(*shown, optimize=optimize)
 
 

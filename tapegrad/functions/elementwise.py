@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from tapegrad.errors import ShapeError
 from tapegrad.functions.choosing import isfinite, isnan, signbit, where
 from tapegrad.functions.joining import values
 from tapegrad.functions.registry import if_there, implements, only_default, refuse, to_value
@@ -144,7 +145,10 @@ def _scaled(x: Any, n: Any) -> Any:
 @implements(np.vecdot)
 def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Value:
     """The inner products of vectors that lie along an axis."""
-    return cast(Value, np.sum(np.moveaxis(x1, axis, -1) * np.moveaxis(x2, axis, -1), -1))
+    x, y = (np.moveaxis(z, axis, -1) for z in values("vecdot", x1, x2))
+    if x.shape[-1] != y.shape[-1]:
+        raise ShapeError(f"vecdot: vectors of {x.shape[-1]} and {y.shape[-1]} numbers do not fit")
+    return cast(Value, np.sum(x * y, -1))
 
 
 @implements(*if_there("matvec"))

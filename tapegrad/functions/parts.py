@@ -206,6 +206,6 @@ def apply_along_axis(func1d: Any, axis: Any, arr: Any, *args: Any, **kwargs: Any
     return np.transpose(result, order) if order else result
 
 
-implements(np.tril_indices_from)(lambda arr, k=0: np.tril_indices(arr.shape[-2], k, arr.shape[-1]))
-implements(np.triu_indices_from)(lambda arr, k=0: np.triu_indices(arr.shape[-2], k, arr.shape[-1]))
-implements(np.diag_indices_from)(lambda arr: np.diag_indices(arr.shape[0], arr.ndim))
+# Indices follow from the shape alone.
+for _of_shape in (np.tril_indices_from, np.triu_indices_from, np.diag_indices_from):
+    implements(_of_shape)(lambda arr, *args, f=_of_shape, **kwargs: f(np.empty(arr.shape, bool), *args, **kwargs))

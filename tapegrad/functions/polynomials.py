@@ -69,6 +69,8 @@ def polymul(a1: Any, a2: Any) -> Value:
 def polydiv(u: Any, v: Any) -> tuple[Value, Value]:
     """The coefficients of quotient and remainder. Coefficients that vanish are not left out of the remainder."""
     u, v = _coefficients("polydiv", u, v)
+    if not u.size or not v.size:
+        raise ShapeError(f"polydiv: polynomials of {len(u)} and {len(v)} coefficients cannot be divided")
     count = len(u) - len(v) + 1
     if count < 1:
         return values("polydiv", u, np.zeros(1, u.dtype))[1], u
@@ -110,7 +112,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Value:
 def poly(seq_of_zeros: Any) -> Any:
     """The coefficients of the polynomial with these zeros, whose highest is 1."""
     (zeros,) = values("poly", seq_of_zeros)
-    if zeros.ndim == 2:
+    if zeros.ndim > 1:
         raise UnsupportedError(
             "np.poly of a matrix is not supported on a Value: its zeros are eigenvalues; np.linalg.det(x * np.eye(n) - "
             "A) is the polynomial at x"

@@ -119,6 +119,8 @@ def argpartition(a: Any, kth: Any, axis: Any = -1, kind: Any = None, order: Any 
 def _check_places(a: Any, kth: Any, axis: Any, what: str) -> None:
     n = a.size if axis is None else a.shape[normalize_axis(axis, a.ndim, what)]
     places = np.atleast_1d(kth)
+    if not n:
+        return
     if places.dtype.kind not in "iu" or (places < -n).any() or (places >= n).any():
         raise ValueError(f"{what}: kth={kth} is out of range for {n} elements")
 
@@ -128,6 +130,8 @@ def lexsort(keys: Any, axis: int = -1) -> Any:
     """The order by several keys, the last of which counts most."""
     if not len(keys):
         raise ValueError("lexsort: there are no keys")
+    if len({np.shape(key) for key in keys}) > 1:
+        raise ShapeError(f"lexsort: keys of shapes {' and '.join(str(np.shape(key)) for key in keys)} differ")
     order: Any = None
     taken: Any = np.take_along_axis
     for key in keys:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import UnsupportedError
+from tapegrad.errors import ShapeError, UnsupportedError
 from tapegrad.functions.choosing import where
 from tapegrad.functions.indexing import sort
 from tapegrad.functions.joining import values
@@ -27,6 +27,8 @@ def _quantile(a: Any, q: Any, axis: Any, keepdims: Any, method: str, what: str, 
     shape, n = tuple(a.shape[i] for i in others), math.prod(a.shape[i] for i in axes)
     kept = tuple(1 if i in axes else length for i, length in enumerate(a.shape))
     result = level.shape + (kept if keepdims and keepdims is not np._NoValue else shape)
+    if not n and what in ("quantile", "percentile"):
+        raise ShapeError(f"{what} of no elements: shape {a.shape}, over axes {axes}")
     if not n:
         return values(what, a, np.full(result, np.nan, a.dtype))[1]
     lines = sort(a.transpose(*others, *axes).reshape(-1, n) if a.ndim else a.reshape(1, 1), -1)

@@ -18,7 +18,7 @@ from tapegrad.functions.registry import (
     own_dtype,
     to_value,
 )
-from tapegrad.layout import Layout, dense, flags, merge_axes, normalize_axes, normalize_axis
+from tapegrad.layout import Layout, broadcast_shapes, dense, flags, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.ops.record import STRUCTURED, record
 from tapegrad.value import Value, apply, contiguous, handle, of_truths
@@ -109,14 +109,25 @@ def count_along(x: Value, axis: Any, what: str) -> int:
     return math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim, what))
 
 
+def _begun(result: Any, operation: Any, initial: Any) -> Value:
+    """A reduction with one number more."""
+    if np.ndim(initial):
+        raise ShapeError(f"initial is one number, and not of shape {np.shape(initial)}")
+    return cast(Value, operation(result, initial))
+
+
 def is_given(x: Any) -> bool:
     """Whether an argument was given: NumPy passes a marker of its own where it was not."""
     return x is not None and x is not np._NoValue
 
 
 def masked(x: Any, mask: Any, other: Any) -> Value:
-    """x where a mask holds, which may be of a larger shape, and elsewhere what makes no difference."""
-    return x if mask is None or mask is True or mask is np._NoValue else cast(Value, np.where(mask, x, other))
+    """x where a mask holds, and elsewhere what makes no difference."""
+    if mask is None or mask is True or mask is np._NoValue:
+        return x
+    if broadcast_shapes([x.shape, np.shape(mask)], "where") != x.shape:
+        raise ShapeError(f"where: a mask of shape {np.shape(mask)} is larger than the array, of shape {x.shape}")
+    return cast(Value, np.where(mask, x, other))
 
 
 @implements(np.sum)
@@ -133,7 +144,7 @@ def sum(
     if dtype is not None or out is not None:
         own("sum", x, dtype, out)
     found = reduce("sum", masked(x, where, False if is_flags(x) else 0.0), axis, keeps(keepdims))
-    return cast(Value, found + initial) if is_given(initial) else found
+    return _begun(found, np.add, initial) if is_given(initial) else found
 
 
 def own(what: str, x: Any, dtype: Any, out: Any) -> None:
@@ -156,7 +167,7 @@ def prod(
     """Product over axes. Exact at zeros, in its derivative too."""
     own("prod", x, dtype, out)
     found = reduce("prod", masked(x, where, True if is_flags(x) else 1.0), axis, keeps(keepdims))
-    return cast(Value, found * initial) if is_given(initial) else found
+    return _begun(found, np.multiply, initial) if is_given(initial) else found
 
 
 def _extreme(x: Any, axis: Any, keepdims: Any, initial: Any, where: Any, sign: int) -> Value:
@@ -169,7 +180,7 @@ def _extreme(x: Any, axis: Any, keepdims: Any, initial: Any, where: Any, sign: i
     if not count_along(x, axis, name):
         # A sum of nothing has the shape of the result.
         return cast(Value, sum(x, axis, keepdims=keepdims) + initial)
-    return cast(Value, larger(reduce("max", x, axis, keeps(keepdims), sign=sign), initial))
+    return _begun(reduce("max", x, axis, keeps(keepdims), sign=sign), larger, initial)
 
 
 @implements(np.max, np.amax)
@@ -201,7 +212,7 @@ def along_first_axis(reduction: Any) -> Any:
                 rest.pop(name, None)
         if rest and reduction not in (sum, prod, max, min):
             only_default(what, **rest)
-        return reduction(x, axis if np.ndim(x) else None, keepdims=keepdims, **rest)
+        return reduction(x, None if not np.ndim(x) and axis in (0, -1) else axis, keepdims=keepdims, **rest)
 
     return handler
 

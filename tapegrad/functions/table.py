@@ -44,7 +44,7 @@ UNASKED = {
 }
 # These are written in Python by NumPy, and call functions that ask.
 PASSING = {"row_stack", "fromfunction"}
-# For each kind of name that is not about numbers: what a Value is to be made into, if it is given to one, and the names.
+# For each kind of name that is not about numbers: what to write where one is given a Value, and the names.
 OTHERS: dict[str, tuple[str, str]] = {
     "arrays made of shapes and plain numbers": ("", """
         bartlett blackman broadcast_shapes diag_indices empty eye hamming hanning identity index_exp indices
@@ -75,7 +75,8 @@ _MODULES = ("lib.stride_tricks", "lib.array_utils", "emath")
 for _kind, (_advice, _names) in OTHERS.items():
     for _name in _names.split():
         _function = np.lib if _name.startswith("lib.") else getattr(np, _name, None)
-        if _advice and hasattr(_function, "__wrapped__"):
+        # Others ask nobody whether they take a Value, or take none.
+        if _advice and hasattr(_function, "_implementation"):
             REFUSALS[_function] = _advice
 for _name in ("arccos", "arcsin", "arctanh", "log", "log2", "log10", "power", "sqrt"):
     REFUSALS[getattr(np.emath, _name)] = f"its results may be complex; write np.{_name}, whose results are real"

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from tapegrad.errors import IntegerInputError, ShapeError
+from tapegrad.layout import FlagLayout
 from tapegrad.value.apply import R, Recorder, contiguous
 from tapegrad.value.numbers import refuse_unlike
 
@@ -54,7 +55,7 @@ def _flags(index: Recorder) -> Any:
     """A Value as an index. Truth values become an array of flags, and a guard checks that replays find the same ones;
     integers stay a Value, so that replays may find other ones."""
     kind = index._tape.kind(index._slot) if index.size else "i"
-    if kind == "b":
+    if kind == "b" or isinstance(index._layout, FlagLayout):
         return index.numpy() != 0.0
     if kind != "i":
         raise IntegerInputError(

@@ -96,7 +96,7 @@ class Protocol(Recorder):
 
     def __float__(self) -> float:
         self._cut(
-            "float(v)", "a function of math that was imported by its name takes its argument for a plain number, so "
+            "float(v)", to_write() or "a function of math that was imported by its name takes its argument for a plain number, so "
             "write np.sqrt(v), or math.sqrt(v) in a recorded function, for sqrt(v); else "
         )  # fmt: skip
 

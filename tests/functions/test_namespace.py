@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from checks import difference
 from numpy_calls import CALLS
+from numpy_parts import parts
 
 import tapegrad as tg
 from tapegrad import Value
@@ -15,13 +16,6 @@ from tapegrad.ops import BY_UFUNC
 
 ENTRIES = {entry.name: entry for entry in table.supported()}
 NAMES = [f"{call[0]}{i}" for i, call in enumerate(CALLS)]
-
-
-def parts(result):
-    """What a call returns, without lists and tuples around it, as arrays."""
-    if isinstance(result, list | tuple):
-        return [array for part in result for array in parts(part)]
-    return [np.asarray(result.data if isinstance(result, Value) else result)]
 
 
 def moved(arrays, by=0.02):
@@ -130,7 +124,7 @@ def test_derivatives_of_a_call(i):
 def test_the_gradient_of_a_call_in_single_precision(i):
     if not results(i):
         pytest.skip("it returns no floats that vary")
-    name, f, *arrays = CALLS[i]
+    _, f, *arrays = CALLS[i]
     small = [a.astype(np.float32) for a in arrays]
     exact = tg.grad(weighted(f), argnums=tuple(range(len(arrays))))(*(a.astype(float) for a in small))
     found = tg.grad(weighted(f), argnums=tuple(range(len(arrays))))(*small)
