@@ -3,11 +3,13 @@ condition is computed from Values, a guard holds replays to what was found."""
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import ShapeError, TapeFullError
 from tapegrad.functions.choosing import truths
 from tapegrad.functions.indexing import take
 from tapegrad.functions.joining import concatenate, values
@@ -67,10 +69,14 @@ def delete(arr: Any, obj: Any, axis: Any = None) -> Value:
 @implements(np.resize)
 def resize(a: Any, new_shape: Any) -> Value:
     """Another shape of any size, filled with repeated copies."""
-    places = np.resize(np.arange(a.size), new_shape)
-    return gather_flat(a, places) if a.size else concatenate([np.zeros(places.size, a.dtype), a.reshape(-1)]).reshape(
-        places.shape
-    )
+    shape = tuple(map(operator.index, new_shape if np.iterable(new_shape) else (new_shape,)))
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"resize: lengths must not be negative: {shape}")
+    if math.prod(shape) >= 2**31:
+        raise TapeFullError(f"resize: an array of shape {shape} is larger than any tape (2147483648 slots)")
+    if not a.size:
+        return values("resize", a, np.zeros(shape, a.dtype))[1]
+    return gather_flat(a, np.resize(np.arange(a.size), shape))
 
 
 def _chosen(condition: Any) -> np.ndarray:

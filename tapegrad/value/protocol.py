@@ -96,9 +96,11 @@ class Protocol(Recorder):
 
     def __float__(self) -> float:
         self._cut(
-            "float(v)", to_write() or "a function of math that was imported by its name takes its argument for a plain number, so "
-            "write np.sqrt(v), or math.sqrt(v) in a recorded function, for sqrt(v); else "
-        )  # fmt: skip
+            "float(v)",
+            to_write()
+            or "a function of math that was imported by its name takes its argument for a plain number, so write "
+            "np.sqrt(v), or math.sqrt(v) in a recorded function, for sqrt(v); else ",
+        )
 
     def __index__(self) -> int:
         if self._layout is None and self._tape.kinds and self._tape.kind(self._slot) == "i":

@@ -284,7 +284,7 @@ def test_integer_arrays_that_are_arguments_index_beside_slices():
             weight = rng.normal(size=np.shape(f(x, yy, zz)))
             expected = np.zeros(x.shape)
             np.add.at(expected.reshape(-1), f(np.arange(x.size).reshape(x.shape), yy, zz), weight)
-            gradient = tg.grad(lambda x, yy, zz: np.sum(f(x, yy, zz) * weight))(x, yy, zz)
+            gradient = tg.grad(lambda x, y, z, f=f, w=weight: np.sum(f(x, y, z) * w))(x, yy, zz)
             np.testing.assert_allclose(gradient, expected, rtol=1e-13)
         assert recording.stats().branches == 1
     with pytest.raises(errors.IndexRangeError):

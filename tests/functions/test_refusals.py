@@ -46,10 +46,13 @@ def test_a_function_that_is_refused_says_what_to_write(entry):
     assert function.__name__ in str(caught.value)
 
 
-@pytest.mark.parametrize("function", [f for f, advice in REFUSALS.items() if advice in {a for a, _ in table.OTHERS.values()}],
-                         ids=lambda f: f.__name__)  # fmt: skip
+ELSEWHERE = [f for f, advice in REFUSALS.items() if advice in {a for a, _ in table.OTHERS.values()}]
+
+
+@pytest.mark.parametrize("function", ELSEWHERE, ids=lambda f: f.__name__)
 def test_a_function_that_is_not_about_numbers_says_what_to_write(function):
-    first = {"may_share_memory": (V, V), "shares_memory": (V, V), "savetxt": ("x", V), "save": ("x", V), "savez": ("x", V), "savez_compressed": ("x", V)}
+    saving, two = ("savetxt", "save", "savez", "savez_compressed"), ("may_share_memory", "shares_memory")
+    first = {**dict.fromkeys(saving, ("x", V)), **dict.fromkeys(two, (V, V))}
     required = [p for p in inspect.signature(function).parameters.values()
                 if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]  # fmt: skip
     with pytest.raises(UnsupportedError, match=re.escape(REFUSALS[function])):
