@@ -46,7 +46,7 @@ def copy(a: Any, order: str = "K", subok: bool = False) -> Value:
 @implements(np.angle)
 def angle(z: Any, deg: bool = False) -> Value:
     """The angle of a real number: 0, or pi (180 degrees) where it is negative; zero derivative."""
-    return where(isnan(z), np.nan, where(z < 0.0, 180.0 if deg else math.pi, 0.0))
+    return where(isnan(z), np.nan, where(signbit(z), 180.0 if deg else math.pi, 0.0))
 
 
 @implements(np.isposinf)

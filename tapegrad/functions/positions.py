@@ -84,13 +84,14 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
         plain_kind = x._tape.kind(x._slot) if x.size else "i"
         if not plain_kind:
             raise IntegerInputError("bincount: integers are counted, not floats: write v.astype(int)")
-        size = int(np.max(x)) + 1 if x.size else 0
-        lowest = int(np.min(x)) if x.size else 0
+        # A guard on the length only where it is not known before.
+        size = 0 if not x.size or np.max(x) < minlength else int(np.max(x)) + 1
+        negative = bool(x.size) and bool(np.any(x < 0.0))
     else:
         x = np.asarray(x)
-        size, lowest = (int(x.max()) + 1, int(x.min())) if x.size else (0, 0)
+        size, negative = (int(x.max()) + 1, bool(x.min() < 0)) if x.size else (0, False)
         x = leaf(weights._tape, x)
-    if lowest < 0:
+    if negative:
         raise ValueError("bincount: integers must not be negative")
     size = max(size, minlength)
     if not weights.size:

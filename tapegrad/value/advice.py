@@ -100,11 +100,24 @@ def _rewritten(node: ast.expr, frame: Any) -> str:
     if name in _INSTEAD:
         return _INSTEAD[name].format(*given, "", np=module) if len(given) > _INSTEAD[name].count("{1}") else ""
     lists = [_is_list(x, frame) for x in node.args]
-    if any(lists):
+    if any(lists) and _asks(_named(node.func, frame)):
         written = [_stacked(x, frame, module) if a else s for x, a, s in zip(node.args, lists, given)]
         written += [f"{key.arg}={ast.unparse(key.value)}" for key in node.keywords if key.arg]
         return f"{ast.unparse(node.func)}({', '.join(written)})"
     return ""
+
+
+def _named(node: ast.expr, frame: Any) -> Any:
+    """What a name says, or one in a module; None for all else, which would have to be evaluated."""
+    if isinstance(node, ast.Name):
+        return _local(node.id, frame)
+    owner = _named(node.value, frame) if isinstance(node, ast.Attribute) else None
+    return getattr(owner, node.attr, None) if isinstance(owner, type(ast)) and isinstance(node, ast.Attribute) else None
+
+
+def _asks(function: Any) -> bool:
+    """Whether a function of NumPy's asks its arguments for an implementation of their own."""
+    return isinstance(function, np.ufunc) or hasattr(function, "_implementation")
 
 
 def _is_number(node: ast.expr) -> bool:

@@ -293,6 +293,36 @@ def test_integer_arrays_that_are_arguments_index_beside_slices():
         tg.record(lambda x, y: x[:, :, y], a, y)
 
 
+def test_sums_by_integers_that_are_arguments():
+    w, y = np.array([1.0, -2.0, 0.5, 3.0]), np.array([1, 0, 1, 2])
+    recording = tg.record(lambda w, y: np.bincount(y, weights=w, minlength=4), w, y)
+    for yy in (y, y[::-1], np.array([3, 3, 3, 0])):
+        np.testing.assert_array_equal(recording(w, yy), np.bincount(yy, weights=w, minlength=4))
+    assert recording.stats().branches == 1
+    np.testing.assert_array_equal(recording(w, y + 3), np.bincount(y + 3, weights=w, minlength=4))
+    with pytest.raises(ValueError, match="negative"):
+        recording(w, y - 1)
+    gradient = tg.grad(lambda w, y: np.sum(np.bincount(y, weights=w) ** 2))
+    for yy in (y, y + 1, y[::-1]):
+        np.testing.assert_allclose(gradient(w, yy), 2.0 * np.bincount(yy, weights=w)[yy])
+
+
+def test_a_choice_by_integers_that_are_arguments():
+    x, y = np.arange(6.0).reshape(2, 3), np.array([1, 0, 2])
+    choices = lambda x: [x[0], x[1] * 2.0, x[0] * x[1]]
+    recording = tg.record(lambda x, y: np.choose(y, choices(x)), x, y)
+    for yy in (y, y[::-1], np.array([2, 2, 0])):
+        np.testing.assert_array_equal(recording(x, yy), np.choose(yy, choices(x)))
+    assert recording.stats().branches == 1
+    for yy in (y + 1, y - 1):
+        with pytest.raises(errors.IndexRangeError):
+            recording(x, yy)
+    for mode in ("wrap", "clip"):
+        recording = tg.record(lambda x, y, m=mode: np.choose(y, choices(x), mode=m), x, y)
+        for yy in (y, y + 4, y - 5):
+            np.testing.assert_array_equal(recording(x, yy), np.choose(yy, choices(x), mode=mode))
+
+
 def test_masks_of_values_are_guards():
     def f(x):
         chosen = x[x > 0.0]

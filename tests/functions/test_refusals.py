@@ -110,6 +110,10 @@ def test_the_line_to_write_in_place_of_an_array_of_values():
     assert rewritten(lambda: np.full((2, 3), V)) == "np.broadcast_to(V, (2, 3))"
     assert rewritten(lambda: np.r_[V, 1.0, V]) == "np.hstack([V, 1.0, V])"
     assert rewritten(lambda: np.c_[V, V]) == "np.column_stack([V, V])"
+    assert rewritten(lambda: np.sin([a, b])) == "np.sin(np.stack([a, b]))"
+    assert rewritten(lambda: np.linalg.norm([a, b], axis=0)) == "np.linalg.norm(np.stack([a, b]), axis=0)"
+    # This one would not take what np.stack makes, either.
+    assert rewritten(lambda: np.polynomial.polynomial.polyval(1.0, [a, b])).startswith("v.item()")
     assert rewritten(lambda: np.eye(3).dot(V)) == "np.dot(np.eye(3), V)"
 
 
