@@ -6,7 +6,9 @@ answers without asking anybody, and those that are not about numbers.
 
 from __future__ import annotations
 
+import textwrap
 import types
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +72,8 @@ OTHERS: dict[str, tuple[str, str]] = {
         isscalar iterable lib.array_utils.normalize_axis_index lib.array_utils.normalize_axis_tuple"""),
 }  # fmt: skip
 _KIND_OF = {name: kind for kind, (_, names) in OTHERS.items() for name in names.split()}
+# These are there, or not, as the processor has them.
+_OF_PLATFORMS = {"float96", "float128", "complex192", "complex256"}
 _MODULES = ("lib.stride_tricks", "lib.array_utils", "emath")
 
 for _kind, (_advice, _names) in OTHERS.items():
@@ -104,7 +108,7 @@ def supported() -> list[Entry]:
     >>> found["median"], found["histogram"], found["save"]
     ('supported', 'refused', 'not about numbers')
     """
-    names = [name for name in dir(np) if not name.startswith("_")]
+    names = [name for name in dir(np) if not name.startswith("_") and name not in _OF_PLATFORMS]
     names += [f"{m}.{name}" for m in _MODULES for name in _public(m)]
     entries = [_entry(name) for name in names]
     entries += [_attribute(name) for name in dir(np.ndarray) if not name.startswith("_")]
@@ -166,10 +170,16 @@ def as_markdown() -> str:
     for status in (SUPPORTED, REFUSED, OTHER):
         lines.append(f"- {status}: {sum(entry.status == status for entry in entries)}")
     lines += [f"- all names: {len(entries)}", "", "## Supported", ""]
-    lines += [", ".join(f"`{entry.name}`" for entry in entries if entry.status == SUPPORTED), ""]
+    lines += [*_wrapped(entry.name for entry in entries if entry.status == SUPPORTED), ""]
     lines += ["## Refused", "", "| name | what the error says |", "|---|---|"]
     lines += [f"| `{entry.name}` | {entry.note} |" for entry in entries if entry.status == REFUSED]
     lines += ["", "## Not about numbers", ""]
     kinds = sorted({entry.note for entry in entries if entry.status == OTHER})
-    lines += [f"- {k}: {', '.join(f'`{e.name}`' for e in entries if (e.status, e.note) == (OTHER, k))}" for k in kinds]
-    return "\n".join(lines) + "\n"
+    for kind in kinds:
+        names = [entry.name for entry in entries if (entry.status, entry.note) == (OTHER, kind)]
+        lines += [f"{kind[0].upper()}{kind[1:]}:", *_wrapped(names), ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _wrapped(names: Iterable[str]) -> list[str]:
+    return textwrap.wrap(", ".join(f"`{name}`" for name in names), 120, break_long_words=False, break_on_hyphens=False)

@@ -248,6 +248,8 @@ class Integer(Value):
         """Itself as an integer, or a Value as a float."""
         return self if np.dtype(dtype).kind in "iu" else self._plain().astype(dtype)
 
+    imag = cast(Any, property(lambda self: 0))
+
     # What NumPy calls
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:

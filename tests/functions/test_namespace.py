@@ -61,7 +61,7 @@ def results(i):
 
 
 @pytest.mark.parametrize("i", range(len(CALLS)), ids=NAMES)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 def test_a_call_gives_what_numpy_gives(i):
     _, f, *arrays = CALLS[i]
     others = moved(arrays)
@@ -86,7 +86,7 @@ def _leaves(result):
 
 
 @pytest.mark.parametrize("i", range(len(CALLS)), ids=NAMES)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 def test_derivatives_of_a_call(i):
     if not results(i):
         pytest.skip("it returns no floats that vary")
@@ -120,7 +120,7 @@ def test_derivatives_of_a_call(i):
 
 
 @pytest.mark.parametrize("i", range(0, len(CALLS)), ids=NAMES)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 def test_the_gradient_of_a_call_in_single_precision(i):
     if not results(i):
         pytest.skip("it returns no floats that vary")

@@ -514,6 +514,7 @@ def test_random_programs(seed):
 def test_more_ufuncs_of_whole_numbers_are_whole():
     def f(x, n):
         quotient, rest = np.divmod(n, 3)
+        assert n.imag == 0 and n.real == n and n.conjugate() == n
         return x[quotient] + x[np.fmin(n, 2)] * x[np.conjugate(rest)] + np.divmod(7, n)[1] + np.gcd(n, 4)
 
     x = np.array([1.5, -2.0, 0.25, 3.0])
