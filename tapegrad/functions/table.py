@@ -164,7 +164,8 @@ def as_markdown() -> str:
         "# NumPy on Values",
         "",
         f"Written by `python -m tapegrad.functions`, for NumPy {'.'.join(np.__version__.split('.')[:2])}. "
-        "`np.linalg` and `np.fft` are not listed.",
+        "The modules of NumPy are not listed, but for those with names of arrays: `np.lib.stride_tricks`, "
+        "`np.lib.array_utils`, `np.emath`.",
         "",
     ]
     for status in (SUPPORTED, REFUSED, OTHER):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import linecache
 import sys
+import types
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _rewritten(node: ast.expr, frame: Any) -> str:
     module, given = "np", [ast.unparse(x) for x in node.args]
     if isinstance(node.func, ast.Attribute):
         owner = node.func.value
-        if isinstance(owner, ast.Name) and isinstance(_local(owner.id, frame), type(np)):
+        if isinstance(owner, ast.Name) and isinstance(_local(owner.id, frame), types.ModuleType):
             module = owner.id
         elif hasattr(np.ndarray, name) and hasattr(np, name):
             # A method of a plain array asks nobody; the function of that name does.
@@ -111,13 +112,16 @@ def _named(node: ast.expr, frame: Any) -> Any:
     """What a name says, or one in a module; None for all else, which would have to be evaluated."""
     if isinstance(node, ast.Name):
         return _local(node.id, frame)
-    owner = _named(node.value, frame) if isinstance(node, ast.Attribute) else None
-    return getattr(owner, node.attr, None) if isinstance(owner, type(ast)) and isinstance(node, ast.Attribute) else None
+    if not isinstance(node, ast.Attribute):
+        return None
+    owner = _named(node.value, frame)
+    return getattr(owner, node.attr, None) if isinstance(owner, types.ModuleType | np.ufunc) else None
 
 
 def _asks(function: Any) -> bool:
     """Whether a function of NumPy's asks its arguments for an implementation of their own."""
-    return isinstance(function, np.ufunc) or hasattr(function, "_implementation")
+    of_ufunc = isinstance(getattr(function, "__self__", function), np.ufunc)
+    return of_ufunc or hasattr(function, "_implementation")
 
 
 def _is_number(node: ast.expr) -> bool:
@@ -132,7 +136,12 @@ def _is_list(node: ast.expr, frame: Any) -> bool:
     if isinstance(node, ast.Name):
         found = _local(node.id, frame)
         return isinstance(found, list | tuple) and any(isinstance(x, Handle | list | tuple) for x in found)
-    return isinstance(node, ast.List | ast.ListComp) or (isinstance(node, ast.Tuple) and bool(node.elts))
+    if isinstance(node, ast.Tuple):
+        # More often than not a tuple is a shape.
+        return any(isinstance(x, ast.Name) and isinstance(_local(x.id, frame), Handle) for x in node.elts)
+    if isinstance(node, ast.List):
+        return any(not _is_number(x) for x in node.elts)
+    return isinstance(node, ast.ListComp)
 
 
 def _stacked(node: ast.expr, frame: Any, module: str) -> str:

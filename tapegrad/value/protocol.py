@@ -81,7 +81,9 @@ class Protocol(Recorder):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         handler = IMPLEMENTATIONS.get(func)
         if handler is None:
-            raise UnsupportedError(f"{_name(func)} is not supported on a Value: {REFUSALS.get(func) or _ADVICE}")
+            # It is what np.full and np.full_like call.
+            advice = (to_write() if func is np.copyto else "") + (REFUSALS.get(func) or _ADVICE)
+            raise UnsupportedError(f"{_name(func)} is not supported on a Value: {advice}")
         # NumPy does not look at these arguments for one that calculates, so they say how: an axis, a count.
         args, kwargs = tuple(map(_decided, args)), {key: _decided(x) for key, x in kwargs.items()}
         return _handled(handler, _name(func), args, kwargs)
