@@ -15,7 +15,7 @@ def gathered(x, shape, axis=None):
 
 CASES = {
     "one axis": (lambda w, x: np.sin(w(x, 7)), (3000,)),
-    "longer than a block": (lambda w, x: w(x, 1500) * 0.5 + 1.0, (4000,)),
+    "longer than a block": (lambda w, x: w(x, 1100) * 0.5 + 1.0, (1300,)),
     "product with itself": (lambda w, x: w(x, 5) * w(x, 5)[::-1], (3000,)),
     "transposed": (lambda w, x: np.exp(w(x, 40).T), (600,)),
     "two axes": (lambda w, x: np.tanh(w(x, (3, 4))), (30, 40)),
@@ -36,7 +36,7 @@ CASES = {
 COMPILED = ("one axis", "product with itself", "two axes", "sums", "largest")
 
 
-@pytest.mark.parametrize(("name", "compile"), [*((name, False) for name in CASES), *((name, True) for name in COMPILED)])
+@pytest.mark.parametrize(("name", "compile"), [(n, False) for n in CASES] + [(n, True) for n in COMPILED])
 def test_windows_add_up(name, compile):
     f, shape = CASES[name]
     rng = np.random.default_rng(2)
