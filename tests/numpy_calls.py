@@ -17,6 +17,7 @@ P = np.array([0.5, 1.7, 3.2, 0.9])
 S = np.array(1.3)
 UP = np.array([-1.0, 0.2, 0.9, 2.4])
 NANS = np.array([[1.5, np.nan, -0.4, 2.2], [np.nan, 0.3, 0.8, -1.1], [0.6, 1.9, np.nan, np.nan]])
+L = RNG.normal(size=200)
 I = np.array([2, 0, 1, 2])
 
 CALLS = [
@@ -340,6 +341,34 @@ CALLS = [
     ("ndarray.searchsorted", lambda a, v: a.searchsorted(v), UP, X),
     ("ndarray.swapaxes", lambda x: x.swapaxes(0, 1), X), ("ndarray.take", lambda x: x.take([0, 5]), X),
     ("ndarray.to_device", lambda x: x.to_device("cpu"), X),
+    # Long arrays, which are computed by other loops than a few numbers
+    ("interp", lambda x, xp, fp: np.interp(x, xp, fp), L * 0.4, np.linspace(-1.0, 1.1, 60), L[:60]),
+    ("interp", lambda x, fp: np.interp(x, list(range(9)), fp, period=9.5), L.reshape(20, 10) * 4.0, L[:9]),
+    ("quantile", lambda x: np.quantile(x, [0.2, 0.71], axis=0), L.reshape(50, 4)),
+    ("quantile", lambda x, q: np.quantile(x, q, axis=1), L.reshape(5, 40), np.array([0.21, 0.873])),
+    ("nanmedian", lambda x: np.nanmedian(x, axis=1), np.where(np.arange(200) % 7, L, np.nan).reshape(4, 50)),
+    ("nanvar", lambda x: np.nanvar(x, axis=0), np.where(np.arange(200) % 7, L, np.nan).reshape(50, 4)),
+    ("unique", lambda x: np.unique(np.concatenate([x, x[::3]])), L[:40]),
+    ("cumprod", lambda x: np.cumprod(1.0 + 0.1 * x), L),
+    ("ufunc.accumulate", lambda x: np.maximum.accumulate(x.reshape(40, 5), axis=0), L),
+    ("ufunc.accumulate", lambda x: np.logaddexp.accumulate(x), L),
+    ("sinc", lambda x: np.sinc(x), 0.3 * L), ("i0", lambda x: np.i0(3.0 * x), L[:40]),
+    ("pad", lambda x: np.pad(x.reshape(20, 10), ((30, 2), (1, 15)), "symmetric"), L),
+    ("pad", lambda x: np.pad(x.reshape(20, 10), ((3, 2), (1, 4)), "mean"), L),
+    ("gradient", lambda f, h: np.gradient(f.reshape(20, 10), np.cumsum(1.0 + h**2), axis=0, edge_order=2), L, L[:20]),
+    ("cov", lambda x: np.cov(x.reshape(20, 10)), L), ("corrcoef", lambda x: np.corrcoef(x.reshape(8, 25)), L),
+    ("unwrap", lambda x: np.unwrap(3.0 * x.reshape(10, 20), axis=1), L),
+    ("insert", lambda x, y: np.insert(x.reshape(20, 10), [3, 3, 15], y[:10], axis=0), L, L),
+    ("select", lambda x: np.select([x > 0.5, x < -0.7], [x**2, np.exp(x)], 3.0 * x), L),
+    ("kron", lambda x, y: np.kron(x.reshape(5, 8), y.reshape(3, 4)), L[:40], L[:12]),
+    ("cross", lambda x, y: np.cross(x.reshape(60, 3), y.reshape(60, 3)), L[:180], L[20:]),
+    ("trapezoid", lambda y, x: np.trapezoid(y.reshape(5, 40), np.cumsum(x**2)), L, L[:40]),
+    ("einsum", lambda x, y: np.einsum("...ij,jk,...ik->...i", x.reshape(5, 8, 5), y.reshape(5, 4),
+                                      x[:160].reshape(5, 8, 4)), L, L[:20]),
+    ("bincount", lambda w: np.bincount(np.arange(200) % 11, weights=w), L),
+    ("take_along_axis", lambda x: np.take_along_axis(x, np.argsort(-x, axis=0), axis=0), L[:60].reshape(12, 5)),
+    ("polyval", lambda p, x: np.polyval(p, x), U, L), ("vander", lambda x: np.vander(x, 6), L[:40]),
+    ("fmod", lambda x, y: np.fmod(5.0 * x, 0.3 + y**2), L, L[::-1].copy()),
     # Indexing
     ("indexing", lambda x: x[x > 0.0], X), ("indexing", lambda x: x[:, x[0] > 0.0], X),
     ("indexing", lambda x: x[..., np.argmax(x[0, 0])], T), ("indexing", lambda x: x[int(x[1]) :], P),

@@ -1,4 +1,4 @@
-"""Differences, integrals, running products, quantiles, and sums over neighbours (`convolve`)."""
+"""Differences, integrals, running products, sums over neighbours (`convolve`), cross and Kronecker products."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def along_first_axis(reduction: Any) -> Any:
     """The `reduce` of a ufunc: as the function of its kind, but along the first axis where none is given."""
 
     def handler(x: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: Any = False, **rest: Any) -> Any:
-        what = f"{reduction.__name__.strip('<>')} as the reduce of a ufunc"
+        what = f"{reduction.__name__.strip('_')} as the reduce of a ufunc"
         only_default(what, dtype=dtype, out=out)
         for name, neutral in (("initial", None), ("where", True)):
             if rest.get(name) is neutral or rest.get(name) is np._NoValue:

@@ -72,7 +72,6 @@ def is_flags(x: Any) -> bool:
 _ADVICE = {
     "out": "Values do not change in place, so use the result",
     "dtype": "a tape has one dtype, so leave it out",
-    "weights": "multiply by the weights",
 }
 
 

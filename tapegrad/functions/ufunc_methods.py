@@ -27,7 +27,13 @@ _ASSOCIATIVE = {
 implements((np.fmax, "reduce"))(along_first_axis(nanmax))
 implements((np.fmin, "reduce"))(along_first_axis(nanmin))
 implements((np.logaddexp, "reduce"))(along_first_axis(logsumexp))
-implements((np.hypot, "reduce"))(along_first_axis(lambda x, axis, keepdims: norm(x, None, axis, keepdims)))
+
+
+def _norm(x: Any, axis: Any, keepdims: Any) -> Value:
+    return norm(x, None, axis, keepdims)
+
+
+implements((np.hypot, "reduce"))(along_first_axis(_norm))
 
 
 @implements((None, "reduce"))
