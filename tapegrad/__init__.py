@@ -13,7 +13,7 @@ from tapegrad.calls import (
 )
 from tapegrad.checking import check_grads, check_op
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
-from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack
+from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
@@ -93,6 +93,7 @@ __all__ = [
     "softplus",
     "stack",
     "stop_gradient",
+    "supported",
     "value_and_grad",
     "vjp",
     "where",

@@ -34,6 +34,7 @@ __all__ = [
     "TapeMismatchError",
     "TapegradError",
     "ThreadError",
+    "UnsupportedAttributeError",
     "UnsupportedError",
 ]
 
@@ -92,6 +93,10 @@ class CutGradientError(TapegradError, TypeError):
 
 class UnsupportedError(TapegradError, TypeError):
     """A NumPy function, or a form of it, that has no derivative here."""
+
+
+class UnsupportedAttributeError(UnsupportedError, AttributeError):
+    """An attribute or method of NumPy's arrays that Values do not have. `hasattr` finds that there is none."""
 
 
 class TapeFullError(TapegradError, MemoryError):

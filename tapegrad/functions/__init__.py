@@ -5,12 +5,39 @@ is called when NumPy's function, or the method of that name, is called with a Va
 all of them.
 """
 
-from tapegrad.functions import choosing, einsum, indexing, joining, loss, products, reductions, shapes, special
+from tapegrad.functions import (
+    calculus,
+    choosing,
+    editing,
+    einsum,
+    elementwise,
+    indexing,
+    joining,
+    loss,
+    moments,
+    nans,
+    padding,
+    parts,
+    polynomials,
+    positions,
+    products,
+    quantiles,
+    reductions,
+    sampling,
+    sets,
+    shapes,
+    special,
+    table,
+    ufunc_methods,
+)
 from tapegrad.functions.joining import stack
 from tapegrad.functions.loss import cross_entropy
 from tapegrad.functions.reductions import log_softmax, logsumexp, softmax
+from tapegrad.functions.table import supported
 
 __all__ = [
-    "choosing", "cross_entropy", "einsum", "indexing", "joining", "log_softmax", "logsumexp", "loss", "products",
-    "reductions", "shapes", "softmax", "special", "stack",
+    "calculus", "choosing", "cross_entropy", "editing", "einsum", "elementwise", "indexing", "joining", "log_softmax",
+    "logsumexp", "loss", "moments", "nans", "padding", "parts", "polynomials", "positions", "products", "quantiles",
+    "reductions", "sampling", "sets", "shapes", "softmax", "special", "stack", "supported", "table",
+    "ufunc_methods",
 ]  # fmt: skip

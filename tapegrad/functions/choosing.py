@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import UnsupportedError
+from tapegrad.errors import ShapeError
 from tapegrad.functions.reductions import along_first_axis, reduce
 from tapegrad.functions.registry import implements, is_flags, keeps, only_default, to_value
 from tapegrad.layout import normalize_axis
@@ -15,10 +15,15 @@ from tapegrad.value import Value, apply, contiguous
 
 
 @implements(np.where)
-def where(condition: Any, *choices: Any) -> Value:
-    """x where the condition holds, else y. The branch not taken gets no gradient, not even NaN."""
+def where(condition: Any, *choices: Any) -> Any:
+    """x where the condition holds, else y. The branch not taken gets no gradient, not even NaN.
+
+    The positions at which it holds, as `nonzero`, where only the condition is given.
+    """
+    if not choices:
+        return nonzero(condition)
     if len(choices) != 2:
-        raise UnsupportedError("np.where(condition) of a Value has a shape that depends on numbers: use v.data")
+        raise ValueError("either both or neither of x and y should be given to np.where")
     return apply(BY_NAME["where"], (condition, *choices))
 
 
@@ -86,23 +91,47 @@ def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: b
     return np.logical_or(found, np.logical_and(a != a, b != b)) if equal_nan else found
 
 
+@implements(np.array_equiv)
+def array_equiv(a1: Any, a2: Any) -> bool:
+    """Whether two arrays, broadcast to one shape, have equal elements."""
+    try:
+        np.broadcast_shapes(np.shape(a1), np.shape(a2))
+    except ValueError:
+        return False
+    return bool(all(np.equal(a1, a2)))
+
+
 def _flags(x: Any) -> Value:
     x = to_value(x, "a comparison")
     return x if is_flags(x) else x != 0.0
 
 
+def truths(condition: Any) -> np.ndarray:
+    """Which elements are not zero, as a plain array; in a recording guards hold replays to it."""
+    return np.asarray(_flags(condition).numpy() != 0.0 if isinstance(condition, Value) else np.asarray(condition) != 0)
+
+
 @implements(np.all)
-def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Any:
     """Whether all elements are true: a truth value, or an array of them."""
     only_default("all", out=out)
-    return _truth(_flags(a), axis, keeps(keepdims), sign=-1)
+    return _truth(_where_flags(a, where, True), axis, keeps(keepdims), sign=-1)
 
 
 @implements(np.any)
-def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Any:
     """Whether any element is true: a truth value, or an array of them."""
     only_default("any", out=out)
-    return _truth(_flags(a), axis, keeps(keepdims), sign=1)
+    return _truth(_where_flags(a, where, False), axis, keeps(keepdims), sign=1)
+
+
+def _where_flags(a: Any, mask: Any, other: bool) -> Value:
+    flags = _flags(a)
+    if mask is True or mask is np._NoValue:
+        return flags
+    if np.broadcast_shapes(flags.shape, np.shape(mask)) != flags.shape:
+        raise ShapeError(f"where: a mask of shape {np.shape(mask)} is larger than the array, of shape {flags.shape}")
+    return where(mask, flags, other)
 
 
 for _ufunc, _reduction in {np.logical_and: all, np.logical_or: any}.items():
@@ -143,7 +172,19 @@ def count_nonzero(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
 @implements(np.nonzero)
 def nonzero(a: Any) -> Any:
     """Where the elements are that are not zero."""
-    return np.nonzero(_flags(a).numpy())
+    return np.nonzero(truths(a))
+
+
+@implements(np.flatnonzero)
+def flatnonzero(a: Any) -> np.ndarray:
+    """Where the elements of the flattened array are that are not zero."""
+    return nonzero(a.reshape(-1))[0]
+
+
+@implements(np.argwhere)
+def argwhere(a: Any) -> np.ndarray:
+    """Where the elements are that are not zero, one row each."""
+    return np.argwhere(truths(a))
 
 
 @implements(np.argmax)

@@ -86,6 +86,13 @@ def einsum(
     return result.transpose(*[term.index(c) for c in output]) if output else result
 
 
+@implements(np.einsum_path)
+def einsum_path(*operands: Any, optimize: Any = "greedy", einsum_call: bool = False) -> Any:
+    """NumPy's own plan, which depends on shapes alone."""
+    shown: Any = (np.broadcast_to(np.zeros(()), x.shape) if isinstance(x, Value) else x for x in operands)
+    return np.einsum_path(*shown, optimize=optimize)
+
+
 def _as_string(operands: Sequence[Any]) -> tuple[str, list[Any]]:
     """The subscripts as one string, and the operands."""
     if isinstance(operands[0], str):

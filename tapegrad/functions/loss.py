@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import LabelError, ShapeError
-from tapegrad.functions.reductions import mean, sum
+from tapegrad.functions.moments import mean
+from tapegrad.functions.reductions import sum
 from tapegrad.functions.registry import numbers_for_numbers
 from tapegrad.value import Value, as_value, contiguous, leaf, structured, tape_of
 

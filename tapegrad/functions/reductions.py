@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tapegrad.errors import ShapeError
-from tapegrad.functions.registry import implements, keeps, numbers_for_numbers, only_default, to_value
-from tapegrad.layout import Layout, dense, flags, merge_axes, normalize_axes, normalize_axis
+from tapegrad.functions.registry import (
+    implements,
+    is_flags,
+    keeps,
+    numbers_for_numbers,
+    only_default,
+    own_dtype,
+    to_value,
+)
+from tapegrad.layout import Layout, broadcast_shapes, dense, flags, merge_axes, normalize_axes, normalize_axis
 from tapegrad.ops import BY_NAME
 from tapegrad.ops.record import STRUCTURED, record
 from tapegrad.value import Value, apply, contiguous, handle, of_truths
@@ -96,84 +104,115 @@ def _neighbours(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
     return groups
 
 
-def _count(x: Value, axis: Any, what: str) -> int:
+def count_along(x: Value, axis: Any, what: str) -> int:
+    """How many elements are reduced to one."""
     return math.prod(x.shape[a] for a in normalize_axes(axis, x.ndim, what))
 
 
+def _begun(result: Any, operation: Any, initial: Any) -> Value:
+    """A reduction with one number more."""
+    if np.ndim(initial):
+        raise ShapeError(f"initial is one number, and not of shape {np.shape(initial)}")
+    return cast(Value, operation(result, initial))
+
+
+def is_given(x: Any) -> bool:
+    """Whether an argument was given: NumPy passes a marker of its own where it was not."""
+    return x is not None and x is not np._NoValue
+
+
+def masked(x: Any, mask: Any, other: Any) -> Value:
+    """x where a mask holds, and elsewhere what makes no difference."""
+    if mask is None or mask is True or mask is np._NoValue:
+        return x
+    if broadcast_shapes([x.shape, np.shape(mask)], "where") != x.shape:
+        raise ShapeError(f"where: a mask of shape {np.shape(mask)} is larger than the array, of shape {x.shape}")
+    return cast(Value, np.where(mask, x, other))
+
+
 @implements(np.sum)
-def sum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
-    """Sum over axes."""
+def sum(
+    x: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Value:
+    """Sum over axes, of the elements at which `where` holds, beginning with `initial`."""
     if dtype is not None or out is not None:
-        only_default("sum", dtype=dtype, out=out)
-    return reduce("sum", x, axis, keeps(keepdims))
+        own("sum", x, dtype, out)
+    found = reduce("sum", masked(x, where, False if is_flags(x) else 0.0), axis, keeps(keepdims))
+    return _begun(found, np.add, initial) if is_given(initial) else found
 
 
-@implements(np.mean)
-def mean(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
-    """Mean over axes."""
-    only_default("mean", dtype=dtype, out=out)
-    return reduce("sum", x, axis, keeps(keepdims)) / float(_count(x, axis, "mean"))
-
-
-@implements(np.average)
-def average(x: Any, axis: Any = None, weights: Any = None, *, keepdims: Any = False) -> Value:
-    """Mean, or weighted mean, over axes."""
-    if weights is None:
-        return mean(x, axis, keepdims=keepdims)
-    if np.ndim(weights) == 1 and isinstance(axis, int) and np.shape(weights) == np.shape(x)[axis : axis + 1 or None]:
-        weights = np.reshape(weights, [-1 if i == axis % np.ndim(x) else 1 for i in range(np.ndim(x))])
-        weights = weights * np.ones(np.shape(x), x.dtype)
-    if np.shape(weights) != np.shape(x):
-        raise ShapeError(f"average: weights of shape {np.shape(weights)} for an array of shape {np.shape(x)}")
-    return sum(x * weights, axis, keepdims=keepdims) / np.sum(weights, axis, keepdims=keeps(keepdims))
-
-
-@implements(np.var)
-def var(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False) -> Value:
-    """Variance over axes: sum((x - mean)^2) / (n - ddof)."""
-    only_default("var", dtype=dtype, out=out)
-    deviation = x - mean(x, axis, keepdims=True)
-    return reduce("sum", deviation**2, axis, keeps(keepdims)) / float(_count(x, axis, "var") - ddof)
-
-
-@implements(np.std)
-def std(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False) -> Value:
-    """Standard deviation over axes; derivative 0 where all elements are equal."""
-    only_default("std", dtype=dtype, out=out)
-    deviation = x - mean(x, axis, keepdims=True)
-    count = _count(x, axis, "std")
-    if not count or count <= ddof:
-        return apply(BY_NAME["sqrt"], (var(x, axis, ddof=ddof, keepdims=keepdims),))
-    return reduce("norm", deviation, axis, keeps(keepdims)) / math.sqrt(count - ddof)
+def own(what: str, x: Any, dtype: Any, out: Any) -> None:
+    """Refuse `out`, and a dtype that is not that of a Value."""
+    if dtype is not None:
+        own_dtype(what, dtype, to_value(x, what))
+    only_default(what, out=out)
 
 
 @implements(np.prod)
-def prod(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Value:
+def prod(
+    x: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Value:
     """Product over axes. Exact at zeros, in its derivative too."""
-    only_default("prod", dtype=dtype, out=out)
-    return reduce("prod", x, axis, keeps(keepdims))
+    own("prod", x, dtype, out)
+    found = reduce("prod", masked(x, where, True if is_flags(x) else 1.0), axis, keeps(keepdims))
+    return _begun(found, np.multiply, initial) if is_given(initial) else found
+
+
+def _extreme(x: Any, axis: Any, keepdims: Any, initial: Any, where: Any, sign: int) -> Value:
+    name, larger = ("max", np.maximum) if sign > 0 else ("min", np.minimum)
+    if not is_given(initial):
+        if not (where is None or where is True or where is np._NoValue):
+            raise ValueError(f"{name}: there is no neutral element, so `where` needs `initial`")
+        return reduce("max", x, axis, keeps(keepdims), sign=sign)
+    x = masked(x, where, initial)
+    if not count_along(x, axis, name):
+        # A sum of nothing has the shape of the result.
+        return cast(Value, sum(x, axis, keepdims=keepdims) + initial)
+    return _begun(reduce("max", x, axis, keeps(keepdims), sign=sign), larger, initial)
 
 
 @implements(np.max, np.amax)
-def max(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Value:
+def max(
+    x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
+) -> Value:
     """Largest element over axes; ties share the derivative equally."""
     only_default("max", out=out)
-    return reduce("max", x, axis, keeps(keepdims))
+    return _extreme(x, axis, keepdims, initial, where, 1)
 
 
 @implements(np.min, np.amin)
-def min(x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Value:
+def min(
+    x: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = None
+) -> Value:
     """Smallest element over axes; ties share the derivative equally."""
     only_default("min", out=out)
-    return reduce("max", x, axis, keeps(keepdims), sign=-1)
+    return _extreme(x, axis, keepdims, initial, where, -1)
 
 
 def along_first_axis(reduction: Any) -> Any:
     """The `reduce` of a ufunc: as the function of its kind, but along the first axis where none is given."""
 
     def handler(x: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: Any = False, **rest: Any) -> Any:
-        only_default(f"{reduction.__name__} as the reduce of a ufunc", dtype=dtype, out=out, **rest)
-        return reduction(x, axis if np.ndim(x) else None, keepdims=keepdims)
+        what = f"{reduction.__name__.strip('_')} as the reduce of a ufunc"
+        only_default(what, dtype=dtype, out=out)
+        for name, neutral in (("initial", None), ("where", True)):
+            if rest.get(name) is neutral or rest.get(name) is np._NoValue:
+                rest.pop(name, None)
+        if rest and reduction not in (sum, prod, max, min):
+            only_default(what, **rest)
+        return reduction(x, None if not np.ndim(x) and axis in (0, -1) else axis, keepdims=keepdims, **rest)
 
     return handler
 
@@ -201,8 +240,8 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Value:
 @implements(np.cumsum)
 def cumsum(x: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Value:
     """Running sum along an axis; of the flattened array where no axis is given."""
-    only_default("cumsum", dtype=dtype, out=out)
     x = to_value(x, "cumsum")
+    own("cumsum", x, dtype, out)
     if axis is None or x.ndim == 0:
         x, axis = x.reshape(-1), 0
     axis = normalize_axis(axis, x.ndim, "cumsum")

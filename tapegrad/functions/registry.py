@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import UnsupportedError
+from tapegrad.errors import IntegerInputError, UnsupportedError
 from tapegrad.layout import FlagLayout
-from tapegrad.value import IMPLEMENTATIONS, Value, as_value, tape_of
+from tapegrad.value import IMPLEMENTATIONS, REFUSALS, Value, as_value, tape_of
 
 
 def implements(*functions: Any) -> Callable[[Any], Any]:
@@ -22,6 +22,16 @@ def implements(*functions: Any) -> Callable[[Any], Any]:
         return handler
 
     return register
+
+
+def if_there(*names: str) -> tuple[Any, ...]:
+    """NumPy's functions of these names, as far as the NumPy that is installed has them."""
+    return tuple(getattr(np, name) for name in names if hasattr(np, name))
+
+
+def refuse(advice: str, *functions: Any) -> None:
+    """Say what to write in place of NumPy functions that Values do not have."""
+    REFUSALS.update(dict.fromkeys(functions, advice))
 
 
 def holds_value(x: Any) -> bool:
@@ -59,8 +69,48 @@ def is_flags(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype == bool
 
 
+_ADVICE = {
+    "out": "Values do not change in place, so use the result",
+    "dtype": "a tape has one dtype, so leave it out",
+}
+
+
 def only_default(what: str, **kwargs: Any) -> None:
     """Refuse arguments that NumPy has and Values do not. Raises UnsupportedError."""
     for name, given in kwargs.items():
         if given is not None and given is not np._NoValue:
-            raise UnsupportedError(f"np.{what} with {name}= is not supported on a Value")
+            advice = f": {_ADVICE[name]}" if name in _ADVICE else ""
+            raise UnsupportedError(f"np.{what} with {name}= is not supported on a Value{advice}")
+
+
+def own_dtype(what: str, dtype: Any, x: Any) -> None:
+    """Refuse a dtype that is not that of a Value, or of a recording that can be made again in it. Raises
+    UnsupportedError."""
+    if dtype is None or dtype is np._NoValue or np.dtype(dtype) == x.dtype:
+        return
+    if np.dtype(dtype) == np.float64 and x._tape.recording:
+        x._tape.too_narrow = True
+    else:
+        raise UnsupportedError(
+            f"np.{what} with dtype={np.dtype(dtype)} is not supported on a Value of {x.dtype}: a tape has one dtype, "
+            "so leave it out"
+        )
+
+
+def plain_indices(x: Any, what: str) -> Any:
+    """An index as plain numbers: those of a Value of truth values or integers, which guards hold replays to."""
+    if not isinstance(x, Value):
+        return x
+    kind = x._tape.kind(x._slot) if x.size else "i"
+    if not kind:
+        raise IntegerInputError(f"{what}: an index must be integers or truth values, not floats: write v.astype(int)")
+    return np.array(x.numpy().astype(bool if kind == "b" else int))
+
+
+def each(x: Any) -> Any:
+    """Whatever stands in nested lists, one after the other."""
+    if isinstance(x, list | tuple):
+        for part in x:
+            yield from each(part)
+    else:
+        yield x

@@ -99,18 +99,6 @@ def flip(x: Any, axis: Any = None) -> Value:
     return x[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(x.ndim))]
 
 
-@implements(np.diff)
-def diff(x: Any, n: int = 1, axis: int = -1) -> Value:
-    """Differences of neighbours along an axis."""
-    axis = normalize_axis(axis, x.ndim, "diff")
-    if n < 0:
-        raise ShapeError(f"diff: the order must not be negative, it is {n}")
-    before = (slice(None),) * axis
-    for _ in range(n):
-        x = x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
-    return x
-
-
 @implements(np.diagonal)
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
     """A diagonal, as the last axis. A view."""
@@ -170,6 +158,6 @@ def _like(function: Any) -> Any:
 
 implements(np.zeros_like)(_like(np.zeros))
 implements(np.ones_like)(_like(np.ones))
-implements(np.full_like)(_like(np.full))
 implements(np.empty_like)(_like(np.empty))
+implements(np.common_type)(lambda *args: np.common_type(*(np.zeros(0, x.dtype) for x in args)))
 implements(np.result_type)(lambda *args: np.result_type(*(a.dtype if isinstance(a, Value) else a for a in args)))

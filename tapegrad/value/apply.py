@@ -62,6 +62,9 @@ class Recorder(Reader):
             raise UnsupportedError(
                 f"{what}: an operand of type {type(x).__name__} ({array.dtype}) cannot be used with a Value"
             )
+        if array.dtype.kind == "f" and isinstance(x, list | tuple):
+            # Plain numbers in a list have no dtype of their own.
+            array = array.astype(tape.dtype)
         if array.dtype.kind == "f" and array.ndim and array.dtype.itemsize > tape.dtype.itemsize:
             array = _narrowed(array, tape, what)
         if array.ndim == 0:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
+from tapegrad.errors import IntegerInputError, ShapeError
+from tapegrad.layout import FlagLayout
 from tapegrad.value.apply import R, Recorder, contiguous
 from tapegrad.value.numbers import refuse_unlike
 
@@ -54,29 +55,49 @@ def _flags(index: Recorder) -> Any:
     """A Value as an index. Truth values become an array of flags, and a guard checks that replays find the same ones;
     integers stay a Value, so that replays may find other ones."""
     kind = index._tape.kind(index._slot) if index.size else "i"
-    if kind == "b":
+    if kind == "b" or isinstance(index._layout, FlagLayout):
         return index.numpy() != 0.0
     if kind != "i":
         raise IntegerInputError(
             "a Value of floats cannot index: an index on the tape is a comparison, or an array that was given as "
-            "integers; else write int(v) for one number, v.numpy().astype(int) for more"
+            "integers; else write int(v) for one number, v.astype(int) for more"
         )
     return index
 
 
 def _by_values(x: R, parts: tuple[Any, ...]) -> R:
-    # Indices for the leading axes, some of them Values: replays may find other numbers there.
-    if not all(isinstance(p, Recorder | np.ndarray | int | np.integer) for p in parts) or len(parts) > x.ndim:
-        raise UnsupportedError("index Values go with other index arrays for the leading axes, not with slices")
-    if len(parts) == 1:
-        (only,) = parts
-        return gather(x, only, 1, x.shape[0], math.prod(x.shape[1:]), (*only.shape, *x.shape[1:]))
-    flat: Any = 0.0
-    for n, part in zip(x.shape, parts, strict=False):
-        given = part if isinstance(part, Recorder) else np.asarray(part, x.dtype)
-        index: Any = x._of(given, x._tape, "index")
+    """Some parts are Values of integers: replays may find other numbers there.
+
+    As in NumPy, the axes of the indices stand where these stood, or in front if something is between them.
+    """
+    parts = tuple(q for p in parts for q in (np.nonzero(p) if _is_mask(p) else (p,)))
+    given = sum(p is not None and p is not Ellipsis for p in parts)
+    if given > x.ndim or sum(p is Ellipsis for p in parts) > 1:
+        raise IndexError(f"{given} indices for a Value of {x.ndim} dimensions (shape {x.shape})")
+    at = next((i for i, p in enumerate(parts) if p is Ellipsis), len(parts))
+    parts = (*parts[:at], *[slice(None)] * (x.ndim - given), *parts[at + 1 :])
+    chosen = [i for i, p in enumerate(parts) if p is not None and not isinstance(p, slice)]
+    # Slices and new axes make a view; then each part belongs to one axis.
+    seen: Any = cast(Any, x)[tuple(slice(None) if i in chosen else p for i, p in enumerate(parts))]
+    together = chosen == list(range(chosen[0], chosen[-1] + 1))
+    first = chosen[0] if together else 0
+    if not together:
+        seen = seen.transpose(*chosen, *(i for i in range(seen.ndim) if i not in chosen))
+    lengths = seen.shape[first : first + len(chosen)]
+    before, after = seen.shape[:first], seen.shape[first + len(chosen) :]
+    flat: Any = None
+    for n, i in zip(lengths, chosen, strict=True):
+        part = parts[i]
+        index: Any = x._of(part if isinstance(part, Recorder) else np.asarray(part, x.dtype)[()], x._tape, "index")
+        if len(chosen) == 1:
+            flat = index
+            break
         ok = np.logical_and(index >= -n, index < n)
-        flat = flat * float(n) + np.where(ok, np.where(index < 0, index + float(n), index), np.nan)
-    size = math.prod(x.shape[: len(parts)])
-    rest = x.shape[len(parts) :]
-    return gather(x, flat, 1, size, math.prod(rest), (*flat.shape, *rest))
+        here = np.where(ok, np.where(index < 0, index + float(n), index), np.nan)
+        flat = here if flat is None else flat * float(n) + here
+    shape = (*before, *flat.shape, *after)
+    return gather(seen, flat, math.prod(before), math.prod(lengths), math.prod(after), shape)
+
+
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype.kind == "b" and part.ndim > 0

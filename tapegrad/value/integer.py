@@ -33,12 +33,13 @@ _new = object.__new__
 _UFUNCS: dict[Any, Any] = {
     np.add: operator.add, np.subtract: operator.sub, np.multiply: operator.mul, np.true_divide: operator.truediv,
     np.floor_divide: operator.floordiv, np.remainder: operator.mod, np.power: operator.pow, np.negative: operator.neg,
-    np.absolute: operator.abs, np.maximum: max, np.minimum: min,
+    np.absolute: operator.abs, np.maximum: max, np.minimum: min, np.fmax: max, np.fmin: min,
+    np.conjugate: operator.pos,
 }  # fmt: skip
 # NumPy's functions that calculate with all their arguments. For any other, a whole number beside Values says how.
 _OPERANDS = {
     np.where, np.clip, np.stack, np.vstack, np.hstack, np.concatenate, np.append, np.dot, np.inner, np.outer,
-    np.isclose, np.allclose,
+    np.isclose, np.allclose, np.interp, np.polyval, np.column_stack, np.dstack, np.select,
 }  # fmt: skip
 _ABSENT = frozenset(("__len__", "__iter__", "__getitem__", "__setitem__"))
 _SIZES: dict[Any, Any] = {np.shape: (), np.ndim: 0, np.size: 1}
@@ -243,9 +244,11 @@ class Integer(Value):
         """The number as an array; replays are held to it."""
         return self.__array__()
 
-    def astype(self, dtype: Any, copy: bool = True) -> Any:
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         """Itself as an integer, or a Value as a float."""
         return self if np.dtype(dtype).kind in "iu" else self._plain().astype(dtype)
+
+    imag = cast(Any, property(lambda self: 0))
 
     # What NumPy calls
 
@@ -256,6 +259,8 @@ class Integer(Value):
             return getattr(ufunc, method)(*map(number_of, inputs), **kwargs)
         if op is not None and method == "__call__" and not kwargs:
             return combined(op, *inputs) if len(inputs) == 2 else op(*inputs)
+        if ufunc is np.divmod and method == "__call__" and not kwargs and not any(map(np.ndim, inputs)):
+            return divmod(inputs[0], inputs[1])
         if ufunc not in BY_UFUNC and ufunc not in IMPLEMENTATIONS and not any(map(is_value, inputs)):
             return getattr(ufunc, method)(*map(number_of, inputs), **kwargs)
         return self._plain().__array_ufunc__(ufunc, method, *map(real, inputs), **kwargs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Self, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from tapegrad.errors import CutGradientError, OperationError, UnsupportedError
 from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise, Operation
 from tapegrad.tape import LEAF
+from tapegrad.value.advice import to_write
 from tapegrad.value.apply import NUMBERS, Recorder
 from tapegrad.value.handle import Handle
 from tapegrad.value.numbers import masked
@@ -24,22 +25,17 @@ from tapegrad.value.numbers import masked
 IMPLEMENTATIONS: dict[Any, Callable[..., Any]] = {}
 # Called with a ufunc that is not known, to have it known: what belongs to a library is not looked at before.
 LATER: list[Callable[[np.ufunc], None]] = []
+# For each that has none: what to write in its place.
+REFUSALS: dict[Any, str] = {}
 
 _PLAIN = (Handle, *NUMBERS)
-
-
-def _method(function: Any) -> Callable[..., Any]:
-    """A method that NumPy arrays have, answered by NumPy's function of that name.
-
-    Each is one of the class's own: with a `__getattr__` Python would take twice as long for every operation.
-    """
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return IMPLEMENTATIONS[function](self, *args, **kwargs)
-
-    method.__name__ = function.__name__
-    method.__doc__ = f"np.{function.__name__} of this Value."
-    return method
+_ADVICE = "compute it of v.data, which has no gradient, or declare the operation with tapegrad.ops"
+# What to write where a function is called with an argument that Values do not take.
+_KEYWORDS = {
+    "out": "Values do not change in place, so use the result",
+    "where": "choose afterwards, by np.where(condition, result, other)",
+    "dtype": "a tape has one dtype, so leave it out",
+}
 
 
 class Protocol(Recorder):
@@ -73,59 +69,29 @@ class Protocol(Recorder):
         if any(isinstance(x, np.ndarray) and x.dtype == object for x in (*inputs, *out)):
             return getattr(ufunc, method)(*(_as_objects(x) for x in inputs), **kwargs)
         if method == "__call__" and ufunc in IMPLEMENTATIONS:
-            return IMPLEMENTATIONS[ufunc](*inputs, **kwargs)
+            return _handled(IMPLEMENTATIONS[ufunc], f"np.{ufunc.__name__}", inputs, kwargs)
         if method == "__call__" and ufunc in BY_UFUNC and not kwargs:
             return self._apply(BY_UFUNC[ufunc], inputs)
         if (ufunc, method) in IMPLEMENTATIONS:
-            return IMPLEMENTATIONS[ufunc, method](*inputs, **kwargs)
+            return _handled(IMPLEMENTATIONS[ufunc, method], f"np.{ufunc.__name__}.{method}", inputs, kwargs)
+        if method == "__call__" and out:
+            raise UnsupportedError(_refused_keywords(f"np.{ufunc.__name__}", kwargs))
+        if (None, method) in IMPLEMENTATIONS:
+            return _handled(IMPLEMENTATIONS[None, method], f"np.{ufunc.__name__}.{method}", (ufunc, *inputs), kwargs)
         name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
         if method == "__call__" and ufunc in BY_UFUNC:
-            raise UnsupportedError(f"{name} with {', '.join(sorted(kwargs))}= is not supported on a Value")
-        raise UnsupportedError(
-            f"{name} is not supported on a Value; use v.data for numbers without a gradient, or declare the operation "
-            "with tapegrad.ops"
-        )
+            raise UnsupportedError(_refused_keywords(name, kwargs))
+        raise UnsupportedError(f"{name} is not supported on a Value: {REFUSALS.get(ufunc) or _ADVICE}")
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         handler = IMPLEMENTATIONS.get(func)
+        if handler is None:
+            # It is what np.full and np.full_like call.
+            advice = (to_write() if func is np.copyto else "") + (REFUSALS.get(func) or _ADVICE)
+            raise UnsupportedError(f"{_name(func)} is not supported on a Value: {advice}")
         # NumPy does not look at these arguments for one that calculates, so they say how: an axis, a count.
         args, kwargs = tuple(map(_decided, args)), {key: _decided(x) for key, x in kwargs.items()}
-        if handler is None:
-            raise UnsupportedError(
-                f"{_name(func)} is not supported on a Value; use v.data for numbers without a gradient"
-            )
-        try:
-            return handler(*args, **kwargs)
-        except TypeError as error:
-            if "unexpected keyword argument" in str(error):
-                raise UnsupportedError(f"{_name(func)} on a Value: {str(error).split('() ')[-1]}") from None
-            raise
-
-    # Methods that arrays have
-
-    all = _method(np.all)
-    any = _method(np.any)
-    argmax = _method(np.argmax)
-    argmin = _method(np.argmin)
-    argsort = _method(np.argsort)
-    clip = _method(np.clip)
-    cumsum = _method(np.cumsum)
-    diagonal = _method(np.diagonal)
-    dot = _method(np.dot)
-    max = _method(np.max)
-    mean = _method(np.mean)
-    min = _method(np.min)
-    prod = _method(np.prod)
-    ravel = _method(np.ravel)
-    repeat = _method(np.repeat)
-    round = _method(np.round)
-    squeeze = _method(np.squeeze)
-    std = _method(np.std)
-    sum = _method(np.sum)
-    swapaxes = _method(np.swapaxes)
-    take = _method(np.take)
-    trace = _method(np.trace)
-    var = _method(np.var)
+        return _handled(handler, _name(func), args, kwargs)
 
     # What would lose the gradient
 
@@ -137,9 +103,11 @@ class Protocol(Recorder):
 
     def __float__(self) -> float:
         self._cut(
-            "float(v)", "a function of math that was imported by its name takes its argument for a plain number, so "
-            "write np.sqrt(v), or math.sqrt(v) in a recorded function, for sqrt(v); else "
-        )  # fmt: skip
+            "float(v)",
+            to_write()
+            or "a function of math that was imported by its name takes its argument for a plain number, so write "
+            "np.sqrt(v), or math.sqrt(v) in a recorded function, for sqrt(v); else ",
+        )
 
     def __index__(self) -> int:
         if self._layout is None and self._tape.kinds and self._tape.kind(self._slot) == "i":
@@ -180,7 +148,7 @@ class Protocol(Recorder):
         if sys._getframe(1).f_globals.get("__name__", "").startswith("numpy.ma"):
             # An array with a mask stands on the left: its own operators come first.
             raise masked("an operation with a Value")
-        self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)")
+        self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)", to_write())
 
     # A copy that is kept, of the best weights so far, must not follow what becomes of the original.
 
@@ -209,6 +177,23 @@ class Protocol(Recorder):
 
     def __reduce__(self) -> Any:
         raise CutGradientError("a Value cannot be pickled: its tape stays here. Pickle v.data")
+
+
+def _handled(handler: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
+    try:
+        return handler(*args, **kwargs)
+    except TypeError as error:
+        called, _, keyword = str(error).partition("() got an unexpected keyword argument ")
+        if keyword and called == handler.__qualname__:
+            keyword = keyword.split("'")[1]
+            raise UnsupportedError(_refused_keywords(name, [keyword])) from None
+        raise
+
+
+def _refused_keywords(name: str, keywords: Iterable[str]) -> str:
+    keywords = sorted(keywords)
+    advice = "; ".join(_KEYWORDS[key] for key in keywords if key in _KEYWORDS)
+    return f"{name} with {', '.join(keywords)}= is not supported on a Value" + (f": {advice}" if advice else "")
 
 
 def _decided(x: Any) -> Any:

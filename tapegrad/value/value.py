@@ -16,13 +16,13 @@ from tapegrad.errors import (
 )
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import current_tape
+from tapegrad.value.methods import Methods
 from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.operators import Operators, add_method
-from tapegrad.value.protocol import Protocol
 from tapegrad.value.views import Views
 
 
-class Value(Operators, Views, Protocol):
+class Value(Operators, Views, Methods):
     """A number, or an array of numbers, that remembers how it was computed.
 
     Args:
@@ -115,15 +115,6 @@ class Value(Operators, Views, Protocol):
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and not self._tape.recording else str(self)
 
-    def astype(self, dtype: Any, copy: bool = True) -> Value:
-        """Itself, for its own dtype. A recording of float32 in which something is made float64 is made again, all of it
-        in float64. Raises DTypeError for any other: a tape has one dtype."""
-        tape = self._tape
-        if np.dtype(dtype) == np.float64 and tape.recording and not tape.finished:
-            tape.too_narrow |= tape.dtype != np.float64
-        elif np.dtype(dtype) != self.dtype:
-            raise DTypeError(f"a Value of {self.dtype} cannot become {np.dtype(dtype)}: a tape has one dtype")
-        return self
 
 
 def _given(data: Any, dtype: Any) -> tuple[np.ndarray, np.dtype]:

@@ -5,6 +5,7 @@ import pytest
 from checks import check
 
 import tapegrad as tg
+from tapegrad import errors
 from tapegrad.errors import IntegerInputError, ShapeError
 
 MASK = np.array([[True, False, True, False], [False, False, True, True], [True, True, True, False]])
@@ -263,3 +264,89 @@ def test_reshape_copies_only_where_it_must():
     assert len(tg.current_tape()) == before + 1
     assert y.tolist() == array.T.reshape(-1).tolist()
     check(lambda x: x.T.reshape(2, 3) * 2, array)
+
+
+def test_integer_arrays_that_are_arguments_index_beside_slices():
+    rng = np.random.default_rng(3)
+    a, t = rng.normal(size=(4, 5)), rng.normal(size=(3, 4, 5))
+    y, z = np.array([1, 4, 0, 2]), np.array([2, 0, 3, 3])
+    for f, x in (
+        (lambda x, y, z: x[:, y], a), (lambda x, y, z: x[z, y], a), (lambda x, y, z: x[np.arange(4), y], a),
+        (lambda x, y, z: x[1, y], a), (lambda x, y, z: x[1:3, y], a), (lambda x, y, z: x[..., y], t),
+        (lambda x, y, z: x[:, z, y], t), (lambda x, y, z: x[1, :, y], t), (lambda x, y, z: x[:2, z, 1:], t),
+        (lambda x, y, z: x[:2, None, z], t), (lambda x, y, z: x[[0, 2, 1, 1], :, y], t),
+        (lambda x, y, z: x[::-1, z][..., y], t),
+        (lambda x, y, z: x[np.array([True, False, True, False]), y[:2]], a),
+    ):  # fmt: skip
+        recording = tg.record(f, x, y, z)
+        for yy, zz in ((y, z), (y[::-1], z[::-1]), (np.array([-1, -5, 3, 3]), np.array([-1, 0, -4, 1]))):
+            np.testing.assert_array_equal(recording(x, yy, zz), f(x, yy, zz))
+            weight = rng.normal(size=np.shape(f(x, yy, zz)))
+            expected = np.zeros(x.shape)
+            np.add.at(expected.reshape(-1), f(np.arange(x.size).reshape(x.shape), yy, zz), weight)
+            gradient = tg.grad(lambda x, y, z, f=f, w=weight: np.sum(f(x, y, z) * w))(x, yy, zz)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-13)
+        assert recording.stats().branches == 1
+    with pytest.raises(errors.IndexRangeError):
+        tg.record(lambda x, y: x[:, y], a, y)(a, y + 4)
+    with pytest.raises(IndexError):
+        tg.record(lambda x, y: x[:, :, y], a, y)
+
+
+def test_sums_by_integers_that_are_arguments():
+    w, y = np.array([1.0, -2.0, 0.5, 3.0]), np.array([1, 0, 1, 2])
+    recording = tg.record(lambda w, y: np.bincount(y, weights=w, minlength=4), w, y)
+    for yy in (y, y[::-1], np.array([3, 3, 3, 0])):
+        np.testing.assert_array_equal(recording(w, yy), np.bincount(yy, weights=w, minlength=4))
+    assert recording.stats().branches == 1
+    np.testing.assert_array_equal(recording(w, y + 3), np.bincount(y + 3, weights=w, minlength=4))
+    with pytest.raises(ValueError, match="negative"):
+        recording(w, y - 1)
+    gradient = tg.grad(lambda w, y: np.sum(np.bincount(y, weights=w) ** 2))
+    for yy in (y, y + 1, y[::-1]):
+        np.testing.assert_allclose(gradient(w, yy), 2.0 * np.bincount(yy, weights=w)[yy])
+
+
+def test_a_choice_by_integers_that_are_arguments():
+    x, y = np.arange(6.0).reshape(2, 3), np.array([1, 0, 2])
+    choices = lambda x: [x[0], x[1] * 2.0, x[0] * x[1]]
+    recording = tg.record(lambda x, y: np.choose(y, choices(x)), x, y)
+    for yy in (y, y[::-1], np.array([2, 2, 0])):
+        np.testing.assert_array_equal(recording(x, yy), np.choose(yy, choices(x)))
+    assert recording.stats().branches == 1
+    for yy in (y + 1, y - 1):
+        with pytest.raises(errors.IndexRangeError):
+            recording(x, yy)
+    for mode in ("wrap", "clip"):
+        recording = tg.record(lambda x, y, m=mode: np.choose(y, choices(x), mode=m), x, y)
+        for yy in (y, y + 4, y - 5):
+            np.testing.assert_array_equal(recording(x, yy), np.choose(yy, choices(x), mode=mode))
+
+
+def test_masks_of_values_are_guards():
+    def f(x):
+        chosen = x[x > 0.0]
+        return np.sum(chosen**2) + np.sum(x[np.where(x < -1.0)])
+
+    gradient = tg.grad(f)
+    for x in (np.array([1.0, -2.0, 3.0]), np.array([2.0, -3.0, 1.0]), np.array([-2.0, -0.5, 3.0]), np.zeros(3)):
+        expected = np.where(x > 0.0, 2.0 * x, np.where(x < -1.0, 1.0, 0.0))
+        np.testing.assert_array_equal(gradient(x), expected)
+
+
+def test_whole_numbers_of_values_index():
+    table = np.array([1.0, 4.0, 9.0, 16.0, 25.0])
+
+    def between(x, t):
+        i = np.floor(x).astype(int)
+        return np.sum(t[i] + (x - i) * (t[i + 1] - t[i]))
+
+    slope = tg.grad(between, argnums=(0, 1))
+    for x in (np.array([0.5, 2.25]), np.array([3.5, 0.0]), np.array([0.75, 2.5])):
+        by_x, by_t = slope(x, table)
+        i = np.floor(x).astype(int)
+        np.testing.assert_allclose(by_x, table[i + 1] - table[i])
+        weights = np.zeros(5)
+        np.add.at(weights, i, 1.0 - (x - i))
+        np.add.at(weights, i + 1, x - i)
+        np.testing.assert_allclose(by_t, weights)

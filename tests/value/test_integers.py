@@ -509,3 +509,15 @@ def test_random_programs(seed):
                 assert type(x) is int and x == y
             else:
                 assert float(x) == pytest.approx(float(y), rel=1e-12, abs=1e-300) or (x != x and y != y)
+
+
+def test_more_ufuncs_of_whole_numbers_are_whole():
+    def f(x, n):
+        quotient, rest = np.divmod(n, 3)
+        assert n.imag == 0 and n.real == n and n.conjugate() == n
+        return x[quotient] + x[np.fmin(n, 2)] * x[np.conjugate(rest)] + np.divmod(7, n)[1] + np.gcd(n, 4)
+
+    x = np.array([1.5, -2.0, 0.25, 3.0])
+    recording = tg.record(f, x, 5)
+    for n in (5, 2, 7, 1, 9):
+        assert recording(x, n) == f(x, n)

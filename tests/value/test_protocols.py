@@ -49,16 +49,13 @@ def test_storing_into_a_float_array_raises(data):
 def test_an_unsupported_function_is_named():
     v = Value([1.0, 2.0])
     for call, name in (
-        (lambda: np.median(v), "median"),
+        (lambda: np.histogram(v), "histogram"),
         (lambda: np.spacing(v), "spacing"),
         (lambda: np.linalg.eig(Value(np.eye(2))), "eig"),
-        (lambda: np.add.accumulate(v), "add.accumulate"),
-        (lambda: np.add.at(v, [0], 1.0), "add.at"),
-        (lambda: np.multiply.outer(v, v), "multiply.outer"),
-        (lambda: np.sin(v, where=np.array([True, False])), "where"),
-        (lambda: np.sum(v, where=np.array([True, False])), "where"),
+        (lambda: np.frompyfunc(lambda x: x, 1, 1)(v), "<lambda>"),
+        (lambda: np.sin(v, where=np.array([True, False])), "where=.* np.where"),
         (lambda: np.sum(v, dtype=np.float32), "dtype"),
-        (lambda: np.mean(v, out=np.zeros(())), "out"),
+        (lambda: np.mean(v, out=np.zeros(())), "out=.* use the result"),
     ):
         with pytest.raises(UnsupportedError, match=name):
             call()
