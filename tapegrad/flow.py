@@ -14,8 +14,9 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import holds_values
-from tapegrad.errors import NonScalarError, ShapeError, StructureError
+from tapegrad.errors import NonScalarError, OperationError, ShapeError, StructureError
 from tapegrad.functions import choosing, stack
+from tapegrad.looping import looped
 from tapegrad.value import Value
 
 
@@ -79,7 +80,10 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
     return _choose(pred, *chosen, "cond", "the result of true_fun", "that of false_fun")
 
 
-def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None) -> Any:
+def scan(
+    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, *,
+    memory_limit: int | None = None,
+) -> Any:  # fmt: skip
     """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`. Unrolled on the tape.
 
     Args:
@@ -104,6 +108,10 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     n = lengths.pop()
     if n < 0:
         raise ShapeError(f"scan: length must not be negative, it is {n}")
+    given = pytree.unflatten(structure, [x if isinstance(x, Value) else np.asarray(x) for x in leaves])
+    found = looped(lambda carry, x, _: f(carry, x), init, given, n, memory_limit=_limited(memory_limit, "scan"))
+    if found is not None:
+        return found
     carry, ys, shape = init, [], None
     for i in range(n):
         answer = f(carry, pytree.unflatten(structure, [x[i] for x in leaves]))
@@ -121,6 +129,15 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
         return carry, None
     stacked = [_stack([parts[j] for parts in ys]) for j in range(len(ys[0]))]
     return carry, pytree.unflatten(shape, stacked)
+
+
+def _limited(memory_limit: Any, what: str) -> int | None:
+    """A limit of memory, in bytes. Raises OperationError unless it is None or a positive whole number."""
+    if memory_limit is None:
+        return None
+    if isinstance(memory_limit, bool) or not isinstance(memory_limit, int | np.integer) or memory_limit <= 0:
+        raise OperationError(f"{what}: memory_limit must be a positive whole number of bytes, not {memory_limit!r}")
+    return int(memory_limit)
 
 
 def _stack(parts: list[Any]) -> Any:
@@ -183,8 +200,9 @@ def _settled(going: Any, state: Any, max_steps: int, what: str) -> Any:
 
 
 def fori_loop(
-    lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any, max_steps: int | None = None
-) -> Any:
+    lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any, max_steps: int | None = None, *,
+    memory_limit: int | None = None,
+) -> Any:  # fmt: skip
     """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`. Unrolled on the tape.
 
     Bounds that are Values are read by `int`, so guards check that they are the same in a replay. With `max_steps`, that
@@ -204,8 +222,13 @@ def fori_loop(
             going = _truth(np.less(lower + i, upper), "fori_loop")
             state = _choose(going, following, state, "fori_loop", "the state that body_fun returned", "the state")
         return _settled(_truth(np.less(lower + max_steps, upper), "fori_loop"), state, max_steps, "fori_loop")
+    first, end = int(lower), int(upper)
+    found = looped(lambda state, _, i: (body_fun(i, state), None), init, None, end - first, start=first,
+                   memory_limit=_limited(memory_limit, "fori_loop"))  # fmt: skip
+    if found is not None:
+        return found[0]
     state = init
-    for i in range(int(lower), int(upper)):
+    for i in range(first, end):
         following = body_fun(i, state)
         _matched(state, following, "fori_loop", "the state", "the state that body_fun returned")
         state = following

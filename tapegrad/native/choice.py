@@ -123,6 +123,25 @@ def form_of(program: Any, how: str) -> Any:
     return program.for_results()
 
 
+def form_for_steps(program: Any, count: int, how: str) -> Any:
+    """What to replay for each of `count` steps of a loop, of which a program computes one.
+
+    With AUTO, it is compiled at once where that takes less time than the steps do, else as `form_of` says.
+    """
+    if program.native is not None and how != NEVER:
+        return program.native
+    if how == ALWAYS:
+        return compiled(program) or program
+    if how == AUTO and program.not_native is None:
+        seconds = count * replay_seconds(program)
+        program.spent += seconds
+        if seconds > compile_seconds(program):
+            return compiled(program, Exception) or program
+        if program.spent > compile_seconds(program):
+            in_background(program)
+    return program
+
+
 def compiled(program: Any, caught: Any = _EXPECTED) -> Native | None:
     """The machine code of a program, made now if it was not; None where it cannot be: `not_native` says why.
 

@@ -72,6 +72,8 @@ class Program:
         # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
         self.reads: list[tuple[str, int, str] | None] = []
         self.calls = dict(calls or {})
+        # Whether any of them is a function of a user's, of which nothing is known.
+        self.foreign = not all(call.exact for call in self.calls.values())
         self.leaves = [i for i, leaf in enumerate(spec.leaves) if isinstance(leaf, Input)]
         self.shapes = [spec.leaves[i].shape for i in self.leaves]
         # The inputs that are floats.

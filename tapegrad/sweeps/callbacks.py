@@ -30,13 +30,22 @@ from tapegrad.sweeps.marks import EXTERNAL, LOST
 
 
 class Call(Protocol):
-    """What an instruction calls. Operands, results, adjoints and tangents are flat arrays."""
+    """What an instruction calls. Operands, results, adjoints and tangents are flat arrays.
+
+    Attributes:
+        exact: whether its rules are right for Values at any numbers and call no function of a user's. Its operands are
+            the numbers of the arena themselves, not copies, which it must not change.
+    """
+
+    exact: bool
 
     def forward(self, operands: list[np.ndarray]) -> np.ndarray:
         """The result."""
 
-    def reverse(self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray) -> Sequence[Any]:
-        """For each operand its adjoint, or None."""
+    def reverse(
+        self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray, wanted: Sequence[bool]
+    ) -> Sequence[Any]:
+        """For each operand its adjoint, or None; those that are not wanted need not be computed."""
 
     def tangent(self, operands: list[np.ndarray], result: np.ndarray, tangents: list[np.ndarray]) -> np.ndarray:
         """The tangent of the result."""
@@ -133,15 +142,18 @@ def _carry_out(kind: int, side: np.ndarray, k: int, flags: np.ndarray, v: np.nda
     out = slice(int(result_at(side, k)), int(result_at(side, k) + result_size(side, k)))
     try:
         call = _calls[int(side[params_at(side, k)])]
-        operands = [v[at].copy() for at, _ in spans]
+        given = np.asarray if call.exact else np.copy
+        operands = [given(v[at]) for at, _ in spans]
         if kind == FORWARD:
             v[out] = call.forward(operands)
         elif kind == REVERSE:
-            for (at, active), adjoint in zip(spans, call.reverse(operands, v[out].copy(), d[out].copy()), strict=True):
+            wanted = [active for _, active in spans]
+            found = call.reverse(operands, given(v[out]), given(d[out]), wanted)
+            for (at, active), adjoint in zip(spans, found, strict=True):
                 if active and adjoint is not None:
                     d[at] += np.reshape(adjoint, -1)
         else:
-            d[out] = call.tangent(operands, v[out].copy(), [d[at].copy() for at, _ in spans])
+            d[out] = call.tangent(operands, given(v[out]), [given(d[at]) for at, _ in spans])
     except BaseException as error:
         _raised.error = _raised.error or error
         (v if kind == FORWARD else d)[out] = np.nan

@@ -19,6 +19,8 @@ class _Current(threading.local):
     def __init__(self) -> None:
         self.tapes: dict[np.dtype, Tape] = {}
         self.recording: Tape | None = None
+        # Whether loops are to be recorded step by step.
+        self.unrolling = False
 
 
 # Reading `ambient.recording` takes half the time of calling `recording_tape()`, which returns the same.
@@ -74,3 +76,14 @@ def recording_on(tape: Tape | None) -> Iterator[Tape | None]:
         yield tape
     finally:
         ambient.recording = before
+
+
+@contextmanager
+def unrolling() -> Iterator[None]:
+    """Within the block loops are recorded step by step, for those who have to see every step on the tape."""
+    before = ambient.unrolling
+    ambient.unrolling = True
+    try:
+        yield
+    finally:
+        ambient.unrolling = before

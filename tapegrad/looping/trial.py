@@ -1,0 +1,360 @@
+"""Loops recorded as one instruction: a step is called once or twice, and what it records becomes a program.
+
+The step is called on the tape where the loop is to be, so that it may use Values from around it, differentiate, and
+whatever else it may do step by step. What it has recorded is cut off the tape again. The carry is numbers of the tape
+from the beginning, also where the first one is plain: what follows is to hold for all steps.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.errors import OperationError
+from tapegrad.layout import dense, flags
+from tapegrad.looping.body import Body, Part, Signature
+from tapegrad.looping.instruction import Loop, recorded
+from tapegrad.looping.slices import Given, NotALoopError, Slice, Step, on_outside, taken_on
+from tapegrad.names import replaced
+from tapegrad.ops import BY_NAME
+from tapegrad.tape import Tape, recording_on, recording_tape
+from tapegrad.tape.ambient import ambient
+from tapegrad.tape.collect import Mark, cut_back, mark
+from tapegrad.value import Integer, Value, apply, as_value, contiguous, handle, integer_at, leaf
+from tapegrad.value.exact import limit
+
+# Shorter loops are recorded step by step: compiled, these are as fast or faster, since steps are computed together.
+LEAST = 64
+# How often the kind of a carry may turn out to be another than that of the first.
+_ATTEMPTS = 4
+# A whole number that is carried may grow by so much in a step: then it is known to stay exact.
+_GROWTH = 1 << 10
+
+# What a leaf is: a float or an array of floats; integers or truth values in an array; a Python int, a truth value.
+_FLOATS, _INTEGERS, _TRUTHS, _INT, _BOOL = "", "i", "b", "int", "bool"
+
+
+class _Trial(NamedTuple):
+    """What came of calling a step once."""
+
+    slice: Slice
+    carry: list[Any]
+    ys: list[Any]
+    structure: Any
+    # For each leaf of the carry what it is when it comes out, and for each y: its shape, kind, and itself if plain.
+    kinds: list[str]
+    growth: list[int]
+    returned: list[tuple[tuple[int, ...], str, Any]]
+
+
+def looped(
+    step: Callable[[Any, Any, Any], tuple[Any, Any]], init: Any, xs: Any, count: int, *, start: int | None = None,
+    memory_limit: int | None = None,
+) -> tuple[Any, Any] | None:  # fmt: skip
+    """A loop as one instruction: carry, y = step(carry, x, i) for `count` steps. Returns the last carry and the ys
+    stacked; None where the loop is to be recorded step by step.
+
+    Args:
+        step: it is called with Values; `i` is a whole number, or None without `start`.
+        xs: arrays or Values with a leading axis of `count`, nested.
+        start: the first i.
+        memory_limit: how many bytes the states may take that are kept for the gradient.
+
+    Raises OperationError where not even two states fit in the memory limit.
+    """
+    if ambient.unrolling or count < (LEAST if memory_limit is None else 1):
+        return None
+    leaves, structure = pytree.flatten(init)
+    if not leaves:
+        answered = looped(
+            lambda c, x, i: (c, step(init, x, i)[1]), (0.0,), xs, count, start=start, memory_limit=memory_limit
+        )
+        return None if answered is None else (init, answered[1])
+    given, nested = pytree.flatten(xs)
+    values = [x for x in (*leaves, *given) if isinstance(x, Value)]
+    tape = recording_tape() or (values[0]._tape if values else None)
+    if tape is None or tape.sweeping or any(x._tape is not tape for x in values):
+        return None
+    recorder = _Recorder(tape, step, leaves, structure, given, nested, count, start)
+    try:
+        if not recorder.can_be or (not values and not recorder.meets_values()):
+            return None
+        trial = recorder.settled()
+    except NotALoopError:
+        return None
+    return recorder.write(trial, memory_limit)
+
+
+class _Recorder:
+    def __init__(
+        self, tape: Tape, step: Any, leaves: list[Any], structure: Any, xs: list[Any], nested: Any, count: int,
+        start: int | None,
+    ) -> None:  # fmt: skip
+        self.tape, self.step, self.structure, self.nested = tape, step, structure, nested
+        self.count, self.start = count, start
+        self.leaves = [_one(x, tape) for x in leaves]
+        self.xs = [_one(x, tape) for x in xs]
+        self.kinds = [_kind(x) for x in self.leaves]
+        self.shapes = [np.shape(x) for x in self.leaves]
+        fits = (_fits(x, tape) for x in (*self.leaves, *self.xs))
+        most = limit(tape.dtype)
+        self.bound = max(abs(start or 0), abs((start or 0) + count))
+        self.can_be = None not in self.kinds and all(fits) and (start is None or self.bound <= most)
+
+    # Calling the step
+
+    def meets_values(self) -> bool:
+        """Whether a step of plain numbers returns Values, which it must have from around it."""
+        found = False
+        begun = mark(self.tape)
+        try:
+            x = pytree.unflatten(self.nested, [x[0] for x in self.xs])
+            answer = self.step(pytree.unflatten(self.structure, self.leaves), x, self.start)
+            found = any(isinstance(y, Value) for y in pytree.flatten(answer)[0])
+        except Exception:
+            # It is raised again when the loop is recorded step by step.
+            found = False
+        finally:
+            cut_back(self.tape, begun)
+        return found
+
+    def settled(self) -> _Trial:
+        """What steps are, when the carry goes in as what it comes out as. Raises NotALoopError."""
+        first = self._trial()
+        for _ in range(_ATTEMPTS):
+            changed = [_FLOATS if before != after else before
+                       for before, after in zip(self.kinds, first.kinds, strict=True)]  # fmt: skip
+            same = changed == self.kinds
+            self.kinds = changed
+            second = self._trial()
+            if same and first.slice.alike(second.slice) and _alike(first.returned, second.returned):
+                return second
+            if same:
+                break
+            first = second
+        raise NotALoopError
+
+    def _trial(self) -> _Trial:
+        tape, begun = self.tape, mark(self.tape)
+        before = tape.recording, tape.derived
+        try:
+            # What is recorded from here on has pages of its own, by which it shows whether a Value is kept somewhere.
+            tape._open_page()
+            first = len(tape.pages) - 1
+            tape.recording, tape.derived = True, False
+            found = self._call(begun)
+        except NotALoopError:
+            raise
+        except Exception:
+            raise NotALoopError from None
+        finally:
+            tape.recording, tape.derived = before
+            tape._open_page()
+            pages = [page for _, _, page in tape.pages[first:-1]]
+            cut_back(tape, begun)
+        if any(page() is not None for page in pages):
+            gc.collect()
+            if any(page() is not None for page in pages):
+                raise NotALoopError
+        return found
+
+    def _call(self, begun: Mark) -> _Trial:
+        tape = self.tape
+        with recording_on(tape), replaced():
+            index, before, taken = None, [], []
+            if self.start is not None:
+                index = _integer(tape, self.start, self.bound)
+                known = self.start + np.arange(self.count, dtype=tape.dtype)
+                before.append(Given(index._slot, 1, False, known))
+            for x in self.xs:
+                part, known = self._part_of(x)
+                taken.append(part)
+                before.append(Given(part._slot, part.size, _kind(part) == _FLOATS, known))
+            carry = [self._promoted(x, kind) for x, kind in zip(self.leaves, self.kinds, strict=True)]
+            slots = [Given(c._slot, c.size, k == _FLOATS) for c, k in zip(carry, self.kinds, strict=True)]
+            ready = mark(tape)
+            before = [g._replace(place=tape.locate(g.place)) for g in before]
+            slots = [g._replace(place=tape.locate(g.place)) for g in slots]
+            x = pytree.unflatten(self.nested, taken)
+            answer = self.step(pytree.unflatten(self.structure, carry), x, index)
+            if not isinstance(answer, tuple) or len(answer) != 2:
+                raise NotALoopError
+            out = [_one(c, tape) for c in pytree.leaves_as(self.structure, answer[0])]
+            ys, structure = pytree.flatten(answer[1])
+            ys = [_one(y, tape) for y in ys]
+            if [np.shape(c) for c in out] != self.shapes or not all(_fits(y, tape) for y in (*out, *ys)):
+                raise NotALoopError
+            kinds = [self._kind_after(a, b, k) for a, b, k in zip(carry, out, self.kinds, strict=True)]
+            returned = [(np.shape(y), _kind(y), None if isinstance(y, Value) else y) for y in ys]
+            outputs = [contiguous(_plain(y)) if isinstance(y, Value) else y for y in (*out, *ys)]
+            if any(isinstance(y, Value) and y._tape is not tape for y in outputs):
+                raise NotALoopError
+            found = Step(tape, begun, ready, before, slots, outputs).slice()
+        return _Trial(found, [], [], structure, kinds, [], returned)
+
+    def _part_of(self, x: Any) -> tuple[Value, Any]:
+        """What the first step has of one of the xs, and the numbers of all steps where these are known."""
+        tape = self.tape
+        if isinstance(x, Value):
+            part = apply(BY_NAME["copy"], (x[0],))
+            kind = tape.kind(x._slot)
+            if kind:
+                tape.kinds[part._slot] = kind
+            return part, None
+        kind = x.dtype.kind
+        if x.ndim > 1 or kind == "f":
+            return leaf(tape, np.asarray(x[0])), None
+        if kind == "b":
+            return _truth(tape, x[0]), None
+        known = x.astype(tape.dtype)
+        most = int(np.abs(known).max())
+        if most > limit(tape.dtype):
+            raise NotALoopError
+        return _integer(tape, int(x[0]), most), known
+
+    def _promoted(self, x: Any, kind: str) -> Value:
+        """A leaf of the carry as numbers of the tape that are no other's."""
+        tape = self.tape
+        if kind == _INT:
+            number = x._number if isinstance(x, Value) else int(x)
+            return _integer(tape, number, limit(tape.dtype) // 4)
+        if kind == _BOOL:
+            return _truth(tape, x)
+        if not isinstance(x, Value):
+            return leaf(tape, np.asarray(x, None if kind else tape.dtype))
+        made = apply(BY_NAME["copy"], (_plain(x),))
+        if kind:
+            tape.kinds[made._slot] = kind
+            if kind == _TRUTHS and made._layout is not None:
+                return handle(tape, made._slot, flags(made._layout))
+        return made
+
+    def _kind_after(self, before: Any, after: Any, kind: str) -> str:
+        """What a leaf of the carry is after a step, so far as it can be what it was before."""
+        found = _kind(after)
+        if kind == _INT:
+            if isinstance(after, Integer):
+                most = limit(self.tape.dtype) // 4
+                start = abs(int(before._number))
+                grown = after._bound - before._bound
+                if grown > _GROWTH or start + self.count * max(grown, 0) > most:
+                    raise NotALoopError
+            return kind if found == _INT else _FLOATS
+        if kind == _BOOL:
+            return kind if found in (_BOOL, _TRUTHS) else _FLOATS
+        return kind if found == kind or not kind else _FLOATS
+
+    # Writing the instruction
+
+    def write(self, trial: _Trial, memory_limit: int | None) -> tuple[Any, Any]:
+        """Put the loop on the tape; returns the last carry, and the ys."""
+        tape, found = self.tape, trial.slice
+        xs = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.xs]
+        outside = [on_outside(tape, place, n) for place, n in found.outside]
+        index = [] if self.start is None else [None]
+        taken = [taken_on(tape, t, [*index, *xs]) for t in found.taken]
+        carry = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.leaves]
+        parts = [Part(x.size // self.count, not k) for x, k in zip(xs, map(_kind, self.xs), strict=True)]
+        signature = Signature(
+            tuple(Part(n, True) for _, n in found.outside), self.start is not None,
+            (*parts, *(Part(t.size // self.count, True) for t in taken)),
+            tuple(Part(c.size, k == _FLOATS) for c, k in zip(carry, self.kinds, strict=True)),
+            tuple(Part(int(np.prod(shape)), True) for shape, _, _ in trial.returned),
+        )  # fmt: skip
+        states = _states(signature.state * tape.dtype.itemsize, self.count, memory_limit)
+        loop = Loop(Body(found.program, signature), self.count, self.start or 0, states)
+        flat = recorded(loop, tape, [*outside, *xs, *taken, *carry])
+        at, last = flat._slot, []
+        for shape, kind in zip(self.shapes, self.kinds, strict=True):
+            last.append(self._shown(at, shape, kind))
+            at += int(np.prod(shape))
+        ys = []
+        for shape, kind, plain in trial.returned:
+            ys.append(np.stack([plain] * self.count) if plain is not None
+                      else self._shown(at, (self.count, *shape), {_INT: _INTEGERS, _BOOL: _TRUTHS}.get(kind, kind)))
+            at += self.count * int(np.prod(shape))
+        return pytree.unflatten(self.structure, last), pytree.unflatten(trial.structure, ys)
+
+    def _shown(self, slot: int, shape: tuple[int, ...], kind: str) -> Any:
+        """A part of the result, as what it is."""
+        tape = self.tape
+        value = handle(tape, slot, dense(shape) if shape else None)
+        if not kind:
+            return value
+        # Integers and truth values are known by the instruction that makes them.
+        value = apply(BY_NAME["copy"], (value,))
+        tape.kinds[value._slot] = _TRUTHS if kind in (_TRUTHS, _BOOL) else _INTEGERS
+        if kind == _INT:
+            tape.evaluate()
+            number = int(tape.values[tape.locate(value._slot)])
+            return integer_at(tape, value._slot, number) if tape.recording else number
+        return handle(tape, value._slot, flags(value._layout)) if kind == _TRUTHS and shape else value
+
+
+def _states(size: int, count: int, memory_limit: int | None) -> int | None:
+    """How many states of so many bytes may be kept; None for all. Raises OperationError."""
+    if memory_limit is None or size == 0:
+        return None
+    states = memory_limit // size
+    if states < 2 and count > 1:
+        raise OperationError(
+            f"memory_limit must have room for two states of {size:,} bytes each, it is {memory_limit:,} bytes"
+        )
+    return None if states > count else states
+
+
+def _one(x: Any, tape: Tape) -> Any:
+    return as_value(x, tape, "a loop") if isinstance(x, np.ndarray) and x.dtype == object else x
+
+
+def _plain(x: Any) -> Any:
+    return x._plain() if isinstance(x, Value) and x._is_integer else x
+
+
+def _kind(x: Any) -> Any:
+    """What a leaf is; None for what is no number."""
+    if isinstance(x, Value):
+        return _INT if x._is_integer else x._tape.kind(x._slot) if x.size else _FLOATS
+    if isinstance(x, bool | np.bool_):
+        return _BOOL
+    if isinstance(x, int | np.integer):
+        return _INT
+    if isinstance(x, float | np.floating):
+        return _FLOATS
+    if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
+        return {"f": _FLOATS, "b": _TRUTHS}.get(x.dtype.kind, _INTEGERS)
+    return None
+
+
+def _fits(x: Any, tape: Tape) -> bool:
+    """Whether a leaf has numbers, which are of the tape's dtype if it is an array of floats."""
+    if _kind(x) is None or np.size(x) == 0:
+        return False
+    return not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.dtype == tape.dtype or x.ndim == 0
+
+
+def _alike(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """Whether two steps have returned ys alike, and the same where they are plain."""
+    return len(a) == len(b) and all(
+        x[:2] == y[:2] and (x[2] is None) == (y[2] is None)
+        and (x[2] is None or np.array_equal(x[2], y[2], equal_nan=True))
+        for x, y in zip(a, b, strict=True)
+    )  # fmt: skip
+
+
+def _integer(tape: Tape, number: int, bound: int) -> Integer:
+    return Integer._make(tape, tape.leaf(float(number), 1, False), number, bound)
+
+
+def _truth(tape: Tape, x: Any) -> Value:
+    """A truth value as a number of the tape that is no other's."""
+    if isinstance(x, Value):
+        made = apply(BY_NAME["copy"], (x,))
+    else:
+        made = leaf(tape, np.asarray(float(x)))
+    tape.kinds[made._slot] = _TRUTHS
+    return made
