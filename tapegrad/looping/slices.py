@@ -261,26 +261,23 @@ class Step:
         return program
 
 
-def on_outside(tape: Tape, place: int, size: int) -> Value:
-    """What a step takes from around it, as a Value."""
+def outside_on(tape: Tape, place: int, layout: Any) -> Value:
+    """What steps read at a place of a tape, as a Value. It holds a page of its own: whoever made these numbers may hold
+    them no longer, and what is recorded next could have the tape forget them."""
     slot = int(tape.addresses.slots_of(np.array([place]))[0])
-    return handle(tape, slot, shape_of(size))
+    value = handle(tape, slot, layout)
+    if not tape.recording:
+        value._page = tape.pin(slot)
+    return value
 
 
-def taken_on(tape: Tape, taken: Taken, xs: Sequence[Any]) -> Value:
-    """What all steps take from an array outside, step by step along the first axis; `xs` are the inputs of steps."""
-    outer, size, inner = taken.shape
-    slot = int(tape.addresses.slots_of(np.array([taken.place]))[0])
-    whole = handle(tape, slot, dense((outer, size, inner)))
-    index: Any = taken.index
-    if isinstance(index, int):
-        index = xs[index]
-    elif len(index) == 1 or (np.diff(index) == (by := int(index[1] - index[0]))).all():
-        by = 1 if len(index) == 1 or not by else by
-        if len(index) == 1 or index[1] != index[0]:
-            first, last = int(index[0]), int(index[-1])
-            end = last + (1 if by > 0 else -1)
-            return whole[:, first : None if end < 0 else end : by].transpose(1, 0, 2).reshape(-1)
-    return np.take(whole, index, 1).transpose(1, 0, 2).reshape(-1)
-
-
+def taken_from(whole: Value, index: Any) -> Value:
+    """The elements of the middle axis of an array that steps take, step by step along the first axis of the result,
+    which is shown with one axis."""
+    if not isinstance(index, Value) and index[0] != index[-1]:
+        by = int(index[1] - index[0])
+        if (np.diff(index) == by).all():
+            # A slice takes no gather, and none on the way back.
+            end = int(index[-1]) + (1 if by > 0 else -1)
+            return whole[:, int(index[0]) : None if end < 0 else end : by].transpose(1, 0, 2).reshape(-1)
+    return np.take(whole, index, 1).transpose(1, 0, 2).reshape(-1)  # type: ignore[call-overload, no-any-return]

@@ -16,9 +16,9 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.errors import OperationError
 from tapegrad.layout import dense, flags
-from tapegrad.looping.body import Body, Part, Signature
+from tapegrad.looping.body import Body, Part, Signature, shape_of
 from tapegrad.looping.instruction import Loop, recorded
-from tapegrad.looping.slices import Given, NotALoopError, Slice, Step, on_outside, taken_on
+from tapegrad.looping.slices import Given, NotALoopError, Slice, Step, outside_on, taken_from
 from tapegrad.names import replaced
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, recording_on, recording_tape
@@ -253,10 +253,13 @@ class _Recorder:
     def write(self, trial: _Trial, memory_limit: int | None) -> tuple[Any, Any]:
         """Put the loop on the tape; returns the last carry, and the ys."""
         tape, found = self.tape, trial.slice
+        # Places hold until the next instruction is recorded.
+        outside = [outside_on(tape, place, shape_of(n)) for place, n in found.outside]
+        wholes = [outside_on(tape, t.place, dense(t.shape)) for t in found.taken]
         xs = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.xs]
-        outside = [on_outside(tape, place, n) for place, n in found.outside]
-        index = [] if self.start is None else [None]
-        taken = [taken_on(tape, t, [*index, *xs]) for t in found.taken]
+        inputs = [None, *xs] if self.start is not None else xs
+        indices = [inputs[t.index] if isinstance(t.index, int) else t.index for t in found.taken]
+        taken = [taken_from(whole, index) for whole, index in zip(wholes, indices, strict=True)]
         carry = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.leaves]
         parts = [Part(x.size // self.count, not k) for x, k in zip(xs, map(_kind, self.xs), strict=True)]
         signature = Signature(
