@@ -26,6 +26,7 @@ from tapegrad.layout import dense
 from tapegrad.looping.body import Body, Part
 from tapegrad.looping.slices import Slice
 from tapegrad.looping.stepping import go_back, go_on
+from tapegrad.native import choice
 from tapegrad.ops.external import external
 from tapegrad.ops.record import STRUCTURED
 from tapegrad.sweeps import callbacks
@@ -41,23 +42,26 @@ class _Steps:
         count: how many steps there are.
         start: the number of the first.
         states: how many states are kept to go back over the steps; None for all.
+        forced: whether the body is compiled; see `native.choice.mode`.
     """
 
     # Nothing but our own rules, which may be run on Values at any numbers; see `callbacks.Call`.
     exact = True
 
-    def __init__(self, body: Body, count: int, start: int, states: int | None) -> None:
-        self.body, self.count, self.start, self.states = body, count, start, states
+    def __init__(
+        self, body: Body, count: int, start: int, states: int | None, forced: bool | None = None
+    ) -> None:  # fmt: skip
+        self.body, self.count, self.start, self.states, self.forced = body, count, start, states, forced
         own = body.signature
         # The sizes and the kinds of the operands.
         self.given = [*own.consts, *(Part(count * p.size, p.smooth) for p in own.xs), *own.carry]
         self.returned = [*own.carry, *(Part(count * p.size, p.smooth) for p in own.ys)]
 
-    def _like(self, body: Body) -> tuple[Body, int, int, int | None]:
+    def _like(self, body: Body) -> tuple[Body, int, int, int | None, bool | None]:
         # A state of a body with tangents is twice as large.
         size, before = body.signature.state, max(1, self.body.signature.state)
         states = None if self.states is None else max(2, self.states * before // max(1, size))
-        return body, self.count, self.start, states
+        return body, self.count, self.start, states, self.forced
 
     def _groups(self, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
         """Of something for each operand that for the consts, the xs and the carry."""
@@ -104,11 +108,11 @@ class Loop(_Steps):
 
     def forward(self, operands: Sequence[np.ndarray]) -> np.ndarray:
         """The last carry and the ys."""
-        return go_on(self.body, self.count, self.start, *self._groups(operands))
+        return go_on(self.body, self.count, self.start, choice.mode(self.forced), *self._groups(operands))
 
     def pull(self, operands: Sequence[Any], result: Any, adjoint: Any, wanted: Sequence[bool]) -> list[Any]:
         """The gradient with respect to the operands that are said, by their positions; None for all others."""
-        return LoopBack(*self._like(self.body), wanted).parts([*operands, adjoint])
+        return LoopBack(wanted, *self._like(self.body)).parts([*operands, adjoint])
 
     def push(self, operands: Sequence[Any], result: Any, tangents: Sequence[Any]) -> Any:
         """The tangent of the result."""
@@ -146,10 +150,10 @@ class Loop(_Steps):
 class LoopBack(_Steps):
     """The gradient of <cotangent, result of a loop> with respect to some of the operands, one behind the other."""
 
-    def __init__(self, body: Body, count: int, start: int, states: int | None, wanted: Sequence[bool]) -> None:
-        super().__init__(body, count, start, states)
+    def __init__(self, wanted: Sequence[bool], *given: Any) -> None:
+        super().__init__(*given)
         self.wanted = tuple(w and p.smooth for w, p in zip(wanted, self.given, strict=True))
-        self.loop = Loop(body, count, start, states)
+        self.loop = Loop(*given)
         self.given.append(Part(self.loop.size, True))
 
     @property
@@ -164,8 +168,10 @@ class LoopBack(_Steps):
     def forward(self, operands: Sequence[np.ndarray]) -> np.ndarray:
         """The gradient."""
         consts, xs, carry = self._groups(operands)
-        found = go_back(self.body, self.count, self.start, consts, xs, carry, operands[-1], self._groups(self.wanted),
-                        self.states)  # fmt: skip
+        found = go_back(
+            self.body, self.count, self.start, choice.mode(self.forced), consts, xs, carry, operands[-1],
+            self._groups(self.wanted), self.states,
+        )  # fmt: skip
         return np.concatenate([np.zeros(0, operands[-1].dtype), *found])
 
     def parts(self, operands: Sequence[Any]) -> list[Any]:
@@ -190,7 +196,7 @@ class LoopBack(_Steps):
         groups = zip(self._groups(wanted), (other.consts, other.xs, other.carry), strict=True)
         for flags, parts in groups:
             spread += [*flags, *[False] * (len(parts) - len(flags))]
-        back = LoopBack(*self._like(body), spread)
+        back = LoopBack(spread, *self._like(body))
         pulled = iter([p for p, w in zip(back.parts([*given, cotangent]), back.wanted, strict=True) if w])
         smooth = [w and p.smooth for w, p in zip(wanted, self.given, strict=False)]
         assert len(own.carry) <= len(other.carry)

@@ -28,11 +28,12 @@ class Machine:
     Args:
         program: of a body; its inputs and outputs are numbered.
         count: about how many steps will be taken, by which it is chosen whether machine code is made.
+        how: a mode of `native.choice`.
         data: where the arrays of all steps stand.
     """
 
-    def __init__(self, program: Program, count: int, data: np.ndarray) -> None:
-        self.form = choice.form_for_steps(program, count, choice.mode())
+    def __init__(self, program: Program, count: int, how: str, data: np.ndarray) -> None:
+        self.form = choice.form_for_steps(program, count, how)
         self.calls = program.calls
         self.workspace = self.form.take()
         self.values, self.data = self.workspace.values, data

@@ -48,9 +48,9 @@ def _index(signature: Signature) -> int | None:
 
 
 def go_on(
-    body: Body, count: int, start: int, consts: Sequence[Any], xs: Sequence[Any], carry: Sequence[Any]
+    body: Body, count: int, start: int, how: str, consts: Sequence[Any], xs: Sequence[Any], carry: Sequence[Any]
 ) -> np.ndarray:
-    """The last carry, and the ys of all steps, one behind the other."""
+    """The last carry, and the ys of all steps, one behind the other; `how` is a mode of `native.choice`."""
     own, dtype = body.signature, body.program.code.dtype
     data = _Data()
     carry_at = data.room(own.state)
@@ -59,7 +59,7 @@ def go_on(
     before = {own.first_x + j: (data.put(x), own.xs[j].size) for j, x in enumerate(xs)}
     after = {len(own.carry) + j: (at, own.ys[j].size) for j, at in enumerate(ys)}
     array = data.made(dtype)
-    machine = Machine(body.program, count, array)
+    machine = Machine(body.program, count, how, array)
     try:
         for j, x in enumerate(consts):
             machine.put(j, x)
@@ -76,11 +76,11 @@ def go_on(
 
 
 def go_back(
-    body: Body, count: int, start: int, consts: Sequence[Any], xs: Sequence[Any], carry: Sequence[Any], cotangent: Any,
-    wanted: tuple[Sequence[bool], Sequence[bool], Sequence[bool]], states: int | None,
+    body: Body, count: int, start: int, how: str, consts: Sequence[Any], xs: Sequence[Any], carry: Sequence[Any],
+    cotangent: Any, wanted: tuple[Sequence[bool], Sequence[bool], Sequence[bool]], states: int | None,
 ) -> list[np.ndarray]:  # fmt: skip
     """The gradients of <cotangent, result> with respect to the operands that are wanted, in order."""
-    return _Back(body, count, start, xs, cotangent, wanted, states).run(consts, carry)
+    return _Back(body, count, start, how, xs, cotangent, wanted, states).run(consts, carry)
 
 
 class _Back:
@@ -88,7 +88,7 @@ class _Back:
     the schedule of `revolve`."""
 
     def __init__(
-        self, body: Body, count: int, start: int, xs: Sequence[Any], cotangent: Any,
+        self, body: Body, count: int, start: int, how: str, xs: Sequence[Any], cotangent: Any,
         wanted: tuple[Sequence[bool], Sequence[bool], Sequence[bool]], states: int | None,
     ) -> None:  # fmt: skip
         own = self.own = body.signature
@@ -123,9 +123,8 @@ class _Back:
                 out += 1
         self.sizes = {n: count * size for n, (_, size) in self.d_xs.items()}
         self.data = data.made(self.dtype)
-        repeated = count if self.block == count else count + revolve.cost(-(-count // self.block), self.places) * self.block
-        self.on = Machine(body.program, repeated, self.data)
-        self.back = Machine(body.pulled(tuple(wanted[0]), tuple(wanted[1])), count, self.data)
+        self.on = Machine(body.program, count, how, self.data)
+        self.back = Machine(body.pulled(tuple(wanted[0]), tuple(wanted[1])), count, how, self.data)
 
     def run(self, consts: Sequence[Any], carry: Sequence[Any]) -> list[np.ndarray]:
         """Go back over all steps."""

@@ -269,7 +269,7 @@ class _Recorder:
             tuple(Part(int(np.prod(shape)), True) for shape, _, _ in trial.returned),
         )  # fmt: skip
         states = _states(signature.state * tape.dtype.itemsize, self.count, memory_limit)
-        loop = Loop(Body(found.program, signature), self.count, self.start or 0, states)
+        loop = Loop(Body(found.program, signature), self.count, self.start or 0, states, ambient.forced)
         flat = recorded(loop, tape, [*outside, *xs, *taken, *carry])
         at, last = flat._slot, []
         for shape, kind in zip(self.shapes, self.kinds, strict=True):

@@ -167,7 +167,7 @@ def _agree(program: Any, native: Native) -> bool:
     try:
         for window, (given, _) in zip(own.feeds, workspace.feeds, strict=True):
             given[...] = window[0]
-        if program.calls or program.sweep(own, VALUES, -1, None) >= 0 or native.sweep(workspace, VALUES, -1, None) >= 0:
+        if program.foreign or program.sweep(own, VALUES, -1, None) >= 0 or native.sweep(workspace, VALUES, -1, None) >= 0:
             return True
         for known, found in zip(program.code.outputs, native.code.outputs, strict=True):
             if known.place is None:
@@ -184,7 +184,7 @@ def _agree(program: Any, native: Native) -> bool:
 
 def _is_faster(program: Any, native: Native) -> bool:
     """Whether machine code takes less time than the interpreter: it may not where most of a program is left to that."""
-    if program.calls:
+    if program.foreign:
         return True
     taken = []
     for form in (program, native):

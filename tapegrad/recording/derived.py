@@ -106,7 +106,7 @@ class Derived:
 
     def matrix(self, compressed: CompressedJacobian, leaves: Sequence[Any], argnums: Any, symmetric: bool) -> Any:
         """A sparse Jacobian or Hessian; None where it is to be interpreted."""
-        if compressed.count > _MOST_LANES or compressed.program.calls or not can_be_written(compressed.program):
+        if compressed.count > _MOST_LANES or compressed.program.foreign or not can_be_written(compressed.program):
             return None
         back = lanes_back(compressed) if compressed.back else None
         if compressed.back and back is None:
@@ -155,7 +155,7 @@ class Derived:
             return 0
         self.gradient_for(argnums)
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or program.calls or not np.isfinite(choice.compile_seconds(program)):
+        if self.mode == choice.NEVER or program.foreign or not np.isfinite(choice.compile_seconds(program)):
             return sys.maxsize
         return int(_ASK_AFTER / (_SWEEPS * choice.replay_seconds(program))) + 1
 
@@ -182,7 +182,7 @@ class Derived:
             return False
         # Rules of Python functions that a program calls may raise on Values where they do not on numbers, and most of
         # the time is theirs: derivatives of these are compiled only if that is asked for.
-        if self.mode == choice.ALWAYS or (not program.calls and choice.at_once(program)):
+        if self.mode == choice.ALWAYS or (not program.foreign and choice.at_once(program)):
             return True
         # Other branches follow when they have been replayed often enough.
         return any(p.native is not None for p in programs)
@@ -200,7 +200,7 @@ class Derived:
             branches = self._branches(key, f, spec, leaves)
             return branches.replay(leaves, VALUES, None, read or _result_of, lean=self.results)
         except _EXPECTED as error:
-            calls = self._recording().program.calls  # type: ignore[union-attr]
+            calls = self._recording().program.foreign  # type: ignore[union-attr]
             if key in self._known and not calls:
                 raise
             # The interpreter runs rules on numbers, not on Values, and has the answer, or an error that says what is
@@ -215,7 +215,7 @@ class Derived:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or program.calls or key in self._unwritable or not can_be_written(program):
+        if self.mode == choice.NEVER or program.foreign or key in self._unwritable or not can_be_written(program):
             return
         if key in self._known:
             # It was being compiled when this process was forked off another, where that went on.
@@ -236,6 +236,7 @@ class Derived:
             branches = self._known[key] = Branches(
                 f, spec, leaves, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
                 forget=functools.partial(_forget, weakref.ref(self), key),
+                forced={choice.ALWAYS: True, choice.NEVER: False}.get(self.mode),
             )  # fmt: skip
         return branches
 

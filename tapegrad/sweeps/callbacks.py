@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tapegrad.ops.external import external
+from tapegrad.ops.external import external, naming
 from tapegrad.ops.record import operand_spans, params_at, result_at, result_size, wants_flag
 from tapegrad.sweeps.kernels import FORWARD, REVERSE, entries, install
 from tapegrad.sweeps.marks import EXTERNAL, LOST
@@ -76,6 +76,15 @@ def register(call: Call) -> int:
 def call_of(number: int) -> Any:
     """The call that has a number."""
     return _calls[number]
+
+
+def _name(number: int) -> str:
+    """What a call is called in listings: loops say what they are."""
+    call = _calls.get(number)
+    return str(call) if call is not None and call.exact else "external"
+
+
+naming.append(_name)
 
 
 def raised(failed: int = 0) -> Any:
