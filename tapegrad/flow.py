@@ -109,9 +109,9 @@ def scan(
     if n < 0:
         raise ShapeError(f"scan: length must not be negative, it is {n}")
     given = pytree.unflatten(structure, [x if isinstance(x, Value) else np.asarray(x) for x in leaves])
-    found = looped(lambda carry, x, _: f(carry, x), init, given, n, memory_limit=_limited(memory_limit, "scan"))
-    if found is not None:
-        return found
+    made = looped(lambda carry, x, _: f(carry, x), init, given, n, memory_limit=_limited(memory_limit, "scan"))
+    if made is not None:
+        return made
     carry, ys, shape = init, [], None
     for i in range(n):
         answer = f(carry, pytree.unflatten(structure, [x[i] for x in leaves]))

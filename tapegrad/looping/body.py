@@ -35,14 +35,14 @@ class Signature(NamedTuple):
 
     Attributes:
         consts: what is the same in all steps.
-        index: whether the number of the step is an input, which is the next.
+        numbered: whether the number of the step is an input, which is the next.
         xs: what each step has of its own.
         carry: what a step takes from the one before; it is also the first of what comes out.
         ys: what each step returns besides.
     """
 
     consts: tuple[Part, ...]
-    index: bool
+    numbered: bool
     xs: tuple[Part, ...]
     carry: tuple[Part, ...]
     ys: tuple[Part, ...]
@@ -50,12 +50,12 @@ class Signature(NamedTuple):
     @property
     def inputs(self) -> list[Part]:
         """All that goes in."""
-        return [*self.consts, *([Part(1, False)] if self.index else []), *self.xs, *self.carry]
+        return [*self.consts, *([Part(1, False)] if self.numbered else []), *self.xs, *self.carry]
 
     @property
     def first_x(self) -> int:
         """The number of the first input that is one of `xs`."""
-        return len(self.consts) + self.index
+        return len(self.consts) + self.numbered
 
     @property
     def first_carry(self) -> int:
@@ -97,14 +97,15 @@ class Body:
         d_consts, d_xs, d_carry = (tuple(p for p, a in zip(parts, active) if a) for parts, active in groups)
         d_ys = tuple(part for part in own.ys if part.smooth)
         signature = Signature(
-            own.consts + d_consts, own.index, own.xs + d_xs, own.carry + d_carry, own.ys + d_ys,
+            own.consts + d_consts, own.numbered, own.xs + d_xs, own.carry + d_carry, own.ys + d_ys,
         )  # fmt: skip
 
         def both(inputs: list[Value]) -> list[Value]:
             take = iter(inputs).__next__
-            primals, tangents = [], []
+            primals: list[Value] = []
+            tangents: list[Value | None] = []
             for at, ((parts, active), extra) in enumerate(zip(groups, (d_consts, d_xs, d_carry), strict=True)):
-                if at == 1 and own.index:
+                if at == 1 and own.numbered:
                     primals.append(take())
                     tangents.append(None)
                 primals += [take() for _ in parts]

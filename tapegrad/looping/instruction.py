@@ -85,14 +85,50 @@ class _Steps:
     def alike(self, other: Any) -> bool:
         """Whether another loop computes the same."""
         return (
-            type(self) is type(other) and (self.count, self.start, self.states) == (other.count, other.start, other.states)
+            type(self) is type(other)
+            and (self.count, self.start, self.states) == (other.count, other.start, other.states)
             and self.body.signature == other.body.signature
             and Slice(self.body.program, [], []).alike(Slice(other.body.program, [], []))
         )  # fmt: skip
 
+    def pull(self, operands: Sequence[Any], result: Any, adjoint: Any, wanted: Sequence[bool]) -> list[Any]:
+        """The gradient with respect to the operands that are wanted, by their positions; None for all others."""
+        raise NotImplementedError
+
+    def push(self, operands: Sequence[Any], result: Any, tangents: Sequence[Any]) -> Any:
+        """The tangent of the result."""
+        raise NotImplementedError
+
+    # What the sweeps call, with arrays
+
+    def reverse(
+        self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray, wanted: Sequence[bool]
+    ) -> list[Any]:
+        """For each operand its adjoint, None where it is not wanted."""
+        return self.pull(operands, result, adjoint, wanted)
+
+    def tangent(self, operands: list[np.ndarray], result: np.ndarray, tangents: list[np.ndarray]) -> Any:
+        """The tangent of the result."""
+        return self.push(operands, result, tangents)
+
     def certificate(self, operands: list[np.ndarray]) -> Any:
         """None: certificates are those of unrolled loops."""
         return None
+
+    # What writes derivatives, with Values
+
+    def pullback(self, instruction: Any, adjoint: Value) -> list[Any]:
+        """The adjoints of the operands as Values, each of one axis."""
+        operands = [x.value.reshape(-1) for x in instruction.operands]
+        wanted = [x.source != NOWHERE for x in instruction.operands]
+        found = self.pull(operands, instruction.result.reshape(-1), adjoint.reshape(-1), wanted)
+        return [None if g is None else as_value(g, adjoint._tape, "a gradient").reshape(-1) for g in found]
+
+    def pushforward(self, instruction: Any, tangents: list[Any]) -> Any:
+        """The tangent of the result as a Value of one axis."""
+        operands = [x.value.reshape(-1) for x in instruction.operands]
+        along = [None if t is None else t.reshape(-1) for t in tangents]
+        return self.push(operands, instruction.result.reshape(-1), along)
 
 
 class Loop(_Steps):
@@ -143,8 +179,6 @@ class Loop(_Steps):
                 at += part.size
             found += own + along
         return _joined(found, tangent if primal is None else primal)
-
-    reverse, tangent, pullback, pushforward = (None,) * 4  # type: ignore[assignment]
 
 
 class LoopBack(_Steps):
@@ -221,32 +255,6 @@ class LoopBack(_Steps):
         return [*found, self.loop._tangents_of(applied(loop, given)) if wanted[-1] else None]
 
 
-def _reverse(self: Any, operands: Any, result: Any, adjoint: Any, wanted: Sequence[bool]) -> list[Any]:
-    return self.pull(operands, result, adjoint, wanted)  # type: ignore[no-any-return]
-
-
-def _tangent(self: Any, operands: Any, result: Any, tangents: Any) -> Any:
-    return self.push(operands, result, tangents)
-
-
-def _pullback(self: Any, instruction: Any, adjoint: Value) -> list[Any]:
-    operands = [_flat(x.value) for x in instruction.operands]
-    wanted = [x.source != NOWHERE for x in instruction.operands]
-    found = self.pull(operands, _flat(instruction.result), _flat(adjoint), wanted)
-    return [None if g is None else as_value(g, adjoint._tape, "a gradient").reshape(-1) for g in found]
-
-
-def _pushforward(self: Any, instruction: Any, tangents: list[Any]) -> Any:
-    operands = [_flat(x.value) for x in instruction.operands]
-    along = [None if t is None else _flat(t) for t in tangents]
-    return self.push(operands, _flat(instruction.result), along)
-
-
-for _kind in (Loop, LoopBack):
-    _kind.reverse, _kind.tangent = _reverse, _tangent  # type: ignore[attr-defined]
-    _kind.pullback, _kind.pushforward = _pullback, _pushforward  # type: ignore[attr-defined]
-
-
 def applied(call: Any, operands: Sequence[Any]) -> Any:
     """The flat result of a loop: computed where operands are arrays, recorded where they are Values."""
     tape = next((x._tape for x in operands if isinstance(x, Value)), None)
@@ -265,10 +273,6 @@ def recorded(call: Any, tape: Tape, operands: Sequence[Any]) -> Value:
     # Once more: the tape may have tidied up before it took the instruction.
     tape.calls[number] = call
     return handle(tape, slot, dense((call.size,)))
-
-
-def _flat(x: Value) -> Value:
-    return x.reshape(-1)
 
 
 def _joined(parts: Sequence[Any], like: Any) -> Any:

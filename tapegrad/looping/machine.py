@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.looping import rounds as steps
-from tapegrad.looping.rounds import rounds
+from tapegrad.looping import loops
 from tapegrad.native import choice
 from tapegrad.program import Program
 from tapegrad.sweeps import VALUES, callbacks
@@ -87,16 +86,16 @@ class Machine:
             moved[j] = place, n, self.inputs[number][0], at
             at += n
         plan = np.zeros(6, np.int64)
-        plan[[steps.STEP, steps.BY, steps.START]] = first, by, start
-        plan[steps.INDEX] = -1 if index is None else self.inputs[index][0]
-        plan[steps.NATIVE] = not isinstance(self.form, Program)
+        plan[[loops.STEP, loops.BY, loops.START]] = first, by, start
+        plan[loops.INDEX] = -1 if index is None else self.inputs[index][0]
+        plan[loops.NATIVE] = not isinstance(self.form, Program)
         stage = np.empty(at, self.values.dtype)
-        frame = rounds.frame(self._address, self._words, plan, *given, moved, self.values, self.data, stage)
+        frame = loops.rounds.frame(self._address, self._words, plan, *given, moved, self.values, self.data, stage)
         at_once = 1
         while count:
-            plan[steps.COUNT] = n = 1 if self._slow else min(count, at_once)
+            plan[loops.COUNT] = n = 1 if self._slow else min(count, at_once)
             started = time.perf_counter()
-            failed = int(rounds.run(frame, self.values.dtype))
+            failed = int(loops.rounds.run(frame, self.values.dtype))
             if failed >= 0:
                 row = self.form.steps[failed]
                 raise callbacks.raised(row[0]) or operand_error(row, self.form.code.side, self.values)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.layout import dense
 from tapegrad.looping.body import Part, finished, shape_of
 from tapegrad.ops import BY_NAME, RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans, parameters, record_length
@@ -50,7 +49,7 @@ class Taken(NamedTuple):
 
     place: int
     shape: tuple[int, int, int]
-    index: np.ndarray | int
+    which: np.ndarray | int
 
 
 class Slice(NamedTuple):
@@ -68,7 +67,7 @@ class Slice(NamedTuple):
         a, b = self.program.code, other.program.code
         same = self.outside == other.outside and len(self.taken) == len(other.taken) and a.outputs == b.outputs
         same = same and all(
-            x.place == y.place and x.shape == y.shape and np.array_equal(x.index, y.index)
+            x.place == y.place and x.shape == y.shape and np.array_equal(x.which, y.which)
             for x, y in zip(self.taken, other.taken, strict=True)
         )
         if not same or not np.array_equal(a.rows, b.rows) or a.constants.tobytes() != b.constants.tobytes():
@@ -136,7 +135,7 @@ class Step:
         if not any(x.known is not None for x in (*self.before, *self.carry)):
             return
         for op, out, *read in self.code.tolist():
-            if op == LEAF or op >= RUN or op == EXPECT:
+            if op in (LEAF, EXPECT) or op >= RUN:
                 continue
             row: Any = TABLE[op]
             ufunc = getattr(row, "ufunc", None)
@@ -211,7 +210,8 @@ class Step:
                 found[-1][1] = max(found[-1][1], high)
             else:
                 found.append([low, high, row])
-        outside, constants = [], []
+        outside: list[tuple[int, int]] = []
+        constants: list[tuple[int, int]] = []
         for low, high, row in found:
             first = int(starts[row])
             own = constants if first in self._constants or first in self._arrays else outside
@@ -280,4 +280,4 @@ def taken_from(whole: Value, index: Any) -> Value:
             # A slice takes no gather, and none on the way back.
             end = int(index[-1]) + (1 if by > 0 else -1)
             return whole[:, int(index[0]) : None if end < 0 else end : by].transpose(1, 0, 2).reshape(-1)
-    return np.take(whole, index, 1).transpose(1, 0, 2).reshape(-1)  # type: ignore[call-overload, no-any-return]
+    return np.take(whole, index, 1).transpose(1, 0, 2).reshape(-1)

@@ -44,7 +44,7 @@ def _carried(signature: Signature) -> list[tuple[int, int]]:
 
 
 def _index(signature: Signature) -> int | None:
-    return len(signature.consts) if signature.index else None
+    return len(signature.consts) if signature.numbered else None
 
 
 def go_on(
@@ -107,7 +107,8 @@ class _Back:
         first = len(own.inputs) + len(seeds)
         for part in own.ys:
             if part.smooth:
-                self.seeds.append((first + len(self.seeds), data.put(cotangent[at : at + count * part.size]), part.size))
+                given = data.put(cotangent[at : at + count * part.size])
+                self.seeds.append((first + len(self.seeds), given, part.size))
             at += count * part.size
         self.d_carry = _split(cotangent[: own.state], own.carry)
         out = len(seeds)
@@ -176,8 +177,10 @@ class _Back:
             self.on.put(self.own.first_carry + j, x)
 
     def _go(self, first: int, end: int, kept: dict[int, At] | None = None) -> None:
-        self.on.run(first, end - first, 1, before=self.xs, kept=kept, carries=_carried(self.own), index=_index(self.own),
-                    start=self.start)  # fmt: skip
+        self.on.run(
+            first, end - first, 1, before=self.xs, kept=kept, carries=_carried(self.own), index=_index(self.own),
+            start=self.start,
+        )  # fmt: skip
 
     def _back_over(self, first: int, end: int) -> None:
         """Keep the states of some steps, the present one being before the first, and go back over these."""

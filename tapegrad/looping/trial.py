@@ -17,6 +17,7 @@ from tapegrad import pytree
 from tapegrad.errors import OperationError
 from tapegrad.layout import dense, flags
 from tapegrad.looping.body import Body, Part, Signature, shape_of
+from tapegrad.looping.effects import Around
 from tapegrad.looping.instruction import Loop, recorded
 from tapegrad.looping.slices import Given, NotALoopError, Slice, Step, outside_on, taken_from
 from tapegrad.names import replaced
@@ -109,8 +110,7 @@ class _Recorder:
 
     def meets_values(self) -> bool:
         """Whether a step of plain numbers returns Values, which it must have from around it."""
-        found = False
-        begun = mark(self.tape)
+        found, around, begun = False, Around(self.step), mark(self.tape)
         try:
             x = pytree.unflatten(self.nested, [x[0] for x in self.xs])
             answer = self.step(pytree.unflatten(self.structure, self.leaves), x, self.start)
@@ -120,18 +120,33 @@ class _Recorder:
             found = False
         finally:
             cut_back(self.tape, begun)
+            around.restore()
         return found
 
     def settled(self) -> _Trial:
-        """What steps are, when the carry goes in as what it comes out as. Raises NotALoopError."""
+        """What steps are, when the carry goes in as what it comes out as. Raises NotALoopError.
+
+        Where the step changes something each time that it is called, that is undone.
+        """
+        before = Around(self.step)
+        try:
+            return self._settled()
+        except NotALoopError:
+            before.restore()
+            raise
+
+    def _settled(self) -> _Trial:
         first = self._trial()
         for _ in range(_ATTEMPTS):
+            between = Around(self.step)
             changed = [_FLOATS if before != after else before
                        for before, after in zip(self.kinds, first.kinds, strict=True)]  # fmt: skip
             same = changed == self.kinds
             self.kinds = changed
             second = self._trial()
-            if same and first.slice.alike(second.slice) and _alike(first.returned, second.returned):
+            # A first call may fill what is kept for later ones; a second that changes something is no pure function.
+            pure = first.slice.alike(second.slice) and _alike(first.returned, second.returned) and not between.changed()
+            if same and pure:
                 return second
             if same:
                 break
@@ -220,7 +235,7 @@ class _Recorder:
         """A leaf of the carry as numbers of the tape that are no other's."""
         tape = self.tape
         if kind == _INT:
-            number = x._number if isinstance(x, Value) else int(x)
+            number = x._number if isinstance(x, Integer) else int(x)
             return _integer(tape, number, limit(tape.dtype) // 4)
         if kind == _BOOL:
             return _truth(tape, x)
@@ -258,7 +273,7 @@ class _Recorder:
         wholes = [outside_on(tape, t.place, dense(t.shape)) for t in found.taken]
         xs = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.xs]
         inputs = [None, *xs] if self.start is not None else xs
-        indices = [inputs[t.index] if isinstance(t.index, int) else t.index for t in found.taken]
+        indices = [inputs[t.which] if isinstance(t.which, int) else t.which for t in found.taken]
         taken = [taken_from(whole, index) for whole, index in zip(wholes, indices, strict=True)]
         carry = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.leaves]
         parts = [Part(x.size // self.count, not k) for x, k in zip(xs, map(_kind, self.xs), strict=True)]
@@ -315,7 +330,7 @@ def _one(x: Any, tape: Tape) -> Any:
 
 
 def _plain(x: Any) -> Any:
-    return x._plain() if isinstance(x, Value) and x._is_integer else x
+    return x._plain() if isinstance(x, Integer) else x
 
 
 def _kind(x: Any) -> Any:

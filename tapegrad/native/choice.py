@@ -167,7 +167,9 @@ def _agree(program: Any, native: Native) -> bool:
     try:
         for window, (given, _) in zip(own.feeds, workspace.feeds, strict=True):
             given[...] = window[0]
-        if program.foreign or program.sweep(own, VALUES, -1, None) >= 0 or native.sweep(workspace, VALUES, -1, None) >= 0:
+        if program.foreign or program.sweep(own, VALUES, -1, None) >= 0:
+            return True
+        if native.sweep(workspace, VALUES, -1, None) >= 0:
             return True
         for known, found in zip(program.code.outputs, native.code.outputs, strict=True):
             if known.place is None:

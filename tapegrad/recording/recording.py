@@ -55,7 +55,8 @@ class Recording(StandIn):
         self.spec = spec
         # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
         self._forgets, self._renews = forget, renew_short
-        self._branches = Branches(f, spec, leaves, argnums, captures=captures_for(f, spec), forget=forget, forced=compile)
+        own = captures_for(f, spec)
+        self._branches = Branches(f, spec, leaves, argnums, captures=own, forget=forget, forced=compile)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
@@ -342,7 +343,7 @@ class Recording(StandIn):
         It is that of the branch replayed last, or of the branch taken at the arguments, where some are given.
         """
         if (own := stepwise(self, Recording)) is not self:
-            return own.sparsity(*args, argnums=argnums, hessian=hessian)  # type: ignore[no-any-return]
+            return own.sparsity(*args, argnums=argnums, hessian=hessian)
         if hessian and not args and hashable(argnums) not in self._gradients:
             raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
         branches = self._gradient(args, argnums) if hessian else self._branches
