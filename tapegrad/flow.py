@@ -145,8 +145,9 @@ def _stack(parts: list[Any]) -> Any:
 
 
 def while_loop(
-    cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any, max_steps: int | None = None
-) -> Any:
+    cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any, max_steps: int | None = None, *,
+    memory_limit: int | None = None,
+) -> Any:  # fmt: skip
     """body_fun applied to a state while cond_fun(state) holds; as `jax.lax.while_loop`, with reverse mode.
 
     Args:
@@ -170,6 +171,18 @@ def while_loop(
             _matched(state, following, "while_loop", "the state", "the state that body_fun returned")
             state = following
         return state
+
+    def step(carry: Any, _: Any, __: Any) -> Any:
+        state, going = carry
+        going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
+        names = "while_loop", "the state that body_fun returned", "the state"
+        return (_choose(going, body_fun(state), state, *names), going), None
+
+    limit = _limited(memory_limit, "while_loop")
+    made = looped(step, (init, True), None, max_steps, memory_limit=limit)
+    if made is not None:
+        (state, going), _ = made
+        return _settled(np.logical_and(going, _truth(cond_fun(state), "while_loop")), state, max_steps, "while_loop")
     going: Any = True
     for _ in range(max_steps):
         going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
@@ -215,18 +228,25 @@ def fori_loop(
     >>> fori_loop(0, 5, lambda i, x: x + i, 0)
     10
     """
+    limit = _limited(memory_limit, "fori_loop")
     if max_steps is not None and holds_values((lower, upper)):
-        state = init
-        for i in range(max_steps):
+
+        def step(state: Any, _: Any, i: Any) -> Any:
             following = body_fun(lower + i, state)
             going = _truth(np.less(lower + i, upper), "fori_loop")
-            state = _choose(going, following, state, "fori_loop", "the state that body_fun returned", "the state")
+            names = "fori_loop", "the state that body_fun returned", "the state"
+            return _choose(going, following, state, *names), None
+
+        made = looped(step, init, None, max_steps, start=0, memory_limit=limit)
+        state = init if made is None else made[0]
+        for i in range(max_steps) if made is None else ():
+            state = step(state, None, i)[0]
         return _settled(_truth(np.less(lower + max_steps, upper), "fori_loop"), state, max_steps, "fori_loop")
     first, end = int(lower), int(upper)
-    found = looped(lambda state, _, i: (body_fun(i, state), None), init, None, end - first, start=first,
-                   memory_limit=_limited(memory_limit, "fori_loop"))  # fmt: skip
-    if found is not None:
-        return found[0]
+    body = lambda state, _, i: (body_fun(i, state), None)
+    made = looped(body, init, None, end - first, start=first, memory_limit=limit)
+    if made is not None:
+        return made[0]
     state = init
     for i in range(first, end):
         following = body_fun(i, state)
