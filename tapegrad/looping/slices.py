@@ -62,6 +62,14 @@ class Slice(NamedTuple):
     outside: list[tuple[int, int]]
     taken: list[Taken]
 
+    @property
+    def gathered(self) -> int:
+        """How many numbers have the arrays from around that the step takes elements of."""
+        code = self.program.code
+        ends = sum(n for _, n in code.spans[: len(self.outside)])
+        runs = code.rows[code.rows[:, OPCODE] == _GATHER, A].tolist()
+        return sum(parameters(code.side, k)[1] for k in runs if operand_spans(code.side, k)[0][0] < ends)
+
     def alike(self, other: Slice) -> bool:
         """Whether two calls of a step have recorded the same."""
         a, b = self.program.code, other.program.code

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.errors import OperationError
+from tapegrad.errors import OperationError, RecordingWarning, warn
 from tapegrad.layout import dense, flags
 from tapegrad.looping.body import Body, Part, Signature, shape_of
 from tapegrad.looping.effects import Around
@@ -34,6 +34,9 @@ LEAST = 64
 _ATTEMPTS = 4
 # A whole number that is carried may grow by so much in a step: then it is known to stay exact.
 _GROWTH = 1 << 10
+
+# The most numbers of which elements may be taken in all steps together by an index that is found in the step.
+_MOST_GATHERED = 1 << 31
 
 # What a leaf is: a float or an array of floats; integers or truth values in an array; a Python int, a truth value.
 _FLOATS, _INTEGERS, _TRUTHS, _INT, _BOOL = "", "i", "b", "int", "bool"
@@ -81,11 +84,16 @@ def looped(
     if tape is None or tape.sweeping or any(x._tape is not tape for x in values):
         return None
     recorder = _Recorder(tape, step, leaves, structure, given, nested, count, start)
+    if not values and (not recorder.can_be or not recorder.meets_values()):
+        return None
     try:
-        if not recorder.can_be or (not values and not recorder.meets_values()):
-            return None
         trial = recorder.settled()
     except NotALoopError:
+        if memory_limit is not None:
+            warn(
+                "the steps of a loop with a memory_limit are no program of their own (they read numbers, call "
+                "functions of Python, or change something around them), so all of them are kept", RecordingWarning,
+            )  # fmt: skip
         return None
     return recorder.write(trial, memory_limit)
 
@@ -128,9 +136,15 @@ class _Recorder:
 
         Where the step changes something each time that it is called, that is undone.
         """
+        if not self.can_be:
+            raise NotALoopError
         before = Around(self.step)
         try:
-            return self._settled()
+            found = self._settled()
+            # Each step back goes over the whole of an array that it takes elements of.
+            if self.count * found.slice.gathered > _MOST_GATHERED:
+                raise NotALoopError
+            return found
         except NotALoopError:
             before.restore()
             raise

@@ -55,15 +55,13 @@ class Recording(StandIn):
         self.spec = spec
         # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
         self._forgets, self._renews = forget, renew_short
-        own = captures_for(f, spec)
-        self._branches = Branches(f, spec, leaves, argnums, captures=own, forget=forget, forced=compile)
+        self._branches = Branches(f, spec, leaves, argnums, True, captures_for(f, spec), forget, compile)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
         self.derived = Derived(self, choice.mode(compile))
         self._matrices = Matrices(self._plans, self.derived)
-        # With all steps of loops, made when it is first needed.
-        self.unrolled: Recording | None = None
+        self.unrolled: Recording | None = None  # With all steps of loops, made when it is first needed.
 
     def __getstate__(self) -> dict[str, Any]:
         # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
@@ -335,8 +333,6 @@ class Recording(StandIn):
             return self.f(*args)
         return write(program, tape, [as_value(leaves[i], tape, "an argument") for i in program.leaves])
 
-    # Sparse matrices
-
     def sparsity(self, *args: Any, argnums: int | Sequence[int] = 0, hessian: bool = False) -> Sparsity:
         """The sparsity pattern of the Jacobian, or of the Hessian, and how it is coloured.
 
@@ -396,8 +392,7 @@ class Recording(StandIn):
 
 
 def _forget_gradient(own: weakref.ref[Recording], key: Any) -> None:
-    recording = own()
-    if recording is not None:
+    if (recording := own()) is not None:
         recording._gradients.pop(key, None)
 
 
