@@ -8,7 +8,7 @@ numbers choose among the results. No gradient, not even NaN, is passed to a resu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -164,7 +164,8 @@ def while_loop(
     >>> tg.value_and_grad(halve)(12.0)
     (0.75, 0.0625)
     """
-    state = init
+    limit = _limited(memory_limit, "while_loop")
+    state, going = init, cast(Any, True)
     if max_steps is None:
         while bool(_truth(cond_fun(state), "while_loop")):
             following = body_fun(state)
@@ -178,12 +179,10 @@ def while_loop(
         names = "while_loop", "the state that body_fun returned", "the state"
         return (_choose(going, body_fun(state), state, *names), going), None
 
-    limit = _limited(memory_limit, "while_loop")
     made = looped(step, (init, True), None, max_steps, memory_limit=limit)
     if made is not None:
-        (state, going), _ = made
+        state, going = made[0]
         return _settled(np.logical_and(going, _truth(cond_fun(state), "while_loop")), state, max_steps, "while_loop")
-    going: Any = True
     for _ in range(max_steps):
         going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
         if not isinstance(going, Value) and not going:
