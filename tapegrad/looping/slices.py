@@ -8,7 +8,7 @@ of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,13 +34,13 @@ class NotALoopError(Exception):
 class Given(NamedTuple):
     """An input of a step as it was called: where it stands on the tape, how many numbers, and whether they are floats.
 
-    `known` has the number of each step, where that is known.
+    `known` gives the number of each step, where that is known.
     """
 
     place: int
     size: int
     smooth: bool
-    known: np.ndarray | None = None
+    known: Callable[[], np.ndarray] | None = None
 
 
 class Taken(NamedTuple):
@@ -117,7 +117,7 @@ class Step:
         slots = np.array([*tape.constants.values(), *tape.zeros.values()], np.int64)
         self._constants = {tape.locate(slot) for slot in slots.tolist()}
         self._arrays = {tape.locate(slot) for slot in tape.arrays.values()}
-        self._known: dict[int, Any] = {x.place: x.known for x in (*before, *carry) if x.known is not None}
+        self._known: dict[int, Any] = {}
         self.taken: list[Taken] = []
         self._taken_at: list[tuple[int, int]] = []
 
@@ -140,7 +140,11 @@ class Step:
 
     def _find_known(self) -> None:
         """Compute what follows from known numbers alone, for all steps."""
-        if not any(x.known is not None for x in (*self.before, *self.carry)):
+        if not np.isin(self.code[:, OPCODE], (EXPECT, _GATHER)).any():
+            # Nobody asks. There may be very many steps.
+            return
+        self._known = {x.place: x.known() for x in self.before if x.known is not None}
+        if not self._known:
             return
         for op, out, *read in self.code.tolist():
             if op in (LEAF, EXPECT) or op >= RUN:

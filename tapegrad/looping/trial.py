@@ -7,6 +7,7 @@ from the beginning, also where the first one is plain: what follows is to hold f
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -206,8 +207,8 @@ class _Recorder:
             index, before, taken = None, [], []
             if self.start is not None:
                 index = _integer(tape, self.start, self.bound)
-                known = self.start + np.arange(self.count, dtype=tape.dtype)
-                before.append(Given(index._slot, 1, False, known))
+                numbers = functools.partial(np.arange, self.start, self.start + self.count, dtype=tape.dtype)
+                before.append(Given(index._slot, 1, False, numbers))
             for x in self.xs:
                 part, known = self._part_of(x)
                 taken.append(part)
@@ -252,7 +253,7 @@ class _Recorder:
         most = int(np.abs(known).max())
         if most > limit(tape.dtype):
             raise NotALoopError
-        return _integer(tape, int(x[0]), most), known
+        return _integer(tape, int(x[0]), most), lambda: known
 
     def _promoted(self, x: Any, kind: str) -> Value:
         """A leaf of the carry as numbers of the tape that are no other's."""
