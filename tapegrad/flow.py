@@ -84,19 +84,33 @@ def scan(
     f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, *,
     memory_limit: int | None = None,
 ) -> Any:  # fmt: skip
-    """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`. Unrolled on the tape.
+    """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`.
+
+    Where steps have more than some thousand instructions together, the loop is one instruction on the tape: f is called
+    twice or three times, with Values, and what it does there is what every step does. A gradient keeps the carries of
+    all steps, and computes everything else again. Where f reads numbers (`if` on a Value, `float(v)`), calls functions
+    of Python by `external` and the like, or changes something around it, it is called for each step, which then stand
+    on the tape one by one.
 
     Args:
-        f: returns (carry, y); the carry keeps its structure and shapes. y may be None.
+        f: returns (carry, y); the carry keeps its structure and shapes. y may be None. It may use Values from around it.
         init: the first carry.
         xs: arrays of one leading length, nested as f wants a slice of them; None with `length` steps instead.
+        memory_limit: how many bytes the carries may take that a gradient keeps, at least those of two steps. Others are
+            computed again, by the binomial schedule of Griewank and Walther; the gradient is the same.
 
     Returns the last carry, and the ys with a new leading axis.
 
-    Raises StructureError, ShapeError where a carry changes, or lengths differ.
+    Raises StructureError, ShapeError where a carry changes, or lengths differ; OperationError where `memory_limit` is
+    no positive whole number, or too small. A RecordingWarning says where a limit is in vain.
 
     >>> scan(lambda total, x: (total + x, total + x), 0.0, np.array([1.0, 2.0, 3.0]))
     (np.float64(6.0), array([1., 3., 6.]))
+    >>> import tapegrad as tg
+    >>> f = lambda r: scan(lambda x, _: (r * x * (1.0 - x), None), 0.5, None, 100_000, memory_limit=10_000)[0]
+    >>> value, slope = tg.value_and_grad(f)(2.5)
+    >>> round(value, 9), round(slope, 9)
+    (0.6, 0.16)
     """
     leaves, structure = pytree.flatten(xs)
     if any(np.ndim(x) == 0 for x in leaves):
@@ -151,9 +165,10 @@ def while_loop(
     """body_fun applied to a state while cond_fun(state) holds; as `jax.lax.while_loop`, with reverse mode.
 
     Args:
-        max_steps: with it, that many steps are on the tape, and each changes the state only if all conditions so far
-            held: one tape for any number of steps up to that. Without it, the loop is one of Python: guards check the
-            condition before each round, and each number of rounds is recorded by itself.
+        max_steps: with it, that many steps are on the tape, as `scan` puts them there, and each changes the state only
+            if all conditions so far held: one tape for any number of steps up to that. Without it, the loop is one of
+            Python: guards check the condition before each round, and each number of rounds is recorded by itself.
+        memory_limit: as for `scan`; of no use without `max_steps`.
 
     Raises StructureError, ShapeError where the state changes its nesting or shapes; ArithmeticError where the condition
     still holds after `max_steps` while the loop is recorded. Where that happens in a replay, result and gradient are
@@ -215,14 +230,18 @@ def fori_loop(
     lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any, max_steps: int | None = None, *,
     memory_limit: int | None = None,
 ) -> Any:  # fmt: skip
-    """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`. Unrolled on the tape.
+    """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`.
+
+    Long loops are one instruction, and `memory_limit` says how much their gradient keeps, as in `scan`. There i is a
+    whole number that may be calculated with and index a Value; what asks for the number itself (`if i % 2`, an element
+    of a list) has the steps on the tape one by one.
 
     Bounds that are Values are read by `int`, so guards check that they are the same in a replay. With `max_steps`, that
     many steps are on the tape instead, and only those below `upper` change the state. If `upper` is out of reach of
     `max_steps`, the same happens as in `while_loop`.
 
     Raises StructureError, ShapeError where the state changes its nesting or shapes; ArithmeticError as `while_loop`
-    does.
+    does; OperationError as `scan` does.
 
     >>> fori_loop(0, 5, lambda i, x: x + i, 0)
     10
