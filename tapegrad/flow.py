@@ -93,7 +93,7 @@ def scan(
     on the tape one by one.
 
     Args:
-        f: returns (carry, y); the carry keeps its structure and shapes. y may be None. It may use Values from around it.
+        f: returns (carry, y); the carry keeps its structure and shapes. y may be None. It may use Values of others.
         init: the first carry.
         xs: arrays of one leading length, nested as f wants a slice of them; None with `length` steps instead.
         memory_limit: how many bytes the carries may take that a gradient keeps, at least those of two steps. Others are

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from tapegrad.tape import operand_error
 
 # A compiled call takes about so long, in seconds: signals are seen in between.
 _SECONDS = 0.1
+# How many steps of a program that is, as far as is known.
+_pace: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 # Where an array stands in the data: for step 0, and how much further for each step after that.
 At = tuple[int, int]
 
@@ -91,7 +94,7 @@ class Machine:
         plan[loops.NATIVE] = not isinstance(self.form, Program)
         stage = np.empty(at, self.values.dtype)
         frame = loops.rounds.frame(self._address, self._words, plan, *given, moved, self.values, self.data, stage)
-        at_once = 1
+        at_once = _pace.get(self.form, 1)
         while count:
             plan[loops.COUNT] = n = 1 if self._slow else min(count, at_once)
             started = time.perf_counter()
@@ -103,6 +106,7 @@ class Machine:
                 callbacks.check(self.workspace.scratch)
             count -= n
             at_once = min(8 * at_once, max(1, int(n * _SECONDS / max(time.perf_counter() - started, 1e-7))))
+        _pace[self.form] = at_once
 
     @staticmethod
     def _table(spans: Sequence[tuple[int, int]], at: dict[int, At]) -> np.ndarray:

@@ -20,6 +20,7 @@ from tapegrad.layout import dense, flags
 from tapegrad.looping.body import Body, Part, Signature, shape_of
 from tapegrad.looping.effects import Around
 from tapegrad.looping.instruction import Loop, recorded
+from tapegrad.looping.leaves import BOOL, FLOATS, INT, INTEGERS, TRUTHS, fits, integer, kind_of, one, plain, truth
 from tapegrad.looping.slices import Given, NotALoopError, Slice, Step, outside_on, taken_from
 from tapegrad.names import replaced
 from tapegrad.ops import BY_NAME
@@ -42,20 +43,15 @@ _GROWTH = 1 << 10
 # The most numbers of which elements may be taken in all steps together by an index that is found in the step.
 _MOST_GATHERED = 1 << 31
 
-# What a leaf is: a float or an array of floats; integers or truth values in an array; a Python int, a truth value.
-_FLOATS, _INTEGERS, _TRUTHS, _INT, _BOOL = "", "i", "b", "int", "bool"
-
 
 class _Trial(NamedTuple):
     """What came of calling a step once."""
 
     slice: Slice
-    carry: list[Any]
-    ys: list[Any]
+    # How the ys are nested; for each leaf of the carry what it is when it comes out, and for each y its shape, what it
+    # is, and itself if it is plain.
     structure: Any
-    # For each leaf of the carry what it is when it comes out, and for each y: its shape, kind, and itself if plain.
     kinds: list[str]
-    growth: list[int]
     returned: list[tuple[tuple[int, ...], str, Any]]
 
 
@@ -110,16 +106,16 @@ class _Recorder:
     ) -> None:  # fmt: skip
         self.tape, self.step, self.structure, self.nested = tape, step, structure, nested
         self.count, self.start = count, start
-        self.leaves = [_one(x, tape) for x in leaves]
-        self.xs = [_one(x, tape) for x in xs]
-        self.kinds = [_kind(x) for x in self.leaves]
+        self.leaves = [one(x, tape) for x in leaves]
+        self.xs = [one(x, tape) for x in xs]
+        self.kinds = [kind_of(x) for x in self.leaves]
         self.shapes = [np.shape(x) for x in self.leaves]
-        fits = (_fits(x, tape) for x in (*self.leaves, *self.xs))
+        fitting = all(fits(x, tape) for x in (*self.leaves, *self.xs))
         most = limit(tape.dtype)
         self.bound = max(abs(start or 0), abs((start or 0) + count))
         # Whether it may be recorded step by step because that is faster.
         self.is_free = True
-        self.can_be = None not in self.kinds and all(fits) and (start is None or self.bound <= most)
+        self.can_be = None not in self.kinds and fitting and (start is None or self.bound <= most)
 
     # Calling the step
 
@@ -163,7 +159,7 @@ class _Recorder:
         first = self._trial()
         for _ in range(_ATTEMPTS):
             between = Around(self.step)
-            changed = [_FLOATS if before != after else before
+            changed = [FLOATS if before != after else before
                        for before, after in zip(self.kinds, first.kinds, strict=True)]  # fmt: skip
             same = changed == self.kinds
             self.kinds = changed
@@ -206,15 +202,15 @@ class _Recorder:
         with recording_on(tape), replaced():
             index, before, taken = None, [], []
             if self.start is not None:
-                index = _integer(tape, self.start, self.bound)
+                index = integer(tape, self.start, self.bound)
                 numbers = functools.partial(np.arange, self.start, self.start + self.count, dtype=tape.dtype)
                 before.append(Given(index._slot, 1, False, numbers))
             for x in self.xs:
                 part, known = self._part_of(x)
                 taken.append(part)
-                before.append(Given(part._slot, part.size, _kind(part) == _FLOATS, known))
+                before.append(Given(part._slot, part.size, kind_of(part) == FLOATS, known))
             carry = [self._promoted(x, kind) for x, kind in zip(self.leaves, self.kinds, strict=True)]
-            slots = [Given(c._slot, c.size, k == _FLOATS) for c, k in zip(carry, self.kinds, strict=True)]
+            slots = [Given(c._slot, c.size, k == FLOATS) for c, k in zip(carry, self.kinds, strict=True)]
             ready = mark(tape)
             before = [g._replace(place=tape.locate(g.place)) for g in before]
             slots = [g._replace(place=tape.locate(g.place)) for g in slots]
@@ -222,18 +218,18 @@ class _Recorder:
             answer = self.step(pytree.unflatten(self.structure, carry), x, index)
             if not isinstance(answer, tuple) or len(answer) != 2:
                 raise NotALoopError
-            out = [_one(c, tape) for c in pytree.leaves_as(self.structure, answer[0])]
+            out = [one(c, tape) for c in pytree.leaves_as(self.structure, answer[0])]
             ys, structure = pytree.flatten(answer[1])
-            ys = [_one(y, tape) for y in ys]
-            if [np.shape(c) for c in out] != self.shapes or not all(_fits(y, tape) for y in (*out, *ys)):
+            ys = [one(y, tape) for y in ys]
+            if [np.shape(c) for c in out] != self.shapes or not all(fits(y, tape) for y in (*out, *ys)):
                 raise NotALoopError
-            kinds = [self._kind_after(a, b, k) for a, b, k in zip(carry, out, self.kinds, strict=True)]
-            returned = [(np.shape(y), _kind(y), None if isinstance(y, Value) else y) for y in ys]
-            outputs = [contiguous(_plain(y)) if isinstance(y, Value) else y for y in (*out, *ys)]
+            kinds = [self._kind_after(*of) for of in zip(self.leaves, carry, out, self.kinds, strict=True)]
+            returned = [(np.shape(y), kind_of(y), None if isinstance(y, Value) else y) for y in ys]
+            outputs = [contiguous(plain(y)) if isinstance(y, Value) else y for y in (*out, *ys)]
             if any(isinstance(y, Value) and y._tape is not tape for y in outputs):
                 raise NotALoopError
             found = Step(tape, begun, ready, before, slots, outputs).slice()
-        return _Trial(found, [], [], structure, kinds, [], returned)
+        return _Trial(found, structure, kinds, returned)
 
     def _part_of(self, x: Any) -> tuple[Value, Any]:
         """What the first step has of one of the xs, and the numbers of all steps where these are known."""
@@ -248,44 +244,47 @@ class _Recorder:
         if x.ndim > 1 or kind == "f":
             return leaf(tape, np.asarray(x[0])), None
         if kind == "b":
-            return _truth(tape, x[0]), None
+            return truth(tape, x[0]), None
         known = x.astype(tape.dtype)
         most = int(np.abs(known).max())
         if most > limit(tape.dtype):
             raise NotALoopError
-        return _integer(tape, int(x[0]), most), lambda: known
+        return integer(tape, int(x[0]), most), lambda: known
 
     def _promoted(self, x: Any, kind: str) -> Value:
         """A leaf of the carry as numbers of the tape that are no other's."""
         tape = self.tape
-        if kind == _INT:
+        if kind == INT:
             number = x._number if isinstance(x, Integer) else int(x)
-            return _integer(tape, number, limit(tape.dtype) // 4)
-        if kind == _BOOL:
-            return _truth(tape, x)
+            return integer(tape, number, limit(tape.dtype) // 4)
+        if kind == BOOL:
+            return truth(tape, x)
         if not isinstance(x, Value):
             return leaf(tape, np.asarray(x, None if kind else tape.dtype))
-        made = apply(BY_NAME["copy"], (_plain(x),))
+        made = apply(BY_NAME["copy"], (plain(x),))
         if kind:
             tape.kinds[made._slot] = kind
-            if kind == _TRUTHS and made._layout is not None:
+            if kind == TRUTHS and made._layout is not None:
                 return handle(tape, made._slot, flags(made._layout))
         return made
 
-    def _kind_after(self, before: Any, after: Any, kind: str) -> str:
+    def _kind_after(self, first: Any, before: Any, after: Any, kind: str) -> str:
         """What a leaf of the carry is after a step, so far as it can be what it was before."""
-        found = _kind(after)
-        if kind == _INT:
+        found = kind_of(after)
+        if kind == INT:
+            if isinstance(first, Integer) and abs(first._number) > limit(self.tape.dtype) // 8:
+                raise NotALoopError
             if isinstance(after, Integer):
                 most = limit(self.tape.dtype) // 4
-                start = abs(int(before._number))
+                # An argument may be another number in a replay, to which a guard will hold it.
+                start = most // 2 if isinstance(first, Integer) else abs(int(first))
                 grown = after._bound - before._bound
                 if grown > _GROWTH or start + self.count * max(grown, 0) > most:
                     raise NotALoopError
-            return kind if found == _INT else _FLOATS
-        if kind == _BOOL:
-            return kind if found in (_BOOL, _TRUTHS) else _FLOATS
-        return kind if found == kind or not kind else _FLOATS
+            return kind if found == INT else FLOATS
+        if kind == BOOL:
+            return kind if found in (BOOL, TRUTHS) else FLOATS
+        return kind if found == kind or not kind else FLOATS
 
     # Writing the instruction
 
@@ -295,16 +294,19 @@ class _Recorder:
         # Places hold until the next instruction is recorded.
         outside = [outside_on(tape, place, shape_of(n)) for place, n in found.outside]
         wholes = [outside_on(tape, t.place, dense(t.shape)) for t in found.taken]
-        xs = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.xs]
+        for x, kind in zip(self.leaves, self.kinds, strict=True):
+            if kind == INT and isinstance(x, Integer):
+                x._is_within(limit(tape.dtype) // 8)
+        xs = [contiguous(as_value(plain(x), tape, "scan")) for x in self.xs]
         inputs = [None, *xs] if self.start is not None else xs
         indices = [inputs[t.which] if isinstance(t.which, int) else t.which for t in found.taken]
         taken = [taken_from(whole, index) for whole, index in zip(wholes, indices, strict=True)]
-        carry = [contiguous(as_value(_plain(x), tape, "scan")) for x in self.leaves]
-        parts = [Part(x.size // self.count, not k) for x, k in zip(xs, map(_kind, self.xs), strict=True)]
+        carry = [contiguous(as_value(plain(x), tape, "scan")) for x in self.leaves]
+        parts = [Part(x.size // self.count, not k) for x, k in zip(xs, map(kind_of, self.xs), strict=True)]
         signature = Signature(
             tuple(Part(n, True) for _, n in found.outside), self.start is not None,
             (*parts, *(Part(t.size // self.count, True) for t in taken)),
-            tuple(Part(c.size, k == _FLOATS) for c, k in zip(carry, self.kinds, strict=True)),
+            tuple(Part(c.size, k == FLOATS) for c, k in zip(carry, self.kinds, strict=True)),
             tuple(Part(int(np.prod(shape)), True) for shape, _, _ in trial.returned),
         )  # fmt: skip
         states = _states(signature.state * tape.dtype.itemsize, self.count, memory_limit)
@@ -315,9 +317,9 @@ class _Recorder:
             last.append(self._shown(at, shape, kind))
             at += int(np.prod(shape))
         ys = []
-        for shape, kind, plain in trial.returned:
-            ys.append(np.stack([plain] * self.count) if plain is not None
-                      else self._shown(at, (self.count, *shape), {_INT: _INTEGERS, _BOOL: _TRUTHS}.get(kind, kind)))
+        for shape, kind, number in trial.returned:
+            ys.append(np.stack([number] * self.count) if number is not None
+                      else self._shown(at, (self.count, *shape), {INT: INTEGERS, BOOL: TRUTHS}.get(kind, kind)))
             at += self.count * int(np.prod(shape))
         return pytree.unflatten(self.structure, last), pytree.unflatten(trial.structure, ys)
 
@@ -329,12 +331,12 @@ class _Recorder:
             return value
         # Integers and truth values are known by the instruction that makes them.
         value = apply(BY_NAME["copy"], (value,))
-        tape.kinds[value._slot] = _TRUTHS if kind in (_TRUTHS, _BOOL) else _INTEGERS
-        if kind == _INT:
+        tape.kinds[value._slot] = TRUTHS if kind in (TRUTHS, BOOL) else INTEGERS
+        if kind == INT:
             tape.evaluate()
             number = int(tape.values[tape.locate(value._slot)])
             return integer_at(tape, value._slot, number) if tape.recording else number
-        return handle(tape, value._slot, flags(value._layout)) if kind == _TRUTHS and shape else value
+        return handle(tape, value._slot, flags(value._layout)) if kind == TRUTHS and shape else value
 
 
 def _size(program: Any) -> tuple[int, int]:
@@ -358,36 +360,6 @@ def _states(size: int, count: int, memory_limit: int | None) -> int | None:
     return None if states > count else states
 
 
-def _one(x: Any, tape: Tape) -> Any:
-    return as_value(x, tape, "a loop") if isinstance(x, np.ndarray) and x.dtype == object else x
-
-
-def _plain(x: Any) -> Any:
-    return x._plain() if isinstance(x, Integer) else x
-
-
-def _kind(x: Any) -> Any:
-    """What a leaf is; None for what is no number."""
-    if isinstance(x, Value):
-        return _INT if x._is_integer else x._tape.kind(x._slot) if x.size else _FLOATS
-    if isinstance(x, bool | np.bool_):
-        return _BOOL
-    if isinstance(x, int | np.integer):
-        return _INT
-    if isinstance(x, float | np.floating):
-        return _FLOATS
-    if isinstance(x, np.ndarray) and x.dtype.kind in "fiub":
-        return {"f": _FLOATS, "b": _TRUTHS}.get(x.dtype.kind, _INTEGERS)
-    return None
-
-
-def _fits(x: Any, tape: Tape) -> bool:
-    """Whether a leaf has numbers, which are of the tape's dtype if it is an array of floats."""
-    if _kind(x) is None or np.size(x) == 0:
-        return False
-    return not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.dtype == tape.dtype or x.ndim == 0
-
-
 def _alike(a: Sequence[Any], b: Sequence[Any]) -> bool:
     """Whether two steps have returned ys alike, and the same where they are plain."""
     return len(a) == len(b) and all(
@@ -395,17 +367,3 @@ def _alike(a: Sequence[Any], b: Sequence[Any]) -> bool:
         and (x[2] is None or np.array_equal(x[2], y[2], equal_nan=True))
         for x, y in zip(a, b, strict=True)
     )  # fmt: skip
-
-
-def _integer(tape: Tape, number: int, bound: int) -> Integer:
-    return Integer._make(tape, tape.leaf(float(number), 1, False), number, bound)
-
-
-def _truth(tape: Tape, x: Any) -> Value:
-    """A truth value as a number of the tape that is no other's."""
-    if isinstance(x, Value):
-        made = apply(BY_NAME["copy"], (x,))
-    else:
-        made = leaf(tape, np.asarray(float(x)))
-    tape.kinds[made._slot] = _TRUTHS
-    return made
