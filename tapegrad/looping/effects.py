@@ -7,6 +7,7 @@ dicts, sets, short arrays, attributes of objects and random generators.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 from collections.abc import Callable
@@ -30,7 +31,10 @@ class Around:
         self._hold: list[Any] = []
         waiting = [f]
         while waiting and len(self._known) < _MOST:
-            waiting += self._look(waiting.pop())
+            x = waiting.pop()
+            # Objects of others may raise whatever they like when they are looked at.
+            with contextlib.suppress(Exception):
+                waiting += self._look(x)
 
     def _look(self, x: Any) -> list[Any]:
         """Note what one thing is; returns what it leads to."""
@@ -79,7 +83,7 @@ class Around:
                     self._note(functools.partial(names.get, name), functools.partial(names.__setitem__, name))
                 elif isinstance(x, ModuleType) and x in (random, np):
                     found.append(random._inst if x is random else np.random.mtrand._rand)
-        return [x for x in found if not getattr(x, "__module__", "").startswith(("tapegrad.", "numpy."))
+        return [x for x in found if not str(getattr(x, "__module__", "")).startswith(("tapegrad.", "numpy."))
                 or isinstance(x, np.random.Generator | np.random.RandomState | random.Random)]  # fmt: skip
 
     def _note(self, read: Callable[[], Any], put: Callable[[Any], Any]) -> None:
