@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from bench import native_arrays, native_scalars, tools
+from bench import loops, native_arrays, native_scalars, tools
 from bench.array_memory import figures, in_fresh_process, same_norms
 from bench.compare import OURS, Comparison, Ready, duration, measure, numbers, set_up_table, table
 from bench.native_convolution import convolution
@@ -51,6 +51,7 @@ WORKLOADS: dict[str, list[Callable[[], Comparison]]] = {
     "k-means": [native_arrays.k_means_gradient, native_arrays.k_means_product],
     "ode": [native_arrays.stencil],
     "lstm": [native_scalars.lstm_of_arrays, native_scalars.lstm_of_numbers],
+    "loops": [loops.logistic, loops.lstm, loops.runge_kutta],
     "bundle-adjustment": [native_arrays.bundle_adjustment],
     "convolution": [convolution],
     "functions": [

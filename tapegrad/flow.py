@@ -8,14 +8,15 @@ numbers choose among the results. No gradient, not even NaN, is passed to a resu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import holds_values
-from tapegrad.errors import NonScalarError, ShapeError, StructureError
+from tapegrad.errors import NonScalarError, OperationError, ShapeError, StructureError
 from tapegrad.functions import choosing, stack
+from tapegrad.looping import looped
 from tapegrad.value import Value
 
 
@@ -79,20 +80,37 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
     return _choose(pred, *chosen, "cond", "the result of true_fun", "that of false_fun")
 
 
-def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None) -> Any:
-    """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`. Unrolled on the tape.
+def scan(
+    f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, *,
+    memory_limit: int | None = None,
+) -> Any:  # fmt: skip
+    """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`.
+
+    Where steps have more than some thousand instructions together, the loop is one instruction on the tape: f is called
+    twice or three times, with Values, and what it does there is what every step does. A gradient keeps the carries of
+    all steps, and computes everything else again. Where f reads numbers (`if` on a Value, `float(v)`), calls functions
+    of Python by `external` and the like, or changes something around it, it is called for each step, which then stand
+    on the tape one by one.
 
     Args:
-        f: returns (carry, y); the carry keeps its structure and shapes. y may be None.
+        f: returns (carry, y); the carry keeps its structure and shapes. y may be None. It may use Values of others.
         init: the first carry.
         xs: arrays of one leading length, nested as f wants a slice of them; None with `length` steps instead.
+        memory_limit: how many bytes the carries may take that a gradient keeps, at least those of two steps. Others are
+            computed again, by the binomial schedule of Griewank and Walther; the gradient is the same.
 
     Returns the last carry, and the ys with a new leading axis.
 
-    Raises StructureError, ShapeError where a carry changes, or lengths differ.
+    Raises StructureError, ShapeError where a carry changes, or lengths differ; OperationError where `memory_limit` is
+    no positive whole number, or too small. A RecordingWarning says where a limit is in vain.
 
     >>> scan(lambda total, x: (total + x, total + x), 0.0, np.array([1.0, 2.0, 3.0]))
     (np.float64(6.0), array([1., 3., 6.]))
+    >>> import tapegrad as tg
+    >>> f = lambda r: scan(lambda x, _: (r * x * (1.0 - x), None), 0.5, None, 100_000, memory_limit=10_000)[0]
+    >>> value, slope = tg.value_and_grad(f)(2.5)
+    >>> round(value, 9), round(slope, 9)
+    (0.6, 0.16)
     """
     leaves, structure = pytree.flatten(xs)
     if any(np.ndim(x) == 0 for x in leaves):
@@ -104,6 +122,10 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     n = lengths.pop()
     if n < 0:
         raise ShapeError(f"scan: length must not be negative, it is {n}")
+    given = pytree.unflatten(structure, [x if isinstance(x, Value) else np.asarray(x) for x in leaves])
+    made = looped(lambda carry, x, _: f(carry, x), init, given, n, memory_limit=_limited(memory_limit, "scan"))
+    if made is not None:
+        return made
     carry, ys, shape = init, [], None
     for i in range(n):
         answer = f(carry, pytree.unflatten(structure, [x[i] for x in leaves]))
@@ -123,19 +145,30 @@ def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, le
     return carry, pytree.unflatten(shape, stacked)
 
 
+def _limited(memory_limit: Any, what: str) -> int | None:
+    """A limit of memory, in bytes. Raises OperationError unless it is None or a positive whole number."""
+    if memory_limit is None:
+        return None
+    if isinstance(memory_limit, bool) or not isinstance(memory_limit, int | np.integer) or memory_limit <= 0:
+        raise OperationError(f"{what}: memory_limit must be a positive whole number of bytes, not {memory_limit!r}")
+    return int(memory_limit)
+
+
 def _stack(parts: list[Any]) -> Any:
     return stack(parts) if holds_values(parts) else np.stack(parts)
 
 
 def while_loop(
-    cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any, max_steps: int | None = None
-) -> Any:
+    cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any, max_steps: int | None = None, *,
+    memory_limit: int | None = None,
+) -> Any:  # fmt: skip
     """body_fun applied to a state while cond_fun(state) holds; as `jax.lax.while_loop`, with reverse mode.
 
     Args:
-        max_steps: with it, that many steps are on the tape, and each changes the state only if all conditions so far
-            held: one tape for any number of steps up to that. Without it, the loop is one of Python: guards check the
-            condition before each round, and each number of rounds is recorded by itself.
+        max_steps: with it, that many steps are on the tape, as `scan` puts them there, and each changes the state only
+            if all conditions so far held: one tape for any number of steps up to that. Without it, the loop is one of
+            Python: guards check the condition before each round, and each number of rounds is recorded by itself.
+        memory_limit: as for `scan`; of no use without `max_steps`.
 
     Raises StructureError, ShapeError where the state changes its nesting or shapes; ArithmeticError where the condition
     still holds after `max_steps` while the loop is recorded. Where that happens in a replay, result and gradient are
@@ -146,14 +179,25 @@ def while_loop(
     >>> tg.value_and_grad(halve)(12.0)
     (0.75, 0.0625)
     """
-    state = init
+    limit = _limited(memory_limit, "while_loop")
+    state, going = init, cast(Any, True)
     if max_steps is None:
         while bool(_truth(cond_fun(state), "while_loop")):
             following = body_fun(state)
             _matched(state, following, "while_loop", "the state", "the state that body_fun returned")
             state = following
         return state
-    going: Any = True
+
+    def step(carry: Any, _: Any, __: Any) -> Any:
+        state, going = carry
+        going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
+        names = "while_loop", "the state that body_fun returned", "the state"
+        return (_choose(going, body_fun(state), state, *names), going), None
+
+    made = looped(step, (init, True), None, max_steps, memory_limit=limit)
+    if made is not None:
+        state, going = made[0]
+        return _settled(np.logical_and(going, _truth(cond_fun(state), "while_loop")), state, max_steps, "while_loop")
     for _ in range(max_steps):
         going = np.logical_and(going, _truth(cond_fun(state), "while_loop"))
         if not isinstance(going, Value) and not going:
@@ -183,29 +227,46 @@ def _settled(going: Any, state: Any, max_steps: int, what: str) -> Any:
 
 
 def fori_loop(
-    lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any, max_steps: int | None = None
-) -> Any:
-    """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`. Unrolled on the tape.
+    lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any, max_steps: int | None = None, *,
+    memory_limit: int | None = None,
+) -> Any:  # fmt: skip
+    """state = body_fun(i, state) for i from lower to upper - 1; as `jax.lax.fori_loop`.
+
+    Long loops are one instruction, and `memory_limit` says how much their gradient keeps, as in `scan`. There i is a
+    whole number that may be calculated with and index a Value; what asks for the number itself (`if i % 2`, an element
+    of a list) has the steps on the tape one by one.
 
     Bounds that are Values are read by `int`, so guards check that they are the same in a replay. With `max_steps`, that
     many steps are on the tape instead, and only those below `upper` change the state. If `upper` is out of reach of
     `max_steps`, the same happens as in `while_loop`.
 
     Raises StructureError, ShapeError where the state changes its nesting or shapes; ArithmeticError as `while_loop`
-    does.
+    does; OperationError as `scan` does.
 
     >>> fori_loop(0, 5, lambda i, x: x + i, 0)
     10
     """
+    limit = _limited(memory_limit, "fori_loop")
     if max_steps is not None and holds_values((lower, upper)):
-        state = init
-        for i in range(max_steps):
+
+        def step(state: Any, _: Any, i: Any) -> Any:
             following = body_fun(lower + i, state)
             going = _truth(np.less(lower + i, upper), "fori_loop")
-            state = _choose(going, following, state, "fori_loop", "the state that body_fun returned", "the state")
+            names = "fori_loop", "the state that body_fun returned", "the state"
+            return _choose(going, following, state, *names), None
+
+        made = looped(step, init, None, max_steps, start=0, memory_limit=limit)
+        state = init if made is None else made[0]
+        for i in range(max_steps) if made is None else ():
+            state = step(state, None, i)[0]
         return _settled(_truth(np.less(lower + max_steps, upper), "fori_loop"), state, max_steps, "fori_loop")
+    first, end = int(lower), int(upper)
+    body = lambda state, _, i: (body_fun(i, state), None)
+    made = looped(body, init, None, end - first, start=first, memory_limit=limit)
+    if made is not None:
+        return made[0]
     state = init
-    for i in range(int(lower), int(upper)):
+    for i in range(first, end):
         following = body_fun(i, state)
         _matched(state, following, "fori_loop", "the state", "the state that body_fun returned")
         state = following

@@ -34,6 +34,7 @@ FLOORS = {
     "transforms": 9,
     "recorded": 9,
     "calls": 9,
+    "looping": 8,
     "flow": 9,
     "checking": 10,
     "njit": 10,

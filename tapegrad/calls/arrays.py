@@ -123,6 +123,8 @@ def _recorded(function: ArrayFunction, args: Sequence[Any]) -> Any:
 class _ArrayCall:
     """What an instruction `external` stands for: a function, and those of its arguments that are constants."""
 
+    exact = False
+
     def __init__(self, function: ArrayFunction, shapes: list[Shape], kept: list[Any]) -> None:
         self.function, self.kept = function, kept
         self.at = [i for i, x in enumerate(kept) if x is None]
@@ -160,7 +162,9 @@ class _ArrayCall:
         """The result, flat."""
         return self._flat(self.function.value(*self._arguments(operands)))
 
-    def reverse(self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray) -> Sequence[Any]:
+    def reverse(
+        self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray, wanted: Sequence[bool]
+    ) -> Sequence[Any]:
         """For each operand its adjoint, None for zero."""
         if not adjoint.any():
             return [None] * len(operands)

@@ -54,6 +54,8 @@ class Rules:
 class PythonCall:
     """A function, with the structure of its arguments and result: what an instruction `external` stands for."""
 
+    exact = False
+
     def __init__(self, rules: Rules, structure: Any, leaves: list[Any], at: list[int], kinds: list[str]) -> None:
         self.rules = rules
         self.structure = structure
@@ -121,7 +123,9 @@ class PythonCall:
             start += n
         return pytree.unflatten(self.result_structure, parts)
 
-    def reverse(self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray) -> list[Any]:
+    def reverse(
+        self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray, wanted: Sequence[bool]
+    ) -> list[Any]:
         """For each operand its adjoint, by the rule."""
         args = self._arguments(operands)
         with on_fresh_tapes():

@@ -141,6 +141,25 @@ def form_of(program: Any, how: str) -> Any:
     return program.for_results()
 
 
+def form_for_steps(program: Any, count: int, how: str) -> Any:
+    """What to replay for each of `count` steps of a loop, of which a program computes one.
+
+    With AUTO, it is compiled at once where that takes less time than the steps do, else as `form_of` says.
+    """
+    if program.native is not None and how != NEVER:
+        return program.native
+    if how == ALWAYS:
+        return compiled(program) or program
+    if how == AUTO and program.not_native is None:
+        seconds = count * replay_seconds(program)
+        program.spent += seconds
+        if seconds > compile_seconds(program):
+            return compiled(program, Exception) or program
+        if program.spent > compile_seconds(program):
+            in_background(program)
+    return program
+
+
 def compiled(program: Any, caught: Any = _EXPECTED) -> Native | None:
     """The machine code of a program, made now if it was not; None where it cannot be: `not_native` says why.
 
@@ -168,7 +187,9 @@ def _agree(program: Any, native: Native) -> bool:
     try:
         for window, (given, _) in zip(own.feeds, workspace.feeds, strict=True):
             given[...] = window[0]
-        if program.calls or program.sweep(own, VALUES, -1, None) >= 0 or native.sweep(workspace, VALUES, -1, None) >= 0:
+        if program.foreign or program.sweep(own, VALUES, -1, None) >= 0:
+            return True
+        if native.sweep(workspace, VALUES, -1, None) >= 0:
             return True
         for known, found in zip(program.code.outputs, native.code.outputs, strict=True):
             if known.place is None:
@@ -186,7 +207,7 @@ def _agree(program: Any, native: Native) -> bool:
 def _is_faster(program: Any, native: Native) -> bool:
     """Whether machine code takes less time than the interpreter: it may not where most of a program is left to that, or
     where the interpreter computes the same by sweeps of another program."""
-    if program.calls:
+    if program.foreign:
         return True
     if program.rival is None:
         return _seconds(native) < _seconds(program)

@@ -4,6 +4,8 @@ The kernels are callbacks into Python; see `tapegrad.sweeps.callbacks`. Operands
 are the number under which the call is known, the size of the output, and those of the operands.
 """
 
+from collections.abc import Callable
+
 from tapegrad.ops.spec import structured
 
 
@@ -15,6 +17,14 @@ def nothing(side, k, v, d):
     pass
 
 
-external = structured("external", "z = f(operands), a Python function", arity=-1, opaque=True,
+# Says by the number of a call what it is called in listings; set by `sweeps.callbacks`, which knows the calls.
+naming: list[Callable[[int], str]] = []
+
+
+def title(params):
+    return naming[0](params[0]) if naming else "external"
+
+
+external = structured("external", "z = f(operands), a Python function", arity=-1, opaque=True, title=title,
     forward=not_compiled, reverse=nothing, tangent=nothing,
     views=lambda p: ([((n,), None) for n in p[2:]], (p[1],)))

@@ -45,7 +45,7 @@ def write_with(
     first = tape.allocate(int(code.counts.sum()))
     to[is_step] = first + np.cumsum(code.counts) - code.counts
     found = owners(code.rows[:, OUT])
-    writing.write(tape, *_moved(code.steps, code.side, found, to, to[is_step], tape.side_length), [])
+    writing.write(tape, *moved_steps(code.steps, code.side, found, to, to[is_step], tape.side_length), [])
     tape.calls |= program.calls
     tape.spliced = True
     for (place, n), label in code.labels.items():
@@ -65,7 +65,7 @@ def _write_constants(program: Program, tape: Tape, to: np.ndarray) -> None:
         to[i] = tape.constant(float(numbers[0])) if n == 1 else tape.leaf(numbers, n, False)
 
 
-def _moved(
+def moved_steps(
     steps: np.ndarray, side: np.ndarray, found: Owners, to: np.ndarray, new: np.ndarray, base: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Instructions and records with slots of the tape in place of the program's places: what an instruction made there

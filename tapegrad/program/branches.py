@@ -27,6 +27,7 @@ from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
+from tapegrad.tape.ambient import compiling
 from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
 
@@ -78,13 +79,15 @@ class Branches:
         same_prefixes: whether to warn where two paths recorded different instructions before the guard where they part.
         captures: what the function takes from around it; where that has changed, everything is recorded again.
         forget: called where the last program is given back to save memory. Without it, the last one stays.
+        forced: whether the steps of loops are compiled; see `native.choice.mode`.
     """
 
     def __init__(
         self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], argnums: Sequence[int] | None,
         same_prefixes: bool = True, captures: Captures | None = None, forget: Callable[[], Any] | None = None,
+        forced: bool | None = None,
     ) -> None:  # fmt: skip
-        self.f = f
+        self.f, self._forced = f, forced
         self._same_prefixes = same_prefixes
         self.spec = spec
         self.dtype = dtype_of(spec)
@@ -163,7 +166,7 @@ class Branches:
         """Call the function, on a tape of its own."""
         self.recorded += 1
         tape = Tape(self.dtype, recording=True)
-        with recording_on(tape):
+        with recording_on(tape), compiling(self._forced):
             arguments = []
             for x, leaf, wanted in zip(leaves, self.spec.leaves, self.wanted, strict=True):
                 if not isinstance(leaf, Input):

@@ -78,6 +78,8 @@ class Program(Swept):
         self.prefixes = list(prefixes)
         # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
         self.reads: list[tuple[str, int, str] | None] = []
+        # Whether it calls any function of a user's, of which nothing is known.
+        self.foreign = not all(call.exact for call in self.calls.values())
         # The inputs that are floats.
         self.floats = tuple(w for w, i in enumerate(self.leaves) if spec.leaves[i].dtype.kind == "f")
         self._whole = [spec.leaves[i].is_integer for i in self.leaves]

@@ -40,7 +40,7 @@ class CompiledMatrices:
 
     def sparse(self, compressed: CompressedJacobian, leaves: Sequence[Any], argnums: Any, symmetric: bool) -> Any:
         """A sparse Jacobian, or where `symmetric` a Hessian, as a `scipy.sparse.csr_array`."""
-        if compressed.count > _MOST_LANES or compressed.program.calls or not can_be_written(compressed.program):
+        if compressed.count > _MOST_LANES or compressed.program.foreign or not can_be_written(compressed.program):
             return None
         back = lanes_back(compressed) if compressed.back else None
         if compressed.back and back is None:

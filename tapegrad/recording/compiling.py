@@ -143,7 +143,7 @@ def _why(how: str, value: Program, program: Program | None) -> str:
         return program.not_native
     if program is not value and not can_be_written(value):
         return _VIEW
-    if program is None and value.calls and how == choice.AUTO:
+    if program is None and value.foreign and how == choice.AUTO:
         return "it calls Python functions"
     if how == choice.ALWAYS:
         return "it was not replayed yet"

@@ -130,7 +130,7 @@ class Derived:
             return 0
         self.gradient_for(argnums)
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or program.calls or not np.isfinite(choice.compile_seconds(program)):
+        if self.mode == choice.NEVER or program.foreign or not np.isfinite(choice.compile_seconds(program)):
             return sys.maxsize
         return int(_ASK_AFTER / (_SWEEPS * choice.replay_seconds(program))) + 1
 
@@ -163,7 +163,7 @@ class Derived:
             return False
         # Rules of Python functions that a program calls may raise on Values where they do not on numbers, and most of
         # the time is theirs: derivatives of these are compiled only if that is asked for.
-        if self.mode == choice.ALWAYS or (not program.calls and choice.at_once(program)):
+        if self.mode == choice.ALWAYS or (not program.foreign and choice.at_once(program)):
             return True
         # Other branches follow when they have been replayed often enough.
         return any(p.native is not None for p in programs)
@@ -197,7 +197,7 @@ class Derived:
         try:
             return ask(self._branches(key, leaves, seeds), [*leaves, *seeds])
         except _EXPECTED as error:
-            calls = self._recording().program.calls  # type: ignore[union-attr]
+            calls = self._recording().program.foreign  # type: ignore[union-attr]
             if key in self._known and not calls:
                 raise
             # The interpreter runs rules on numbers, not on Values, and has the answer, or an error that says what is
@@ -215,7 +215,7 @@ class Derived:
         """Once sweeps have taken as long as compiling would, the derivative is written as a program, and compiled in
         the background."""
         program = self._recording().program  # type: ignore[union-attr]
-        if self.mode == choice.NEVER or program.calls or key in self._unwritable or not can_be_written(program):
+        if self.mode == choice.NEVER or program.foreign or key in self._unwritable or not can_be_written(program):
             return
         if key in self._known:
             # It was being compiled when this process was forked off another, where that went on.
@@ -243,6 +243,7 @@ class Derived:
             branches = self._known[key] = Branches(
                 f, spec, given, (), same_prefixes=False, captures=self._recording().captures,  # type: ignore[union-attr]
                 forget=functools.partial(_forget, weakref.ref(self), key),
+                forced={choice.ALWAYS: True, choice.NEVER: False}.get(self.mode),
             )  # fmt: skip
         return branches
 

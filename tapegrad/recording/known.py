@@ -13,6 +13,7 @@ from tapegrad.recording.direct import Short
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
 from tapegrad.tape import Tape, recording_tape
+from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
 
 # A static argument that is another one at every call would make more and more recordings.
@@ -71,7 +72,7 @@ class Known:
         """The function, for a call with these arguments on the tape that is being recorded: where it was recorded for
         such arguments and is long, what is called writes that recording there."""
         tape = recording_tape()
-        if tape is None or not self._recordings:
+        if tape is None or not self._recordings or ambient.unrolling:
             return self.f
         leaves, structure = pytree.flatten(tuple(args))
         if any(isinstance(x, Value) and x._tape is not tape for x in leaves):

@@ -86,7 +86,7 @@ class Linear:
         """The derivative of the branch that arguments take, held at these, or None; what counts that sweeps compute it
         instead; and where it is held, the result there and its program."""
         found, key = (None, self._branches.program), key_of(self._branches.program)
-        if self._derived.compiles(key) and not self._branches.program.calls:
+        if self._derived.compiles(key) and not self._branches.program.foreign:
             found = self._branches.replay(leaves, VALUES, None, _result_and_program, lean=self._derived.results)
             key = key_of(found[1])
         return self._hold(key, leaves, results(found[1])), self._counting(key), found
@@ -94,7 +94,7 @@ class Linear:
     def _hold(self, key: Any, leaves: Sequence[Any], results: int | None, always: bool = False) -> Held | None:
         """A derivative held at arguments, whose branch a sweep finds where guards have a say, or `always`."""
         derived = self._derived
-        if self._branches.program.calls:
+        if self._branches.program.foreign:
             derived.refused[key] = "it calls Python functions, which are not called again for each direction"
             return None
         seeds = derived.zeros(key)

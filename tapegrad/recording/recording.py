@@ -28,6 +28,7 @@ from tapegrad.recording.on_values import OnValues
 from tapegrad.recording.plans import Plan, Plans, hashable
 from tapegrad.recording.standing import StandIn
 from tapegrad.recording.stats import Stats, stats_of
+from tapegrad.recording.stepwise import stepwise
 from tapegrad.recording.tangents import pushing, tangent
 from tapegrad.sparse import Sparsity
 from tapegrad.sweeps import ADJOINTS, VALUES
@@ -55,7 +56,7 @@ class Recording(StandIn):
         self.spec = spec
         # Whoever asks a recording for the pattern of its Hessian may give no arguments, so it must not forget that.
         self._forgets, self._renews = forget, renew_short
-        self._branches = Branches(f, spec, leaves, argnums, forget=forget)
+        self._branches = Branches(f, spec, leaves, argnums, forget=forget, forced=compile)
         self._plans = Plans(spec, self._branches.wanted)
         self._plain = plain_key(leaves) if all(map(pytree.is_leaf, pytree.children(spec.structure))) else None
         self._gradients: dict[Any, Branches] = {}
@@ -65,11 +66,12 @@ class Recording(StandIn):
         self.derived = Derived(self, choice.mode(self.forced))
         self._matrices = Matrices(self._plans, self.derived)
         self._linear = Linear(self._branches, self.derived)
+        self.unrolled: Recording | None = None  # With all steps of loops, made when it is first needed.
 
     def __getstate__(self) -> dict[str, Any]:
         # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
-        made = dict.fromkeys(("_forgets", "_renews", "derived", "_matrices", "_linear"), None) | {"_gradients": {}}
-        return self.__dict__ | made
+        made = dict.fromkeys(("_forgets", "_renews", "derived", "_matrices", "_linear", "unrolled"))
+        return self.__dict__ | made | {"_gradients": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
@@ -256,7 +258,8 @@ class Recording(StandIn):
     def _jacobian(self, args: Sequence[Any], argnums: int | Sequence[int], back: bool | None, sparse: bool) -> Any:
         if sparse:
             check_plain(args)
-            return self._matrices.evaluate(self._branches, self.check(args), argnums, symmetric=False)
+            own = stepwise(self, Recording)
+            return own._matrices.evaluate(own._branches, own.check(args), argnums, symmetric=False)
         if evaluation.on_tape(args):
             return derivatives.jacobian(self.f, args, argnums, back)
         self._plans.plan(argnums)
@@ -268,7 +271,8 @@ class Recording(StandIn):
         """The matrix of second derivatives of a scalar function; see `tapegrad.hessian`."""
         if sparse:
             check_plain(args)
-            return self._matrices.evaluate(self._gradient(args, argnums), self.check(args), argnums, symmetric=True)
+            own = stepwise(self, Recording)
+            return own._matrices.evaluate(own._gradient(args, argnums), own.check(args), argnums, symmetric=True)
         if evaluation.on_tape(args):
             return derivatives.jacobian(derivatives.gradient_of(self.f, argnums), args, argnums, False)
         plan = self._plans.plan(argnums)
@@ -324,7 +328,7 @@ class Recording(StandIn):
             # instructions are dead code differs. It was checked when the function itself was recorded.
             self._gradients[key] = Branches(
                 gradient, self.spec, leaves, None, same_prefixes=False, captures=self._branches.captures,
-                forget=self._forgets and functools.partial(_forget_gradient, own, key),
+                forget=self._forgets and functools.partial(_forget_gradient, own, key), forced=self.forced,
             )  # fmt: skip
         return self._gradients[key]
 
@@ -332,13 +336,13 @@ class Recording(StandIn):
         """The function, called on a tape that is being recorded: what was recorded of it is written there."""
         return written(self.f, self._branches, args)
 
-    # Sparse matrices
-
     def sparsity(self, *args: Any, argnums: int | Sequence[int] = 0, hessian: bool = False) -> Sparsity:
         """The sparsity pattern of the Jacobian, or of the Hessian, and how it is coloured.
 
         It is that of the branch replayed last, or of the branch taken at the arguments, where some are given.
         """
+        if (own := stepwise(self, Recording)) is not self:
+            return own.sparsity(*args, argnums=argnums, hessian=hessian)
         if hessian and not args and hashable(argnums) not in self._gradients:
             raise ShapeError("the pattern of a Hessian that was not evaluated yet needs arguments to record it at")
         branches = self._gradient(args, argnums) if hessian else self._branches
@@ -376,12 +380,11 @@ class Recording(StandIn):
 
     def certificate(self, *args: Any) -> Certificate:
         """Whether the function is differentiable at given arguments as it was recorded, or how far the next kink is."""
-        return self._branches.replay(self.check(args), VALUES, None, certify)
+        return stepwise(self, Recording)._branches.replay(self.check(args), VALUES, None, certify)
 
 
 def _forget_gradient(own: weakref.ref[Recording], key: Any) -> None:
-    recording = own()
-    if recording is not None:
+    if (recording := own()) is not None:
         recording._gradients.pop(key, None)
 
 

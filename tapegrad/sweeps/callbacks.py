@@ -23,20 +23,29 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tapegrad.ops.external import external
+from tapegrad.ops.external import external, naming
 from tapegrad.ops.record import call_at, wants_flag
 from tapegrad.sweeps.kernels import FORWARD, REVERSE, entries, install
 from tapegrad.sweeps.marks import EXTERNAL, LOST
 
 
 class Call(Protocol):
-    """What an instruction calls. Operands, results, adjoints and tangents are flat arrays."""
+    """What an instruction calls. Operands, results, adjoints and tangents are flat arrays.
+
+    Attributes:
+        exact: whether its rules are right for Values at any numbers and call no function of a user's. Its operands are
+            the numbers of the arena themselves, not copies, which it must not change.
+    """
+
+    exact: bool
 
     def forward(self, operands: list[np.ndarray]) -> np.ndarray:
         """The result."""
 
-    def reverse(self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray) -> Sequence[Any]:
-        """For each operand its adjoint, or None."""
+    def reverse(
+        self, operands: list[np.ndarray], result: np.ndarray, adjoint: np.ndarray, wanted: Sequence[bool]
+    ) -> Sequence[Any]:
+        """For each operand its adjoint, or None; those that are not wanted need not be computed."""
 
     def tangent(self, operands: list[np.ndarray], result: np.ndarray, tangents: list[np.ndarray]) -> np.ndarray:
         """The tangent of the result."""
@@ -67,6 +76,15 @@ def register(call: Call) -> int:
 def call_of(number: int) -> Any:
     """The call that has a number."""
     return _calls[number]
+
+
+def _name(number: int) -> str:
+    """What a call is called in listings: loops say what they are."""
+    call = _calls.get(number)
+    return str(call) if call is not None and call.exact else "external"
+
+
+naming.append(_name)
 
 
 def raised(failed: int = 0) -> Any:
@@ -130,16 +148,18 @@ def _carry_out(kind: int, side: np.ndarray, k: int, flags: np.ndarray, v: np.nda
     number, out, spans = call_at(side, k)
     try:
         call = _calls[number]
-        operands = [v[at].copy() for at in spans]
+        given = np.asarray if call.exact else np.copy
+        operands = [given(v[at]) for at in spans]
         if kind == FORWARD:
             v[out] = call.forward(operands)
         elif kind == REVERSE:
-            adjoints = call.reverse(operands, v[out].copy(), d[out].copy())
-            for j, (at, adjoint) in enumerate(zip(spans, adjoints, strict=True)):
-                if adjoint is not None and flags[wants_flag(k, j)]:
+            wanted = [bool(flags[wants_flag(k, j)]) for j in range(len(spans))]
+            adjoints = call.reverse(operands, given(v[out]), given(d[out]), wanted)
+            for at, adjoint, active in zip(spans, adjoints, wanted, strict=True):
+                if adjoint is not None and active:
                     d[at] += adjoint.reshape(-1) if isinstance(adjoint, np.ndarray) else np.reshape(adjoint, -1)
         else:
-            d[out] = call.tangent(operands, v[out].copy(), [d[at].copy() for at in spans])
+            d[out] = call.tangent(operands, given(v[out]), [given(d[at]) for at in spans])
     except BaseException as error:
         _raised.error = _raised.error or error
         (v if kind == FORWARD else d)[out] = np.nan

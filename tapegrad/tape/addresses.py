@@ -7,7 +7,7 @@ are still on the tape, and at which places.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 
@@ -68,8 +68,8 @@ class Addresses:
 
     def without(self, slot: int, next_slot: int, place: int) -> Addresses:
         """A copy without the slots from `slot` up to `next_slot`; later ones will be at the places from `place` on."""
-        found = Addresses()
-        found.first = [*self.first, next_slot]
-        found.places = [*self.places, place]
-        found.ends = [*self.ends[:-1], slot, _OPEN]
+        found, n = Addresses(), bisect_left(self.first, slot)
+        found.first = [*self.first[:n], next_slot]
+        found.places = [*self.places[:n], place]
+        found.ends = [*(min(end, slot) for end in self.ends[:n]), _OPEN]
         return found

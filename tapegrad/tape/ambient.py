@@ -18,6 +18,9 @@ class _Current(threading.local):
     def __init__(self) -> None:
         self.tapes: dict[np.dtype, Tape] = {}
         self.recording: Tape | None = None
+        # Whether loops are to be recorded step by step, and whether their steps are compiled: see `native.choice.mode`.
+        self.unrolling = False
+        self.forced: bool | None = None
 
 
 # Reading `ambient.recording` takes half the time of calling `recording_tape()`, which returns the same.
@@ -73,3 +76,25 @@ def recording_on(tape: Tape | None) -> Iterator[Tape | None]:
         yield tape
     finally:
         ambient.recording = before
+
+
+@contextmanager
+def unrolling() -> Iterator[None]:
+    """Within the block loops are recorded step by step, for those who have to see every step on the tape."""
+    before = ambient.unrolling
+    ambient.unrolling = True
+    try:
+        yield
+    finally:
+        ambient.unrolling = before
+
+
+@contextmanager
+def compiling(forced: bool | None) -> Iterator[None]:
+    """Within the block the steps of loops that are recorded are compiled always, never, or where it pays (None)."""
+    before = ambient.forced
+    ambient.forced = forced
+    try:
+        yield
+    finally:
+        ambient.forced = before

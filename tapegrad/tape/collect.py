@@ -136,6 +136,39 @@ def keep(tape: Any, rows: np.ndarray) -> None:
     tape.constants, tape.zeros, tape.labels, tape.kinds = constants, zeros, labels, kinds
 
 
+class Mark(NamedTuple):
+    """How far a tape has come: instructions, records, places and slots."""
+
+    length: int
+    side_length: int
+    slots: int
+    top: int
+
+
+def mark(tape: Any) -> Mark:
+    """How far a tape has come."""
+    tape.flush()
+    return Mark(tape.length, tape.side_length, tape.slots, tape.top)
+
+
+def cut_back(tape: Any, to: Mark) -> None:
+    """Forget all that was recorded since a mark. Unlike `keep`, this moves nothing, so that it takes no time on a long
+    tape; later instructions take the places that become free."""
+    tape.flush()
+    if tape.top == to.top:
+        return
+    addresses = tape.addresses.without(to.top, tape.top, to.slots)
+    constants, zeros, labels, kinds = names_left(tape, addresses)
+    arrays = {key: slot for key, slot in tape.arrays.items() if addresses.holds(slot)}
+    reads = {slot: read for slot, read in tape.reads.items() if addresses.holds(slot)}
+    for marks in (tape.active, tape.grads):
+        marks[to.slots :] = 0
+    tape.addresses, tape.length, tape.side_length, tape.slots = addresses, to.length, to.side_length, to.slots
+    tape.constants, tape.zeros, tape.labels, tape.kinds = constants, zeros, labels, kinds
+    tape.arrays, tape.reads = arrays, reads
+    tape.evaluated, tape.activated = min(tape.evaluated, to.length), min(tape.activated, to.length)
+
+
 def _moved(old: np.ndarray, to: Kept) -> np.ndarray:
     if not len(old):
         return old

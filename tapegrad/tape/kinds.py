@@ -66,11 +66,13 @@ def _kind_or_givers(tape: Any, row: int) -> tuple[str, list[int]]:
     are, the places of the operands that they come from."""
     instruction = tape.code[row]
     operation = TABLE[int(instruction[0]) % RUN]
-    # Results that are known to be integers are in recordings only, where slots are places.
-    if tape.recording and int(instruction[1]) in tape.kinds:
-        return tape.kinds[int(instruction[1])], []
+    # Leaves may be known to be integers or truth values, and so may results.
+    if tape.kinds:
+        kind = tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]))
+        if kind is not None:
+            return kind, []
     if instruction[0] == LEAF:
-        return tape.kinds.get(int(tape.addresses.slots_of(instruction[1:2].astype(np.int64))[0]), ""), []
+        return "", []
     if operation.truth:
         return "b", []
     return "", list(operation.kind_givers(operand_starts(instruction, tape.side)))
