@@ -18,7 +18,7 @@ from tapegrad.ops import BY_NAME, RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans, parameters, record_length
 from tapegrad.program import Program
 from tapegrad.program.again import moved_steps
-from tapegrad.sweeps.analysis import reach
+from tapegrad.sweeps.analysis import EACH, reach
 from tapegrad.sweeps.owners import owners
 from tapegrad.tape import EXPECT, LEAF, Tape, writing
 from tapegrad.tape.collect import Mark
@@ -200,7 +200,7 @@ class Step:
                 mark[place : place + y.size] = 1
         rows = np.empty(len(self.code), np.int64)
         self.code = np.ascontiguousarray(self.code)
-        found = rows[reach(self.code, self.side, mark, np.zeros(0, np.uint8), len(self.code), rows) :]
+        found = rows[reach(self.code, self.side, *EACH, mark, np.zeros(0, np.uint8), len(self.code), rows) :]
         self.code = self.code[found]
         used = [k for k, (out, n) in enumerate(self._taken_at) if mark[out : out + n].any()]
         self.taken, self._taken_at = [self.taken[k] for k in used], [self._taken_at[k] for k in used]
