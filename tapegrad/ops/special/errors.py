@@ -96,8 +96,17 @@ hyperu = function(special.hyperu, "z = U(a, b, x)",
     held=(0, 1), kink=lambda a, b, x: np.where(a > 0.0, x, 0.0),
     samples=(Interval(0.5, 2.0), Interval(1.2, 2.8), Interval(0.5, 3.0)))
 
+
+def growth(x):
+    # 1F1(2; 3; x) = 2 (1 + (x - 1) e^x) / x^2, by Kummer's function near 0, where that formula cancels. SciPy's Kummer
+    # function does not come to an end for very large x.
+    near = abs(x) < 1.0
+    u = where(near, 2.0, x)
+    return where(near, hyp1f1(2.0, 3.0, where(near, x, 0.0)), 2.0 * (1.0 + (u - 1.0) * np.exp(u)) / (u * u))
+
+
 exprel = function(special.exprel, "z = (e^x - 1) / x",
-    lambda x, z: 0.5 * hyp1f1(2.0, 3.0, x))
+    lambda x, z: 0.5 * growth(x))
 
 expi = function(special.expi, "z = integral of e^t / t from -infinity to x",
     lambda x, z: np.exp(x) / x,

@@ -6,7 +6,7 @@ from scipy import special
 from tapegrad.ops.selection import where
 from tapegrad.ops.spec import ABOVE_MINUS_ONE, POSITIVE, REALS, Interval
 from tapegrad.ops.special.declare import function
-from tapegrad.ops.special.errors import hyp1f1
+from tapegrad.ops.special.errors import growth
 
 # 0 ln 0 is 0 here. Its derivative by the factor is the logarithm, -infinity; that by the other operand is 0, as on the
 # whole line x = 0.
@@ -55,7 +55,7 @@ pseudo_huber = function(special.pseudo_huber, "z = delta^2 (sqrt(1 + (r / delta)
 
 def _by_power(u, lam):
     # The derivative of (e^(lam u) - 1) / lam by lam, smooth at lam = 0.
-    return 0.5 * u * u * hyp1f1(2.0, 3.0, lam * u)
+    return 0.5 * u * u * growth(lam * u)
 
 
 boxcox = function(special.boxcox, "z = (x^y - 1) / y, and ln x at y = 0",
