@@ -1,5 +1,6 @@
-"""Systems of equations with banded matrices, given by their diagonals: row r has at place j the element a[j + r - u, j],
-where u is the number of diagonals above the main one.
+"""Systems of equations with banded matrices, given by their diagonals.
+
+Row r of these has at place j the element a[j + r - u, j], where u is the number of diagonals above the main one.
 
 With a x = b, and g from a' g = w, the gradient by a_ij is -g_i x_j.
 """
@@ -60,7 +61,9 @@ def solve_banded(what: str, below: int, above: int, ab: Any, b: Any) -> Any:
         f"{what}: {below} diagonals below and {above} above want {below + above + 1} rows, not shape {ab.shape}",
     )
     n = ab.shape[1]
-    require(b.ndim in (1, 2) and b.shape[0] == n, f"{what}: diagonals of shape {ab.shape} and b of {b.shape} do not fit")
+    require(
+        b.ndim in (1, 2) and b.shape[0] == n, f"{what}: diagonals of shape {ab.shape} and b of {b.shape} do not fit"
+    )
     if not n:
         return b * 1.0
     return solver(below, above)(ab, b.reshape(n, -1 if b.size else b.shape[-1])).reshape(*b.shape)

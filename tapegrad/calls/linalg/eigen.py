@@ -11,7 +11,7 @@ difference. Along a tangent, equal eigenvalues change by the diagonal elements, 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -133,7 +133,7 @@ def _values_jvp(ts: Any, w: Any, a: Any) -> Any:
 
 
 @family("eigh")
-def _eigh_of(uplo: str) -> ArrayFunction:
+def _eigh_of(uplo: Literal["L", "U"]) -> ArrayFunction:
     # LAPACK signs vectors otherwise where it reads the other triangle.
     return ArrayFunction(
         ("eigh", uplo), lambda a: tuple(np.linalg.eigh(a, uplo)), _vectors_shapes, _eigh_vjp, _eigh_jvp,
