@@ -202,14 +202,22 @@ class Continuous(_Family):
         q, *shapes, loc, scale = self._parameters("ppf", args, kwargs, q)
         rule = self._rules["ppf"]
         assert rule is not None
-        return self._checked(rule(q, *shapes) * scale + loc, shapes, scale > 0.0)
+        return self._inverse(q, shapes, loc, scale, rule)
 
     def isf(self, q: Any, *args: Any, **kwargs: Any) -> Any:
         """The inverse of `sf`."""
         q, *shapes, loc, scale = self._parameters("isf", args, kwargs, q)
         inverse, rule = self._rules["isf"], self._rules["ppf"]
         assert rule is not None
-        y = inverse(q, *shapes) if inverse is not None else rule(1.0 - q, *shapes)
+        return self._inverse(q, shapes, loc, scale, inverse or (lambda q, *shapes: rule(1.0 - q, *shapes)))
+
+    def _inverse(self, q: Any, shapes: list[Any], loc: Any, scale: Any, rule: _Rule) -> Any:
+        # NaN for what is no probability, with no gradient from there.
+        at = (q >= 0.0) * (q <= 1.0)
+        if holds_values((at,)) or not np.all(at):
+            y = where(at, rule(where(at, q, 0.5), *shapes), np.nan)
+        else:
+            y = rule(q, *shapes)
         return self._checked(y * scale + loc, shapes, scale > 0.0)
 
     def mean(self, *args: Any, **kwargs: Any) -> Any:

@@ -467,3 +467,11 @@ def test_vectors_are_signed_as_numpy_signs_them(uplo):
     a = np.random.default_rng(0).normal(size=(6, 6))
     found = tg.record(lambda a: np.linalg.eigh(a, uplo)[1], 1.1 * a)(a)
     np.testing.assert_allclose(found, np.linalg.eigh(a, uplo)[1], rtol=1e-10)
+
+
+def test_matrices_without_elements_or_infinite_ones():
+    for call in (np.linalg.cond, lambda x: np.linalg.norm(x, 2), lambda x: np.linalg.norm(x, -2, axis=(0, 1))):
+        with pytest.raises(ShapeError, match="without elements"):
+            call(Value(np.zeros((0, 3))))
+    infinite = Value(np.full((2, 2), np.inf))
+    assert np.linalg.matrix_power(infinite, 0).data.tolist() == [[1.0, 0.0], [0.0, 1.0]]

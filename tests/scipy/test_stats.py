@@ -228,3 +228,13 @@ def test_entropy_of_normal_vectors():
     tg.check_grads(lambda f: stats.multivariate_normal.entropy(np.ones(3), f @ f.T + np.eye(3)), (factor,))
     with pytest.raises(ShapeError, match="square"):
         stats.multivariate_normal.entropy(None, tg.Value(np.ones((2, 3))))
+
+
+@pytest.mark.parametrize("family", ["uniform", "cauchy", "norm", "expon", "laplace"])
+@pytest.mark.parametrize("method", ["ppf", "isf"])
+def test_what_is_no_probability_has_no_inverse(family, method):
+    q = np.array([-0.1, 0.0, 0.3, 1.0, 1.1, np.nan])
+    found = tg.record(getattr(getattr(stats, family), method), 0.0 * q)(q)
+    np.testing.assert_allclose(found, getattr(getattr(scipy.stats, family), method)(q), rtol=1e-10, atol=1e-15)
+    slopes = tg.elementwise_grad(getattr(getattr(stats, family), method))(q)
+    assert np.isfinite(slopes[2]) and not np.any(slopes[[0, 4]])
