@@ -48,7 +48,7 @@ ROOT = "tapegrad"
 DOCUMENTED = [
     "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.sparse",
     "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
-    "tapegrad.scipy.special",
+    "tapegrad.scipy.sparse", "tapegrad.scipy.special",
     "tapegrad.scipy.stats",
 ]  # fmt: skip
 MAX_LINES = 400

@@ -7,6 +7,7 @@ counts the inner frequencies twice, of a spectrum that is halved there; and the 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from tapegrad.calls.arrays import ArrayFunction, Shape, arrays_of, family, require
 from tapegrad.calls.complex_value import IMPLEMENTATIONS as OF_COMPLEX
 from tapegrad.calls.complex_value import ComplexValue, as_complex
-from tapegrad.errors import OperationError, ShapeError, UnsupportedError
+from tapegrad.errors import IntegerInputError, OperationError, ShapeError, UnsupportedError
 from tapegrad.functions.registry import implements
 from tapegrad.layout import normalize_axis
 
@@ -110,10 +111,25 @@ def _places(what: str, ndim: int, s: Any, axes: Any) -> tuple[tuple[int, ...], l
     found = tuple(normalize_axis(i, ndim, what) for i in axes)
     if len(set(found)) != len(found):
         raise UnsupportedError(f"{what} on a Value takes each axis once, not axes={tuple(axes)}")
-    lengths: list[int | None] = [None] * len(found) if s is None else [None if k in (None, -1) else int(k) for k in s]
+    lengths: list[int | None] = [None] * len(found) if s is None else [_length(what, k) for k in s]
     if len(lengths) != len(found):
         raise ShapeError(f"{what}: {len(lengths)} lengths for {len(found)} axes")
     return found, lengths
+
+
+def _length(what: str, k: Any) -> int | None:
+    if k is None or k == -1:
+        return None
+    try:
+        return operator.index(k)
+    except TypeError:
+        raise IntegerInputError(f"{what}: a length is a whole number, not {k!r}") from None
+
+
+def _single(what: str, n: Any) -> tuple[Any, ...] | None:
+    """The length of a transform over one axis, of which -1 is none."""
+    require(n is None or n != -1, f"{what}: a transform has one number or more, not -1")
+    return None if n is None else (n,)
 
 
 def _fitted(what: str, x: Any, axes: Sequence[int], lengths: Sequence[int | None]) -> Any:
@@ -171,7 +187,7 @@ def _family(of: Callable[..., Any], name: str) -> None:
     """Register the transforms over one axis, two and several."""
 
     def one(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = None) -> Any:
-        return of(f"np.fft.{name}", a, None if n is None else (n,), (axis,), norm, out)
+        return of(f"np.fft.{name}", a, _single(f"np.fft.{name}", n), (axis,), norm, out)
 
     def two(a: Any, s: Any = None, axes: Any = (-2, -1), norm: Any = None, out: Any = None) -> Any:
         return of(f"np.fft.{name}2", a, s, axes, norm, out)
@@ -196,12 +212,12 @@ _family(_to_real, "irfft")
 
 def _hfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = None) -> Any:
     other, z = _OTHER[_normalisation("np.fft.hfft", norm)], as_complex(_of("np.fft.hfft", a))
-    return _to_real("np.fft.hfft", z.conj(), None if n is None else (n,), (axis,), other, out)
+    return _to_real("np.fft.hfft", z.conj(), _single("np.fft.hfft", n), (axis,), other, out)
 
 
 def _ihfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = None) -> Any:
     other = _OTHER[_normalisation("np.fft.ihfft", norm)]
-    return _real("np.fft.ihfft", a, None if n is None else (n,), (axis,), other, out).conj()
+    return _real("np.fft.ihfft", a, _single("np.fft.ihfft", n), (axis,), other, out).conj()
 
 
 def _shift(back: bool) -> Callable[..., Any]:

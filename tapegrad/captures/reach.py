@@ -33,6 +33,8 @@ _OURS = __name__.partition(".")[0]
 _PLAIN = (
     int, float, complex, str, bytes, type(None), type(...), slice, range, np.generic, np.dtype, np.ufunc, CodeType,
 )  # fmt: skip
+# What sparse matrices of SciPy hold.
+_OF_SPARSE = frozenset(["data", "indices", "indptr", "coords", "offsets", "rows", "_dict"])
 # Methods that Python calls without their names standing in the code.
 _CALLED = frozenset(
     ["__call__", "__iter__", "__len__", "__getitem__", "__getattr__", "__contains__", "__enter__", "__bool__"]
@@ -152,6 +154,11 @@ class Reach:
             # Our own objects hold functions of users. They say which of them are recorded, if not all are.
             functions = [y for y in getattr(x, "__dict__", {}).values() if callable(y)]
             self._elements(name, getattr(x, "recorded_functions", functions))
+        elif type(x).__module__.startswith("scipy.sparse."):
+            # Its products read all of it, whatever the code names.
+            for key in sorted(_OF_SPARSE & getattr(x, "__dict__", {}).keys()):
+                self._bind(_ATTRIBUTE, x, key, getattr(x, key), f"{name}.{key}")
+                self._visit(f"{name}.{key}", getattr(x, key))
         else:
             self._objects.append((name, x))
             self._visit(name, type(x))

@@ -12,6 +12,8 @@ from tapegrad.errors import ShapeError
 from tapegrad.functions.reductions import sum
 from tapegrad.functions.registry import implements, is_flags, numbers_for_numbers, only_default
 from tapegrad.functions.shapes import broadcast_to, diagonal
+from tapegrad.functions.sparse_products import is_sparse
+from tapegrad.functions.sparse_products import product as sparse_product
 from tapegrad.layout import broadcast_shapes, merge_axes
 from tapegrad.tape import Tape
 from tapegrad.value import Value, as_value, contiguous, structured, tape_of
@@ -31,7 +33,9 @@ def _matrix(x: Value) -> tuple[Value, int, int]:
 
 @implements(np.matmul)
 def matmul(x: Any, y: Any) -> Value:
-    """The matrix product, batched and broadcast over leading axes as in NumPy."""
+    """The matrix product, batched and broadcast over leading axes as in NumPy; one operand may be sparse, of SciPy."""
+    if is_sparse(x) or is_sparse(y):
+        return sparse_product(x, y)
     tape = tape_of((x, y))
     x, y = as_value(x, tape, "matmul"), as_value(y, tape, "matmul")
     if x.ndim == 0 or y.ndim == 0 or x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.calls import stop_gradient
+from tapegrad.errors import UnsupportedError
 from tapegrad.flow import where
 from tapegrad.functions import stack
 from tapegrad.functions.registry import holds_value
@@ -35,6 +36,18 @@ def _given(*xs: Any) -> list[Any]:
     return [one(x) for x in xs]
 
 
+def of_plain_numbers(what: str, family: Any, name: str) -> Any:
+    """A method of a family of SciPy's, such as `rvs`, which refuses Values. Raises AttributeError for others."""
+    method = getattr(family, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if holds_values((*args, *kwargs.values())):
+            raise UnsupportedError(f"{what}.{name} is not supported on a Value: it has no derivative here")
+        return method(*args, **kwargs)
+
+    return call
+
+
 class Frozen:
     """A family with its parameters: `norm(0.0, 2.0).logpdf(x)` is `norm.logpdf(x, 0.0, 2.0)`."""
 
@@ -43,6 +56,9 @@ class Frozen:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.family, name)
+        if not hasattr(_Family, name) and not hasattr(type(self.family), name):
+            # One of SciPy's own.
+            return getattr(self.family.scipy(*self._args, **self._kwargs), name)
         if name in ("mean", "var", "std"):
             return lambda: method(*self._args, **self._kwargs)
         return lambda x: method(x, *self._args, **self._kwargs)
@@ -54,6 +70,18 @@ class _Family:
     def __init__(self, name: str, shapes: str, rest: tuple[str, ...], valid: _Rule | None = None) -> None:
         self.name, self.shapes = name, tuple(shapes.split())
         self._names, self._valid = (*self.shapes, *rest), valid
+
+    @property
+    def scipy(self) -> Any:
+        """The family as SciPy has it."""
+        from scipy import stats
+
+        return getattr(stats, self.name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return of_plain_numbers(f"stats.{self.name}", self.scipy, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Frozen:
         self._parameters("", args, kwargs)
@@ -174,14 +202,22 @@ class Continuous(_Family):
         q, *shapes, loc, scale = self._parameters("ppf", args, kwargs, q)
         rule = self._rules["ppf"]
         assert rule is not None
-        return self._checked(rule(q, *shapes) * scale + loc, shapes, scale > 0.0)
+        return self._inverse(q, shapes, loc, scale, rule)
 
     def isf(self, q: Any, *args: Any, **kwargs: Any) -> Any:
         """The inverse of `sf`."""
         q, *shapes, loc, scale = self._parameters("isf", args, kwargs, q)
         inverse, rule = self._rules["isf"], self._rules["ppf"]
         assert rule is not None
-        y = inverse(q, *shapes) if inverse is not None else rule(1.0 - q, *shapes)
+        return self._inverse(q, shapes, loc, scale, inverse or (lambda q, *shapes: rule(1.0 - q, *shapes)))
+
+    def _inverse(self, q: Any, shapes: list[Any], loc: Any, scale: Any, rule: _Rule) -> Any:
+        # NaN for what is no probability, with no gradient from there.
+        at = (q >= 0.0) * (q <= 1.0)
+        if holds_values((at,)) or not np.all(at):
+            y = where(at, rule(where(at, q, 0.5), *shapes), np.nan)
+        else:
+            y = rule(q, *shapes)
         return self._checked(y * scale + loc, shapes, scale > 0.0)
 
     def mean(self, *args: Any, **kwargs: Any) -> Any:

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from tapegrad.calls.arrays import arrays_of, require
-from tapegrad.calls.linalg import functions
+from tapegrad.calls.linalg import banded, functions
 from tapegrad.calls.linalg.basic import fitting, square, transposed, triangular
 from tapegrad.errors import OperationError
 from tapegrad.functions.registry import holds_value
 
 __all__ = [
     "block_diag", "cho_factor", "cho_solve", "cholesky", "det", "expm", "inv", "logm", "lu_factor", "lu_solve", "solve",
-    "solve_sylvester", "solve_triangular", "sqrtm", "toeplitz",
+    "solve_banded", "solve_sylvester", "solve_triangular", "solveh_banded", "sqrtm", "toeplitz",
 ]  # fmt: skip
 
 
@@ -130,6 +130,33 @@ def solve(a: Any, b: Any, lower: bool = False, *, assume_a: Any = None, transpos
         half = np.tril(a) if lower else np.triu(a)
         return np.linalg.solve(half + (np.tril if not lower else np.triu)(a.swapaxes(-1, -2), 1 if lower else -1), b)
     return np.linalg.solve(a.swapaxes(-1, -2) if transposed else a, b)
+
+
+@_as_scipy
+def solve_banded(l_and_u: Any, ab: Any, b: Any) -> Any:
+    """x with a x = b, for a matrix of l diagonals below and u above the main one: ab[u + i - j, j] is a[i, j].
+
+    ab has shape (l + u + 1, n), b (n,) or (n, k). What of ab lies outside of the matrix gets no gradient. Raises
+    ShapeError, LinAlgError for a singular matrix.
+
+    >>> import tapegrad as tg
+    >>> tg.grad(lambda d: solve_banded((0, 1), tg.stack([[0.0, 1.0], [d, d]]), np.ones(2))[0])(2.0)
+    0.0
+    """
+    (below, above), (ab, b) = map(int, l_and_u), arrays_of("solve_banded", ab, b)
+    return banded.solve_banded("solve_banded", below, above, ab, b)
+
+
+@_as_scipy
+def solveh_banded(ab: Any, b: Any, lower: bool = False) -> Any:
+    """x with a x = b, for a symmetric positive definite matrix, of the diagonals on one side.
+
+    ab[u + i - j, j] is a[i, j] for i <= j, or ab[i - j, j] for i >= j if `lower`. Raises as `solve_banded`.
+    """
+    ab, b = arrays_of("solveh_banded", ab, b)
+    require(ab.ndim == 2 and ab.shape[0], f"solveh_banded takes diagonals as rows of a matrix, not shape {ab.shape}")
+    m = ab.shape[0] - 1
+    return banded.solve_banded("solveh_banded", m, m, banded.of_symmetric(ab, lower), b)
 
 
 @_as_scipy

@@ -179,12 +179,16 @@ def odeint(
     given = {name: x for name, x in steps.items() if x}
     rtol, atol = (1.49012e-8 if x is None else x for x in (rtol, atol))
     made = _options("odeint", rtol, atol, adjoint_rtol, adjoint_atol, sensitivity, given)
+    if isinstance(t, Value | np.ndarray) and t.ndim > 1:
+        raise ShapeError(f"odeint: the times t are one axis, not shape {t.shape}")
     times = _line(t, "t")
     if not np.size(times):
         raise ShapeError("odeint: t holds no times")
     rules, y, _ = _solved(taken, times[0], times, times[-1], y0, args, made, False)
     if isinstance(y, list | tuple | dict):
         raise StructureError("odeint: y0 must be a vector or a number; solve_ivp takes it nested")
+    if y.ndim > 2:
+        raise ShapeError(f"odeint: y0 is a vector or a number, not of shape {y.shape[:-1]}; solve_ivp takes any shape")
     return y.reshape(rules.system.n, np.size(times)).T
 
 

@@ -35,6 +35,8 @@ _INSTEAD: dict[str, str] = {
     "matrix": "{0}, and @ for products",
     "bmat": "{np}.block({0})",
 }
+# Parts of SciPy that functions with derivatives stand in for.
+_OF_SCIPY = {"integrate", "interpolate", "linalg", "signal", "sparse", "special", "stats"}
 # What is said of a function of NumPy's that calls the user's, or of an object that is made with one.
 _OF_FRAMES = {
     "vectorize": "call the function on the Value as it is, or write np.stack([f(number) for number in v])",
@@ -54,9 +56,20 @@ def to_write() -> str:
                 found = _rewritten(special, frame.f_back) if special is not None else ""
                 return f"write {found}; " if found else _OF_FRAMES[kind.__name__] + "; "
         frame = frame.f_back
+    if (module := str(frame.f_globals.get("__name__"))).startswith("scipy."):
+        return _of_scipy(module, frame.f_code.co_name)
     node = _expression(frame)
     found = "" if node is None else _rewritten(node, frame)
     return f"write {found}; " if found else ""
+
+
+def _of_scipy(module: str, function: str) -> str:
+    """What to write where SciPy has asked for an array."""
+    part = module.split(".")[1]
+    if part == "sparse" and function == "dot":
+        return "write A @ v for the product of a sparse matrix A with it; "
+    instead = f"tapegrad.scipy.{part}"
+    return f"write {instead} in place of scipy.{part}, if it has the function; " if part in _OF_SCIPY else ""
 
 
 def _expression(frame: Any) -> ast.expr | None:

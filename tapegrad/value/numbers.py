@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,18 @@ def refuse_unlike(x: Any, what: str) -> None:
         raise UnsupportedError(f"{what}: an np.matrix would be multiplied element by element: write np.asarray(x)")
     if isinstance(x, np.ma.MaskedArray):
         raise masked(what)
+    refuse_sparse(x, what)
+
+
+def refuse_sparse(x: Any, what: str) -> None:
+    """Raise UnsupportedError for a sparse matrix of SciPy's: what comes of it would be one of Values."""
+    sparse: Any = sys.modules.get("scipy.sparse")
+    if sparse is not None and sparse.issparse(x):
+        raise UnsupportedError(
+            f"{what}: a Value meets a sparse matrix: write A @ v for their product, s * (A @ v) for a multiple of it, "
+            "A.toarray() for all elements, or make a matrix with Values as its entries by "
+            "tapegrad.scipy.sparse.csr_array((data, A.indices, A.indptr), A.shape)"
+        )
 
 
 def masked(what: str) -> UnsupportedError:

@@ -17,6 +17,7 @@ from tapegrad.layout import FlagLayout
 from tapegrad.ops import BY_NAME, Elementwise, Operation
 from tapegrad.value.apply import R, Recorder, power
 from tapegrad.value.handle import Handle
+from tapegrad.value.numbers import refuse_sparse
 
 _new = object.__new__
 
@@ -48,6 +49,7 @@ def _binary_operator(name: str, *, reflected: bool = False) -> Callable[[R, Any]
                 return NotImplemented
             return self._apply(operation, (other, self) if reflected else (self, other))
         else:
+            refuse_sparse(other, name)
             return NotImplemented
         tape.top = slot + 1
         if reflected:
@@ -181,6 +183,9 @@ class Operators(Recorder):
         return self._apply(BY_NAME["power"], (other, self))
 
     def __matmul__(self, other: Any) -> Self:
+        if getattr(other, "__array_ufunc__", self) is None:
+            # It multiplies itself.
+            return NotImplemented
         return cast(Self, np.matmul(cast(Any, self), other))
 
     def __rmatmul__(self, other: Any) -> Self:

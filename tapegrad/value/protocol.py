@@ -145,6 +145,8 @@ class Protocol(Recorder):
         if kind and self._tape.recording:
             # Truth values and integers have no gradient to lose. Guards hold replays to those that are found.
             return np.array(self._read("array").astype(bool if kind == "b" else np.int64), dtype)
+        if _is_sparse_operator(sys._getframe(1)):
+            return _as_object(self)
         if sys._getframe(1).f_globals.get("__name__", "").startswith("numpy.ma"):
             # An array with a mask stands on the left: its own operators come first.
             raise masked("an operation with a Value")
@@ -202,6 +204,25 @@ def _decided(x: Any) -> Any:
 
 def _name(function: Any) -> str:
     return f"{(function.__module__ or 'numpy').replace('numpy', 'np', 1)}.{function.__name__}"
+
+
+def _is_sparse_operator(frame: Any) -> bool:
+    """Whether an operator of a sparse matrix of SciPy's makes an array of its other operand.
+
+    Where that is an object, it returns NotImplemented, and the other operand is asked.
+    """
+    found = False
+    if "NotImplemented" in frame.f_code.co_names:
+        while frame is not None and frame.f_globals.get("__name__", "").startswith("scipy.sparse."):
+            found |= frame.f_code.co_name.startswith("__")
+            frame = frame.f_back
+    return found
+
+
+def _as_object(x: Any) -> np.ndarray:
+    made = np.empty((), object)
+    made[()] = x
+    return made
 
 
 def _as_objects(x: Any) -> Any:

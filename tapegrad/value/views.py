@@ -152,6 +152,8 @@ def _index(value: V, index: Any) -> V:
             try:
                 i = operator.index(part)
             except TypeError:
+                if isinstance(part, Sequence) and not isinstance(part, str):
+                    return indexed(value, tuple(np.asarray(p) if isinstance(p, Sequence) else p for p in parts))
                 raise UnsupportedError(f"a Value cannot be indexed by {type(part).__name__}") from None
             if isinstance(part, bool | np.bool_):
                 raise UnsupportedError("a Value cannot be indexed by a single boolean")

@@ -7,7 +7,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import ComplexValue, Value
-from tapegrad.errors import CutGradientError, OperationError, ShapeError, UnsupportedError
+from tapegrad.errors import CutGradientError, IntegerInputError, OperationError, ShapeError, UnsupportedError
 from tests.functions.linalg_checks import check_derivatives, check_float32, close, weighed
 
 
@@ -116,6 +116,9 @@ def test_attributes():
     [
         (lambda v: np.fft.rfft(np.fft.fft(v)), OperationError, "np.fft.rfft takes real numbers"),
         (lambda v: np.fft.fft(v, 0), ShapeError, r"np.fft.fft: a transform needs one number or more.*\(4,\)"),
+        (lambda v: np.fft.fft(v, -1), ShapeError, "one number or more, not -1"),
+        (lambda v: np.fft.hfft(v, -1), ShapeError, "np.fft.hfft.*not -1"),
+        (lambda v: np.fft.rfft(v, 2.5), IntegerInputError, "a length is a whole number, not 2.5"),
         (lambda v: np.fft.irfft(v[:1]), ShapeError, r"np.fft.irfft.*\(1,\)"),
         (lambda v: np.fft.fft(v, axis=3), ShapeError, "axis 3"),
         (lambda v: np.fft.fft2(v), ShapeError, "axis -2"),

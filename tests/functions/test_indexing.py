@@ -350,3 +350,11 @@ def test_whole_numbers_of_values_index():
         np.add.at(weights, i, 1.0 - (x - i))
         np.add.at(weights, i + 1, x - i)
         np.testing.assert_allclose(by_t, weights)
+
+
+def test_tuples_and_ranges_are_index_arrays():
+    x = np.arange(12.0).reshape(3, 4)
+    for index in [((0, 1, 0), (3, 3, 2)), (slice(None), (0, 1)), range(2), (range(3), 1), ((0, 2), ..., None)]:
+        np.testing.assert_array_equal(tg.record(lambda x, i=index: x[i], 0.0 * x)(x), x[index])
+    with pytest.raises(errors.UnsupportedError, match="indexed by float"):
+        tg.Value(x)[1.0]

@@ -434,3 +434,44 @@ def test_lists_of_values():
     result = np.linalg.solve(np.eye(2), tg.stack([x, y]))
     assert result.tolist() == [2.0, 3.0]
     close(linalg.block_diag([[1.0]], tg.stack([x, y])).data, [[1.0, 0.0, 0.0], [0.0, 2.0, 3.0]], 0.0)
+
+
+@pytest.mark.parametrize("bands", [(1, 1), (0, 2), (2, 0), (2, 1), (0, 0)], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 1)], ids=str)
+def test_banded_systems(bands, shape):
+    below, above = bands
+    rng = np.random.default_rng(0)
+    ab, b = rng.normal(size=(below + above + 1, 5)), rng.normal(size=shape)
+    ab[above] += 4.0
+    recording = tg.record(lambda ab, b: linalg.solve_banded(bands, ab, b), 1.1 * ab, 0.5 * b)
+    np.testing.assert_allclose(recording(ab, b), scipy.linalg.solve_banded(bands, ab, b), rtol=1e-12)
+    tg.check_grads(lambda ab, b: linalg.solve_banded(bands, ab, b), (ab, b))
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_banded_symmetric_systems(lower):
+    rng = np.random.default_rng(0)
+    ab, b = rng.normal(size=(3, 5)), rng.normal(size=5)
+    ab[0 if lower else 2] += 8.0
+    recording = tg.record(lambda ab, b: linalg.solveh_banded(ab, b, lower=lower), 1.1 * ab, b)
+    np.testing.assert_allclose(recording(ab, b), scipy.linalg.solveh_banded(ab, b, lower=lower), rtol=1e-12)
+    tg.check_grads(lambda ab, b: linalg.solveh_banded(ab, b, lower=lower), (ab, b))
+    with pytest.raises(ShapeError, match="want 3 rows"):
+        linalg.solve_banded((1, 1), tg.Value(np.ones((2, 3))), np.ones(3))
+    with pytest.raises(ShapeError, match="do not fit"):
+        linalg.solve_banded((0, 0), tg.Value(np.ones((1, 3))), np.ones(2))
+
+
+@pytest.mark.parametrize("uplo", ["L", "U"])
+def test_vectors_are_signed_as_numpy_signs_them(uplo):
+    a = np.random.default_rng(0).normal(size=(6, 6))
+    found = tg.record(lambda a: np.linalg.eigh(a, uplo)[1], 1.1 * a)(a)
+    np.testing.assert_allclose(found, np.linalg.eigh(a, uplo)[1], rtol=1e-10)
+
+
+def test_matrices_without_elements_or_infinite_ones():
+    for call in (np.linalg.cond, lambda x: np.linalg.norm(x, 2), lambda x: np.linalg.norm(x, -2, axis=(0, 1))):
+        with pytest.raises(ShapeError, match="without elements"):
+            call(Value(np.zeros((0, 3))))
+    infinite = Value(np.full((2, 2), np.inf))
+    assert np.linalg.matrix_power(infinite, 0).data.tolist() == [[1.0, 0.0], [0.0, 1.0]]

@@ -679,3 +679,10 @@ def test_the_time_of_an_event_by_implicit_root():
     t = -np.log(level) / k
     np.testing.assert_allclose(time(k, level), t, rtol=1e-7)
     np.testing.assert_allclose(tg.grad(time, argnums=(0, 1))(k, level), [-t / k, -1.0 / (k * level)], rtol=1e-6)
+
+
+def test_odeint_takes_one_axis():
+    with pytest.raises(ShapeError, match=r"y0 is a vector or a number, not of shape \(2, 3\)"):
+        odeint(lambda y, t: -y, tg.Value(np.ones((2, 3))), [0.0, 1.0])
+    with pytest.raises(ShapeError, match=r"times t are one axis, not shape \(1, 2\)"):
+        odeint(lambda y, t: -y, [1.0], tg.Value(np.array([[0.0, 1.0]])))

@@ -186,3 +186,55 @@ def test_against_jax():
         expected = jax.grad(lambda *a, n=name: getattr(js, n).logpdf(*a).sum(), argnums=every)(x, *shapes, -0.1, 1.3)
         for g, e in zip(found, expected, strict=True):
             np.testing.assert_allclose(g, e, rtol=1e-9, err_msg=name)
+
+
+def test_methods_without_derivatives_are_those_of_scipy():
+    for family in ("norm", "gamma", "poisson"):
+        args = () if family == "norm" else (2.0,)
+        own, other = getattr(stats, family), getattr(scipy.stats, family)
+        assert own.rvs(*args, size=3, random_state=0).tolist() == other.rvs(*args, size=3, random_state=0).tolist()
+        assert own(*args).rvs(size=3, random_state=0).tolist() == other(*args).rvs(size=3, random_state=0).tolist()
+        assert own(*args).interval(0.9) == other(*args).interval(0.9) and own.entropy(*args) == other.entropy(*args)
+        with pytest.raises(UnsupportedError, match=f"stats.{family}.rvs is not supported on a Value"):
+            own.rvs(*args, loc=tg.Value(1.0), size=3)
+        with pytest.raises(AttributeError):
+            own.nothing  # noqa: B018
+    assert stats.dirichlet.rvs([1.0, 2.0], random_state=0).tolist() == [
+        x.tolist() for x in scipy.stats.dirichlet.rvs([1.0, 2.0], random_state=0)
+    ]
+    assert stats.multivariate_normal.rvs(cov=np.eye(2), random_state=0).shape == (2,)
+
+
+def test_normal_vectors_of_less_dimensions():
+    cov = np.zeros((4, 4))
+    cov[:2, :2] = [[2.0, 0.5], [0.5, 1.0]]
+    on, off = np.array([0.3, -0.2, 0.0, 0.0]), np.array([0.3, -0.2, 0.1, 0.0])
+    x = np.stack([on, off])
+    found = stats.multivariate_normal.logpdf(tg.Value(x), cov=cov, allow_singular=True).data
+    np.testing.assert_allclose(found, scipy.stats.multivariate_normal.logpdf(x, cov=cov, allow_singular=True))
+    pad = np.eye(4)[:2]
+    tg.check_grads(
+        lambda x, m: stats.multivariate_normal.pdf(x @ pad, m @ pad, cov, allow_singular=True), (on[:2], off[:2] * 2.0)
+    )
+    with pytest.raises(np.linalg.LinAlgError):
+        stats.multivariate_normal.logpdf(tg.Value(on), cov=-np.eye(4), allow_singular=True)
+
+
+def test_entropy_of_normal_vectors():
+    factor = np.random.default_rng(0).normal(size=(3, 3))
+    cov = factor @ factor.T + np.eye(3)
+    found = tg.record(lambda a: stats.multivariate_normal.entropy(None, a), 2.0 * cov)(cov)
+    np.testing.assert_allclose(found, scipy.stats.multivariate_normal.entropy(None, cov))
+    tg.check_grads(lambda f: stats.multivariate_normal.entropy(np.ones(3), f @ f.T + np.eye(3)), (factor,))
+    with pytest.raises(ShapeError, match="square"):
+        stats.multivariate_normal.entropy(None, tg.Value(np.ones((2, 3))))
+
+
+@pytest.mark.parametrize("family", ["uniform", "cauchy", "norm", "expon", "laplace"])
+@pytest.mark.parametrize("method", ["ppf", "isf"])
+def test_what_is_no_probability_has_no_inverse(family, method):
+    q = np.array([-0.1, 0.0, 0.3, 1.0, 1.1, np.nan])
+    found = tg.record(getattr(getattr(stats, family), method), 0.0 * q)(q)
+    np.testing.assert_allclose(found, getattr(getattr(scipy.stats, family), method)(q), rtol=1e-10, atol=1e-15)
+    slopes = tg.elementwise_grad(getattr(getattr(stats, family), method))(q)
+    assert np.isfinite(slopes[2]) and not np.any(slopes[[0, 4]])

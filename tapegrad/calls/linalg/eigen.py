@@ -11,11 +11,11 @@ difference. Along a tangent, equal eigenvalues change by the diagonal elements, 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tapegrad.calls.arrays import ArrayFunction, Shape
+from tapegrad.calls.arrays import ArrayFunction, Shape, family
 from tapegrad.calls.linalg.basic import eye, square, transposed
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.functions.registry import implements
@@ -132,10 +132,16 @@ def _values_jvp(ts: Any, w: Any, a: Any) -> Any:
     return np.sum(v * np.matmul(_symmetric(ts[0]), v), -2)
 
 
-_eigh = ArrayFunction(
-    ("eigh",), lambda a: tuple(np.linalg.eigh(a)), _vectors_shapes, _eigh_vjp, _eigh_jvp,
-    lambda a: gap(np.linalg.eigvalsh(a), a.shape[-1]),
-)  # fmt: skip
+@family("eigh")
+def _eigh_of(uplo: Literal["L", "U"]) -> ArrayFunction:
+    # LAPACK signs vectors otherwise where it reads the other triangle.
+    return ArrayFunction(
+        ("eigh", uplo), lambda a: tuple(np.linalg.eigh(a, uplo)), _vectors_shapes, _eigh_vjp, _eigh_jvp,
+        lambda a: gap(np.linalg.eigvalsh(a), a.shape[-1]),
+    )  # fmt: skip
+
+
+_eigh = _eigh_of("L")
 _eigvalsh = ArrayFunction(
     ("eigvalsh",), np.linalg.eigvalsh, lambda a: a[:-1], _values_vjp, _values_jvp,
     lambda a: gap(np.linalg.eigvalsh(a), a.shape[-1]),
@@ -157,7 +163,8 @@ def eigh(a: Any, UPLO: str = "L") -> EighResult:
     part counts. Where eigenvalues are equal, gradients that involve their eigenvectors, or treat them differently, are
     NaN. Raises ShapeError.
     """
-    return EighResult(*_eigh(_one_triangle("np.linalg.eigh", a, UPLO)))
+    a = _one_triangle("np.linalg.eigh", a, UPLO)
+    return EighResult(*(_eigh_of("U")(transposed(a)) if UPLO.upper() == "U" else _eigh(a)))
 
 
 @implements(np.linalg.eigvalsh)

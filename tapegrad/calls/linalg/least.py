@@ -221,7 +221,9 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any =
 def cond(x: Any, p: Any = None) -> Any:
     """Condition numbers of matrices: by singular values for p None, 2 and -2, else |x| |x^-1| in the norm p."""
     if p in (None, 2, -2):
-        s = np.linalg.svdvals(matrices("np.linalg.cond", x))
+        x = matrices("np.linalg.cond", x)
+        require(min(x.shape[-2:]), f"np.linalg.cond is not defined for matrices without elements, shape {x.shape}")
+        s = np.linalg.svdvals(x)
         return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
     a = square("np.linalg.cond", x)
     return np.linalg.norm(a, p, axis=(-2, -1)) * np.linalg.norm(np.linalg.inv(a), p, axis=(-2, -1))

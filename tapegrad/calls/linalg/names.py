@@ -61,6 +61,7 @@ def _norm_of_vectors(x: Any, ord: Any, axis: Any, keep: bool) -> Any:
 def _norm_of_matrices(x: Any, ord: Any, axes: Sequence[int], keep: bool) -> Any:
     rows, columns = axes
     if ord in (2, -2, "nuc"):
+        require(x.shape[rows] and x.shape[columns], f"norm {ord!r} of matrices without elements, shape {x.shape}")
         s = np.linalg.svdvals(np.moveaxis(x, (rows, columns), (-2, -1)))
         found = np.sum(s, -1) if ord == "nuc" else s[..., 0 if ord == 2 else -1]
     elif not isinstance(ord, str) and abs(ord) in (1, np.inf):
@@ -102,7 +103,8 @@ def matrix_power(a: Any, n: Any) -> Any:
         raise OperationError(f"np.linalg.matrix_power: the exponent must be a whole number, not {n!r}")
     n = int(n)
     if n == 0:
-        return np.broadcast_to(0.0 * a + eye(a.shape[-1], a.dtype), a.shape)
+        # Chosen, not added to a product with zero, which would be NaN for infinite elements.
+        return np.where(np.ones(a.shape, bool), eye(a.shape[-1], a.dtype), a)
     base, left, found = (np.linalg.inv(a) if n < 0 else a), abs(n), None
     while True:
         if left & 1:
