@@ -291,7 +291,11 @@ def attempt(call, *args):
             result.backward(np.ones(result.shape))
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE if isinstance(row, Elementwise)], ids=lambda row: row.name)
+# The rows of SciPy's functions are there only if something was asked of them before: they have tests of their own.
+OWN = [row for row in TABLE if isinstance(row, Elementwise) and not row.name.startswith("special_")]
+
+
+@pytest.mark.parametrize("row", OWN, ids=lambda row: row.name)
 def test_operations_of_junk(row):
     for junk, subject in itertools.product(JUNK, subjects()):
         attempt(row, *[subject] * (row.arity - 1), junk)
