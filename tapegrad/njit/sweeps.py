@@ -1,0 +1,30 @@
+"""The sweeps over a tape of partial derivatives. Rows follow what they depend on, so one loop each way is enough."""
+
+from __future__ import annotations
+
+from tapegrad.compiled import compiled
+
+
+@compiled(links="uint32[:, :]", partials="float64[:, :]", adjoints="float64[:]", first="int64", last="int64")
+def reverse(links, partials, adjoints, first, last):
+    """Carry the adjoints of rows from `last` - 1 down to `first` to the rows that these depend on. A zero adjoint is
+    passed to nobody."""
+    for back in range(last - first):
+        row = last - 1 - back
+        adjoint = adjoints[row]
+        if adjoint != 0.0:
+            adjoints[links[row, 0]] += partials[row, 0] * adjoint
+            adjoints[links[row, 1]] += partials[row, 1] * adjoint
+
+
+@compiled(links="uint32[:, :]", partials="float64[:, :]", tangents="float64[:]", first="int64", last="int64")
+def forward(links, partials, tangents, first, last):
+    """Compute the tangents of rows from `first` on, up to `last`. A zero tangent is passed to nobody."""
+    for row in range(first, last):
+        total = 0.0
+        x, y = tangents[links[row, 0]], tangents[links[row, 1]]
+        if x != 0.0:
+            total += partials[row, 0] * x
+        if y != 0.0:
+            total += partials[row, 1] * y
+        tangents[row] = total
