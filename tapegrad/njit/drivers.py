@@ -91,11 +91,12 @@ def _lower(x):
 GIVEN, KEPT, PLAIN = "given", "kept", "plain"
 
 
-def driver(function: Any, text: str, kinds: Sequence[str]) -> Callable[..., Any]:
+def driver(function: Any, text: str, kinds: Sequence[str], classes: dict[str, type]) -> Callable[..., Any]:
     """The compiled function (kind, tape, leaves) that calls a twin.
 
     `text` is how its arguments are made of the leaves `x0`, `x1` and so on; `kinds` say of each leaf whether it is
-    differentiated, kept on the tape as constants, or passed as it is.
+    differentiated, kept on the tape as constants, or passed as it is. `classes` are those of named tuples, by the names
+    that the text has for them.
     """
     leaves = [f"x{i}" for i in range(len(kinds))]
     lines = []
@@ -109,7 +110,7 @@ def driver(function: Any, text: str, kinds: Sequence[str]) -> Callable[..., Any]
     lines.append(f"result = lower(function({text}))")
     lines += [f"put_back(a{name}, {name})" for name, kind in zip(leaves, kinds, strict=True) if kind == KEPT]
     space: dict[str, Any] = {
-        "function": function, "lift": lift, "keep": keep, "lower": lower, "put_back": put_back,
+        "function": function, "lift": lift, "keep": keep, "lower": lower, "put_back": put_back, **classes,
     }  # fmt: skip
     made: Callable[..., Any] = jit(function_of(", ".join(["kind", "tape", *leaves]), [*lines, "return result"], **space))
     return made

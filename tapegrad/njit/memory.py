@@ -25,6 +25,7 @@ _AT_FIRST = 4096
 _KEPT = 1 << 22
 # Rows are numbered in 32 bits.
 _MOST = 2**31 - 1
+_DOUBLE = np.dtype(np.float64)
 
 
 class Tape:
@@ -35,6 +36,9 @@ class Tape:
         self.links = np.zeros((_AT_FIRST, self.widths[0]), np.uint32)
         self.numbers = np.zeros((_AT_FIRST, self.widths[1]))
         self.adjoints = np.zeros(_AT_FIRST)
+        self._frames: dict[Any, Any] = {}
+        # Whoever keeps a tape for later sweeps may be asked for these by several threads.
+        self.lock = threading.Lock()
         self.header = np.zeros(5, np.int64)
         self.address = self.header.ctypes.data
         self._describe()
@@ -62,15 +66,26 @@ class Tape:
         numbers = np.empty((longer, self.widths[1]))
         links[:length], numbers[:length] = self.links, self.numbers
         self.links, self.numbers = links, numbers
+        self._frames.clear()
         self._describe()
 
     def cleared(self, count: int) -> np.ndarray:
         """Room for so many adjoints, which are zero."""
         if len(self.adjoints) < count:
             self.adjoints = np.zeros(max(count, len(self.links)))
+            self._frames.clear()
         else:
             self.adjoints[:count] = 0.0
         return self.adjoints
+
+
+    def sweep(self, loop: Any, first: int, last: int) -> None:
+        """Run a loop of `sweeps` over the rows from `first` on, up to `last`, and the adjoints."""
+        frame = self._frames.get(loop)
+        if frame is None:
+            frame = self._frames[loop] = loop.frame(self.links, self.numbers, self.adjoints, first, last)
+        frame.words[-2], frame.words[-1] = first, last
+        loop.run(frame, _DOUBLE)
 
 
 _growing: dict[int, Tape] = {}
@@ -90,19 +105,20 @@ _free = threading.local()
 
 
 class taken:  # noqa: N801
-    """A tape for as long as a `with` statement lasts: one that this thread used before, or a new one."""
+    """A tape for as long as a `with` statement lasts: one that this thread used before, or a new one. With `keep` it is
+    a new one, which is not used again."""
 
-    def __init__(self, partials: bool) -> None:
-        self._partials = partials
+    def __init__(self, partials: bool, keep: bool = False) -> None:
+        self._partials, self._keep = partials, keep
 
     def __enter__(self) -> Tape:
         kept: Any = _free.__dict__.setdefault(f"tapes {self._partials}", [])
-        self.tape = kept.pop() if kept else Tape(self._partials)
+        self.tape = kept.pop() if kept and not self._keep else Tape(self._partials)
         self.tape.begin()
         _growing[self.tape.address] = self.tape
         return self.tape
 
     def __exit__(self, *_: Any) -> None:
         del _growing[self.tape.address]
-        if len(self.tape.links) <= _KEPT:
+        if len(self.tape.links) <= _KEPT and not self._keep:
             _free.__dict__[f"tapes {self._partials}"].append(self.tape)

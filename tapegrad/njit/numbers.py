@@ -26,8 +26,12 @@ from numba.extending import (
 )
 
 from tapegrad.njit.memory import CAPACITY, GROW, LENGTH, LINKS, NUMBERS
+from tapegrad.sweeps.marks import LEAF
 
 _I64, _I32, _F64 = ir.IntType(64), ir.IntType(32), ir.DoubleType()
+
+# The row of a number that is given, on a tape of operations.
+_CONSTANT = [_I32(0), _I32(0), _I32(0), _I32(LEAF)]
 
 FULL = "the tape of a Numba function has no more room: see tg.set_memory_limit"
 
@@ -193,7 +197,7 @@ def given(typingctx: Any, kind: Any, tape: Any, value: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, tape, value = args
         partials = signature.return_type.partials
-        links = [_I32(0)] * (2 if partials else 4)
+        links = [_I32(0)] * 2 if partials else _CONSTANT
         row = append(context, builder, tape, links, [value, value] if partials else [value])
         return _made(context, builder, signature.return_type, value, row, tape)
 
@@ -246,7 +250,7 @@ def operation(typingctx: Any, opcode: Any, operands: Any, value: Any) -> Any:
                 rows.append(cgutils.alloca_once_value(builder, p.row))
                 with cgutils.if_unlikely(builder, builder.icmp_signed("==", p.tape, _I64(0))):
                     # A constant: a row that holds a number.
-                    builder.store(append(context, builder, tape, [_I32(0)] * 4, [p.value]), rows[-1])
+                    builder.store(append(context, builder, tape, _CONSTANT, [p.value]), rows[-1])
             links = [builder.load(r) for r in rows]
             links += [links[-1]] * (3 - count)
             builder.store(append(context, builder, tape, [*links, _I32(op)], [args[2]]), found)

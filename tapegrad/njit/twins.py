@@ -9,7 +9,6 @@ arrays that recorded numbers can be stored in.
 from __future__ import annotations
 
 import functools
-import weakref
 from types import ModuleType
 from typing import Any
 
@@ -211,7 +210,7 @@ def _named(code: Any, value: Any) -> Any:
     return None
 
 
-_twins: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+_twins: dict[Any, dict[Any, Any]] = {}
 
 
 def twin(dispatcher: Any, of: Recorded, relaxed: bool) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tapegrad.arguments import spec_of
+from tapegrad.njit import is_numba
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
 
@@ -39,5 +40,9 @@ def record(f: Callable[..., Any], *examples: Any, compile: bool | None = None) -
     >>> r.value_and_grad(np.zeros(3))
     (0.0, array([0., 0., 0.]))
     """
+    if is_numba(f):
+        from tapegrad.njit.recordable import recordable
+
+        f = recordable(f)
     spec, leaves = spec_of(examples)
     return Recording(f, spec, leaves, None, compile=behind(f, compile)[1])
