@@ -218,5 +218,7 @@ def twin(dispatcher: Any, of: Recorded, relaxed: bool) -> Any:
     made = _twins.setdefault(dispatcher, {})
     if (of, relaxed) not in made:
         options = {name: x for name, x in dispatcher.targetoptions.items() if name in _KEPT}
+        # Only compiled code calls twins, so they need no wrappers for Python (and the results have none).
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         made[of, relaxed] = numba.njit(pipeline_class=pipeline(of, relaxed), **options)(dispatcher.py_func)
     return made[of, relaxed]
