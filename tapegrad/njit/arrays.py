@@ -245,7 +245,18 @@ def _method(name: str, function: Any) -> Any:
     return method
 
 
-METHODS = {name: _method(name, getattr(np, name)) for name in REDUCTIONS}
+def _view(a, dtype):
+    raise NotImplementedError
+
+
+@overload(_view)
+def _typed_view(a, dtype):
+    # The bytes of recorded numbers are not those of floats.
+    return None if recorded_array(a) is not None else (lambda a, dtype: a.view(dtype))
+
+
+_view.__name__ = "view"
+METHODS: dict[str, Any] = {"view": _view} | {name: _method(name, getattr(np, name)) for name in REDUCTIONS}
 
 
 def register() -> None:

@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import overload
 
 from tapegrad.njit import numbers
-from tapegrad.njit.numbers import Recorded, is_plain, is_recorded
+from tapegrad.njit.numbers import is_plain, is_recorded
 from tapegrad.njit.rules import scalar
 from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise
 
@@ -31,9 +31,6 @@ COMPARISONS = {
     operator.eq: np.equal, operator.ne: np.not_equal,
 }  # fmt: skip
 _IN_MATH = {"fabs": np.absolute, "pow": np.power}
-# Of `math`, these return whole numbers.
-WHOLE = (math.floor, math.ceil, math.trunc)
-
 
 def row_of(ufunc: Any, operands: Any) -> Elementwise:
     """The row of a ufunc for operands of these types: a power whose exponent is plain is one of its own."""
@@ -111,11 +108,6 @@ EXPECT = BY_NAME["expect"].opcode
 def hold(x: Any, found: Any) -> Any:
     """Have replays of a tape check that a number is what was found."""
     numbers.operation(EXPECT, (x, numbers.constant(x, found)), found)
-
-
-def whole(name: str) -> Any:
-    """math.floor and its like: a whole number, which replays are held to."""
-    return scalar(BY_NAME[name], (True,), False)
 
 
 def _register_operators() -> None:
@@ -207,10 +199,13 @@ def _register_rest() -> None:
 
 
 def _whole(function: Any, name: str) -> None:
+    """math.floor and its like: a whole number, through which nothing flows, and which replays are held to."""
+
+    @overload(function)
     def typed(x):
         if not is_recorded(x):
             return None
-        made = scalar(BY_NAME[name], (True,), x.partials)
+        made = numbers.jit(scalar(BY_NAME[name], (True,), x.partials))
         if x.partials:
             return lambda x: np.int64(made(x)._value)
 
@@ -220,8 +215,6 @@ def _whole(function: Any, name: str) -> None:
             return np.int64(found._value)
 
         return impl
-
-    overload(function)(typed)
 
 
 def _extreme(function: Any, ufunc: Any) -> None:
@@ -244,5 +237,3 @@ def register() -> None:
     _register_functions()
     _register_rest()
 
-
-__all__ = ["Recorded", "register"]

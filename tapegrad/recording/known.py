@@ -115,14 +115,22 @@ def known_with_keywords(f: Any, forced: bool | None = None) -> Known:
     return attached(f, f"recordings with keywords{_NAMES[forced]}", make)
 
 
+def on_values(f: Any) -> Any:
+    """The function that can be called with Values: in place of one of Numba one that writes what it does."""
+    if not is_numba(f):
+        return f
+    from tapegrad.njit.recordable import recordable
+
+    return recordable(f)
+
+
 class KnownOfNumba(Known):
     """The same of a Numba function, which is recorded anew at every call, but where an ordinary recording is needed."""
 
     def __init__(self, dispatcher: Any, forced: bool | None, keywords: bool) -> None:
-        from tapegrad.njit.recordable import recordable
         from tapegrad.recording.of_numba import OfNumba
 
-        f = recordable(dispatcher)
+        f = on_values(dispatcher)
         super().__init__((lambda *args: f(*args[:-1], **args[-1])) if keywords else f, forced)
         find = super().at
         self._answers: Any = OfNumba(dispatcher, lambda args: find(args)[0], keywords)

@@ -10,6 +10,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import evaluation, matching
 from tapegrad.arguments import argument_numbers
+from tapegrad.errors import OperationError
 from tapegrad.njit import derivatives, runs
 from tapegrad.recording.recording import Recording
 
@@ -29,6 +30,14 @@ class OfNumba:
 
     def _bound(self, args: Sequence[Any]) -> tuple[Any, ...]:
         return self._function.bound(args[:-1], args[-1]) if self._keywords else tuple(args)
+
+    def __call__(self, *args: Any) -> Any:
+        """The function itself."""
+        return self.f(*self._bound(args))
+
+    def stats(self) -> Any:
+        """What is known of an ordinary recording, of which there is none before it is asked for."""
+        raise OperationError(f"{self._function.name} is a Numba function, which is recorded at every call: it has no stats")
 
     def check(self, args: Sequence[Any]) -> Sequence[Any]:
         """The arguments, as `evaluate` takes them."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tapegrad.arguments import spec_of
-from tapegrad.njit import is_numba
+from tapegrad.recording.known import on_values
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
 
@@ -40,9 +40,5 @@ def record(f: Callable[..., Any], *examples: Any, compile: bool | None = None) -
     >>> r.value_and_grad(np.zeros(3))
     (0.0, array([0., 0., 0.]))
     """
-    if is_numba(f):
-        from tapegrad.njit.recordable import recordable
-
-        f = recordable(f)
     spec, leaves = spec_of(examples)
-    return Recording(f, spec, leaves, None, compile=behind(f, compile)[1])
+    return Recording(on_values(f), spec, leaves, None, compile=behind(f, compile)[1])
