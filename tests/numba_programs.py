@@ -71,7 +71,7 @@ def bounces(p, end):
     """How high a ball is that falls, and bounces until it is too slow: events at times that depend on p."""
     height, speed, loss = p[0], p[1], p[2]
     t = 0.0
-    for count in range(1000):
+    for _ in range(1000):
         duration = (speed + math.sqrt(speed * speed + 2.0 * 9.81 * height)) / 9.81
         if t + duration > end:
             s = end - t

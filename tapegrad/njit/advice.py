@@ -1,4 +1,4 @@
-"""What to say where Numba cannot compile a function for recorded numbers: the line, what it does, what to do instead."""
+"""What to say where Numba cannot compile a function for recorded numbers: the line, what it does, and advice."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ def advice(dispatcher: Any, error: Any) -> str:
     instead = _INSTEAD.get(what, "")
     if not instead and call:
         instead = (
-            f"`{call}` has no derivative here; supported are arithmetic, the functions of math and np of single numbers "
-            "and arrays, reductions, products and np.linalg.solve: write it with these, as a loop, or compute it from "
-            "arguments that are not differentiated"
+            f"`{call}` has no derivative here; supported are arithmetic, the functions of math and np of single "
+            "numbers and of arrays, reductions, products and np.linalg.solve: write it with these, as a loop, or "
+            "compute it from arguments that are not differentiated"
         )
     unknown = re.search(r"Unknown attribute '([^']+)' of type (.+)", text)
+    if "bytes of differentiated numbers" in text:
+        instead = "the bytes of differentiated numbers are not those of floats: leave .view, .ctypes and .data out"
     if unknown and not instead:
         instead = (
             f"`.{unknown[1]}` of {_readable(unknown[2])} has no derivative here: write it as a loop over the elements"

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numba import types
+from numba.core.errors import TypingError
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import overload
 
 from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, jit, recorded_array
@@ -54,7 +56,8 @@ def _function(names: str, lines: list[str], **space: Any) -> Callable[..., Any]:
 
 def loops(axes: list[int], lengths: list[str], body: list[str]) -> list[str]:
     """Loops over `i0`, `i1` and so on, one in the other, around lines."""
-    heads = ["    " * depth + f"for i{k} in range({n}):" for depth, (k, n) in enumerate(zip(axes, lengths, strict=True))]
+    heads = [f"for i{k} in range({n}):" for k, n in zip(axes, lengths, strict=True)]
+    heads = ["    " * depth + head for depth, head in enumerate(heads)]
     return heads + ["    " * len(axes) + line for line in body]
 
 
@@ -245,18 +248,18 @@ def _method(name: str, function: Any) -> Any:
     return method
 
 
-def _view(a, dtype):
-    raise NotImplementedError
+METHODS: dict[str, Any] = {name: _method(name, getattr(np, name)) for name in REDUCTIONS}
 
 
-@overload(_view)
-def _typed_view(a, dtype):
-    # The bytes of recorded numbers are not those of floats.
-    return None if recorded_array(a) is not None else (lambda a, dtype: a.view(dtype))
+def _register_refused() -> None:
+    def refuse(self, array):
+        if recorded_array(array) is not None:
+            raise TypingError("the bytes of differentiated numbers are not those of floats")
 
-
-_view.__name__ = "view"
-METHODS: dict[str, Any] = {"view": _view} | {name: _method(name, getattr(np, name)) for name in REDUCTIONS}
+    # Asked before Numba's own, these answer where an array has recorded numbers, and else leave it to those.
+    names = ("view", "ctypes", "data", "tobytes")
+    refused = {f"resolve_{name}": refuse for name in names}
+    infer_getattr(type("Refused", (AttributeTemplate,), {"key": types.Array, "__module__": __name__, **refused}))
 
 
 def register() -> None:
@@ -264,3 +267,4 @@ def register() -> None:
     _register_elementwise()
     _register_where()
     _register_reductions()
+    _register_refused()

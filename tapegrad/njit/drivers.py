@@ -4,29 +4,16 @@ Numba."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import types
 from numba.extending import overload
 
 from tapegrad.njit.arrays import loops
-from tapegrad.njit.numbers import constant, element_type, given, is_plain, is_recorded, jit, recorded_array
+from tapegrad.njit.numbers import given, is_plain, is_recorded, jit, recorded_array
 from tapegrad.njit.products import function_of
-
-
-class Number(NamedTuple):
-    """A recorded number that a function returned: its value, and its row on the tape, 0 for none."""
-
-    value: Any
-    row: Any
-
-
-class Numbers(NamedTuple):
-    """The same of an array."""
-
-    values: Any
-    rows: Any
+from tapegrad.njit.results import Number, Numbers
 
 
 def lift(kind, tape, x):
@@ -45,6 +32,9 @@ def lower(x):
     """A result, with the rows of its numbers."""
 
 
+_MADE = "out = np.empty(x.shape, element_type(kind))"
+
+
 def _each(t: Any, lines: list[str], body: str) -> list[str]:
     axes = list(range(t.ndim))
     at = ", ".join(f"i{k}" for k in axes)
@@ -57,13 +47,13 @@ def _lift(kind, tape, x):
         return lambda kind, tape, x: given(kind, tape, np.float64(x))
     if not isinstance(x, types.Array):
         return None
-    lines = _each(x, ["out = np.empty(x.shape, element_type(kind))"], "out[{at}] = given(kind, tape, np.float64(x[{at}]))")
+    lines = _each(x, [_MADE], "out[{at}] = given(kind, tape, np.float64(x[{at}]))")
     return function_of("kind, tape, x", [*lines, "return out"], given=given)
 
 
 @overload(keep)
 def _keep(kind, x):
-    lines = _each(x, ["out = np.empty(x.shape, element_type(kind))"], "out[{at}] = constant(kind, np.float64(x[{at}]))")
+    lines = _each(x, [_MADE], "out[{at}] = constant(kind, np.float64(x[{at}]))")
     return function_of("kind, x", [*lines, "return out"])
 
 
@@ -112,5 +102,6 @@ def driver(function: Any, text: str, kinds: Sequence[str], classes: dict[str, ty
     space: dict[str, Any] = {
         "function": function, "lift": lift, "keep": keep, "lower": lower, "put_back": put_back, **classes,
     }  # fmt: skip
-    made: Callable[..., Any] = jit(function_of(", ".join(["kind", "tape", *leaves]), [*lines, "return result"], **space))
+    whole = function_of(", ".join(["kind", "tape", *leaves]), [*lines, "return result"], **space)
+    made: Callable[..., Any] = jit(whole)
     return made

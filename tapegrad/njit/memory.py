@@ -36,6 +36,8 @@ class Tape:
         self.links = np.zeros((_AT_FIRST, self.widths[0]), np.uint32)
         self.numbers = np.zeros((_AT_FIRST, self.widths[1]))
         self.adjoints = np.zeros(_AT_FIRST)
+        # What was raised when there was to be more room.
+        self.failed: BaseException | None = None
         self._frames: dict[Any, Any] = {}
         # Whoever keeps a tape for later sweeps may be asked for these by several threads.
         self.lock = threading.Lock()
@@ -53,6 +55,7 @@ class Tape:
 
     def begin(self) -> None:
         """Forget all rows but the first."""
+        self.failed = None
         self.header[LENGTH] = FIRST
 
     def grow(self) -> None:
@@ -92,11 +95,14 @@ _growing: dict[int, Tape] = {}
 
 
 def _grow(address: int) -> int:
+    # 1 where there is room now. Of what is raised before the first line here, an interrupt say, ctypes makes 0.
+    tape = _growing[address]
     try:
-        _growing[address].grow()
-    except MemoryError:
-        return 1
-    return 0
+        tape.grow()
+    except BaseException as error:
+        tape.failed = error
+        return 0
+    return 1
 
 
 _grow_function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(_grow)
@@ -104,7 +110,7 @@ _grow_address = ctypes.cast(_grow_function, ctypes.c_void_p).value or 0
 _free = threading.local()
 
 
-class taken:  # noqa: N801
+class taken:
     """A tape for as long as a `with` statement lasts: one that this thread used before, or a new one. With `keep` it is
     a new one, which is not used again."""
 

@@ -174,8 +174,8 @@ def append(context: Any, builder: Any, tape: Any, links: list[Any], numbers: lis
     room = builder.load(builder.gep(header, [_I64(CAPACITY)]))
     with cgutils.if_unlikely(builder, builder.icmp_signed(">=", row, room)):
         grow = _pointer(builder, header, GROW, ir.FunctionType(_I64, [_I64]))
-        failed = builder.call(grow, [tape])
-        with cgutils.if_unlikely(builder, builder.icmp_signed("!=", failed, _I64(0))):
+        grown = builder.call(grow, [tape])
+        with cgutils.if_unlikely(builder, builder.icmp_signed("==", grown, _I64(0))):
             context.call_conv.return_user_exc(builder, MemoryError, (FULL,))
     to = _pointer(builder, header, LINKS, _I32)
     at = builder.mul(row, _I64(len(links)))
@@ -225,9 +225,9 @@ def result(typingctx: Any, selects: Any, operands: Any, value: Any, partials: An
                     for s, r in zip(slopes, rows, strict=True)]  # fmt: skip
         found = cgutils.alloca_once_value(builder, _I64(0))
         with cgutils.if_likely(builder, builder.icmp_signed("!=", tape, _I64(0))):
-            rows, slopes = (rows * 2, [*slopes, _F64(0.0)]) if count == 1 else (rows, slopes)
-            rows = [rows[0], _I64(0)] if count == 1 else rows
-            builder.store(append(context, builder, tape, rows, slopes), found)
+            more = 2 - count
+            row = append(context, builder, tape, [*rows, *[_I64(0)] * more], [*slopes, *[_F64(0.0)] * more])
+            builder.store(row, found)
         return _made(context, builder, of, args[2], builder.load(found), tape)
 
     return of(types.literal(chooses), operands, types.float64, partials), code

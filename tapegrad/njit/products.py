@@ -12,12 +12,9 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from tapegrad.njit.arrays import element, is_none, is_ours
-from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, jit, recorded_array
+from tapegrad.njit.arrays import is_none, is_ours
+from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, recorded_array
 
-_ROW = """
-    for {i} in range({n}):
-"""
 # How the elements of a product are numbered, by the dimensions of the operands: the shape of the result, the loops, and
 # the two vectors whose product stands there.
 _PRODUCTS = {
@@ -88,10 +85,10 @@ def _register_products() -> None:
 @functools.cache
 def solution(ndim: int, like: str) -> Callable[..., Any]:
     """What solves a x = b by elimination, choosing the largest pivots; b has one or two dimensions."""
-    columns, at = ("", "") if ndim == 1 else ("for j in range(m):", ", j")
+    at = "" if ndim == 1 else ", j"
 
     def each(line: str, pad: str) -> list[str]:
-        return [pad + line] if ndim == 1 else [pad + columns, pad + "    " + line]
+        return [pad + line] if ndim == 1 else [f"{pad}for j in range(m):", f"{pad}    {line}"]
 
     lines = [
         "n = a.shape[0]", "if a.shape[1] != n or b.shape[0] != n:",
@@ -271,6 +268,3 @@ def register() -> None:
     _register_products()
     _register_solve()
     _register_making()
-
-
-__all__ = ["element", "register"]

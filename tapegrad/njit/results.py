@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.errors import NonScalarError
+
+
+class Number(NamedTuple):
+    """A recorded number that a function returned: its value, and its row on the tape, 0 for none."""
+
+    value: Any
+    row: Any
+
+
+class Numbers(NamedTuple):
+    """The same of an array."""
+
+    values: Any
+    rows: Any
 
 
 class Result:
@@ -44,11 +58,8 @@ def _all(returned: Any) -> list[Any]:
 def mapped(returned: Any, recorded: Callable[[Any, Any], Any], other: Callable[[Any], Any] = lambda x: x) -> Any:
     """What was returned, with recorded(value, rows) in place of what was recorded, and other(x) of all else."""
     if isinstance(returned, tuple):
-        kind = type(returned).__name__
-        if kind == "Number" and type(returned).__module__.startswith("tapegrad.njit"):
-            return recorded(returned.value, returned.row)
-        if kind == "Numbers" and type(returned).__module__.startswith("tapegrad.njit"):
-            return recorded(returned.values, returned.rows)
+        if isinstance(returned, Number | Numbers):
+            return recorded(*returned)
         parts = [mapped(x, recorded, other) for x in returned]
         return type(returned)(*parts) if hasattr(returned, "_fields") else tuple(parts)
     return other(returned)

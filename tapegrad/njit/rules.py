@@ -21,7 +21,7 @@ _QUIET = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no
 
 @functools.cache
 def scalar(row: Elementwise, recorded: tuple[bool, ...], partials: bool) -> Callable[..., Any]:
-    """The function of numbers, of which some are recorded, that computes an operation and appends to the tape."""
+    """The function of one or two numbers, some of them recorded, that computes an operation and appends to the tape."""
     module = SweepModule(np.float64)
     names = _NAMES[: row.arity]
     values = [f"v{name}" for name in names]
@@ -47,8 +47,6 @@ def scalar(row: Elementwise, recorded: tuple[bool, ...], partials: bool) -> Call
         module.add_kernel("slopes", ", ".join([*values, "z"]), [f"return ({', '.join(slopes)},)"])
         lines.append(f"slopes = slopes_of({', '.join([*values, 'z'])})")
         slopes = [f"slopes[{i}]" for i in range(row.arity)]
-    while len(kept) > 2:
-        raise NotImplementedError(row.name)
     operands, along = ", ".join(names[i] for i in kept), ", ".join(f"np.float64({slopes[i]})" for i in kept)
     lines.append(f"return result({row.selects}, ({operands},), z, ({along},))")
     return _function(module, lines, names)

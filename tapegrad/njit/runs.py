@@ -43,7 +43,7 @@ class Function:
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
         self.name = dispatcher.__qualname__
-        self._drivers: dict[Any, tuple[Callable[..., Any], Any]] = {}
+        self._drivers: dict[Any, tuple[Callable[..., Any], Any, list[str]]] = {}
         self._lock = threading.RLock()
 
     def bound(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -63,14 +63,22 @@ class Function:
         leaves = [x for argument in given for x in argument.leaves]
         own = [x for argument in given for x, kind in zip(argument.leaves, argument.kinds, strict=True)
                if kind == _GIVEN]  # fmt: skip
-        before = self._shared(given)
+        kinds = [kind for argument in given for kind in argument.kinds]
         key = (partials, *((tuple(a.kinds), a.text, a.classes) for a in given), *map(_type, leaves))
         known = self._drivers.get(key)
-        with originals():
-            if known is None:
-                result = self._first(key, tape, given, leaves)
-            else:
-                result = known[0](known[1], tape.address, *leaves)
+        if known is not None:
+            kinds = known[2]
+        before = self._shared(leaves, kinds)
+        try:
+            with originals():
+                if known is None:
+                    result = self._first(key, tape, given, leaves)
+                else:
+                    result = known[0](known[1], tape.address, *leaves)
+        except MemoryError:
+            if tape.failed is not None and not isinstance(tape.failed, MemoryError):
+                raise tape.failed from None
+            raise
         if before is not None:
             self._check_shared(before)
         return result, own
@@ -103,18 +111,19 @@ class Function:
 
         failed: Any = None
         for relaxed in (False, True):
-            driver, kind = self._compiled(tape, given, relaxed)
+            driver, kind, kinds = self._compiled(tape, given, relaxed)
+            self._shared(leaves, kinds)
             try:
                 found = driver(kind, tape.address, *leaves)
             except NumbaError as error:
                 failed = error
                 tape.begin()
                 continue
-            self._drivers[key] = driver, kind
+            self._drivers[key] = driver, kind, kinds
             return found
         raise UnsupportedError(advice(self.dispatcher, failed)) from failed
 
-    def _compiled(self, tape: Tape, given: list[Argument], relaxed: bool) -> tuple[Any, Any]:
+    def _compiled(self, tape: Tape, given: list[Argument], relaxed: bool) -> tuple[Any, Any, list[str]]:
         # Numba is imported here, and not before: somebody has a function of it.
         from tapegrad.njit import drivers, numbers, twins
 
@@ -122,7 +131,9 @@ class Function:
             twins.prepare()
             partials = tape.widths[0] == 2
             of = numbers.PARTIALS if partials else numbers.OPERATIONS
-            kinds, text, classes = [], [], {}
+            kinds: list[str] = []
+            text: list[str] = []
+            classes: dict[str, type] = {}
             for argument in given:
                 names = [f"ax{len(kinds) + i}" for i in range(len(argument.leaves))]
                 for x, what in zip(argument.leaves, argument.kinds, strict=True):
@@ -132,20 +143,24 @@ class Function:
                 classes |= {_named(c): c for c in argument.classes}
             twin = twins.twin(self.dispatcher, of, relaxed)
             made = drivers.driver(twin, ", ".join(text), kinds, classes)
-            return made, numbers.OF_PARTIALS if partials else numbers.OF_OPERATIONS
+            return made, numbers.OF_PARTIALS if partials else numbers.OF_OPERATIONS, kinds
 
-    def _shared(self, given: list[Argument]) -> list[tuple[np.ndarray, np.ndarray]] | None:
-        """Copies of arrays that share memory with others, where some of these are differentiated; mostly None."""
-        arrays = [(x, kind) for a in given for x, kind in zip(a.leaves, a.kinds, strict=True)
-                  if isinstance(x, np.ndarray)]  # fmt: skip
+    def _shared(self, leaves: list[Any], kinds: list[str]) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """Copies of arrays that share memory with others, where some of these are differentiated; mostly None.
+
+        Raises UnsupportedError where an array that results are stored in shares memory with another.
+        """
+        arrays = [(x, kind) for x, kind in zip(leaves, kinds, strict=True) if isinstance(x, np.ndarray)]
         if len(arrays) < 2:
             return None
-        found = [
-            x for i, (x, kind) in enumerate(arrays)
-            for j, (y, other) in enumerate(arrays)
-            if i != j and _GIVEN in (kind, other) and np.may_share_memory(x, y)
-        ]  # fmt: skip
-        return [(x, x.copy()) for x in found] or None
+        found = []
+        for i, (x, kind) in enumerate(arrays):
+            for j, (y, other) in enumerate(arrays):
+                if i != j and not kind == other == _PLAIN and np.may_share_memory(x, y):
+                    if _KEPT in (kind, other):
+                        raise UnsupportedError(_SHARED.format(self.name))
+                    found.append((x, x.copy()))
+        return found or None
 
     def _check_shared(self, before: list[tuple[np.ndarray, np.ndarray]]) -> None:
         for x, copy in before:

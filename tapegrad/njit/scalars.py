@@ -153,9 +153,9 @@ def _register_functions() -> None:
     for name in dir(math):
         if name in ("floor", "ceil", "trunc", "remainder"):
             continue
-        ufunc = _IN_MATH.get(name, getattr(np, name, getattr(np, f"arc{name[1:]}", None)))
-        if isinstance(ufunc, np.ufunc) and ufunc in BY_UFUNC:
-            (_unary if ufunc.nin == 1 else _binary)(getattr(math, name), ufunc)
+        found: Any = _IN_MATH.get(name, getattr(np, name, getattr(np, f"arc{name[1:]}", None)))
+        if isinstance(found, np.ufunc) and found in BY_UFUNC:
+            (_unary if found.nin == 1 else _binary)(getattr(math, name), found)
 
 
 def _register_rest() -> None:
@@ -168,8 +168,8 @@ def _register_rest() -> None:
     def _same(x):
         return (lambda x: x) if is_recorded(x) else None
 
-    for function, name in ((math.floor, "floor"), (math.ceil, "ceil"), (math.trunc, "trunc"), (int, "trunc"),
-                           (round, "rint")):  # fmt: skip
+    whole: Any = {math.floor: "floor", math.ceil: "ceil", math.trunc: "trunc", int: "trunc", round: "rint"}
+    for function, name in whole.items():
         _whole(function, name)
 
     @overload(bool)
@@ -194,8 +194,8 @@ def _register_rest() -> None:
     def _isfinite(x):
         return (lambda x: abs(x) < np.inf) if is_recorded(x) else None
 
-    for function, ufunc in ((max, np.maximum), (min, np.minimum)):
-        _extreme(function, ufunc)
+    _extreme(max, np.maximum)
+    _extreme(min, np.minimum)
 
 
 def _whole(function: Any, name: str) -> None:

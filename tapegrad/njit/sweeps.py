@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tapegrad.compiled import compiled
 
 
@@ -9,12 +11,16 @@ from tapegrad.compiled import compiled
 def reverse(links, partials, adjoints, first, last):
     """Carry the adjoints of rows from `last` - 1 down to `first` to the rows that these depend on. A zero adjoint is
     passed to nobody."""
-    for back in range(last - first):
-        row = last - 1 - back
+    # Unsigned numbers of rows have no wraparound to check. Row 0 stands for what depends on nothing; to add to it each
+    # time would make every operation wait for the one before.
+    for back in range(np.uint64(last - first)):
+        row = np.uint64(last) - np.uint64(1) - np.uint64(back)
         adjoint = adjoints[row]
         if adjoint != 0.0:
-            adjoints[links[row, 0]] += partials[row, 0] * adjoint
-            adjoints[links[row, 1]] += partials[row, 1] * adjoint
+            x, y = np.uint64(links[row, 0]), np.uint64(links[row, 1])
+            adjoints[x] += partials[row, 0] * adjoint
+            if y != 0:
+                adjoints[y] += partials[row, 1] * adjoint
 
 
 @compiled(links="uint32[:, :]", partials="float64[:, :]", tangents="float64[:]", first="int64", last="int64")

@@ -54,6 +54,7 @@ def _first_ours() -> None:
         if isinstance(known, types.Function) and any(map(is_ours, known.templates)):
             first = sorted(known.templates, key=lambda t: not is_ours(t))
             dict.__setitem__(context._globals, key, types.Function(tuple(first)))
+    context._attributes[types.Array].sort(key=lambda template: type(template).__module__ != arrays.__name__)
 
 
 def as_float(x):
@@ -142,7 +143,7 @@ def pipeline(of: Recorded, relaxed: bool) -> Any:
             return None
 
     @register_pass(mutates_CFG=False, analysis_only=False)
-    class Names(FunctionPass):  # type: ignore[misc]
+    class Names(FunctionPass):
         """Changes what a function names."""
 
         _name = f"tapegrad_names_{of.partials}_{relaxed}"
@@ -162,7 +163,7 @@ def pipeline(of: Recorded, relaxed: bool) -> Any:
             _change_methods(code)
             return True
 
-    class Twins(CompilerBase):  # type: ignore[misc]
+    class Twins(CompilerBase):
         """Numba's own passes and that one, without the fusing of expressions of arrays, which is for floats."""
 
         def define_pipelines(self) -> list[Any]:

@@ -37,7 +37,7 @@ class OfNumba:
 
     def stats(self) -> Any:
         """What is known of an ordinary recording, of which there is none before it is asked for."""
-        raise OperationError(f"{self._function.name} is a Numba function, which is recorded at every call: it has no stats")
+        raise OperationError(f"{self._function.name} is a Numba function, recorded at every call: it has no stats")
 
     def check(self, args: Sequence[Any]) -> Sequence[Any]:
         """The arguments, as `evaluate` takes them."""

@@ -50,6 +50,12 @@ def work(x, room):
 
 
 @numba.njit
+def work_twice(x, room, other):
+    room[0] = x[0] + other[0]
+    return room[0]
+
+
+@numba.njit
 def doubled(x, y):
     for i in range(len(x)):
         x[i] *= 2.0
@@ -124,6 +130,9 @@ def test_arguments_that_share_memory():
     both = np.arange(4.0)
     with pytest.raises(errors.UnsupportedError, match="shares memory"):
         tg.grad(doubled, argnums=1)(both[:2], both[1:3])
+    room = np.zeros(4)
+    with pytest.raises(errors.UnsupportedError, match="shares memory"):
+        tg.grad(work_twice)(np.ones(3), room[:3], room[1:])
 
 
 def test_integers_made_of_numbers():
@@ -170,11 +179,11 @@ def many(x, n):
 
 
 def test_what_cannot_be_differentiated_says_where_and_what():
-    with pytest.raises(errors.UnsupportedError, match=r"bad cannot be differentiated: at test_behaviour.py:\d+ \(`y = "):
+    with pytest.raises(errors.UnsupportedError, match=r"bad cannot be.* at test_behaviour.py:\d+ \(`y = "):
         tg.grad(bad)(np.ones(3))
     with pytest.raises(errors.UnsupportedError, match=r"by_index.*`return x\[x\[0\]\]`.*cannot be an index"):
         tg.grad(by_index)(np.ones(3))
-    with pytest.raises(errors.UnsupportedError, match="`view"):
+    with pytest.raises(errors.UnsupportedError, match="bytes of differentiated"):
         tg.grad(bytes_of)(np.ones(3))
     with pytest.raises(errors.IntegerInputError, match="argument 0 holds an integer"):
         tg.grad(steps)(3)

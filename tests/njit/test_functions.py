@@ -1,4 +1,4 @@
-"""Functions of numbers in Numba code follow the operation table: value and slope of each, all in one compiled function."""
+"""Functions of numbers in Numba code follow the operation table: value and slope of each, all in one function."""
 
 import math
 
@@ -17,7 +17,8 @@ BINARY = [(u, r) for u, r in ROWS if r.arity == 2]
 
 def module(lines):
     names = {"np": np, "math": math}
-    exec("def f(x, y):\n    out = np.zeros(len(x))\n" + "\n".join(f"    {x}" for x in lines) + "\n    return out", names)
+    lines = ["out = np.zeros(len(x))", *lines, "return out"]
+    exec("def f(x, y):\n" + "\n".join(f"    {line}" for line in lines), names)
     return numba.njit(names["f"])
 
 
@@ -27,7 +28,8 @@ def functions():
     lines += [f"out[{i}] = np.{u.__name__}(x[{i}], y[{i}])" for i, (u, _) in enumerate(BINARY, len(UNARY))]
     more = ["math.sqrt(x[{0}])", "math.atan2(x[{0}], y[{0}])", "x[{0}] ** 2", "x[{0}] ** -3", "x[{0}] ** y[{0}]",
             "2.0 ** x[{0}]", "-x[{0}] % 0.7", "abs(-x[{0}])", "max(x[{0}], y[{0}], 0.1)", "min(x[{0}], 9.0)",
-            "math.erf(x[{0}])", "math.pow(x[{0}], 1.5)", "float(x[{0}]) + np.float64(y[{0}])", "x[{0}] // 0.3"]  # fmt: skip
+            "math.erf(x[{0}])", "math.pow(x[{0}], 1.5)", "float(x[{0}]) + np.float64(y[{0}])",
+            "x[{0}] // 0.3"]  # fmt: skip
     start = len(UNARY) + len(BINARY)
     lines += [f"out[{i}] = {text.format(i)}" for i, text in enumerate(more, start)]
     return module(lines), start + len(more)
