@@ -28,6 +28,7 @@ TITLES = {
     "matrices": "Functions of matrices",
     "native": "Programs beside machine code",
     "ode_adjoint": "Gradients through differential equations",
+    "njit": "Gradients of Numba code",
 }
 THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
 # What a module has to say of its rows beside the times.

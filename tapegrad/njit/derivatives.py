@@ -39,7 +39,10 @@ class Run:
         """The adjoints of what is differentiated, for adjoints of rows."""
         adjoints = self.tape.cleared(self.length)
         for rows, w in seeds:
-            np.add.at(adjoints, rows, w)
+            if isinstance(rows, int):
+                adjoints[rows] += w
+            else:
+                np.add.at(adjoints, rows, w)
         # Row 0 stands for what depends on nothing.
         adjoints[0] = 0.0
         self.tape.sweep(reverse, FIRST + self.count, self.length)
