@@ -112,7 +112,11 @@ class Function:
         failed: Any = None
         for relaxed in (False, True):
             driver, kind, kinds = self._compiled(tape, given, relaxed)
-            self._shared(leaves, kinds)
+            try:
+                self._shared(leaves, kinds)
+            except UnsupportedError as error:
+                why = advice(self.dispatcher, failed)
+                raise UnsupportedError(f"{why}\nIf it stores differentiated numbers there: {error}") from failed
             try:
                 found = driver(kind, tape.address, *leaves)
             except NumbaError as error:

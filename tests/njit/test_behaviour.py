@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad import errors
+from tapegrad import errors, optimize
 
 Point = collections.namedtuple("Point", "x y")
 
@@ -224,6 +224,20 @@ def test_it_is_part_of_other_recordings():
     loss = tg.recorded(same_sum)
     assert loss(x) == 14.0
     np.testing.assert_array_equal(loss.grad(x), 2.0 * x)
+
+
+def test_solvers_and_checks_take_them():
+    result = optimize.minimize(rosenbrock, np.zeros(4), method="BFGS")
+    np.testing.assert_allclose(result.x, np.ones(4), atol=1e-4)
+    assert tg.check_grads(rosenbrock, (np.array([0.3, 0.1, 0.7]),)).worst < 1e-6
+
+
+@numba.njit
+def rosenbrock(x):
+    total = 0.0
+    for i in range(len(x) - 1):
+        total += 100.0 * (x[i + 1] - x[i] ** 2) ** 2 + (1.0 - x[i]) ** 2
+    return total
 
 
 def test_numba_is_not_imported_for_others():
