@@ -35,6 +35,7 @@ def functions():
     return module(lines), start + len(more)
 
 
+@pytest.mark.slow
 def test_functions_of_numbers(functions):
     f, n = functions
     rng = np.random.default_rng(3)
@@ -77,6 +78,7 @@ def of_arrays(a, x):
     return s + np.sum(b @ b) + sum(x)
 
 
+@pytest.mark.slow
 def test_arrays():
     rng = np.random.default_rng(4)
     gradient, h = tg.value_and_grad(of_arrays, argnums=(0, 1)), 1e-6
