@@ -18,7 +18,7 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers, plain_key
 from tapegrad.attached import attached, named_like
 from tapegrad.errors import OuterValueError
-from tapegrad.recording import Known, Unrecorded, behind, known, known_with_keywords, never
+from tapegrad.recording import Known, Unrecorded, behind, known, known_with_keywords, never, on_values
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
@@ -304,7 +304,7 @@ def elementwise_grad(
     """
 
     # What is kept with a function does not keep it alive, but what `made` has does.
-    found = grad(attached(f, "sum", _sum_of), argnums, compile=behind(f, compile)[1])
+    found = grad(attached(on_values(f), "sum", _sum_of), argnums, compile=behind(f, compile)[1])
     return _derivative(found, compile, elementwise_grad, f, argnums)
 
 

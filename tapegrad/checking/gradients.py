@@ -11,6 +11,7 @@ from tapegrad.checking.differences import STEP, Slope
 from tapegrad.checking.levels import Arrays, Level, first_level, flat, size_of
 from tapegrad.checking.report import Ledger, Report, difference_text, element, farthest, short
 from tapegrad.errors import CheckError
+from tapegrad.recording import on_values
 
 _MODES = ("fwd", "rev")
 # Where a derivative is wrong and the argument has no more elements than this, the message names the worst element.
@@ -72,7 +73,7 @@ def check_grads(
     if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 1:
         raise ValueError(f"order must be a whole number from 1 on, not {order!r}")
     ledger = Ledger(str(getattr(f, "__name__", None) or repr(f)))
-    level, point = first_level(f, args, argnums, ledger.subject)
+    level, point = first_level(on_values(f), args, argnums, ledger.subject)
     level.compare_value(ledger, "the value of ", point, ("by replay", "by NumPy"))
     _Run(ledger, modes, rtol, atol, STEP if eps is None else float(eps), seed).check(level, point, int(order), ())
     return ledger.report()

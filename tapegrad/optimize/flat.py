@@ -13,6 +13,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint import evaluation
 from tapegrad.errors import CutGradientError, DTypeError, ShapeError, StructureError
+from tapegrad.recording import on_values
 from tapegrad.tape import recording_on
 
 
@@ -184,4 +185,5 @@ def off_tape() -> AbstractContextManager[Any]:
 
 def called_with(f: Callable[..., Any], nesting: Nesting, args: tuple[Any, ...]) -> Callable[[np.ndarray], Any]:
     """A function of the caller's, of nested numbers and args, as a function of a vector."""
+    f = on_values(f)
     return functools.wraps(f)(lambda x: f(nesting.nest(x), *args))

@@ -1,7 +1,7 @@
 """Recordings: functions recorded once, to be replayed and differentiated at other inputs."""
 
 from tapegrad.recording.direct import Short, never
-from tapegrad.recording.known import Known, known, known_with_keywords
+from tapegrad.recording.known import Known, known, known_with_keywords, on_values
 from tapegrad.recording.record import Unrecorded, record
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import StandIn, behind
@@ -9,5 +9,5 @@ from tapegrad.recording.stats import Stats
 
 __all__ = [
     "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "known", "known_with_keywords", "never",
-    "record",
+    "on_values", "record",
 ]  # fmt: skip

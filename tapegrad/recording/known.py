@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tapegrad import pytree
 from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
 from tapegrad.attached import attached
+from tapegrad.njit import is_numba
 from tapegrad.recording.direct import Short
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
@@ -97,15 +99,47 @@ def known(f: Any, forced: bool | None = None) -> Known:
     What is asked to be compiled always, or never, has recordings of its own, so that none gets what another asked for.
     """
     f, forced = behind(f, forced)
+    if is_numba(f):
+        return _known_of_numba(f, forced, keywords=False)
     return attached(f, f"recordings{_NAMES[forced]}", lambda f: Known(f, forced))
 
 
 def known_with_keywords(f: Any, forced: bool | None = None) -> Known:
     """The recordings of a function whose keyword arguments are one more argument, a dict, the last."""
     f, forced = behind(f, forced)
+    if is_numba(f):
+        return _known_of_numba(f, forced, keywords=True)
 
     def make(f: Any) -> Known:
         return Known(lambda *args: f(*args[:-1], **args[-1]), forced)
 
     return attached(f, f"recordings with keywords{_NAMES[forced]}", make)
 
+
+def on_values(f: Any) -> Any:
+    """The function that can be called with Values: in place of one of Numba one that writes what it does."""
+    if not is_numba(f):
+        return f
+    from tapegrad.njit.recordable import recordable
+
+    return recordable(f)
+
+
+class KnownOfNumba(Known):
+    """The same of a Numba function, which is recorded anew at every call, but where an ordinary recording is needed."""
+
+    def __init__(self, dispatcher: Any, forced: bool | None, keywords: bool) -> None:
+        from tapegrad.recording.of_numba import OfNumba
+
+        f = on_values(dispatcher)
+        super().__init__((lambda *args: f(*args[:-1], **args[-1])) if keywords else f, forced)
+        find = super().at
+        self._answers: Any = OfNumba(dispatcher, lambda args: find(args)[0], keywords)
+
+    def at(self, args: Sequence[Any]) -> tuple[Any, list[Any]]:
+        return self._answers, list(args)
+
+
+@functools.cache
+def _known_of_numba(dispatcher: Any, forced: bool | None, keywords: bool) -> KnownOfNumba:
+    return KnownOfNumba(dispatcher, forced, keywords)

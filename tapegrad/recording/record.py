@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tapegrad.arguments import spec_of
+from tapegrad.recording.known import on_values
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
 
@@ -40,4 +41,4 @@ def record(f: Callable[..., Any], *examples: Any, compile: bool | None = None) -
     (0.0, array([0., 0., 0.]))
     """
     spec, leaves = spec_of(examples)
-    return Recording(f, spec, leaves, None, compile=behind(f, compile)[1])
+    return Recording(on_values(f), spec, leaves, None, compile=behind(f, compile)[1])

@@ -1,0 +1,220 @@
+"""Calling a Numba function with recorded numbers: one run, which leaves its tape and what was returned."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad.adjoint import evaluation
+from tapegrad.errors import DTypeError, IntegerInputError, StructureError, UnsupportedError
+from tapegrad.names import originals
+from tapegrad.njit.advice import advice
+from tapegrad.njit.memory import Tape
+
+_GIVEN, _KEPT, _PLAIN = "given", "kept", "plain"
+
+
+class Argument(NamedTuple):
+    """How an argument is handed over: its leaves, the kind of each, and the text that puts them together, in which
+    `{}` stands for a leaf. Of named tuples it has the class, by name and identity; `classes` are these."""
+
+    leaves: list[Any]
+    kinds: list[str]
+    text: str
+    classes: tuple[type, ...]
+
+
+def _named(kind: type) -> str:
+    return f"{kind.__name__}_{id(kind)}"
+
+
+def is_real(x: Any) -> bool:
+    """Whether something given as an argument can be differentiated."""
+    return isinstance(x, float | np.floating) or (isinstance(x, np.ndarray) and x.dtype.kind == "f")
+
+
+class Function:
+    """A Numba function, and what was compiled to differentiate it."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+        self.name = dispatcher.__qualname__
+        self._drivers: dict[Any, tuple[Callable[..., Any], Any, list[str]]] = {}
+        self._lock = threading.RLock()
+
+    def bound(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Arguments by position. Raises TypeError where they do not fit the function."""
+        if not kwargs:
+            return tuple(args)
+        return inspect.signature(self.dispatcher.py_func).bind(*args, **kwargs).args
+
+    def run(self, tape: Tape, partials: bool, args: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, list[Any]]:
+        """Call the function on a tape, which holds partial derivatives or operations. `wanted` says for each argument
+        whether it is differentiated; the rows from 1 on are its floats. Returns what the function returned, in which
+        recorded numbers are `Number` and `Numbers`, and the leaves that are differentiated.
+
+        Raises UnsupportedError where it does something that cannot be recorded, and what the function raises.
+        """
+        given = [self._argument(x, want) for x, want in zip(args, wanted, strict=True)]
+        leaves = [x for argument in given for x in argument.leaves]
+        own = [x for argument in given for x, kind in zip(argument.leaves, argument.kinds, strict=True)
+               if kind == _GIVEN]  # fmt: skip
+        kinds = [kind for argument in given for kind in argument.kinds]
+        key = (partials, *((tuple(a.kinds), a.text, a.classes) for a in given), *map(_type, leaves))
+        known = self._drivers.get(key)
+        if known is not None:
+            kinds = known[2]
+        before = self._shared(leaves, kinds)
+        try:
+            with originals():
+                if known is None:
+                    result = self._first(key, tape, given, leaves)
+                else:
+                    result = known[0](known[1], tape.address, *leaves)
+        except MemoryError:
+            if tape.failed is not None and not isinstance(tape.failed, MemoryError):
+                raise tape.failed from None
+            raise
+        if before is not None:
+            self._check_shared(before)
+        return result, own
+
+    def _argument(self, x: Any, wanted: bool) -> Argument:
+        if not wanted:
+            return Argument([x], [_PLAIN], "{}", ())
+        if is_real(x):
+            return Argument([_checked(x)], [_GIVEN], "{}", ())
+        if type(x) is tuple or (isinstance(x, tuple) and hasattr(x, "_fields")):
+            parts = [self._argument(y, True) for y in x]
+            classes = tuple(c for p in parts for c in p.classes)
+            inner = ", ".join(p.text for p in parts)
+            text = f"({inner},)" if type(x) is tuple and parts else f"({inner})"
+            if type(x) is not tuple:
+                text, classes = f"{_named(type(x))}{text}", (*classes, type(x))
+            return Argument([y for p in parts for y in p.leaves], [k for p in parts for k in p.kinds], text, classes)
+        if isinstance(x, list | dict):
+            raise StructureError(
+                f"{self.name} is a Numba function: what is differentiated must be a float, an array of floats, or a "
+                f"tuple of these, not a {type(x).__name__}"
+            )
+        # What is no float stays what it is; who asks for its derivative is told.
+        return Argument([x], [_PLAIN], "{}", ())
+
+    def _first(self, key: Any, tape: Tape, given: list[Argument], leaves: list[Any]) -> Any:
+        """Compile, and call. Arrays that the function makes by `np.zeros` are of floats where that is possible, else of
+        recorded numbers; so are arrays that it is given and stores recorded numbers in."""
+        from numba.core.errors import NumbaError
+
+        failed: Any = None
+        for relaxed in (False, True):
+            driver, kind, kinds = self._compiled(tape, given, relaxed)
+            try:
+                self._shared(leaves, kinds)
+            except UnsupportedError as error:
+                why = advice(self.dispatcher, failed)
+                raise UnsupportedError(f"{why}\nIf it stores differentiated numbers there: {error}") from failed
+            try:
+                found = driver(kind, tape.address, *leaves)
+            except NumbaError as error:
+                failed = error
+                tape.begin()
+                continue
+            self._drivers[key] = driver, kind, kinds
+            return found
+        raise UnsupportedError(advice(self.dispatcher, failed)) from failed
+
+    def _compiled(self, tape: Tape, given: list[Argument], relaxed: bool) -> tuple[Any, Any, list[str]]:
+        # Numba is imported here, and not before: somebody has a function of it.
+        from tapegrad.njit import drivers, numbers, twins
+
+        with self._lock:
+            twins.prepare()
+            partials = tape.widths[0] == 2
+            of = numbers.PARTIALS if partials else numbers.OPERATIONS
+            kinds: list[str] = []
+            text: list[str] = []
+            classes: dict[str, type] = {}
+            for argument in given:
+                names = [f"ax{len(kinds) + i}" for i in range(len(argument.leaves))]
+                for x, what in zip(argument.leaves, argument.kinds, strict=True):
+                    stored = relaxed and what == _PLAIN and is_real(x) and np.ndim(x) > 0 and x.flags.writeable
+                    kinds.append(_KEPT if stored else what)
+                text.append(argument.text.format(*names))
+                classes |= {_named(c): c for c in argument.classes}
+            twin = twins.twin(self.dispatcher, of, relaxed)
+            made = drivers.driver(twin, ", ".join(text), kinds, classes)
+            return made, numbers.OF_PARTIALS if partials else numbers.OF_OPERATIONS, kinds
+
+    def _shared(self, leaves: list[Any], kinds: list[str]) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """Copies of arrays that share memory with others, where some of these are differentiated; mostly None.
+
+        Raises UnsupportedError where an array that results are stored in shares memory with another.
+        """
+        arrays = [(x, kind) for x, kind in zip(leaves, kinds, strict=True) if isinstance(x, np.ndarray)]
+        if len(arrays) < 2:
+            return None
+        found = []
+        for i, (x, kind) in enumerate(arrays):
+            for j, (y, other) in enumerate(arrays):
+                if i != j and not kind == other == _PLAIN and np.may_share_memory(x, y):
+                    if _KEPT in (kind, other):
+                        raise UnsupportedError(_SHARED.format(self.name))
+                    found.append((x, x.copy()))
+        return found or None
+
+    def _check_shared(self, before: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        for x, copy in before:
+            if not np.array_equal(x, copy, equal_nan=True):
+                raise UnsupportedError(_SHARED.format(self.name))
+
+
+_SHARED = (
+    "{} changes an array that shares memory with another argument, one of which is differentiated: differentiated "
+    "arguments are copied, so the change would not be seen; pass a copy"
+)
+
+
+def _type(x: Any) -> Any:
+    """What Numba compiles another function for."""
+    return (x.dtype, x.ndim, x.flags.c_contiguous, x.flags.writeable) if isinstance(x, np.ndarray) else type(x)
+
+
+def _checked(x: Any) -> Any:
+    if isinstance(x, np.ndarray) and x.dtype.itemsize > 8:
+        raise DTypeError(f"a Numba function is differentiated in float64, not {x.dtype}")
+    if isinstance(x, np.ndarray):
+        return x if x.dtype.isnative and x.dtype.itemsize >= 4 else x.astype(np.float64)
+    return float(x)
+
+
+def check_floats(args: Sequence[Any], numbers: Sequence[int]) -> None:
+    """Raise IntegerInputError where an argument that is differentiated holds anything but floats."""
+    for n in evaluation.checked(numbers, len(args)):
+        for leaf in _leaves(args[n]):
+            if not is_real(leaf):
+                if isinstance(leaf, list | dict):
+                    continue
+                what = f"an array of {leaf.dtype}" if isinstance(leaf, np.ndarray) else (
+                    "an integer" if isinstance(leaf, int | np.integer) and not isinstance(leaf, bool) else repr(leaf))
+                raise IntegerInputError(
+                    f"argument {n} holds {what}: only floats can be differentiated; convert it with float(...) or "
+                    ".astype(float), or leave it out of argnums"
+                )
+
+
+def _leaves(x: Any) -> list[Any]:
+    return [leaf for y in x for leaf in _leaves(y)] if isinstance(x, tuple) else [x]
+
+
+# Numba keeps what it has compiled for ever, and so do we.
+_functions: dict[Any, Function] = {}
+
+
+def function(dispatcher: Any) -> Function:
+    """What is kept with a Numba function."""
+    found = _functions.get(dispatcher)
+    return _functions.setdefault(dispatcher, Function(dispatcher)) if found is None else found
