@@ -61,7 +61,9 @@ def _norm_of_vectors(x: Any, ord: Any, axis: Any, keep: bool) -> Any:
 def _norm_of_matrices(x: Any, ord: Any, axes: Sequence[int], keep: bool) -> Any:
     rows, columns = axes
     if ord in (2, -2, "nuc"):
-        require(x.shape[rows] and x.shape[columns], f"norm {ord!r} of matrices without elements, shape {x.shape}")
+        # Of no singular values there is a sum, but no largest one.
+        full = ord == "nuc" or (x.shape[rows] and x.shape[columns])
+        require(full, f"norm {ord!r} of matrices without elements, shape {x.shape}")
         s = np.linalg.svdvals(np.moveaxis(x, (rows, columns), (-2, -1)))
         found = np.sum(s, -1) if ord == "nuc" else s[..., 0 if ord == 2 else -1]
     elif not isinstance(ord, str) and abs(ord) in (1, np.inf):
