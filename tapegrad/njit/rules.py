@@ -25,10 +25,10 @@ def scalar(row: Elementwise, recorded: tuple[bool, ...], partials: bool) -> Call
     module = SweepModule(np.float64)
     names = _NAMES[: row.arity]
     values = [f"v{name}" for name in names]
-    # A whole exponent stays one: powers are then products.
-    powers = row.name == "power_constant" and not recorded[1]
-    (value,) = module.rule_value(row, [name if powers and name == "y" else f"v{name}"
-                                       for name in names])  # fmt: skip
+    # A whole exponent, which is held, stays one: powers are then products.
+    plain = [i in row.held and not there for i, there in enumerate(recorded)]
+    given = [name if whole else f"v{name}" for name, whole in zip(names, plain, strict=True)]
+    (value,) = module.rule_value(row, given)
     lines = [f"v{name} = {name}._value" if there else f"v{name} = np.float64({name})"
              for name, there in zip(names, recorded, strict=True)]  # fmt: skip
     lines.append(f"z = np.float64({value})")
