@@ -10,6 +10,7 @@ import numpy as np
 
 from tapegrad.errors import IntegerInputError, UnsupportedError
 from tapegrad.layout import FlagLayout
+from tapegrad.tape.ambient import made_float64
 from tapegrad.value import IMPLEMENTATIONS, REFUSALS, Value, as_value, tape_of
 
 
@@ -88,9 +89,7 @@ def own_dtype(what: str, dtype: Any, x: Any) -> None:
     UnsupportedError."""
     if dtype is None or dtype is np._NoValue or np.dtype(dtype) == x.dtype:
         return
-    if np.dtype(dtype) == np.float64 and x._tape.recording:
-        x._tape.too_narrow = True
-    else:
+    if np.dtype(dtype) != np.float64 or not made_float64(x._tape):
         raise UnsupportedError(
             f"np.{what} with dtype={np.dtype(dtype)} is not supported on a Value of {x.dtype}: a tape has one dtype, "
             "so leave it out"

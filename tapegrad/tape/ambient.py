@@ -38,13 +38,21 @@ def current_tape(dtype: Any = None) -> Tape:
     """
     if ambient.recording is not None:
         if dtype is not None and np.dtype(dtype).itemsize > ambient.recording.dtype.itemsize:
-            ambient.recording.too_narrow = True
+            made_float64(ambient.recording)
         return ambient.recording
     kind = np.dtype(np.float64 if dtype is None else dtype)
     tape = ambient.tapes.get(kind)
     if tape is None:
         tape = ambient.tapes[kind] = Tape(kind)
     return tape
+
+
+def made_float64(tape: Tape) -> bool:
+    """Have a recording that goes on be one of float64: that of float32 is made again. False where none goes on."""
+    if not tape.recording or tape.finished:
+        return False
+    tape.too_narrow |= tape.dtype != np.float64
+    return True
 
 
 def recording_tape() -> Tape | None:

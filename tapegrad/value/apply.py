@@ -22,7 +22,7 @@ from tapegrad.layout import FlagLayout, Layout, broadcast_shapes, broadcast_stri
 from tapegrad.ops import BY_NAME, Elementwise, Operation, Structured
 from tapegrad.ops.record import DENSE, ELEMENTWISE, STRIDED, STRUCTURED, UNIFORM, record
 from tapegrad.tape import Tape, current_tape
-from tapegrad.tape.ambient import ambient
+from tapegrad.tape.ambient import ambient, made_float64
 from tapegrad.value.handle import Handle
 from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.reading import Reader
@@ -255,12 +255,11 @@ def _narrowed(array: np.ndarray, tape: Tape, what: str) -> np.ndarray:
             f"{what}: an array of {array.dtype} meets a Value, which holds at most float64; convert it with "
             ".astype(float)"
         )
-    if not tape.recording or tape.finished:
+    if not made_float64(tape):
         raise DTypeError(
             f"{what}: an array of {array.dtype} meets a Value of {tape.dtype}, whose tape has one dtype; convert the "
             f"array with .astype(np.{tape.dtype}), or what the Value is made of with .astype(np.{array.dtype})"
         )
-    tape.too_narrow = True
     with np.errstate(over="ignore"):
         return array.astype(tape.dtype)
 

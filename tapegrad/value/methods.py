@@ -13,6 +13,7 @@ import numpy as np
 
 from tapegrad.errors import DTypeError, InPlaceError, UnsupportedAttributeError, UnsupportedError
 from tapegrad.ops import BY_NAME
+from tapegrad.tape.ambient import made_float64
 from tapegrad.value.protocol import IMPLEMENTATIONS, Protocol
 
 # For each attribute of NumPy's arrays that Values do not have, what to write in its place.
@@ -115,9 +116,7 @@ class Methods(Protocol):
             if self._layout is None:
                 return wanted.type(whole._item("whole number"))
             return np.array(whole._read("whole number")).astype(wanted)
-        if wanted == np.float64 and self._tape.recording and not self._tape.finished:
-            self._tape.too_narrow |= self.dtype != wanted
-        elif wanted != self.dtype:
+        if wanted != self.dtype and not (wanted == np.float64 and made_float64(self._tape)):
             raise DTypeError(f"a Value of {self.dtype} cannot become {wanted}: a tape has one dtype")
         return self._apply(BY_NAME["where"], (self, 1.0, 0.0)) if self._is_truths() else self
 
