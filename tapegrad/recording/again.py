@@ -9,6 +9,7 @@ from tapegrad import pytree
 from tapegrad.program import Branches, can_be_written, write
 from tapegrad.sweeps import VALUES
 from tapegrad.tape import recording_tape
+from tapegrad.tape.ambient import made_float64
 from tapegrad.value import Value, as_value
 
 
@@ -30,4 +31,7 @@ def written(f: Callable[..., Any], branches: Branches, args: Sequence[Any]) -> A
         program = branches.replay(numbers, VALUES, None, lambda program, _: program)
     if not can_be_written(program):
         return f(*args)
+    if program.code.dtype.itemsize > tape.dtype.itemsize:
+        # The function met arrays of float64 when it was recorded.
+        made_float64(tape)
     return write(program, tape, [as_value(leaves[i], tape, "an argument") for i in program.leaves])

@@ -88,6 +88,15 @@ def test_what_a_function_makes_float64_inside():
     assert value == np.sum(X32 * C64) + 0.1 and np.array_equal(g, C32)
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_derivative_that_is_a_program_of_its_own_is_float64_too(mode):
+    def f(x):
+        return np.sum(np.exp(x) * C64)
+
+    value, g = tg.value_and_grad(f, compile=mode)(X32)
+    assert value == pytest.approx(f(X32.astype(float)), rel=1e-15) and g.dtype == np.float32
+
+
 def test_an_error_of_the_first_try_in_float32_is_not_the_user_s():
     def f(x):
         y = x * C64

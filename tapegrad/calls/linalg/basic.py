@@ -203,8 +203,21 @@ def _inv_jvp(ts: Any, z: Any, a: Any) -> Any:
 
 
 _inv = ArrayFunction(("inv",), np.linalg.inv, lambda a: a, _inv_vjp, _inv_jvp)
+
+
+def _where_used(w: Any, y: Any) -> Any:
+    # Zero where the whole matrix w is zero, though y is NaN: so nothing passes a branch that was not taken.
+    size = np.sum(np.abs(w), axis=(-2, -1), keepdims=True)
+    if isinstance(size, Value) or isinstance(y, Value):
+        return BY_NAME["shield"](size, y)
+    return np.where((size == 0.0) & ~np.isfinite(y), y.dtype.type(0.0), y)
+
+
 # Where a rule needs an inverse that a singular matrix lacks, the derivative is NaN.
-_inv_or_nan = ArrayFunction(("inverse",), _inverse_or_nan, lambda a: a, _inv_vjp, _inv_jvp)
+_inv_or_nan = ArrayFunction(
+    ("inverse",), _inverse_or_nan, lambda a: a,
+    lambda w, z, a: (_where_used(w, _inv_vjp(w, z, a)[0]),), lambda ts, z, a: _where_used(ts[0], _inv_jvp(ts, z, a)),
+)  # fmt: skip
 
 
 @implements(np.linalg.inv)
