@@ -18,13 +18,13 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers, plain_key
 from tapegrad.attached import attached, named_like
 from tapegrad.errors import OuterValueError
-from tapegrad.recording import Known, Unrecorded, behind, known, known_with_keywords, never, on_values
+from tapegrad.recording import InNumba, Known, Unrecorded, behind, known, known_with_keywords, never, on_values
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
 
 
-class _Derivative(functools.partial[Any]):
+class _Derivative(InNumba, functools.partial[Any]):
     """What a transform has made. Pickled, it is the transform and what that was given, without recordings."""
 
     keeps_attached = True
