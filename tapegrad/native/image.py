@@ -1,11 +1,11 @@
 """The room that one replay of a compiled program takes, as bytes that compiled code can copy without Python.
 
-A workspace is the arena, scratch, and the words by which machine code finds these. All of them are put into one block, an
-image. Whoever needs another workspace copies the image, and adds where the copy stands to the words that are
+A workspace is the arena, scratch, and the words by which machine code finds these. All of them are put into one block,
+an image. Whoever needs another workspace copies the image, and adds where the copy stands to the words that are
 addresses within it.
 
-What compiled code is told of a program are the words of a record: places for blocks that nobody uses, and then where all
-else is, by the names below.
+What compiled code is told of a program are the words of a record: places for blocks that nobody uses, and then where
+all else is, by the names below.
 """
 
 from __future__ import annotations

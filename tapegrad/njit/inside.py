@@ -1,7 +1,7 @@
 """Gradients of Numba functions, called from Numba code: no Python runs. Imports Numba.
 
-A gradient is a function of Numba's with the parameters of the one that it is the gradient of. For each types of arguments
-another one is written, which takes a tape, calls the twin, sweeps back and reads the adjoints; see `tapes`.
+A gradient is a function of Numba's with the parameters of the one that it is the gradient of. For arguments of each
+types another one is written, which takes a tape, calls the twin, sweeps back and reads the adjoints; see `tapes`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _inner(dispatcher: Any, given: Sequence[Any], argnums: Any, has_aux: bool, r
     """The function (tape, arguments) that computes a gradient."""
     numbers = checked(argument_numbers(argnums), len(given))
     own = _Arguments(given, numbers, relaxed)
-    lines, count, arrays = ["count = 0"], 0, []
+    lines, arrays = ["count = 0"], []
     for i, part in enumerate(own.parts):
         if isinstance(part.type, types.Array):
             arrays.append(i)

@@ -70,6 +70,7 @@ def _plain(found):
 
 
 def tuple_text(t: Any, parts: Sequence[str]) -> str:
+    """Text that puts parts together as a tuple type has them; a named tuple's class is called `cls`."""
     named = getattr(t, "instance_class", None)
     return f"cls({', '.join(parts)})" if named is not None else f"({', '.join(parts)},)" if parts else "()"
 

@@ -1,8 +1,8 @@
 """Calling compiled recordings from Numba code: their Numba types, and the code that replays. Imports Numba.
 
 What such code has of a recording is an address, of a few words that lead to the records of its branches; see
-`tapegrad.native.image`. The type says what goes in and comes out: so two recordings of the same arguments and results are
-of one type, and code that is handed a recording is compiled once for both.
+`tapegrad.native.image`. The type says what goes in and comes out: so two recordings of the same arguments and results
+are of one type, and code that is handed a recording is compiled once for both.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ def _caller(form: Form) -> Any:
     inner += [*_inside([*done, f"return {_written(form.returned)}"])]
     inner += ["held = is_guard(record, failed)", "given_back(record, block)"]
     inner += ["if not held:", f"    raise IndexRangeError({_OUT_OF_RANGE!r})"]
-    lines += _inside(inner) + [f"raise GuardError({_OTHER_BRANCH!r})"]
+    lines += [*_inside(inner), f"raise GuardError({_OTHER_BRANCH!r})"]
     text = f"def call({', '.join(['replay', *names])}):\n" + "\n".join(_inside(lines))
     space: dict[str, Any] = {
         "np": np, "word": word, "set_word": set_word, "words_of": words_of, "taken": taken, "given_back": given_back,

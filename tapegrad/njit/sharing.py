@@ -64,7 +64,7 @@ def changed(x, before):
 @overload(changed)
 def _changed(x, before):
     def impl(x, before):
-        for now, then in zip(x.flat, before.flat):
+        for now, then in zip(x.flat, before.flat):  # noqa: SIM110
             if now != then and (now == now or then == then):
                 return True
         return False

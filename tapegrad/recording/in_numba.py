@@ -1,8 +1,8 @@
 """What recordings and derivatives are to Numba code that names them or is handed one.
 
-Numba asks an object for its type by `_numba_type_`. Of a derivative of a function of Numba's that is a function of Numba's
-too; see `tapegrad.njit.inside`. Of a recording it says what goes in and comes out, and the object has the address of words
-that lead to its compiled programs; see `tapegrad.njit.replays`.
+Numba asks an object for its type by `_numba_type_`. Of a derivative of a function of Numba's that is a function of
+Numba's too; see `tapegrad.njit.inside`. Of a recording it says what goes in and comes out, and the object has the address
+of words that lead to its compiled programs; see `tapegrad.njit.replays`.
 """
 
 from __future__ import annotations
