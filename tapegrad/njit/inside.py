@@ -7,23 +7,27 @@ types another one is written, which takes a tape, calls the twin, sweeps back an
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
+import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from numba import types
+from numba import typeof, types
 from numba.core.errors import NumbaError, TypingError
-from numba.extending import overload
+from numba.core.imputils import lower_constant
+from numba.core.typing import fold_arguments, signature
+from numba.core.utils import pysignature
+from numba.extending import NativeValue, lower_builtin, models, register_model, unbox
 
 from tapegrad.adjoint.evaluation import checked
 from tapegrad.arguments import argument_numbers
 from tapegrad.errors import UnsupportedError
 from tapegrad.njit import drivers, twins
 from tapegrad.njit.advice import advice
+from tapegrad.njit.arrays import loops
 from tapegrad.njit.memory import FIRST
-from tapegrad.njit.numbers import OF_PARTIALS, PARTIALS, is_recorded, jit, recorded_array
-from tapegrad.njit.parts import as_given, check_pair, plain, row_of, size_of, slope_of, tuple_text
+from tapegrad.njit.numbers import OF_PARTIALS, PARTIALS, Kind, is_recorded, jit, recorded_array
+from tapegrad.njit.parts import check_pair, plain, row_of, tuple_text
 from tapegrad.njit.products import function_of
 from tapegrad.njit.sharing import changed, copy_if, overlap, stored_in
 from tapegrad.njit.tapes import pulled, with_tape
@@ -105,8 +109,10 @@ def _leaves(t: Any) -> list[Any]:
     return [leaf for part in t for leaf in _leaves(part)] if isinstance(t, types.BaseTuple) else [t]
 
 
-def _inner(dispatcher: Any, given: Sequence[Any], argnums: Any, has_aux: bool, relaxed: bool, what: str) -> Any:
-    """The function (tape, arguments) that computes a gradient."""
+def _inner(
+    dispatcher: Any, given: Sequence[Any], what: str, argnums: Any, has_aux: bool, relaxed: bool
+) -> Any:  # fmt: skip
+    """The function (tape, arguments) that computes value and gradient; with `what` "grad" gradient and aux."""
     numbers = checked(argument_numbers(argnums), len(given))
     own = _Arguments(given, numbers, relaxed)
     lines, arrays = ["count = 0"], []
@@ -114,7 +120,8 @@ def _inner(dispatcher: Any, given: Sequence[Any], argnums: Any, has_aux: bool, r
         if isinstance(part.type, types.Array):
             arrays.append(i)
         if part.kind == drivers.GIVEN:
-            lines += [f"at{i} = {FIRST} + count", f"count += size_of({part.text})"]
+            size = f"{part.text}.size" if isinstance(part.type, types.Array) else "1"
+            lines += [f"at{i} = {FIRST} + count", f"count += {size}"]
             lines.append(f"a{i} = lift(kind, tape, {part.text})")
         elif part.kind == drivers.KEPT:
             lines.append(f"a{i} = keep(kind, {part.text})")
@@ -126,23 +133,30 @@ def _inner(dispatcher: Any, given: Sequence[Any], argnums: Any, has_aux: bool, r
     if has_aux:
         lines.append("check_pair(found)")
     lines.append(f"adjoints = pulled(tape, row_of({'found[0]' if has_aux else 'found'}), count)")
-    lines += [f"g{i} = slope_of({part.text}, adjoints, at{i})" for i, part in enumerate(own.parts)
-              if part.kind == drivers.GIVEN]  # fmt: skip
+    for i, part in enumerate(own.parts):
+        if part.kind == drivers.GIVEN:
+            lines += _slope(i, part)
     slopes = [own.slope(n, given[n]) for n in numbers]
     slope = slopes[0] if isinstance(argnums, int) else f"({', '.join(slopes)},)"
-    if what == "grad":
-        lines.append(f"return {slope}, plain(found[1])" if has_aux else f"return {slope}")
-    else:
-        lines.append(f"return plain(found), {slope}")
+    lines.append(f"return {slope}, plain(found[1])" if what == "grad" else f"return plain(found), {slope}")
     names = ", ".join(["tape", *(f"x{n}" for n in range(len(given)))])
     space: dict[str, Any] = {
         "kind": OF_PARTIALS, "function": twins.twin(dispatcher, PARTIALS, relaxed), "lift": drivers.lift,
         "keep": drivers.keep, "lower": drivers.lower, "put_back": drivers.put_back, "overlap": overlap,
         "copy_if": copy_if, "changed": changed, "stored_in": stored_in, "UnsupportedError": UnsupportedError,
-        "plain": plain, "row_of": row_of, "size_of": size_of, "slope_of": slope_of, "pulled": pulled,
-        "check_pair": check_pair, **own.classes,
+        "plain": plain, "row_of": row_of, "pulled": pulled, "check_pair": check_pair, **own.classes,
     }  # fmt: skip
     return jit(function_of(names, lines, **space))
+
+
+def _slope(i: int, part: _Part) -> list[str]:
+    """Lines that read the gradient by an argument, or by a part of it, of the adjoints."""
+    if not isinstance(part.type, types.Array):
+        return [f"g{i} = adjoints[at{i}]"]
+    axes = list(range(part.type.ndim))
+    body = [f"g{i}[{', '.join(f'i{k}' for k in axes) or '()'}] = adjoints[at{i}]", f"at{i} += 1"]
+    shape = [f"{part.text}.shape[{k}]" for k in axes]
+    return [f"g{i} = np.empty({part.text}.shape, np.{part.type.dtype})", *loops(axes, shape, body)]
 
 
 def _sharing(parts: Sequence[_Part], arrays: Sequence[int]) -> tuple[list[str], list[str]]:
@@ -167,66 +181,100 @@ def _sharing(parts: Sequence[_Part], arrays: Sequence[int]) -> tuple[list[str], 
     return before, after
 
 
-_compiled: dict[Any, Any] = {}
-
-
-def _gradient_for(dispatcher: Any, given: tuple[Any, ...], argnums: Any, has_aux: bool, what: str) -> Any:
-    """The compiled function (tape, arguments) for arguments of these types."""
-    key = dispatcher, given, argnums, has_aux, what
-    if key in _compiled:
-        return _compiled[key]
-    name = dispatcher.__qualname__
-    _check(name, given, checked(argument_numbers(argnums), len(given)))
+@functools.cache
+def _compiled(dispatcher: Any, given: tuple[Any, ...], what: str, argnums: Any, has_aux: bool) -> Any:
+    """What Numba has made of the function (tape, arguments) for arguments of these types."""
+    _check(dispatcher.__qualname__, given, checked(argument_numbers(argnums), len(given)))
     twins.prepare()
     failed: Any = None
     for relaxed in (False, True):
-        made = _inner(dispatcher, given, argnums, has_aux, relaxed, what)
+        made = _inner(dispatcher, given, what, argnums, has_aux, relaxed)
         try:
             made.compile((types.int64, *given))
         except NumbaError as error:
             failed = error
         else:
-            _compiled[key] = made
-            return made
+            return made.overloads[(types.int64, *given)]
     raise UnsupportedError(advice(dispatcher, failed)) from failed
 
 
+class Gradient(types.Callable):
+    """The type of a gradient of a function of Numba's, or with `what` of value and gradient."""
+
+    def __init__(self, dispatcher: Any, what: str, argnums: Any, has_aux: bool) -> None:
+        self.dispatcher, self.what, self.argnums, self.has_aux = dispatcher, what, argnums, has_aux
+        # Numba may find the type by its name in another process, where there are other functions.
+        name = f"{what} by {argnums} of {dispatcher.__qualname__} ({has_aux}, {_unique(dispatcher)})"
+        super().__init__(name=name)
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        """The signature of a call, which is compiled by then. Raises UnsupportedError where it cannot be, TypingError
+        for numbers that are no floats, NonScalarError and StructureError for results that have no gradient."""
+        pysig = pysignature(self.dispatcher.py_func)
+        given = tuple(
+            fold_arguments(
+                pysig, [types.unliteral(t) for t in args], {name: types.unliteral(t) for name, t in kws.items()},
+                lambda index, parameter, t: t, lambda index, parameter, default: typeof(default),
+                lambda index, parameter, ts: types.Tuple(tuple(ts)),
+            )
+        )  # fmt: skip
+        returned = self.compiled(given).signature.return_type
+        returned = returned[1] if self.alone else returned
+        return signature(returned, *given, recvr=self).replace(pysig=pysig)
+
+    def compiled(self, given: Sequence[Any]) -> Any:
+        """What Numba has made of the call with arguments of these types, of which the last is a tuple of all others
+        where the function takes any number of them."""
+        flat = (*given[:-1], *given[-1]) if self.takes_any else tuple(given)
+        return _compiled(self.dispatcher, flat, "both" if self.alone else self.what, self.argnums, self.has_aux)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is the gradient in what the function for value and gradient returns."""
+        return self.what == "grad" and not self.has_aux
+
+    @functools.cached_property
+    def takes_any(self) -> bool:
+        """Whether the function takes any number of arguments."""
+        parameters = pysignature(self.dispatcher.py_func).parameters.values()
+        return any(p.kind == p.VAR_POSITIONAL for p in parameters)
+
+    def get_call_signatures(self) -> Any:
+        """None are known before somebody calls."""
+        return (), True
+
+    def get_impl_key(self, sig: Any) -> Any:
+        """What the code of a call is found by."""
+        return _KEY
+
+
+_KEY = "gradient of tapegrad"
+register_model(Gradient)(models.OpaqueModel)
+
+
 @functools.cache
-def _function(dispatcher: Any, what: str, argnums: Any, has_aux: bool) -> Any:
-    """The function of Numba's that computes a gradient."""
-
-    def answer(*args):
-        pass
-
-    @overload(answer)
-    def _answer(*args):
-        given = tuple(types.unliteral(t) for t in (args[0] if len(args) == 1 and _is_star(args[0]) else args))
-        inner = _gradient_for(dispatcher, given, argnums, has_aux, what)
-        return lambda *args: with_tape(inner, args)
-
-    parameters = inspect.signature(dispatcher.py_func).parameters.values()
-    taken, passed = [], []
-    space: dict[str, Any] = {"answer": answer, "as_given": as_given}
-    for p in parameters:
-        star = "*" if p.kind == p.VAR_POSITIONAL else ""
-        default = ""
-        if p.default is not p.empty:
-            space[f"default_{p.name}"] = p.default
-            default = f"=default_{p.name}"
-        taken.append(f"{star}{p.name}{default}")
-        passed.append(f"*{p.name}" if star else f"as_given({p.name})")
-    exec(f"def gradient({', '.join(taken)}):\n    return answer({', '.join(passed)})", space)
-    made = space["gradient"]
-    made.__qualname__ = made.__name__ = f"{what}_of_{dispatcher.__name__}"
-    return jit(made)
+def _unique(dispatcher: Any) -> str:
+    return uuid.uuid4().hex
 
 
-def _is_star(t: Any) -> bool:
-    return isinstance(t, types.StarArgTuple | types.StarArgUniTuple)
+@lower_builtin(_KEY, Gradient, types.VarArg(types.Any))
+def _call(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    gradient, *given = sig.args
+    values = list(args[1:])
+    if gradient.takes_any:
+        star = values.pop()
+        values += [builder.extract_value(star, i) for i in range(len(given[-1]))]
+    made = gradient.compiled(given)
+    found = with_tape(context, builder, made, values)
+    return builder.extract_value(found, 1) if gradient.alone else found
 
 
-def numba_type(dispatcher: Any, what: str, argnums: Any, has_aux: bool) -> Any:
-    """The type of `tg.grad(f)`, or with `what` of `tg.value_and_grad(f)`, for a function of Numba's."""
-    return types.Dispatcher(_function(dispatcher, what, argnums, bool(has_aux)))
+@lower_constant(Kind)
+@lower_constant(Gradient)
+def _constant(context: Any, builder: Any, t: Any, value: Any) -> Any:
+    return context.get_dummy_value()
 
 
+@unbox(Gradient)
+def _unboxed(t: Any, thing: Any, c: Any) -> Any:
+    return NativeValue(c.context.get_dummy_value())

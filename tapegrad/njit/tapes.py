@@ -8,12 +8,12 @@ may do this at the same time, also those of `prange`.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from tapegrad.compiled.pointers import array_of, matrix_of, pointer_float64, pointer_uint32
 from tapegrad.njit.memory import CAPACITY, FIRST, GROW, LENGTH, LINKS, NUMBERS, Tape
@@ -81,6 +81,7 @@ def give(tapes, tape):
     release(tape)
 
 
+@functools.cache
 def _grow(limit):
     """The function that makes room for more rows: 1 where there is some now."""
 
@@ -144,7 +145,7 @@ def _tapes(builder: Any) -> Any:
     return builder.ptrtoint(found, _I64)
 
 
-def _growing(context: Any, builder: Any, more: Any) -> Any:
+def _growing(context: Any, builder: Any) -> Any:
     """The address of the function that compiled code calls for more room, which raises nothing."""
     module, name = builder.module, "tapegrad.grow"
     found = module.globals.get(name)
@@ -152,42 +153,32 @@ def _growing(context: Any, builder: Any, more: Any) -> Any:
         found = ir.Function(module, ir.FunctionType(_I64, [_I64]), name)
         found.linkage = "internal"
         inner = ir.IRBuilder(found.append_basic_block("begin"))
-        _, made = _called(context, inner, more, [found.args[0]])
+        _, made = _called(context, inner, _made(_grow(memory.limit), types.int64), [found.args[0]])
         inner.ret(made)
     return builder.ptrtoint(found, _I64)
 
 
-def _called(context: Any, builder: Any, function: Any, args: Any, of: Any = None) -> Any:
-    """Call a function of Numba's; returns its status and what it returned. Of others than whole numbers `of` are the
-    types."""
-    of = of or (types.int64,) * len(args)
+def _made(function: Any, *of: Any) -> Any:
+    """What Numba has made of a function for arguments of these types."""
     function.compile(of)
-    made = function.overloads[of]
+    return function.overloads[of]
+
+
+def _called(context: Any, builder: Any, made: Any, args: Any) -> Any:
+    """Write a call of what Numba has made; returns its status and what it returned."""
     context.add_linking_libs([made.library])
     return context.call_internal_no_propagate(builder, made.fndesc, made.signature, args)
 
 
-@intrinsic
-def with_tape(typingctx: Any, function: Any, arguments: Any) -> Any:
-    """What a function of Numba's returns for the address of a tape and arguments. The tape is given back even if it
-    raises something."""
-    of = (types.int64, *arguments)
-    template, _, _, _ = function.dispatcher.get_call_template(of, {})
-    returned = template(typingctx).apply(of, {}).return_type
-    more = _grow(memory.limit)
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        tapes = _tapes(builder)
-        status, tape = _called(context, builder, take, [tapes, _growing(context, builder, more)])
-        with cgutils.if_unlikely(builder, status.is_error):
-            context.call_conv.return_status_propagate(builder, status)
-        given = [builder.extract_value(args[1], i) for i in range(len(arguments))]
-        status, result = _called(context, builder, function.dispatcher, [tape, *given], of)
-        _called(context, builder, give, [tapes, tape])
-        with cgutils.if_unlikely(builder, status.is_error):
-            context.call_conv.return_status_propagate(builder, status)
-        return result
-
-    return returned(function, arguments), code
-
-
+def with_tape(context: Any, builder: Any, made: Any, args: Any) -> Any:
+    """Write a call of what Numba has made of a function of the address of a tape and of arguments; returns what it
+    returned. The tape is given back even if it raises something, which is then raised here."""
+    tapes, word_ = _tapes(builder), types.int64
+    status, tape = _called(context, builder, _made(take, word_, word_), [tapes, _growing(context, builder)])
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
+    status, result = _called(context, builder, made, [tape, *args])
+    _called(context, builder, _made(give, word_, word_), [tapes, tape])
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
+    return result

@@ -1,8 +1,8 @@
 """What recordings and derivatives are to Numba code that names them or is handed one.
 
-Numba asks an object for its type by `_numba_type_`. Of a derivative of a function of Numba's that is a function of
-Numba's too; see `tapegrad.njit.inside`. Of a recording it says what goes in and comes out, and the object has the address
-of words that lead to its compiled programs; see `tapegrad.njit.replays`.
+Numba asks an object for its type by `_numba_type_`. That of a derivative of a function of Numba's says how to write it;
+see `tapegrad.njit.inside`. That of a recording says what goes in and comes out, and the object has the address of words
+that lead to its compiled programs; see `tapegrad.njit.replays`.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def _told(x: Any) -> _Told:
         raise UnsupportedError(f"{what} of {name} cannot be called from Numba code: grad and value_and_grad can")
     argnums, has_aux = given[0] if isinstance(given[0], int) else tuple(given[0]), given[1]
     if is_numba(f):
-        from tapegrad.njit.inside import numba_type
+        from tapegrad.njit.inside import Gradient
 
-        return _Told(numba_type(f, what, argnums, has_aux), np.zeros(1, np.int64), ())
+        return _Told(Gradient(f, what, argnums, bool(has_aux)), np.zeros(1, np.int64), ())
     if not hasattr(f, "derived"):
         raise UnsupportedError(
             f"{what} of {name}, a function of Python, cannot be called from Numba code: {_HOW}.grad or "
