@@ -37,6 +37,7 @@ FLOORS = {
     "calls": 9,
     "looping": 8,
     "flow": 9,
+    "c_functions": 10,
     "checking": 10,
     "inspect": 10,
     "nn": 10,
