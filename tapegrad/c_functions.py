@@ -161,7 +161,7 @@ def _arguments(f: Any, examples: Sequence[Any], name: str) -> tuple[Any, ...]:
         arguments = tuple(map(_example, examples))
     else:
         # Whoever cannot be called raises here.
-        arguments = getattr(f, "_numba_type_").form.arguments if hasattr(type(f), "_numba_type_") else ()
+        arguments = f._numba_type_.form.arguments if hasattr(type(f), "_numba_type_") else ()
         if not arguments:
             raise UnsupportedError(f"{name} is neither a recording, nor a gradient of one, nor a function of Numba's")
     for n, node in enumerate(arguments):
@@ -200,7 +200,7 @@ def _written(f: Any, kind: _Kind, arguments: Sequence[Any], name: str) -> Any:
     total = _size(arguments[: len(arguments) - last])
     lines = ["try:"]
     if "n" in given:
-        lines += [f"    if n != {total}:", f"        raise ShapeError('{name}: n is not {total}')"]
+        lines += [f"    if n != {total}:", f"        raise ShapeError('n is not {total}')"]
     if "gradient" in given:
         lines += [f"    y, slope = {_both(f, name)}({', '.join(texts)})", "    y = float(y)"]
         slopes, size = _put(_slopes(f, arguments))

@@ -11,6 +11,7 @@ all else is, by the names below.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +56,6 @@ class Image:
     """
 
     def __init__(self, native: Any, leaves: Sequence[Any], free: Callable[[int], Any]) -> None:
-        self._free = free
         workspace = native.take()
         workspace.fill(leaves)
         workspace.bring_in()
@@ -89,8 +89,8 @@ class Image:
         self._inputs, self._results = (np.array([*x, (0, 0)], np.int64) for x in (inputs, results))
         self._guards = np.zeros(len(native.steps) + 1, np.uint8)
         self._guards[native.guards] = 1
-        # The machine code has the addresses of steps, records and flags, which must stay.
-        self._native, self._keep = native, workspace
+        # The machine code has the addresses of steps, records and flags, which must stay; it stays itself.
+        self._keep = workspace
         self._record = np.zeros(IDLE + 10, np.int64)
         self._record[IDLE:] = (
             image.ctypes.data, len(image), self._addresses.ctypes.data, len(self._addresses),
@@ -98,6 +98,8 @@ class Image:
             self._inputs.ctypes.data, self._results.ctypes.data, self._guards.ctypes.data,
         )  # fmt: skip
         self.address = int(self._record.ctypes.data)
+        # When nobody refers to this any more, nobody replays in the blocks.
+        weakref.finalize(self, _give_back, self._record, free).atexit = False
 
     def _region(self, x: np.ndarray) -> _Region:
         # In a block everything is aligned as it is now.
@@ -119,8 +121,8 @@ class Image:
                         break
         return np.array([*found, 0], np.int64)[: len(found)] if found else np.zeros(0, np.int64)
 
-    def __del__(self) -> None:
-        record = getattr(self, "_record", None)
-        for block in [] if record is None else record[:IDLE].tolist():
-            if block:
-                self._free(ctypes.c_int64.from_address(block).value)
+
+def _give_back(record: np.ndarray, free: Callable[[int], Any]) -> None:
+    for block in record[:IDLE].tolist():
+        if block:
+            free(ctypes.c_int64.from_address(block).value)

@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
 from numba.core.imputils import lower_constant
+from numba.core.registry import cpu_target
 from numba.core.runtime import _nrt_python
 from numba.core.typing import signature
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
@@ -101,6 +102,13 @@ class RecordingType(Replay):
         self.slope = None if slope is None else Replay(slope)
         self.why = why
         super().__init__(value, f"{Replay(value).name}, with gradient [{both.digest if both else why}]")
+
+
+@functools.cache
+def prepare() -> None:
+    """Make these types known to Numba, once, also where it is in the midst of compiling."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 
 @register_model(Replay)

@@ -105,8 +105,9 @@ def _told(x: Any) -> _Told:
             f"{what} of {name}, a function of Python, cannot be called from Numba code: {_HOW}.grad or "
             "r.value_and_grad; or have Numba compile the function"
         )
-    from tapegrad.njit.replays import Replay
+    from tapegrad.njit.replays import Replay, prepare
 
+    prepare()
     programs = _programs(f, (argnums, has_aux))
     told = _of_objects.get(x)
     if told is None or told.of != (programs,):
@@ -117,10 +118,13 @@ def _told(x: Any) -> _Told:
 
 def _of_recording(recording: Any) -> _Told:
     value, told = _programs(recording, None), _of_objects.get(recording)
-    if told is not None and told.of[0] is value and told.of[1] in (None, _programs(recording, (0, False))):
+    if told is not None and told.of[0] is value and (
+        told.of[1] is None or told.of[1] is _programs(recording, (0, False))
+    ):
         return told
-    from tapegrad.njit.replays import RecordingType
+    from tapegrad.njit.replays import RecordingType, prepare
 
+    prepare()
     both, why = None, ""
     try:
         both = _programs(recording, (0, False))
