@@ -250,7 +250,7 @@ def _both(f: Any, name: str) -> str:
     """How value and gradient are called."""
     if isinstance(f, Recording):
         return "f.value_and_grad"
-    made = getattr(f, "made", None)
+    made: Any = getattr(f, "made", None)
     transform = None if made is None else getattr(made[0], "func", made[0])
     if getattr(transform, "__name__", "") != "value_and_grad" or made[3]:
         raise UnsupportedError(f"{name} is no recording and no tg.value_and_grad(...), which give value and gradient")
@@ -261,7 +261,7 @@ def _slopes(f: Any, arguments: Sequence[Any]) -> list[tuple[Any, str]]:
     """What the gradient consists of, and how each part is written."""
     from tapegrad.njit.forms import leaves
 
-    argnums = 0 if isinstance(f, Recording) else f.made[2]
+    argnums: Any = 0 if isinstance(f, Recording) else f.made[2]
     numbers = checked(argument_numbers(argnums), len(arguments))
     if isinstance(argnums, int):
         return list(leaves(arguments[numbers[0]], "slope"))

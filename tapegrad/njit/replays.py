@@ -24,7 +24,6 @@ from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import (
     NativeValue,
     intrinsic,
-    lower_builtin,
     lower_getattr,
     models,
     overload,
@@ -174,11 +173,6 @@ def words_of(typingctx: Any, replay: Any) -> Any:
         return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
 
     return types.int64(replay), code
-
-
-@lower_builtin("is", Replay, Replay)
-def _is(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.icmp_signed("==", *args)
 
 
 _IDLE, _ALIGNED = image.IDLE, image.ALIGNED

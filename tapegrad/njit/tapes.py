@@ -175,10 +175,16 @@ def with_tape(context: Any, builder: Any, made: Any, args: Any) -> Any:
     returned. The tape is given back even if it raises something, which is then raised here."""
     tapes, word_ = _tapes(builder), types.int64
     status, tape = _called(context, builder, _made(take, word_, word_), [tapes, _growing(context, builder)])
-    with cgutils.if_unlikely(builder, status.is_error):
-        context.call_conv.return_status_propagate(builder, status)
-    status, result = _called(context, builder, made, [tape, *args])
-    _called(context, builder, _made(give, word_, word_), [tapes, tape])
-    with cgutils.if_unlikely(builder, status.is_error):
-        context.call_conv.return_status_propagate(builder, status)
-    return result
+    kind = context.get_value_type(made.signature.return_type)
+    found = cgutils.alloca_once_value(builder, cgutils.get_null_value(kind))
+    # In a `try` statement what was raised is noted, and the code goes on to the end of the call.
+    with builder.if_else(status.is_error, likely=False) as (failed, taken):
+        with failed:
+            context.call_conv.return_status_propagate(builder, status)
+        with taken:
+            status, result = _called(context, builder, made, [tape, *args])
+            _called(context, builder, _made(give, word_, word_), [tapes, tape])
+            builder.store(result, found)
+            with cgutils.if_unlikely(builder, status.is_error):
+                context.call_conv.return_status_propagate(builder, status)
+    return builder.load(found)

@@ -131,8 +131,8 @@ def _of_recording(recording: Any) -> _Told:
     except (TapegradError, TypeError) as error:
         why = f"{recording.name} has no gradient that Numba code can call: {error}"
     words = np.array([value.words.ctypes.data, 0 if both is None else both.words.ctypes.data], np.int64)
-    forms = (None, None) if both is None else (both.form, _alone(both.form, False))
-    told = _of_objects[recording] = _Told(RecordingType(value.form, *forms, why), words, (value, both))
+    form, slope = (None, None) if both is None else (both.form, _alone(both.form, False))
+    told = _of_objects[recording] = _Told(RecordingType(value.form, form, slope, why), words, (value, both))
     return told
 
 
