@@ -33,7 +33,7 @@ from tapegrad.program.memory import memory
 
 _I64 = ir.IntType(64)
 # How many tapes that nobody uses are kept, by each function that Numba compiles, and up to how many rows.
-_IDLE, _KEPT = 16, 1 << 20
+_IDLE, _KEPT = 16, 1 << 22
 _AT_FIRST = 1024
 
 _LIKE = Tape(True)
