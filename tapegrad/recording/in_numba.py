@@ -20,6 +20,7 @@ from tapegrad.errors import CompileError, TapegradError, UnsupportedError
 from tapegrad.native import choice
 from tapegrad.native.image import Image, constant_of
 from tapegrad.njit import is_numba
+from tapegrad.program.outputs import scalar_place
 from tapegrad.recording.compiling import leaves_of
 from tapegrad.value.exact import limit
 
@@ -56,7 +57,7 @@ class _Programs:
 
     def __init__(self, form: Any) -> None:
         self.form, self.words = form, np.zeros(3, np.int64)
-        self.known: list[Any] = []
+        self.known: set[Any] = set()
         self._kept: list[Any] = []
 
     def tell(self, programs: Sequence[Any], samples: Sequence[Any]) -> None:
@@ -155,38 +156,45 @@ def _programs(recording: Any, key: Any) -> _Programs:
         )
     known = _of_recordings.setdefault(recording, {})
     found = known.get(key)
-    own = list(recording.programs)
-    if found is not None and found.known == own:
+    name = None
+    if key is not None:
+        if found is None:
+            # A derivative that was asked for is compiled with the recording, so none is that there is not.
+            recording._plans.plan(key[0])
+            scalar_place(recording.program.code, recording.program.structure, key[1])
+        name = recording.derived.gradient_key(*key)
+    if found is not None and found.known == _recorded(recording, name):
         return found
     why = choice.refusal(recording.derived.mode)
     if why is not None:
         raise CompileError(f"{recording.name} cannot be compiled: {why}")
+    own = list(recording.programs)
     for program in own:
         if program.calls:
             called = sorted({str(call) if call.exact else "a function of Python" for call in program.calls.values()})
             raise UnsupportedError(f"{recording.name} calls {', '.join(called)}, which Numba code cannot do")
-    samples = [leaves_of(recording, program) for program in own]
-    programs = own if key is None else _gradients(recording, key, samples)
-    for program in programs:
+    if key is not None:
+        # A gradient has branches of its own, some of which only it was replayed in.
+        for program in own:
+            recording.derived.program_at(name, leaves_of(recording, program))
+        own = recording.derived.programs(name)
+    for program in own:
         if choice.compiled(program) is None:
             raise CompileError(f"{recording.name} cannot be compiled: {program.not_native}")
-    forms = [_form(recording, program, key) for program in programs]
-    last = forms[programs.index(recording.program)] if key is None else forms[-1]
-    if found is None or found.form != last:
+    forms = [_form(recording, program, key) for program in own]
+    last = forms[own.index(recording.program)] if key is None else forms[-1]
+    if found is None or found.form not in forms:
         found = known[key] = _Programs(last)
     # A branch that returns something of another form is refused as one that was not recorded.
-    chosen = [n for n, form in enumerate(forms) if form == last]
-    found.tell([programs[n] for n in chosen], [samples[n] for n in chosen])
-    found.known = own
+    chosen = [program for program, form in zip(own, forms, strict=True) if form == found.form]
+    found.tell(chosen, [leaves_of(recording, program) for program in chosen])
+    found.known = _recorded(recording, name)
     return found
 
 
-def _gradients(recording: Any, key: Any, samples: Sequence[Any]) -> list[Any]:
-    """The programs of a gradient at sample arguments, one for each."""
-    argnums, has_aux = key
-    recording._plans.plan(argnums)
-    name = recording.derived.gradient_key(argnums, has_aux)
-    return [recording.derived.program_at(name, leaves) for leaves in samples]
+def _recorded(recording: Any, name: Any) -> set[Any]:
+    """All that was recorded so far of the value, and of a gradient of that name."""
+    return {*recording.programs, *(() if name is None else recording.derived.programs(name))}
 
 
 def _form(recording: Any, program: Any, key: Any) -> Any:

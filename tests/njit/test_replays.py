@@ -173,6 +173,14 @@ def test_a_branch_that_was_not_recorded_raises():
     assert tried(3.0) == 5.0
 
 
+def test_a_branch_that_only_the_gradient_was_replayed_in():
+    r = tg.record(branching, 0.5).compile()
+    same(slope_of(r, 0.25), 0.5)
+    same(r.grad(3.0), 2.0)
+    for x in (3.0, 0.25, 4.0):
+        same(both_of(r, x), r.value_and_grad(x))
+
+
 def test_indices_out_of_range():
     x = np.arange(4.0)
     r = tg.record(lambda x, i: np.sum(x[i] ** 2), x, np.array([0, 1])).compile()
@@ -342,12 +350,25 @@ def test_recordings_that_are_refused(recording, error, message):
 def test_gradients_that_there_are_not():
     r = tg.record(lambda x: 2.0 * x, np.ones(3)).compile()
     same(value_of(r, np.ones(3)), np.full(3, 2.0))
+    assert [runs.what for runs in r.compile().stats().runs] == ["value"]
     with pytest.raises(numba.core.errors.TypingError, match="needs a scalar result"):
         slope_of(r, np.ones(3))
     n = tg.record(lambda n: 2.0 * n, 3).compile()
     assert value_of(n, 4) == 8.0
     with pytest.raises(numba.core.errors.TypingError, match="only floats can be differentiated"):
         slope_of(n, 4)
+
+
+@numba.njit
+def cubed(x):
+    total = 0.0
+    for i in range(len(x)):
+        total += x[i] ** 3
+    return total
+
+
+def test_a_recording_of_a_numba_function():
+    check(tg.record(cubed, np.ones(3)).compile(), np.arange(3.0))
 
 
 def test_differentiating_a_caller_is_refused():
