@@ -119,9 +119,7 @@ def same(x, y):
 def test_as_from_python(derivative):
     x = np.array([0.5, -1.5, 0.8])
     same(inside(derivative(energy), x), derivative(energy)(x))
-    same(inside(derivative(energy, argnums=(0, 1)), x, 1.7), derivative(energy, argnums=(0, 1))(x, 1.7))
     same(inside(derivative(energy), x[::-1], 1.7), derivative(energy)(x[::-1], 1.7))
-    same(inside(derivative(of_scalars, argnums=2), 0.3, 5, 0.9), derivative(of_scalars, argnums=2)(0.3, 5, 0.9))
     same(inside(derivative(of_scalars, (2, 0)), 0.3, 5, 0.9), derivative(of_scalars, (2, 0))(0.3, 5, 0.9))
     same(inside(derivative(with_aux, has_aux=True), x), derivative(with_aux, has_aux=True)(x))
     same(inside(derivative(constant), x), derivative(constant)(x))
