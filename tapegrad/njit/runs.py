@@ -81,7 +81,6 @@ class Function:
             raise
         if before is not None:
             self._check_shared(before)
-            self._check_given([x for x, kind in zip(leaves, kinds, strict=True) if kind == _GIVEN], args)
         return result, own
 
     def _argument(self, x: Any, wanted: bool) -> Argument:
@@ -167,19 +166,6 @@ class Function:
                     found.append((x, x.copy()))
         return found or None
 
-    def _check_given(self, given: list[Any], args: Sequence[Any]) -> None:
-        """Raise UnsupportedError where differentiated arrays share memory, and the function changes one of them: what
-        it has changed were copies, so it is called once more to find out."""
-        arrays = [x for x in given if isinstance(x, np.ndarray)]
-        if any(np.may_share_memory(x, y) for i, x in enumerate(arrays) for y in arrays[:i]):
-            copies = [_copied(x) for x in args]
-            self.dispatcher(*copies)
-            pairs = [pair for x, copy in zip(args, copies, strict=True)
-                     for pair in zip(_leaves(x), _leaves(copy), strict=True)]  # fmt: skip
-            for x, copy in pairs:
-                if any(x is y for y in arrays) and not np.array_equal(x, copy, equal_nan=True):
-                    raise UnsupportedError(_SHARED.format(self.name))
-
     def _check_shared(self, before: list[tuple[np.ndarray, np.ndarray]]) -> None:
         for x, copy in before:
             if not np.array_equal(x, copy, equal_nan=True):
@@ -218,13 +204,6 @@ def check_floats(args: Sequence[Any], numbers: Sequence[int]) -> None:
                     f"argument {n} holds {what}: only floats can be differentiated; convert it with float(...) or "
                     ".astype(float), or leave it out of argnums"
                 )
-
-
-def _copied(x: Any) -> Any:
-    """An argument with copies of its arrays."""
-    if isinstance(x, tuple):
-        return type(x)(*map(_copied, x)) if hasattr(x, "_fields") else tuple(map(_copied, x))
-    return x.copy() if isinstance(x, np.ndarray) else x
 
 
 def _leaves(x: Any) -> list[Any]:

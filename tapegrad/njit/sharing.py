@@ -7,6 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
+from tapegrad.njit.drivers import lower
 from tapegrad.njit.numbers import jit
 from tapegrad.njit.products import function_of
 
@@ -81,7 +82,7 @@ def _stored_in(lifted, first):
     def impl(lifted, first):
         row = first
         for number in lifted.flat:
-            if number._row != row:
+            if lower(number).row != row:
                 return True
             row += 1
         return False
