@@ -35,12 +35,14 @@ class RowMemory:
         scratch_end: the place behind the room that was used.
         first: lines that stand before the loop.
         scopes: the loops that are being written, the one over rows first.
+        row: the name of the number of the first row of a round.
     """
 
     def __init__(self, writer: Writer, to: Callable[[int, int], int], scratch: int, outer: Pointers) -> None:
         self.w, self._to, self.scratch_end, self.outer = writer, to, scratch, outer
         self.first: list[str] = []
         self.scopes = [Scope(0)]
+        self.row = "%t"
         self._hoisted: dict[tuple[str, int], Register] = {}
 
     def room(self, size: int) -> str:
@@ -115,7 +117,7 @@ class RowMemory:
     def _row_pointer(self, ref: Ref) -> str:
         w, outer = self.w, self.outer.base(ref.result)
         base, start = ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
-        step = "%t" if ref.rows == 1 else w.new(f"mul nsw i64 %t, {ref.rows}", False).text
+        step = self.row if ref.rows == 1 else w.new(f"mul nsw i64 {self.row}, {ref.rows}", False).text
         at = w.new(f"add nsw i64 {step}, {self.index(start, ref, 0)}", False).text
         return w.new(f"getelementptr {w.real}, ptr {base}, i64 {at}", False).text
 
