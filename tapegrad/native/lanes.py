@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from tapegrad.native import rounds
 from tapegrad.native.ir import ADD, COMPUTE, MAX, NEUTRAL, SET, Item, Loop, Ref
 from tapegrad.native.outer import Array, Pointers
@@ -178,12 +180,14 @@ class RowsWriter(RowMemory):
 
     def _operand(self, item: Item, j: int, depth: int) -> Any:
         """An operand of an operation; a number where the operation holds it constant."""
-        ref = item.operands[j]
-        if item.row is not None and j in item.row.held and not ref.rows and not any(ref.strides):
-            known = self._constants.get(ref.place)
-            if known is not None:
-                return known
-        return self._get(item, ref, depth)
+        ref, w = item.operands[j], self.w
+        known = None if ref.rows or any(ref.strides) else self._constants.get(ref.place)
+        if known is not None and item.row is not None and j in item.row.held:
+            return known
+        x = self._get(item, ref, depth)
+        # Of numbers so small that the processor may take them for zero nothing is said.
+        tiny = known is not None and 0.0 < abs(known) < np.finfo(w.dtype).tiny
+        return x if known is None or tiny else x._replace(known=known)
 
     def _taken(self, kind: str, before: Register, x: Register) -> Register:
         w = self.w

@@ -34,6 +34,8 @@ _NAMES = {
     "absolute": "abs", "fabs": "abs", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2",
     "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "gamma": "tgamma",
 }  # fmt: skip
+# What is asked of a number by functions.
+_ASKS = "isinf", "isfinite", "isnan"
 # Whole exponents up to this are products; the result is right to 3 units in the last place.
 _PRODUCTS = 6
 
@@ -192,6 +194,10 @@ class _Walk:
     def compared(self, relations: list[ast.cmpop], xs: list[Any]) -> Any:
         found: list[Any] = []
         for relation, x, y in zip(relations, xs, xs[1:], strict=False):
+            if any(isinstance(z, Register) for z in (x, y)):
+                # What is asked of constants is known, too.
+                known = [z.known if isinstance(z, Register) else self.writer.rounded(z) for z in (x, y)]
+                x, y = (x, y) if None in known else known
             if not isinstance(x, Register) and not isinstance(y, Register):
                 of = {"olt": operator.lt, "ole": operator.le, "ogt": operator.gt, "oge": operator.ge,
                       "oeq": operator.eq, "une": operator.ne}[_RELATIONS[type(relation)]]  # fmt: skip
@@ -249,11 +255,13 @@ class _Walk:
         writer, name = self.writer, _NAMES.get(name, name)
         xs = [_number(writer, x) for x in arguments]
         zero = writer.constant(0.0)
+        if name in _ASKS and xs[0].known is not None:
+            return bool(getattr(math, name)(xs[0].known))
         if name == "sign":
             (x,) = xs
             one = writer.select(writer.compare("olt", x, zero), writer.constant(-1.0), writer.constant(1.0))
             return writer.select(writer.compare("one", x, zero), one, writer.binary("fadd", x, zero))
-        if name in ("isinf", "isfinite"):
+        if name in _ASKS[:2]:
             size, infinite = writer.call("abs", xs[0]), writer.constant(math.inf)
             return writer.compare("oeq" if name == "isinf" else "olt", size, infinite)
         if name == "isnan":
@@ -265,7 +273,8 @@ class _Walk:
         if name == "power":
             return self.power(arguments[0], arguments[1])
         if name in MATH:
-            return writer.call(name, *xs)
+            size = abs(xs[0].known) if name == "abs" and xs[0].known is not None else None
+            return writer.call(name, *xs)._replace(known=size)
         raise NotCompilable(f"a rule that calls {name}")
 
     def remainder(self, x: Register, y: Register) -> Register:

@@ -28,11 +28,16 @@ MATH = frozenset(_INTRINSICS) | frozenset(_IN_C)
 
 
 class Register(NamedTuple):
-    """A number, or a truth value, in the language: `text` names it. `wide` says that there is one for each lane."""
+    """A number, or a truth value, in the language: `text` names it. `wide` says that there is one for each lane.
+
+    `known` is the number where it is a constant of the program. It is not written, so that programs that differ in
+    constants share their code, but what is asked of it is answered beforehand.
+    """
 
     text: str
     wide: bool = False
     truth: bool = False
+    known: float | None = None
 
 
 class Writer:
@@ -91,9 +96,13 @@ class Writer:
         one = "i1" if truth else self.real
         return f"<{self.lanes} x {one}>" if wide else one
 
+    def rounded(self, number: float) -> float:
+        """A number as registers have it."""
+        return float(np.asarray(number, self.dtype))
+
     def constant(self, number: float) -> Register:
         """A number that is known."""
-        rounded = float(np.asarray(number, self.dtype))
+        rounded = self.rounded(number)
         return Register(f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}")
 
     def wide(self, x: Register) -> Register:
