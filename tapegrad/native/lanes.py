@@ -15,6 +15,7 @@ from tapegrad.native.row_memory import RowMemory, Scope
 from tapegrad.native.rows import Rows, carried, lags
 from tapegrad.native.rules import value
 from tapegrad.native.stores import Store, stores_of
+from tapegrad.native.tables import Table
 from tapegrad.native.writer import Register, Writer
 
 # Loops of so many rounds are written out.
@@ -32,13 +33,14 @@ class RowsWriter(RowMemory):
         scratch: the place in the arena where there is room for vectors.
         constants: the numbers of constants that are scalars, by place.
         arrays: those that may stand outside of the arena.
+        tables: what stands for long constants.
     """
 
     def __init__(
         self, node: Rows, writer: Writer, to: Callable[[int, int], int], kept: Callable[[int], bool], scratch: int,
-        constants: dict[int, float], arrays: dict[int, Array],
+        constants: dict[int, float], arrays: dict[int, Array], tables: dict[int, Table],
     ) -> None:  # fmt: skip
-        super().__init__(writer, to, scratch, Pointers(node, writer, arrays))
+        super().__init__(writer, to, scratch, Pointers(node, writer, arrays), tables)
         self.node, self._kept, self._constants = node, kept, constants
         self.body = node.body()
         self.bases = node.bases()

@@ -53,7 +53,8 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
             else:
                 writer = Writer(dtype, lanes, program.long)
                 kept = places.kept.__getitem__
-                rows = RowsWriter(node, writer, places, kept, places.size, places.constants, outer.arrays)
+                given = node, writer, places, kept, places.size, places.constants, outer.arrays, places.tables
+                rows = RowsWriter(*given)
                 functions.append(rows.write(f"node{number}"))
                 end = max(end, rows.scratch_end)
             declared |= writer.declared

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tapegrad.native.ir import Ref
 from tapegrad.native.outer import Pointers
+from tapegrad.native.tables import Table
 from tapegrad.native.writer import Register, Writer
 
 # So many vectors of one result at most stand on the stack; beyond, they stand in the arena.
@@ -29,6 +30,7 @@ class RowMemory:
         to: the place in the compiled program's arena of a place of the program's own.
         scratch: the place in the arena where there is room for vectors.
         outer: the pointers to arrays outside of the arena.
+        tables: what stands for constants, by the number of the result.
 
     Attributes:
         w: the writer.
@@ -38,8 +40,10 @@ class RowMemory:
         row: the name of the number of the first row of a round.
     """
 
-    def __init__(self, writer: Writer, to: Callable[[int, int], int], scratch: int, outer: Pointers) -> None:
-        self.w, self._to, self.scratch_end, self.outer = writer, to, scratch, outer
+    def __init__(
+        self, writer: Writer, to: Callable[[int, int], int], scratch: int, outer: Pointers, tables: dict[int, Table]
+    ) -> None:
+        self.w, self._to, self.scratch_end, self.outer, self._tables = writer, to, scratch, outer, tables
         self.first: list[str] = []
         self.scopes = [Scope(0)]
         self.row = "%t"
@@ -115,16 +119,23 @@ class RowMemory:
             w.lines.append(f"store {w.real} {one}, ptr {q}, align {self.align}")
 
     def _row_pointer(self, ref: Ref) -> str:
-        w, outer = self.w, self.outer.base(ref.result)
-        base, start = ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
-        step = self.row if ref.rows == 1 else w.new(f"mul nsw i64 {self.row}, {ref.rows}", False).text
+        w, (base, start) = self.w, self._start(ref, self.outer.base)
+        table = self._tables.get(ref.result)
+        row = self.row if table is None else w.new(f"urem i64 {self.row}, {table.turn}", False).text
+        step = row if ref.rows == 1 else w.new(f"mul nsw i64 {row}, {ref.rows}", False).text
         at = w.new(f"add nsw i64 {step}, {self.index(start, ref, 0)}", False).text
         return w.new(f"getelementptr {w.real}, ptr {base}, i64 {at}", False).text
 
+    def _start(self, ref: Ref, pointer: Callable[[int], tuple[str, int] | None]) -> tuple[str, int]:
+        """Where row 0 stands: a pointer, and how far behind it."""
+        table, outer = self._tables.get(ref.result), pointer(ref.result)
+        if table is not None:
+            return "%v", self._to(ref.result, table.start) + (ref.place - table.start) % table.period
+        return ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
+
     def _uniform(self, ref: Ref) -> Register:
         """A number that is the same in all rounds, read before the loop."""
-        outer = self.outer.whole(ref.result)
-        key = ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
+        key = self._start(ref, self.outer.whole)
         known = self._hoisted.get(key)
         if known is None:
             p, x = self.w.name(), self.w.name()

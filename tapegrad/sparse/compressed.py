@@ -184,7 +184,7 @@ class CompressedJacobian:
 
 def as_positions(at: np.ndarray) -> np.ndarray:
     """Positions in an arena, from which `CompressedJacobian.matrix_at` reads a matrix."""
-    return at.astype(np.uint32) if _MANY <= len(at) and at.max() < 2**32 else at
+    return at.astype(np.uint32) if len(at) >= _MANY and at.max() < 2**32 else at
 
 
 def _matrix(sets: Sets, columns: int) -> Any:
