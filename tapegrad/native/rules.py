@@ -273,8 +273,8 @@ class _Walk:
         if name == "power":
             return self.power(arguments[0], arguments[1])
         if name in MATH:
-            size = abs(xs[0].known) if name == "abs" and xs[0].known is not None else None
-            return writer.call(name, *xs)._replace(known=size)
+            known = abs(xs[0].known) if name == "abs" and xs[0].known is not None else None
+            return writer.call(name, *xs)._replace(known=known)
         raise NotCompilable(f"a rule that calls {name}")
 
     def remainder(self, x: Register, y: Register) -> Register:
