@@ -132,7 +132,7 @@ class _Walk:
             case ast.BoolOp(op, values):
                 return self.joined(op, [self.of(x) for x in values])
             case ast.IfExp(test, body, other):
-                return self.chosen(self.of(test), body, other)
+                return self.chosen(self.of(test), body, other, _usual(test))
             case ast.Call(function, arguments, []):
                 return self.called(function, [self.of(x) for x in arguments])
         raise NotCompilable(f"a rule with `{ast.unparse(node)}`")
@@ -225,14 +225,14 @@ class _Walk:
             result = self.writer.binary("and" if isinstance(op, ast.And) else "or", *truths)
         return result
 
-    def chosen(self, test: Any, body: ast.expr, other: ast.expr) -> Any:
+    def chosen(self, test: Any, body: ast.expr, other: ast.expr, usual: bool | None) -> Any:
         if not isinstance(test, Register):
             return self.of(body if test else other)
         x, y = (_plain(self.writer, self.of(branch)) for branch in (body, other))
         if isinstance(x, Register) and isinstance(y, Register) and x.truth and y.truth:
             return self.writer.select(self.writer.truth(test), x, y)
         x, y = _number(self.writer, x), _number(self.writer, y)
-        return self.writer.select(self.writer.truth(test), x, y)
+        return self.writer.select(self.writer.truth(test), x, y, usual)
 
     def called(self, function: ast.expr, arguments: list[Any]) -> Any:
         if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
@@ -291,6 +291,19 @@ def powers(writer: Writer, x: Register, y: Register, exact: bool) -> Register:
     if exact and (x.wide or y.wide):
         return writer.lane_by_lane("pow", x, y)
     return writer.call("pow", x, y)
+
+
+def _usual(test: ast.expr) -> bool | None:
+    """What is usually found when it is asked whether numbers are equal: that they are not. None for other tests."""
+    match test:
+        case ast.Compare(_, [ast.NotEq()], _):
+            return True
+        case ast.Compare(_, [ast.Eq()], _):
+            return False
+        case ast.BoolOp(ast.And(), tests):
+            found = [_usual(x) for x in tests]
+            return False if False in found else None if None in found else True
+    return None
 
 
 def _plain(writer: Writer, x: Any) -> Any:

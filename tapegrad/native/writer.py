@@ -27,6 +27,10 @@ _IN_C = {
 MATH = frozenset(_INTRINSICS) | frozenset(_IN_C)
 
 
+# What stands behind a choice of which it is known whether its condition usually holds.
+USUAL = {True: ", !prof !0", False: ", !prof !1"}
+
+
 class Register(NamedTuple):
     """A number, or a truth value, in the language: `text` names it. `wide` says that there is one for each lane.
 
@@ -144,11 +148,12 @@ class Writer:
     def _true(self) -> Register:
         return Register("<" + ", ".join(["i1 true"] * self.lanes) + ">", True, True)
 
-    def select(self, condition: Register, x: Register, y: Register) -> Register:
-        """x where the condition holds, else y."""
+    def select(self, condition: Register, x: Register, y: Register, usual: bool | None = None) -> Register:
+        """x where the condition holds, else y; `usual` is what it usually does, if that is known."""
         (condition, x, y), wide = self.alike(condition, x, y)
         of, kind = self.type(wide, True), self.type(wide, x.truth)
-        return self.new(f"select {of} {condition.text}, {kind} {x.text}, {kind} {y.text}", wide, x.truth)
+        known = "" if usual is None or wide else USUAL[usual]
+        return self.new(f"select {of} {condition.text}, {kind} {x.text}, {kind} {y.text}{known}", wide, x.truth)
 
     def number(self, x: Register) -> Register:
         """A truth value as 1 or 0."""
