@@ -45,10 +45,11 @@ def middle_of(edges: Iterable[tuple[int, int]], span: tuple[int, int], lanes: in
     first, last = span
     if first >= last:
         return first, first
-    cuts = {first, last}
-    for row in (row for pair in edges for row in pair):
-        cuts |= {cut for cut in (row // lanes * lanes, -(-row // lanes) * lanes) if first < cut < last}
-    return max(pairwise(sorted(cuts)), key=lambda pair: pair[1] - pair[0])
+    asked = [row for pair in edges for row in pair if first < row < last]
+    cuts = {first, last, *(row // lanes * lanes for row in asked), *(-(-row // lanes) * lanes for row in asked)}
+    # Not a round that only some of its rows are asked for.
+    found = [pair for pair in pairwise(sorted(cuts)) if not any(pair[0] < row < pair[1] for row in asked)]
+    return max(found, key=lambda pair: pair[1] - pair[0], default=(first, first))
 
 
 def pays(lines: Sequence[str], middle: tuple[int, int], lanes: int) -> bool:
