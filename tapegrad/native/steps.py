@@ -17,7 +17,7 @@ from tapegrad.native.writer import Writer
 
 # The most numbers that are copied in a step, and of one array; and the longest text of a program: beyond that the calls
 # are a small part of the time, and compiling takes longer.
-_COPIED, _ARRAY, _LONG = 256, 64, 100_000
+_COPIED, _ARRAY, _LONG = 256, 64, 30_000
 # Up to so many numbers are copied one by one, as the program reads them.
 _ONE_BY_ONE = 8
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
