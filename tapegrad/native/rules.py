@@ -160,6 +160,8 @@ class _Walk:
         return self.writer.negative(x) if isinstance(op, ast.USub) else x
 
     def binary(self, op: ast.operator, x: Any, y: Any) -> Any:
+        if isinstance(op, ast.BitAnd | ast.BitOr) and (isinstance(x, bool) or isinstance(y, bool)):
+            return self.joined(ast.And() if isinstance(op, ast.BitAnd) else ast.Or(), [x, y])
         if not isinstance(x, Register) and not isinstance(y, Register):
             try:
                 return float(_ON_NUMBERS[type(op)](x, y))
