@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -252,7 +253,7 @@ class RowsWriter(RowMemory):
         if store is not None:
             self.put(store.pointer, self._offset(store, ref), self.w.wide(x))
         if item.kind == COMPUTE and self._kept(ref.result):
-            self.to_arena(ref, x)
+            self.to_arena(ref, x, math.prod(item.dims) == ref.rows)
 
     def _get(self, item: Item, ref: Ref, depth: int) -> Register:
         own = ref.result in self.node.items
@@ -314,7 +315,14 @@ class RowsWriter(RowMemory):
 
     def _flush_loops(self, item: Item, ref: Ref, store: Store, depth: int) -> None:
         if depth == len(item.dims):
-            self.to_arena(ref, self.take(store.pointer, self._offset(store, ref)))
+            whole = math.prod(item.dims) == ref.rows
+            self.to_arena(ref, self.take(store.pointer, self._offset(store, ref)), whole)
+            return
+        if math.prod(item.dims) <= _WRITTEN_OUT:
+            for k in range(item.dims[depth]):
+                self.scopes.append(Scope(k))
+                self._flush_loops(item, ref, store, depth + 1)
+                self.scopes.pop()
             return
         with self._loop(item.dims[depth]):
             self._flush_loops(item, ref, store, depth + 1)

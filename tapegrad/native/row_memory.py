@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tapegrad.native.ir import Ref
 from tapegrad.native.outer import Pointers
 from tapegrad.native.tables import Table
-from tapegrad.native.writer import Register, Writer
+from tapegrad.native.writer import NEAR, Register, Writer
 
 # So many vectors of one result at most stand on the stack; beyond, they stand in the arena.
 _ON_STACK = 256
@@ -48,6 +48,8 @@ class RowMemory:
         self.scopes = [Scope(0)]
         self.row = "%t"
         self._hoisted: dict[tuple[str, int], Register] = {}
+        # By result the numbers of a row whose others come next.
+        self._waiting: dict[int, dict[int, Register]] = {}
 
     def room(self, size: int) -> str:
         """A pointer to room for so many vectors."""
@@ -106,8 +108,16 @@ class RowMemory:
             return w.new(f"load {kind}, ptr {p}, align {self.align}", True)
         return w.gather(p, ref.rows)
 
-    def to_arena(self, ref: Ref, x: Register) -> None:
+    def to_arena(self, ref: Ref, x: Register, whole: bool) -> None:
+        """Store a number; `whole` says that all numbers of a row are stored, one after the other."""
         w, x = self.w, self.w.wide(x)
+        if whole and 1 < ref.rows <= NEAR and all(isinstance(scope.counter, int) for scope in self.scopes[1:]):
+            own = self._waiting.setdefault(ref.result, {})
+            own[int(self.index(0, ref, 0))] = x
+            if len(own) == ref.rows:
+                self._store_rows(ref, [own[i] for i in range(ref.rows)])
+                del self._waiting[ref.result]
+            return
         p = self._row_pointer(ref)
         kind = w.type(True)
         if ref.rows == 1:
@@ -117,6 +127,14 @@ class RowMemory:
             one = w.new(f"extractelement {kind} {x.text}, i32 {i}", False).text
             q = w.new(f"getelementptr {w.real}, ptr {p}, i64 {i * ref.rows}", False).text
             w.lines.append(f"store {w.real} {one}, ptr {q}, align {self.align}")
+
+    def _store_rows(self, ref: Ref, xs: Sequence[Register]) -> None:
+        """Store short rows of which all numbers are known, whole vectors at a time."""
+        w, kind = self.w, self.w.type(True)
+        p = self._row_pointer(ref._replace(strides=()))
+        for k, x in enumerate(w.side_by_side(xs)):
+            q = w.new(f"getelementptr {w.real}, ptr {p}, i64 {k * w.lanes}", False).text
+            w.lines.append(f"store {kind} {x.text}, ptr {q}, align {self.align}")
 
     def _row_pointer(self, ref: Ref) -> str:
         w, (base, start) = self.w, self._start(ref, self.outer.base)
