@@ -106,10 +106,10 @@ class Machine:
         None where the program is called for each."""
         if isinstance(self.form, Program):
             return None
-        *copied, sums = (tuple((p, n, stride) for p, n, _, stride in rows.tolist()) for rows in given)
+        before, kept, after, sums = (tuple((p, n, stride) for p, n, _, stride in rows.tolist()) for rows in given)
         # Sums stand at the same place for all steps.
         sums = tuple((p, n, 0) for p, n, _ in sums)
-        copies = Copies(*copied, sums, tuple(carries), by, index)
+        copies = Copies(before, kept, after, sums, tuple(carries), by, index)
         run = self.form.steps_function(copies)
         if run is None:
             return None

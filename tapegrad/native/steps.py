@@ -37,7 +37,7 @@ class Copies(NamedTuple):
         sums: likewise, added to what is there.
         carries: for arrays that go on to the next step, the place, how many numbers, and the place there.
         by: by how much the number of a step differs from that of the one before.
-        index: the place of the number of the step, or -1.
+        number: the place of the number of the step, or -1.
     """
 
     before: tuple[Copy, ...]
@@ -46,7 +46,7 @@ class Copies(NamedTuple):
     sums: tuple[Copy, ...]
     carries: tuple[tuple[int, int, int], ...]
     by: int
-    index: int
+    number: int
 
     @property
     def arrays(self) -> tuple[Copy, ...]:
@@ -104,9 +104,9 @@ def _text(module: Module, copies: Copies) -> str:
     data = iter(_pointers(w, arrays))
     for place, n, _ in copies.before:
         _store(w, _place(w, place), _load(w, next(data), n))
-    if copies.index >= 0:
+    if copies.number >= 0:
         number = w.new(f"sitofp i64 {w.new('add i64 %start, %t', False).text} to {w.real}", False)
-        _store(w, _place(w, copies.index), [(0, w.real, number.text)])
+        _store(w, _place(w, copies.number), [(0, w.real, number.text)])
     for place, n, _ in copies.kept:
         _store(w, next(data), _load(w, _place(w, place), n))
     lines += ["%failed = call i64 @once(ptr %v, ptr %table)", "%bad = icmp sge i64 %failed, 0"]
