@@ -15,6 +15,7 @@ FLOORS = {
     "attached": 0,
     "cache": 0,
     "errors": 0,
+    "made": 0,
     "names": 0,
     "captures": 1,
     "pytree": 0,

@@ -82,7 +82,7 @@ def _compile(program: Program, what: str) -> None:
 
 def _has_gradient(recording: Any) -> bool:
     """Whether the first argument can be differentiated, and no gradient was asked for yet."""
-    if any(key[0] == "value_and_grad" for key in recording.derived.asked()):
+    if any(key[0] in ("value_and_grad", "grad") for key in recording.derived.asked()):
         return False
     leaves = [leaf for leaf, n in zip(recording.spec.leaves, owners(recording.spec.structure), strict=True) if n == 0]
     return bool(leaves) and all(isinstance(leaf, Input) and leaf.dtype.kind == "f" for leaf in leaves)
