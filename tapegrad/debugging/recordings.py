@@ -1,0 +1,129 @@
+"""What is wrong with a recording at some inputs: the search, and what it needs of a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.adjoint import matching
+from tapegrad.debugging.backward import Way
+from tapegrad.debugging.describe import Scene, blame_back, blame_forward
+from tapegrad.debugging.report import Blame
+from tapegrad.inspect.reading import Reader, shown_with
+from tapegrad.inspect.recorded import argument_names
+from tapegrad.ops import passive_rows
+from tapegrad.program import Branches, Program
+from tapegrad.program.flow import flags_of
+from tapegrad.sweeps import VALUES
+from tapegrad.tape import lines
+
+
+class Replay(NamedTuple):
+    """A replay that is over: the program of the branch that was taken, and all its numbers."""
+
+    program: Program
+    values: np.ndarray
+
+
+def replayed(branches: Branches, leaves: Sequence[Any]) -> Replay:
+    """Replay the program that fits, interpreted and in its own arena, in which all numbers stay."""
+    return branches.replay(leaves, VALUES, None, lambda program, workspace: Replay(program, workspace.values.copy()))
+
+
+def learn_lines(branches: Branches, program: Program, leaves: Sequence[Any]) -> None:
+    """Have a program know its lines, if it was recorded where none were noted: the function is called once more, and
+    where it records the same again, the lines are those of that."""
+    if program.lines is not None:
+        return
+    before = lines.begin([])
+    try:
+        again = branches.record(leaves)
+    except Exception:
+        # It was recorded at other inputs, or cannot be called any more. Then the lines stay unknown.
+        return
+    finally:
+        lines.end([], before)
+    own, other = program.code, again.code
+    if own.rows.shape == other.rows.shape and (own.rows[:, :2] == other.rows[:, :2]).all():
+        program.lines = other.lines
+
+
+def scene_of(recording: Any, replay: Replay, nan_only: bool = False) -> Scene:
+    """The numbers of a replay, to be searched."""
+    names = argument_names(recording)
+    program = replay.program
+
+    def line(row: int) -> Any:
+        return None if program.lines is None else program.lines.of(row)
+
+    reader = Reader(shown_with(program, replay.values), names)
+    return Scene(reader, line, frozenset(names), recording.name, program.calls, nan_only)
+
+
+def way_back(replay: Replay, wrt: tuple[int, ...], seeds: Sequence[np.ndarray | None] | None = None) -> Way:
+    """The reverse sweep from the results, with these adjoints of them, or with ones."""
+    program, values = replay
+    code = program.code
+    d = np.zeros_like(values)
+    for n, output in enumerate(code.outputs):
+        if output.places is not None and (seeds is None or seeds[n] is not None):
+            np.add.at(d, output.places, 1.0 if seeds is None else np.ravel(seeds[n]))  # type: ignore[arg-type]
+    active = program.flow(code.steps, program.places_of(wrt), passive_rows())[0]
+    way = Way(code.rows, code.side, flags_of(code, np.zeros(len(code.side), np.uint8), wrt), values, d, active)
+    way.prepare()
+    way.sweep(way.rows, d)
+    return way
+
+
+def blame(
+    recording: Any, *args: Any, argnums: int | Sequence[int] | None = 0, anywhere: bool = False, infinity: bool = True,
+    lines: bool = True,
+) -> Blame | None:  # fmt: skip
+    """See `Recording.blame`."""
+    leaves = recording.check(args)
+    chosen = () if argnums is None else recording._plans.plan(argnums).chosen
+    return blame_at(recording, recording._branches, leaves, chosen, anywhere, infinity, lines)
+
+
+def blame_at(
+    recording: Any, branches: Branches, leaves: Sequence[Any], wrt: tuple[int, ...], anywhere: bool = False,
+    infinity: bool = True, lines: bool = True, seeds: Sequence[Any] | None = None,
+) -> Blame | None:  # fmt: skip
+    """What is wrong first with the results at leaves of arguments, or else with their gradient."""
+    replay = replayed(branches, leaves)
+    code, nan_only = replay.program.code, not infinity
+
+    def found() -> Blame | None:
+        scene = scene_of(recording, replay, nan_only)
+        places = np.arange(code.size) if anywhere else code.output_places
+        report = blame_forward(scene, places)
+        if report is not None or not wrt or not len(code.output_places):
+            return report
+        way = way_back(replay, wrt, seeds)
+        return blame_back(scene, way, np.arange(code.size) if anywhere else replay.program.places_of(wrt))
+
+    report = found()
+    if report is not None and lines and replay.program.lines is None:
+        learn_lines(branches, replay.program, leaves)
+        report = found() if replay.program.lines is not None else report
+    return report
+
+
+def seeds_for(program: Program, cotangent: Any) -> list[Any]:
+    """The adjoints of the results that a cotangent gives."""
+    shapes = [output.shape for output in program.code.outputs]
+    return matching.matching(cotangent, program.structure, shapes, "cotangent", "result")
+
+
+def all_numbers(result: Any) -> list[Any]:
+    """The numbers and arrays of numbers in a result, however nested."""
+    found = []
+    for leaf in pytree.flatten(result)[0]:
+        numbers = getattr(leaf, "data", leaf) if hasattr(leaf, "indptr") else leaf
+        if isinstance(numbers, float | np.floating) or (isinstance(numbers, np.ndarray) and numbers.dtype.kind == "f"):
+            found.append(numbers)
+    return found
+

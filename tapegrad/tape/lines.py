@@ -1,0 +1,235 @@
+"""Which line of the user's code recorded which instruction, noted while somebody looks for a fault.
+
+Walking up the stack takes as long as recording an operation, so it is done only where that is asked for. A tape appends
+to its buffer by `push`, which is the method `extend` of a list. While lines are noted the buffer is a list of another
+class, whose `extend` looks up the line first; otherwise nothing at all is done for lines.
+
+Slots are numbers that are never used again. So a line is noted for the slot from which on it holds, and only where it is
+another one than before: a loop over a million elements on one line is one note.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import threading
+import weakref
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+
+# Code that is not the user's: this package, Python's own modules, and packages that are called with Values, or call
+# functions of them.
+_OTHERS = {"numpy", "scipy", "optree", "opt_einsum", "numba"}
+_OWN, _PYTHON = Path(__file__).parents[1], Path(sysconfig.get_paths()["stdlib"])
+_foreign: dict[str, bool] = {}
+
+
+class Line(NamedTuple):
+    """A line of the user's code.
+
+    Attributes:
+        file: the file's name, as Python has it.
+        number: the line.
+        function: the function that it is in.
+    """
+
+    file: str
+    number: int
+    function: str
+
+    def __str__(self) -> str:
+        within = "" if self.function.startswith("<module") else f", in {self.function}"
+        return f"{self.file}:{self.number}{within}"
+
+
+def is_foreign(file: str) -> bool:
+    """Whether a file is part of this package or of one that stands between it and the user."""
+    found = _foreign.get(file)
+    if found is None:
+        path = Path(file)
+        if {"site-packages", "dist-packages"}.isdisjoint(path.parts):
+            found = path.is_relative_to(_OWN) or path.is_relative_to(_PYTHON) or file.startswith("<frozen")
+        else:
+            found = path.is_relative_to(_OWN) or not _OTHERS.isdisjoint(path.parts)
+        _foreign[file] = found
+    return found
+
+
+def line_here(depth: int = 1) -> Line:
+    """The line of the innermost caller that is the user's code, `depth` frames up or further."""
+    frame: Any = sys._getframe(depth)
+    while frame.f_back is not None and is_foreign(frame.f_code.co_filename):
+        frame = frame.f_back
+    return Line(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+
+
+class Notes:
+    """The lines that recorded what is on a tape."""
+
+    def __init__(self) -> None:
+        # From slot number `_first[i]` on, it was line number `_which[i]` of the list.
+        self._first: list[int] = []
+        self._which: list[int] = []
+        self._lines: list[Line] = []
+        self._numbers: dict[Line, int] = {}
+
+    def note(self, slot: int, line: Line) -> None:
+        """What has this slot and later ones was recorded by a line."""
+        number = self._numbers.get(line)
+        if number is None:
+            number = self._numbers[line] = len(self._lines)
+            self._lines.append(line)
+        if not self._which or self._which[-1] != number:
+            # The line first: whoever looks meanwhile finds a slot only with its line.
+            self._which.append(number)
+            self._first.append(slot)
+
+    def at(self, slot: int) -> Line | None:
+        """The line that recorded a slot, None if that is not known."""
+        i = bisect_right(self._first, slot) - 1
+        return self._lines[self._which[i]] if i >= 0 else None
+
+    def of(self, slots: np.ndarray) -> Lines:
+        """The lines that recorded some slots."""
+        i = np.searchsorted(self._first, slots, "right") - 1
+        which = np.append(self._which, -1).astype(np.int32)
+        return Lines(tuple(self._lines), which[i])
+
+    def keep(self, first: Sequence[int], ends: Sequence[int]) -> None:
+        """Forget the notes on all slots but those from first[i] up to ends[i]."""
+        stops = [*self._first[1:], 1 << 62]
+        kept = []
+        for i, (low, high) in enumerate(zip(self._first, stops, strict=True)):
+            at = bisect_left(ends, low + 1)
+            if at < len(first) and first[at] < high:
+                kept.append(i)
+        self._first, self._which = [self._first[i] for i in kept], [self._which[i] for i in kept]
+
+
+class Lines(NamedTuple):
+    """The line that recorded each instruction of a program.
+
+    Attributes:
+        lines: all of them.
+        which: for each instruction the number of its line, -1 where it is not known.
+    """
+
+    lines: tuple[Line, ...]
+    which: np.ndarray
+
+    def of(self, row: int) -> Line | None:
+        """The line of an instruction."""
+        number = int(self.which[row])
+        return self.lines[number] if number >= 0 else None
+
+
+class _Buffer(list[int]):
+    """The buffer of a tape that notes lines."""
+
+    __slots__ = ("notes",)
+
+    def __init__(self, numbers: Iterable[int], notes: Notes) -> None:
+        super().__init__(numbers)
+        self.notes = notes
+
+    def extend(self, rows: Any) -> None:
+        """Append instructions, five numbers each, of which the second is the slot."""
+        self.notes.note(rows[1], _noting.line or line_here(2))
+        super().extend(rows)
+
+    def __getitem__(self, at: SupportsIndex | slice) -> Any:
+        # What is left of the buffer when a part of it was written is the next buffer.
+        found = super().__getitem__(at)
+        return _Buffer(found, self.notes) if isinstance(at, slice) else found
+
+
+class _Noting(threading.local):
+    def __init__(self) -> None:
+        self.on = False
+        # The line that stands for whatever is recorded now, in place of that of the caller.
+        self.line: Line | None = None
+
+
+_noting = _Noting()
+# The notes of tapes that are not noted any more.
+_left: weakref.WeakKeyDictionary[Any, Notes] = weakref.WeakKeyDictionary()
+
+
+def buffer() -> list[int]:
+    """An empty buffer for a new tape."""
+    return _Buffer((), Notes()) if _noting.on else []
+
+
+def notes_of(tape: Any) -> Notes | None:
+    """What was noted of a tape; None if nothing ever was."""
+    own = tape._buffer
+    return own.notes if isinstance(own, _Buffer) else _left.get(tape)
+
+
+def begin(tapes: Iterable[Any]) -> bool:
+    """Note lines from now on: in all tapes that this thread makes, and in these. Returns whether it was done before."""
+    before, _noting.on = _noting.on, True
+    for tape in tapes:
+        if not isinstance(tape._buffer, _Buffer):
+            own = _Buffer(tape._buffer, notes_of(tape) or Notes())
+            tape._buffer, tape.push = own, own.extend
+    return before
+
+
+def end(tapes: Iterable[Any], before: bool = False) -> None:
+    """Note lines no more, unless that was done `before`. What was noted stays known."""
+    _noting.on = before
+    for tape in tapes if not before else ():
+        if isinstance(tape._buffer, _Buffer):
+            _left[tape] = tape._buffer.notes
+            own = list(tape._buffer)
+            tape._buffer, tape.push = own, own.extend
+
+
+def written(tape: Any, slot: int) -> None:
+    """Note the line by which instructions are written past the buffer, from a slot on."""
+    if isinstance(tape._buffer, _Buffer):
+        tape._buffer.notes.note(slot, _noting.line or line_here(2))
+
+
+def copied(tape: Any, slots: np.ndarray, lines: Lines | None, rows: np.ndarray) -> None:
+    """Note for instructions that are copies of others the lines of these: slots[i] is that of a copy of rows[i]."""
+    notes = notes_of(tape) if lines is not None and isinstance(tape._buffer, _Buffer) else None
+    if notes is None or lines is None:
+        return
+    for slot, row in zip(slots.tolist(), rows.tolist(), strict=True):
+        line = lines.of(row)
+        if line is not None:
+            notes.note(slot, line)
+
+
+@contextmanager
+def on_behalf(line: Line | None) -> Iterator[None]:
+    """Within the block a line stands for whatever is recorded: a derivative of what that line has recorded."""
+    before, _noting.line = _noting.line, line
+    try:
+        yield
+    finally:
+        _noting.line = before
+
+
+def stretches(tape: Any, slots: np.ndarray, low: int, high: int) -> list[tuple[int, int, Line | None]]:
+    """Of instructions number `low` up to `high`, whose slots are given by number, those that one line has recorded at a
+    time, with that line; all of them together where no lines are noted."""
+    own = tape._buffer
+    if not isinstance(own, _Buffer) or low == high:
+        return [(low, high, None)]
+    found = own.notes.of(slots[low:high])
+    cuts = [0, *(np.flatnonzero(np.diff(found.which)) + 1).tolist(), high - low]
+    return [(low + i, low + j, found.of(i)) for i, j in zip(cuts, cuts[1:], strict=False)]
+
+
+def line_of(tape: Any, place: int) -> Line | None:
+    """The line that recorded what stands at a place of a tape, None if that is not known."""
+    notes = notes_of(tape)
+    return None if notes is None else notes.at(int(tape.addresses.slots_of(np.array([place]))[0]))
