@@ -7,6 +7,12 @@ methods that check while such a block is open.
 """
 
 from tapegrad.debugging.context import debug
+from tapegrad.debugging.differences import Parting, diff
+from tapegrad.debugging.recordings import blame
 from tapegrad.debugging.report import Blame, Numbers
+from tapegrad.recording.telling import tells
 
-__all__ = ["Blame", "Numbers", "debug"]
+__all__ = ["Blame", "Numbers", "Parting", "debug"]
+
+tells("blame", blame)
+tells("diff", diff)

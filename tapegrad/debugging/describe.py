@@ -66,11 +66,11 @@ def _forward(scene: Scene, found: Found) -> Blame:
     if found.given:
         name = f"argument {name}" if one.out in scene.inputs else f"constant {name}"
     by_element = isinstance(one.operation, Elementwise)
-    read = [_at(x, at) if by_element else x for x in one.operands]
+    read = [one_of(x, at) if by_element else x for x in one.operands]
     blame = Blame(
         what=_what(number, one, [values[x.places()] for x in read] if by_element else None),
-        sweep="forward", given=found.given, name=name, index=_index(at, one, known), row=one.row,
-        operation=one.title, text=statement(reader, one, known), operands=tuple(_numbers(reader, values, x) for x in read),
+        sweep="forward", given=found.given, name=name, index=index_of(at, one, known), row=one.row,
+        operation=one.title, text=statement(reader, one, known), operands=tuple(numbers_of(reader, values, x) for x in read),
         result=Numbers(_element(reader, one, at), number), line=scene.lines(found.row), of=scene.of,
     )  # fmt: skip
     call = None if one.is_leaf or not scene.calls or not one.operation.opaque else scene.calls.get(one.params[0])
@@ -102,7 +102,7 @@ def _back(scene: Scene, way: Way, found: Back) -> Blame:
         hits = [np.flatnonzero(x.places() == place) for x in one.operands]
         own = np.concatenate([h for h in hits if len(h)])
         at = int(own[np.argmax(way.adjoints[one.out + own] != 0.0)])
-        read = [_at(x, at) for x in one.operands]
+        read = [one_of(x, at) for x in one.operands]
     known = reader.shapes([one]).get(one.row)
     adjoints = way.adjoints[one.results]
     by_element = isinstance(one.operation, Elementwise)
@@ -113,8 +113,8 @@ def _back(scene: Scene, way: Way, found: Back) -> Blame:
         cause = cause or blame_forward(scene, x.places())
     return Blame(
         what="NaN" if math.isnan(added) else "overflow" if found.summed else "infinity",
-        sweep="reverse", given=False, name=target, index=_index(at, one, known) if by_element else (), row=one.row,
-        operation=one.title, text=statement(reader, one, known), operands=tuple(_numbers(reader, values, x) for x in read),
+        sweep="reverse", given=False, name=target, index=index_of(at, one, known) if by_element else (), row=one.row,
+        operation=one.title, text=statement(reader, one, known), operands=tuple(numbers_of(reader, values, x) for x in read),
         result=Numbers(_element(reader, one, at), float(values[one.out + at])) if by_element
         else Numbers(reader.name(one.out, one.count), values[one.results].copy()),
         adjoint=float(adjoints[at]) if by_element else adjoints.copy(), added=Numbers(target, added),
@@ -122,17 +122,20 @@ def _back(scene: Scene, way: Way, found: Back) -> Blame:
     )  # fmt: skip
 
 
-def _at(operand: Operand, at: int) -> Operand:
+def one_of(operand: Operand, at: int) -> Operand:
     """An element of an operand."""
     return operand if operand.size == 1 else Operand(int(operand.places()[at]), _ONE)
 
 
-def _numbers(reader: Reader, values: np.ndarray, operand: Operand) -> Numbers:
+def numbers_of(reader: Reader, values: np.ndarray, operand: Operand) -> Numbers:
+    """What an operand is called, and its numbers."""
     found = values[operand.places()]
     name = reader.operand(operand)
     if operand.layout.shape == () or operand.size == 1:
         owner = reader.instruction(reader.row_of(operand.place)) if operand.size else None
-        if owner is not None and not reader.is_constant(owner):
+        if owner is not None and owner.count == 1 and reader.is_constant(owner):
+            name = ""
+        elif owner is not None:
             name = _element(reader, owner, operand.place - owner.out)
         return Numbers(name, float(found[0]))
     return Numbers(name, found.reshape(operand.layout.shape))
@@ -145,7 +148,8 @@ def _element(reader: Reader, owner: Instruction, at: int) -> str:
     return reader.name(owner.out + at)
 
 
-def _index(at: int, one: Instruction, known: tuple[int, ...] | None) -> tuple[int, ...]:
+def index_of(at: int, one: Instruction, known: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The index of an element of a result, whose shape may be known; () of a single number."""
     if one.count == 1:
         return ()
     shape = known or shape_of(one) or (one.count,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,23 +14,9 @@ from tapegrad.debugging.describe import Scene, blame_back, blame_forward
 from tapegrad.debugging.report import Blame
 from tapegrad.inspect.reading import Reader, shown_with
 from tapegrad.inspect.recorded import argument_names
-from tapegrad.ops import passive_rows
+from tapegrad.inspect.replays import Replay, replayed, swept_back
 from tapegrad.program import Branches, Program
-from tapegrad.program.flow import flags_of
-from tapegrad.sweeps import VALUES
 from tapegrad.tape import lines
-
-
-class Replay(NamedTuple):
-    """A replay that is over: the program of the branch that was taken, and all its numbers."""
-
-    program: Program
-    values: np.ndarray
-
-
-def replayed(branches: Branches, leaves: Sequence[Any]) -> Replay:
-    """Replay the program that fits, interpreted and in its own arena, in which all numbers stay."""
-    return branches.replay(leaves, VALUES, None, lambda program, workspace: Replay(program, workspace.values.copy()))
 
 
 def learn_lines(branches: Branches, program: Program, leaves: Sequence[Any]) -> None:
@@ -51,7 +37,7 @@ def learn_lines(branches: Branches, program: Program, leaves: Sequence[Any]) -> 
         program.lines = other.lines
 
 
-def scene_of(recording: Any, replay: Replay, nan_only: bool = False) -> Scene:
+def scene_of(recording: Any, replay: Replay, nan_only: bool = False, name: str | None = None) -> Scene:
     """The numbers of a replay, to be searched."""
     names = argument_names(recording)
     program = replay.program
@@ -60,22 +46,7 @@ def scene_of(recording: Any, replay: Replay, nan_only: bool = False) -> Scene:
         return None if program.lines is None else program.lines.of(row)
 
     reader = Reader(shown_with(program, replay.values), names)
-    return Scene(reader, line, frozenset(names), recording.name, program.calls, nan_only)
-
-
-def way_back(replay: Replay, wrt: tuple[int, ...], seeds: Sequence[np.ndarray | None] | None = None) -> Way:
-    """The reverse sweep from the results, with these adjoints of them, or with ones."""
-    program, values = replay
-    code = program.code
-    d = np.zeros_like(values)
-    for n, output in enumerate(code.outputs):
-        if output.places is not None and (seeds is None or seeds[n] is not None):
-            np.add.at(d, output.places, 1.0 if seeds is None else np.ravel(seeds[n]))  # type: ignore[arg-type]
-    active = program.flow(code.steps, program.places_of(wrt), passive_rows())[0]
-    way = Way(code.rows, code.side, flags_of(code, np.zeros(len(code.side), np.uint8), wrt), values, d, active)
-    way.prepare()
-    way.sweep(way.rows, d)
-    return way
+    return Scene(reader, line, frozenset(names), name or recording.name, program.calls, nan_only)
 
 
 def blame(
@@ -97,12 +68,13 @@ def blame_at(
     code, nan_only = replay.program.code, not infinity
 
     def found() -> Blame | None:
-        scene = scene_of(recording, replay, nan_only)
+        scene = scene_of(recording, replay, nan_only, branches.name)
         places = np.arange(code.size) if anywhere else code.output_places
         report = blame_forward(scene, places)
         if report is not None or not wrt or not len(code.output_places):
             return report
-        way = way_back(replay, wrt, seeds)
+        back = swept_back(replay, wrt, seeds)
+        way = Way(code.rows, code.side, back.flags, replay.values, back.adjoints, back.active)
         return blame_back(scene, way, np.arange(code.size) if anywhere else replay.program.places_of(wrt))
 
     report = found()

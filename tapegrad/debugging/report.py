@@ -18,7 +18,7 @@ class Numbers:
     """Numbers on the tape and what they are called.
 
     Attributes:
-        name: a label, an argument's name, or the slot.
+        name: a label, an argument's name, or the slot; "" for a constant number.
         numbers: one number, or an array.
     """
 
@@ -26,7 +26,7 @@ class Numbers:
     numbers: Any
 
     def __str__(self) -> str:
-        return f"{self.name} = {written(self.numbers)}"
+        return f"{self.name} = {written(self.numbers)}" if self.name else written(self.numbers)
 
 
 @dataclass(frozen=True)
