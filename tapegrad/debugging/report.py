@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,11 +73,6 @@ class Blame:
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
-    @property
-    def source(self) -> str:
-        """The line of source, "" where it is not known or cannot be read."""
-        return linecache.getline(self.line.file, self.line.number).strip() if self.line else ""
-
     def _lines(self) -> Iterator[str]:
         at = f" at {list(self.index)}" if self.index else ""
         within = f" of {self.of}" if self.of else ""
@@ -90,8 +84,8 @@ class Blame:
             yield f"{self.what} made on the way back{at} by instruction {self.row}{within}: {self.text}"
         if self.line is not None:
             yield f"  line      {self.line}"
-            if self.source:
-                yield f"            {self.source}"
+            if self.line.source:
+                yield f"            {self.line.source}"
         elif not self.given:
             yield "  line      not known: record the function within `with tapegrad.debug():`"
         for n, operand in enumerate(self.operands):

@@ -83,9 +83,12 @@ def _count(n: int, what: str) -> str:
     return f"{n:,} {what}" + ("s" if n != 1 else "")
 
 
-def seen(tape: Tape | Recording, at: Sequence[Any] | None = None) -> tuple[Shown, Callable[[int], Line | None]]:
+def seen(
+    tape: Tape | Recording, at: Sequence[Any] | None = None, wrt: tuple[int, ...] | None = None
+) -> tuple[Shown, Callable[[int], Line | None]]:
     """The arrays to be shown, of a replay at arguments or of the last one; and what finds the line of an instruction.
 
+    Adjoints at arguments are those by the inputs in `wrt`; by all that are differentiated where it is None.
     Raises OperationError for arguments of a tape.
     """
     if isinstance(tape, Recording):
@@ -95,7 +98,8 @@ def seen(tape: Tape | Recording, at: Sequence[Any] | None = None) -> tuple[Shown
         else:
             replay = replayed(tape._branches, tape.check(tuple(at)))
             program = replay.program
-            shown = shown_with(program, replay.values, swept_back(replay, program.code.wanted).adjoints)
+            wrt = program.code.wanted if wrt is None else wrt
+            shown = shown_with(program, replay.values, swept_back(replay, wrt).adjoints if wrt else None)
         return shown, lambda row: None if program.lines is None else program.lines.of(row)
     if at is not None:
         raise OperationError("a tape has no arguments to be replayed at: only recordings have")

@@ -10,6 +10,7 @@ another one than before: a loop over a million elements on one line is one note.
 
 from __future__ import annotations
 
+import linecache
 import sys
 import sysconfig
 import threading
@@ -45,6 +46,11 @@ class Line(NamedTuple):
     def __str__(self) -> str:
         within = "" if self.function.startswith("<module") else f", in {self.function}"
         return f"{self.file}:{self.number}{within}"
+
+    @property
+    def source(self) -> str:
+        """What stands on it; "" where that cannot be read."""
+        return linecache.getline(self.file, self.number).strip()
 
 
 def is_foreign(file: str) -> bool:
