@@ -1,9 +1,9 @@
 """Where a NaN or an infinity in a gradient came from: the instruction that made it on the way back.
 
-After a reverse sweep the adjoints of all numbers are known. An instruction whose own adjoint is finite, and which adds a
-NaN or an infinity to that of an operand, is where it began. Candidates are found by looking; then each is swept back by
-itself, from the last on, until one does it. Instructions from which nothing flows to the gradients that are wrong are no
-candidates: an adjoint may be infinite beside the way.
+After a reverse sweep the adjoints of all numbers are known. An instruction whose own adjoint is finite, and which adds
+a NaN or an infinity to that of an operand, is where it began. Candidates are found by looking; then each is swept back
+by itself, from the last on, until one does it. Instructions from which nothing flows to the gradients that are wrong
+are no candidates: an adjoint may be infinite beside the way.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ class debug(contextlib.ContextDecorator):
     """A block in which a NaN or an infinity raises NonFiniteError, which says where it began.
 
     The error names the first instruction that made it, forward or on the way back, the line of your code that recorded
-    this, and the numbers that it was made of. Its attribute `report` has the same as a `Blame`. A NaN that was given, in
-    an argument or a constant, is told as such.
+    this, and the numbers that it was made of. Its attribute `report` has the same as a `Blame`. A NaN that was given,
+    in an argument or a constant, is told as such.
 
     Within the block, numbers of Values are checked where they are looked at (`v.data`, `v.item()`, `print(v)`, `if v`)
     and where gradients are accumulated (`v.backward()`), and results of recorded functions and of their derivatives

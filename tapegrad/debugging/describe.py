@@ -67,18 +67,19 @@ def _forward(scene: Scene, found: Found) -> Blame:
         name = f"argument {name}" if one.out in scene.inputs else f"constant {name}"
     by_element = isinstance(one.operation, Elementwise)
     read = [one_of(x, at) if by_element else x for x in one.operands]
+    operands = tuple(numbers_of(reader, values, x) for x in read)
     blame = Blame(
         what=_what(number, one, [values[x.places()] for x in read] if by_element else None),
         sweep="forward", given=found.given, name=name, index=index_of(at, one, known), row=one.row,
-        operation=one.title, text=statement(reader, one, known), operands=tuple(numbers_of(reader, values, x) for x in read),
+        operation=one.title, text=statement(reader, one, known), operands=operands,
         result=Numbers(_element(reader, one, at), number), line=scene.lines(found.row), of=scene.of,
     )  # fmt: skip
     call = None if one.is_leaf or not scene.calls or not one.operation.opaque else scene.calls.get(one.params[0])
     step = None if call is None else step_of(call, [values[x.places()] for x in one.operands])
     if step is None:
         return blame
-    inner = step.body
-    return replace(blame, step=step.number, within=blame_forward(_scene_of(inner, step.values), inner.code.output_places))
+    within = blame_forward(_scene_of(step.body, step.values), step.body.code.output_places)
+    return replace(blame, step=step.number, within=within)
 
 
 def _scene_of(program: Any, values: np.ndarray) -> Scene:
@@ -108,13 +109,13 @@ def _back(scene: Scene, way: Way, found: Back) -> Blame:
     by_element = isinstance(one.operation, Elementwise)
     row = reader.row_of(place)
     target = _element(reader, reader.instruction(row), place - reader.instruction(row).out)
-    cause = None
+    operands, cause = tuple(numbers_of(reader, values, x) for x in read), None
     for x in [*read, Operand(one.out + at, _ONE)]:
         cause = cause or blame_forward(scene, x.places())
     return Blame(
         what="NaN" if math.isnan(added) else "overflow" if found.summed else "infinity",
         sweep="reverse", given=False, name=target, index=index_of(at, one, known) if by_element else (), row=one.row,
-        operation=one.title, text=statement(reader, one, known), operands=tuple(numbers_of(reader, values, x) for x in read),
+        operation=one.title, text=statement(reader, one, known), operands=operands,
         result=Numbers(_element(reader, one, at), float(values[one.out + at])) if by_element
         else Numbers(reader.name(one.out, one.count), values[one.results].copy()),
         adjoint=float(adjoints[at]) if by_element else adjoints.copy(), added=Numbers(target, added),

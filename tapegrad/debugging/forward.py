@@ -1,9 +1,10 @@
 """Where a NaN or an infinity among results came from: the instructions that made it out of finite numbers.
 
-All numbers of a replay are in the arena, so nothing is computed here. From the results that are wrong one goes back over
-the instructions, from the last to the first, and marks the numbers that have made them wrong: of each wrong result those
-operands that are NaN or infinite themselves, element by element. What an operation did not choose (the other branch of
-a `where`) is not marked, so a NaN there is not blamed. A wrong result none of whose operands is wrong was made there.
+All numbers of a replay are in the arena, so nothing is computed here. From the results that are wrong one goes back
+over the instructions, from the last to the first, and marks the numbers that have made them wrong: of each wrong result
+those operands that are NaN or infinite themselves, element by element. What an operation did not choose (the other
+branch of a `where`) is not marked, so a NaN there is not blamed. A wrong result none of whose operands is wrong was
+made there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What takes the time of a replay: instructions of one operation on one line, swept by themselves.
 
-A timer around every instruction would measure the timer. So all instructions of a kind are put together and swept in one
-compiled call, over the numbers that a replay has left: each reads what it read there, and computes it again. What is
-lost is what instructions are to each other: that the next one waits for this one, that runs are swept block by block
-together, or finds a number in the cache. A whole sweep is measured as well, so that this difference can be seen.
+A timer around every instruction would measure the timer. So all instructions of a kind are put together and swept in
+one compiled call, over the numbers that a replay has left: each reads what it read there, and computes it again. What
+is lost is what instructions are to each other: that one waits for the one before, that runs are swept block by block
+together, or find a number in the cache. A whole sweep is measured as well, so that this difference can be seen.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def profile(recording: Recording, *args: Any, argnums: int | Sequence[int] | Non
         for k, measured in zip(kinds, zip(forward, reverse, strict=True), strict=True)
     ]
     parts.sort(key=lambda part: -part.seconds)
-    totals = (statistics.median(x) if x else 0.0 for x in whole)
-    return Profile(recording.name, tuple(parts), *totals, repeat)
+    there, back = (statistics.median(x) if x else 0.0 for x in whole)
+    return Profile(recording.name, tuple(parts), there, back, repeat)
 
 
 class _Kind(NamedTuple):

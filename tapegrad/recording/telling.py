@@ -36,8 +36,8 @@ class Telling:
             argnums: the arguments by which the gradient is looked at; None for none.
             anywhere: whether NaN and infinities count that reach no result.
             infinity: whether infinities count; otherwise NaN alone.
-            lines: where the function was recorded outside of `tapegrad.debug`, its lines were not noted. To know them it
-                is called once more, if there is something to tell; without `lines` it is not.
+            lines: where the function was recorded outside of `tapegrad.debug`, its lines were not noted. To know them
+                it is called once more, if there is something to tell; without `lines` it is not.
 
         Raises what a replay raises.
 

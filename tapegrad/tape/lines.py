@@ -4,8 +4,8 @@ Walking up the stack takes as long as recording an operation, so it is done only
 to its buffer by `push`, which is the method `extend` of a list. While lines are noted the buffer is a list of another
 class, whose `extend` looks up the line first; otherwise nothing at all is done for lines.
 
-Slots are numbers that are never used again. So a line is noted for the slot from which on it holds, and only where it is
-another one than before: a loop over a million elements on one line is one note.
+Slots are numbers that are never used again. So a line is noted for the slot from which on it holds, and only where it
+is another one than before: a loop over a million elements on one line is one note.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -150,8 +151,7 @@ class _Buffer(list[int]):
 
     def __getitem__(self, at: SupportsIndex | slice) -> Any:
         # What is left of the buffer when a part of it was written is the next buffer.
-        found = super().__getitem__(at)
-        return _Buffer(found, self.notes) if isinstance(at, slice) else found
+        return _Buffer(super().__getitem__(at), self.notes) if isinstance(at, slice) else super().__getitem__(at)
 
 
 class _Noting(threading.local):
@@ -232,7 +232,7 @@ def stretches(tape: Any, slots: np.ndarray, low: int, high: int) -> list[tuple[i
         return [(low, high, None)]
     found = own.notes.of(slots[low:high])
     cuts = [0, *(np.flatnonzero(np.diff(found.which)) + 1).tolist(), high - low]
-    return [(low + i, low + j, found.of(i)) for i, j in zip(cuts, cuts[1:], strict=False)]
+    return [(low + i, low + j, found.of(i)) for i, j in pairwise(cuts)]
 
 
 def line_of(tape: Any, place: int) -> Line | None:
