@@ -25,6 +25,7 @@ from tapegrad.errors import IndexRangeError, LabelError, NonFiniteError
 from tapegrad.inspect.reading import Reader, tape_shown
 from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.recording import Recording
+from tapegrad.recording.of_numba import OfNumba
 from tapegrad.tape import LEAF, Tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.tape.lines import notes_of
@@ -246,6 +247,20 @@ for _name, _what, _second in (
     ("jacrev", "Jacobian", False), ("jacfwd", "Jacobian", False), ("hessian", "Hessian", True),
 ):  # fmt: skip
     _of_arguments(_name, _what, _second)
+
+
+@_checked(OfNumba, "evaluate")
+def _of_numba(plain: Callable[..., Any], self: Any, args: Sequence[Any], argnums: Any, has_aux: bool) -> Any:
+    # It is recorded anew at every call, for derivatives alone. The recording that is searched is an ordinary one.
+    wanted, result = ambient.debugging, plain(self, args, argnums, has_aux)
+    numbers = all_numbers(result)
+    if any(is_wrong(x) if wanted.infinity else np.isnan(x).any() for x in numbers):
+        with _not_looking():
+            recording = self._recorded(args)
+            chosen = recording._plans.plan(argnums).chosen
+            report = blame_at(recording, recording._branches, recording.check(args), chosen, infinity=wanted.infinity)
+            _raise(report, f"the gradient of {recording.name} is NaN or infinite, and it is recorded as finite")
+    return result
 
 
 @_checked(Recording, "jvp")

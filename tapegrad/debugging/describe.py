@@ -173,6 +173,12 @@ def _overflows(operation: Any, numbers: list[float]) -> bool:
     with np.errstate(all="ignore"):
         for by in (1.0 - _NUDGE, 1.0 + _NUDGE):
             near = [x * by if x else by - 1.0 for x in numbers]
-            if np.isfinite(np.asarray(operation.compute(*near), float)).all():
+            try:
+                if np.isfinite(operation.compute(*near)).all():
+                    return False
+            except OverflowError:
+                continue
+            except (TypeError, ValueError, ArithmeticError):
+                # Plain Python, which rules are, refuses some operands: a negative one to a power that is not whole.
                 return False
     return True
