@@ -27,6 +27,7 @@ from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
+from tapegrad.tape.faults import with_line
 from tapegrad.tape.ambient import compiling
 from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
@@ -243,7 +244,9 @@ class Branches:
                         lean = None
                         continue
                     line = program.line_of(int(row[OUT]))
-                    raise error or operand_error(row, program.code.side, workspace.values, line)
+                    if error is not None:
+                        raise with_line(error, line)
+                    raise operand_error(row, program.code.side, workspace.values, line)
                 guard = int(np.searchsorted(swept.guards, failed))
                 found = workspace.values[row[A] : row[A] + 1].tobytes()
             finally:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import OperationError
+from tapegrad.errors import IndexRangeError, LabelError, OperationError
 from tapegrad.ops import RUN, TABLE
 from tapegrad.tape.instruction import instruction
 from tapegrad.tape.lines import Line, line_of
@@ -24,8 +24,14 @@ def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray, line: L
         found = instruction(row[None], side, 0)
         numbers = [values[x.places()].reshape(x.layout.shape) for x in found.operands]
         error = operation.refusal(found.params, *numbers)
-    error = error or OperationError(f"the kernel of {operation.name} is missing, or refused its operands")
-    if line is not None:
+    found = error or OperationError(f"the kernel of {operation.name} is missing, or refused its operands")
+    return with_line(found, line)
+
+
+def with_line(error: BaseException, line: Line | None) -> Any:
+    """An error of operands, with the line that recorded the instruction, where that is known and not said yet."""
+    said = any("(recorded at " in str(x) for x in error.args)
+    if line is not None and not said and isinstance(error, LabelError | IndexRangeError | OperationError):
         error.args = (f"{error} (recorded at {line})", *error.args[1:])
     return error
 

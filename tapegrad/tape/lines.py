@@ -1,8 +1,8 @@
 """Which line of the user's code recorded which instruction, noted while somebody looks for a fault.
 
-Walking up the stack takes as long as recording an operation, so it is done only where that is asked for. A tape appends
-to its buffer by `push`, which is the method `extend` of a list. While lines are noted the buffer is a list of another
-class, whose `extend` looks up the line first; otherwise nothing at all is done for lines.
+Walking up the stack takes longer than recording an operation, so it is done only where that is asked for. A tape
+appends to its buffer by `push`, which is the method `extend` of a list. While lines are noted the buffer is a list of
+another class, whose `extend` looks up the line first; otherwise nothing at all is done for lines.
 
 Slots are numbers that are never used again. So a line is noted for the slot from which on it holds, and only where it
 is another one than before: a loop over a million elements on one line is one note.
@@ -29,6 +29,8 @@ import numpy as np
 _OTHERS = {"numpy", "scipy", "optree", "opt_einsum", "numba"}
 _OWN, _PYTHON = Path(__file__).parents[1], Path(sysconfig.get_paths()["stdlib"])
 _foreign: dict[str, bool] = {}
+# So many places in code are remembered with their lines.
+_MOST_KNOWN = 1 << 16
 
 
 class Line(NamedTuple):
@@ -67,12 +69,27 @@ def is_foreign(file: str) -> bool:
     return found
 
 
+# The lines of places in code, as far as they were asked for, with the code: its number is its own while it is kept.
+_known: dict[tuple[int, int], tuple[Line, Any]] = {}
+
+
 def line_here(depth: int = 1) -> Line:
     """The line of the innermost caller that is the user's code, `depth` frames up or further."""
     frame: Any = sys._getframe(depth)
-    while frame.f_back is not None and is_foreign(frame.f_code.co_filename):
+    # Most files were met before.
+    while _foreign.get(frame.f_code.co_filename, True):
+        if not is_foreign(frame.f_code.co_filename) or frame.f_back is None:
+            break
         frame = frame.f_back
-    return Line(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+    code = frame.f_code
+    # Looking up a place is several times as fast as finding its line.
+    found = _known.get((id(code), frame.f_lasti))
+    if found is None:
+        if len(_known) > _MOST_KNOWN:
+            _known.clear()
+        line = Line(code.co_filename, frame.f_lineno, code.co_qualname)
+        found = _known[id(code), frame.f_lasti] = line, code
+    return found[0]
 
 
 class Notes:
@@ -84,9 +101,13 @@ class Notes:
         self._which: list[int] = []
         self._lines: list[Line] = []
         self._numbers: dict[Line, int] = {}
+        self._last: Line | None = None
 
     def note(self, slot: int, line: Line) -> None:
         """What has this slot and later ones was recorded by a line."""
+        if line is self._last:
+            return
+        self._last = line
         number = self._numbers.get(line)
         if number is None:
             number = self._numbers[line] = len(self._lines)
@@ -111,11 +132,12 @@ class Notes:
         """Forget the notes on all slots but those from first[i] up to ends[i]."""
         stops = [*self._first[1:], 1 << 62]
         kept = []
-        for i, (low, high) in enumerate(zip(self._first, stops, strict=True)):
+        for i, (low, high) in enumerate(zip(self._first, stops, strict=False)):
             at = bisect_left(ends, low + 1)
             if at < len(first) and first[at] < high:
                 kept.append(i)
         self._first, self._which = [self._first[i] for i in kept], [self._which[i] for i in kept]
+        self._last = None
 
 
 class Lines(NamedTuple):
