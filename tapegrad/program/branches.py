@@ -27,8 +27,8 @@ from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
-from tapegrad.tape.faults import with_line
 from tapegrad.tape.ambient import compiling
+from tapegrad.tape.faults import with_line
 from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
 

@@ -24,11 +24,12 @@ def operand_error(row: np.ndarray, side: np.ndarray, values: np.ndarray, line: L
         found = instruction(row[None], side, 0)
         numbers = [values[x.places()].reshape(x.layout.shape) for x in found.operands]
         error = operation.refusal(found.params, *numbers)
-    found = error or OperationError(f"the kernel of {operation.name} is missing, or refused its operands")
-    return with_line(found, line)
+    if error is None:
+        error = OperationError(f"the kernel of {operation.name} is missing, or refused its operands")
+    return with_line(error, line)
 
 
-def with_line(error: BaseException, line: Line | None) -> Any:
+def with_line(error: Any, line: Line | None) -> Any:
     """An error of operands, with the line that recorded the instruction, where that is known and not said yet."""
     said = any("(recorded at " in str(x) for x in error.args)
     if line is not None and not said and isinstance(error, LabelError | IndexRangeError | OperationError):
