@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.arguments import argument_numbers
+from tapegrad.adjoint import matching
 from tapegrad.debugging.backward import Way
 from tapegrad.debugging.describe import Scene, blame_back, blame_forward
 from tapegrad.debugging.forward import is_wrong
@@ -279,10 +279,10 @@ def _hvp(
 ) -> Any:
     if not _is_plain(self):
         return plain(self, primals, tangents, argnums)
-    own = tuple(range(len(primals))) if argnums is None else argument_numbers(argnums)
+    chosen, _ = matching.chosen_tangents(primals, tangents, argnums)
     return _checking_result(
-        self, lambda: plain(self, primals, tangents, argnums), lambda: self.check(tuple(primals)), own,
-        "product with the Hessian", lambda: self._gradient(primals, own),
+        self, lambda: plain(self, primals, tangents, argnums), lambda: self.check(tuple(primals)), chosen,
+        "product with the Hessian", lambda: self._gradient(primals, chosen),
     )  # fmt: skip
 
 
