@@ -23,6 +23,7 @@ from tapegrad.debugging.recordings import all_numbers, blame_at, learn_lines, se
 from tapegrad.debugging.report import Blame
 from tapegrad.errors import IndexRangeError, LabelError, NonFiniteError
 from tapegrad.inspect.reading import Reader, tape_shown
+from tapegrad.inspect.replays import replayed
 from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.recording import Recording
 from tapegrad.recording.of_numba import OfNumba
@@ -182,10 +183,11 @@ def _checking_result(
     except (LabelError, IndexRangeError) as error:
         if "(recorded at " in str(error):
             raise
-        # The line was not noted when it was recorded. Once it is known, the same call says it.
+        # The line was not noted when it was recorded. Once it is known, a replay of the function says it.
         with _not_looking():
             learn_lines(self._branches, self._branches.program, leaves())
-            return compute()
+            replayed(self._branches, leaves())
+        raise
     numbers = all_numbers(result)
     wrong = [x for x in numbers if (is_wrong(x) if wanted.infinity else np.isnan(x).any())]
     if not wrong and not wanted.anywhere:
@@ -196,7 +198,9 @@ def _checking_result(
         look = functools.partial(blame_at, self, anywhere=wanted.anywhere, infinity=wanted.infinity)
         report = look(self._branches, given, chosen, seeds=seeds() if seeds is not None else None)
         if report is None and wrong and branches is not None:
-            # The numbers and the gradient are finite, so it is the gradient's derivative that is not.
+            # The numbers and the gradient are finite, so it is the gradient's derivative that is not. The gradient has
+            # the lines of what it is the gradient of.
+            learn_lines(self._branches, self._branches.program, given)
             report = look(branches(), given, chosen)
         kind = "NaN" if any(np.isnan(x).any() for x in wrong) else "infinite"
         _raise(report, f"the {what} of {self.name} is {kind}, and value and gradient are finite" if wrong else "")

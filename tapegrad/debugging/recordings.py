@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,23 +19,29 @@ from tapegrad.inspect.replays import Replay, replayed, swept_back
 from tapegrad.program import Branches, Program
 from tapegrad.tape import lines
 
+# The programs whose lines it was tried to learn, once each.
+_tried: weakref.WeakSet[Program] = weakref.WeakSet()
 
-def learn_lines(branches: Branches, program: Program, leaves: Sequence[Any]) -> None:
+
+def learn_lines(branches: Branches, program: Program, leaves: Sequence[Any]) -> bool:
     """Have a program know its lines, if it was recorded where none were noted: the function is called once more, and
-    where it records the same again, the lines are those of that."""
-    if program.lines is not None:
-        return
+    where it records the same again, the lines are those of that. Returns whether they are known now, and were not."""
+    if program in _tried or (program.lines is not None and (program.lines.which[program.code.inputs :] >= 0).all()):
+        return False
+    _tried.add(program)
     before = lines.begin([])
     try:
         again = branches.record(leaves)
     except Exception:
         # It was recorded at other inputs, or cannot be called any more. Then the lines stay unknown.
-        return
+        return False
     finally:
         lines.end([], before)
     own, other = program.code, again.code
-    if own.rows.shape == other.rows.shape and (own.rows[:, :2] == other.rows[:, :2]).all():
-        program.lines = other.lines
+    if own.rows.shape != other.rows.shape or not (own.rows[:, :2] == other.rows[:, :2]).all():
+        return False
+    program.lines = other.lines
+    return True
 
 
 def scene_of(recording: Any, replay: Replay, nan_only: bool = False, name: str | None = None) -> Scene:
@@ -78,9 +85,9 @@ def blame_at(
         return blame_back(scene, way, np.arange(code.size) if anywhere else replay.program.places_of(wrt))
 
     report = found()
-    if report is not None and lines and replay.program.lines is None:
-        learn_lines(branches, replay.program, leaves)
-        report = found() if replay.program.lines is not None else report
+    unknown = report is not None and not report.given and report.line is None
+    if unknown and lines and learn_lines(branches, replay.program, leaves):
+        report = found()
     return report
 
 

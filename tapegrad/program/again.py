@@ -47,7 +47,7 @@ def write_with(
     to[is_step] = first + np.cumsum(code.counts) - code.counts
     found = owners(code.rows[:, OUT])
     writing.write(tape, *moved_steps(code.steps, code.side, found, to, to[is_step], tape.side_length), [])
-    copied(tape, to[is_step], code.lines, np.flatnonzero(is_step))
+    copied(tape, to[is_step], program.lines, np.flatnonzero(is_step))
     tape.calls |= program.calls
     tape.spliced = True
     for (place, n), label in code.labels.items():

@@ -56,6 +56,10 @@ class Line(NamedTuple):
         return linecache.getline(self.file, self.number).strip()
 
 
+# Stands for the line of an instruction where that is not known.
+_UNKNOWN = Line("", 0, "")
+
+
 def is_foreign(file: str) -> bool:
     """Whether a file is part of this package or of one that stands between it and the user."""
     found = _foreign.get(file)
@@ -103,16 +107,16 @@ class Notes:
         self._numbers: dict[Line, int] = {}
         self._last: Line | None = None
 
-    def note(self, slot: int, line: Line) -> None:
-        """What has this slot and later ones was recorded by a line."""
-        if line is self._last:
+    def note(self, slot: int, line: Line | None) -> None:
+        """What has this slot and later ones was recorded by a line; None where that is not known."""
+        if line is self._last and line is not None:
             return
         self._last = line
-        number = self._numbers.get(line)
-        if number is None:
+        number = -1 if line is None else self._numbers.get(line)
+        if number is None and line is not None:
             number = self._numbers[line] = len(self._lines)
             self._lines.append(line)
-        if not self._which or self._which[-1] != number:
+        if number is not None and (not self._which or self._which[-1] != number):
             # The line first: whoever looks meanwhile finds a slot only with its line.
             self._which.append(number)
             self._first.append(slot)
@@ -120,7 +124,7 @@ class Notes:
     def at(self, slot: int) -> Line | None:
         """The line that recorded a slot, None if that is not known."""
         i = bisect_right(self._first, slot) - 1
-        return self._lines[self._which[i]] if i >= 0 else None
+        return self._lines[self._which[i]] if i >= 0 and self._which[i] >= 0 else None
 
     def of(self, slots: np.ndarray) -> Lines:
         """The lines that recorded some slots."""
@@ -168,7 +172,7 @@ class _Buffer(list[int]):
 
     def extend(self, rows: Any) -> None:
         """Append instructions, five numbers each, of which the second is the slot."""
-        self.notes.note(rows[1], _noting.line or line_here(2))
+        self.notes.note(rows[1], _told() if _noting.line else line_here(2))
         super().extend(rows)
 
     def __getitem__(self, at: SupportsIndex | slice) -> Any:
@@ -184,6 +188,13 @@ class _Noting(threading.local):
 
 
 _noting = _Noting()
+
+
+def _told() -> Line | None:
+    """The line that stands for what is recorded, None where that is not known."""
+    return None if _noting.line is _UNKNOWN else _noting.line
+
+
 # The notes of tapes that are not noted any more.
 _left: weakref.WeakKeyDictionary[Any, Notes] = weakref.WeakKeyDictionary()
 
@@ -222,18 +233,14 @@ def end(tapes: Iterable[Any], before: bool = False) -> None:
 def written(tape: Any, slot: int) -> None:
     """Note the line by which instructions are written past the buffer, from a slot on."""
     if isinstance(tape._buffer, _Buffer):
-        tape._buffer.notes.note(slot, _noting.line or line_here(2))
+        tape._buffer.notes.note(slot, _told() if _noting.line else line_here(2))
 
 
 def copied(tape: Any, slots: np.ndarray, lines: Lines | None, rows: np.ndarray) -> None:
     """Note for instructions that are copies of others the lines of these: slots[i] is that of a copy of rows[i]."""
-    notes = notes_of(tape) if lines is not None and isinstance(tape._buffer, _Buffer) else None
-    if notes is None or lines is None:
-        return
-    for slot, row in zip(slots.tolist(), rows.tolist(), strict=True):
-        line = lines.of(row)
-        if line is not None:
-            notes.note(slot, line)
+    if isinstance(tape._buffer, _Buffer):
+        for slot, row in zip(slots.tolist(), rows.tolist(), strict=True):
+            tape._buffer.notes.note(slot, None if lines is None else lines.of(row))
 
 
 @contextmanager
@@ -254,7 +261,7 @@ def stretches(tape: Any, slots: np.ndarray, low: int, high: int) -> list[tuple[i
         return [(low, high, None)]
     found = own.notes.of(slots[low:high])
     cuts = [0, *(np.flatnonzero(np.diff(found.which)) + 1).tolist(), high - low]
-    return [(low + i, low + j, found.of(i)) for i, j in pairwise(cuts)]
+    return [(low + i, low + j, found.of(i) or _UNKNOWN) for i, j in pairwise(cuts)]
 
 
 def line_of(tape: Any, place: int) -> Line | None:

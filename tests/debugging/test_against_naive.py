@@ -67,7 +67,7 @@ def test_random_programs(rng, size):
     blamed = 0
     for _ in range(60):
         steps = program(rng, 25)
-        recording = tg.record(lambda x, y: run(steps, x, y)[-1], np.ones(size), np.ones(size))
+        recording = tg.record(lambda x, y, steps=steps: run(steps, x, y)[-1], np.ones(size), np.ones(size))
         for _ in range(4):
             x, y = rng.normal(size=(2, size)) * 3.0
             if rng.random() < 0.2:
@@ -143,7 +143,7 @@ def test_random_gradients(rng):
     blamed = 0
     for _ in range(500):
         steps = program(rng, 8)
-        recording = tg.record(lambda x, y: run(steps, x, y)[-1], 1.0, 1.0)
+        recording = tg.record(lambda x, y, steps=steps: run(steps, x, y)[-1], 1.0, 1.0)
         for x, y in [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0), (0.0, 0.0)]:
             numbers = run(steps, x, y)
             if not np.isfinite(numbers[-1]):

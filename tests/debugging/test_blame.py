@@ -334,12 +334,16 @@ def test_every_derivative_is_checked():
     "derivative",
     [tg.hessian, lambda f: lambda x: tg.hvp(f, (x,), (np.ones(2),)), lambda f: tg.jacfwd(tg.grad(f))],
 )
-def test_the_line_that_spoils_a_second_derivative(derivative):
+@pytest.mark.parametrize("before", [False, True])
+def test_the_line_that_spoils_a_second_derivative(derivative, before):
     def f(x):
         a = x * 2.0 + 0.0
         b = a**1.5
         return np.sum(b) * 3.0
 
+    if before:
+        # Recorded, and differentiated, before anybody looked.
+        derivative(f)(np.ones(2))
     with tg.debug():
         found = raised(derivative(f), np.array([1.0, 0.0]))
     assert found.line.number == line_of(f, "a**1.5")
