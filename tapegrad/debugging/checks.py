@@ -261,7 +261,7 @@ def _of_numba(plain: Callable[..., Any], self: Any, args: Sequence[Any], argnums
     if any(is_wrong(x) if wanted.infinity else np.isnan(x).any() for x in numbers):
         with _not_looking():
             recording = self._recorded(args)
-            chosen = recording._plans.plan(argnums).chosen
+            chosen = recording._plans.plan(argnums, check=False).chosen
             report = blame_at(recording, recording._branches, recording.check(args), chosen, infinity=wanted.infinity)
             _raise(report, f"the gradient of {recording.name} is NaN or infinite, and it is recorded as finite")
     return result

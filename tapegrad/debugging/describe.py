@@ -162,19 +162,21 @@ def _what(number: float, one: Instruction, operands: list[np.ndarray] | None) ->
         return "NaN"
     if one.is_leaf or not operands:
         return "infinity"
-    return "overflow" if _overflows(one.operation, [float(x[0]) for x in operands]) else "infinity"
+    return "overflow" if _overflows(one.operation, [x[0] for x in operands]) else "infinity"
 
 
-def _overflows(operation: Any, numbers: list[float]) -> bool:
+def _overflows(operation: Any, numbers: list[np.floating]) -> bool:
     """Whether an infinite result stays infinite where operands are a little different: then it is a number that is too
     large, and no pole."""
     if not np.isfinite(numbers).all():
         return False
+    kind = numbers[0].dtype.type
     with np.errstate(all="ignore"):
         for by in (1.0 - _NUDGE, 1.0 + _NUDGE):
-            near = [x * by if x else by - 1.0 for x in numbers]
+            near = [kind(x * by if x else by - 1.0) for x in numbers]
             try:
-                if np.isfinite(operation.compute(*near)).all():
+                # What is finite in float64 may be too large for the tape.
+                if np.isfinite(kind(operation.compute(*near))):
                     return False
             except OverflowError:
                 continue

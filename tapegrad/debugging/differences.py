@@ -69,8 +69,6 @@ def diff(recording: Any, x1: Any, x2: Any, tolerance: float = 1e-9) -> Parting |
     given = [recording.check(_arguments(recording, x)) for x in (x1, x2)]
     branches = recording._branches
     first, second = (replayed(branches, leaves) for leaves in given)
-    if first.program is second.program:
-        learn_lines(branches, first.program, given[0])
     scenes = [scene_of(recording, replay) for replay in (first, second)]
     code = first.program.code
     if first.program is not second.program:
@@ -87,6 +85,7 @@ def diff(recording: Any, x1: Any, x2: Any, tolerance: float = 1e-9) -> Parting |
     found = np.flatnonzero(apart & computed)
     if not len(found):
         return None
+    learn_lines(branches, first.program, given[0])
     place = int(found[0])
     reader = scenes[0].reader
     one = reader.instruction(reader.row_of(place))

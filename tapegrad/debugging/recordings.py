@@ -62,7 +62,7 @@ def blame(
 ) -> Blame | None:  # fmt: skip
     """See `Recording.blame`."""
     leaves = recording.check(args)
-    chosen = () if argnums is None else recording._plans.plan(argnums).chosen
+    chosen = () if argnums is None else recording._plans.plan(argnums, check=False).chosen
     return blame_at(recording, recording._branches, leaves, chosen, anywhere, infinity, lines)
 
 

@@ -43,7 +43,7 @@ def _rows(tape: Tape | Recording, at: Sequence[Any] | None, argnums: Any) -> lis
     names = argument_names(tape) if isinstance(tape, Recording) else {}
     wrt = None
     if isinstance(tape, Recording) and at is not None:
-        wrt = () if argnums is None else tape._plans.plan(argnums).chosen
+        wrt = () if argnums is None else tape._plans.plan(argnums, check=False).chosen
     shown, where = seen(tape, at, wrt)
     reader = Reader(shown, names)
     instructions = [reader.instruction(row) for row in range(len(reader.code))]

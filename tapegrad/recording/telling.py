@@ -33,7 +33,7 @@ class Telling:
 
         Args:
             args: the arguments.
-            argnums: the arguments by which the gradient is looked at; None for none.
+            argnums: the arguments by which the gradient is looked at, if they are floats; None for none.
             anywhere: whether NaN and infinities count that reach no result.
             infinity: whether infinities count; otherwise NaN alone.
             lines: where the function was recorded outside of `tapegrad.debug`, its lines were not noted. To know them
@@ -63,8 +63,9 @@ class Telling:
             x1, x2: the argument of a function of one argument; else a tuple of the arguments.
             tolerance: by how much results may differ.
 
-        Where the replays take different branches, it says which guard parts them. Raises ShapeError for arguments of
-        another kind than recorded.
+        Where the replays take different branches, it says which guard parts them. As with `blame`, the function may be
+        called once more for its lines. Raises ShapeError for arguments of another kind than recorded, OperationError
+        for a negative tolerance.
 
         >>> import numpy as np
         >>> from tapegrad import record

@@ -17,7 +17,7 @@ import threading
 import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
@@ -243,9 +243,17 @@ def copied(tape: Any, slots: np.ndarray, lines: Lines | None, rows: np.ndarray) 
             tape._buffer.notes.note(slot, None if lines is None else lines.of(row))
 
 
+def on_behalf(line: Line | None) -> AbstractContextManager[None]:
+    """A block in which a line stands for whatever is recorded: a derivative of what that line has recorded. With None,
+    which `stretches` has where no lines are noted, it changes nothing."""
+    return _NOTHING if line is None else _standing(line)
+
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
 @contextmanager
-def on_behalf(line: Line | None) -> Iterator[None]:
-    """Within the block a line stands for whatever is recorded: a derivative of what that line has recorded."""
+def _standing(line: Line) -> Iterator[None]:
     before, _noting.line = _noting.line, line
     try:
         yield

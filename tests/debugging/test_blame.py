@@ -161,6 +161,21 @@ def test_what_it_is(f, x, what):
         assert found.index == (() if argument is x else (1,))
 
 
+def test_in_float32():
+    recording = tg.record(lambda x: np.sum(np.exp(x) * x), np.ones(2, np.float32))
+    assert recording.blame(np.array([1.0, 100.0], np.float32)).what == "overflow"
+    recording = tg.record(lambda x: np.sum(x * x), np.ones(2, np.float32))
+    assert recording.blame(np.array([1.0, 1e30], np.float32)).what == "overflow"
+    found = tg.record(lambda x: np.sum(np.sqrt(x)), np.ones(2, np.float32)).blame(np.zeros(2, np.float32))
+    assert (found.what, found.sweep, found.operation) == ("infinity", "reverse", "sqrt")
+
+
+def test_integers_among_the_arguments():
+    recording = tg.record(lambda n, x: n * np.sqrt(x), 3, 1.0)
+    assert recording.blame(3, 0.0) is None and recording.blame(3, -1.0).operation == "sqrt"
+    assert recording.blame(4, 0.0, argnums=1).operation == "sqrt"
+
+
 def test_what_was_given_is_told_as_such():
     table = np.array([1.0, np.nan])
     recording = tg.record(lambda x, y: np.sum(np.exp(x) * y), np.ones(2), np.ones(2))
