@@ -23,7 +23,7 @@ from tapegrad.debugging.recordings import all_numbers, blame_at, learn_lines, se
 from tapegrad.debugging.report import Blame
 from tapegrad.errors import IndexRangeError, LabelError, NonFiniteError
 from tapegrad.inspect.reading import Reader, tape_shown
-from tapegrad.inspect.replays import replayed
+from tapegrad.inspect.replays import floats_among, replayed
 from tapegrad.ops.record import OPCODE, OUT, A, B
 from tapegrad.recording import Recording
 from tapegrad.recording.of_numba import OfNumba
@@ -194,7 +194,7 @@ def _checking_result(
         return result
     with _not_looking():
         given = leaves()
-        chosen = () if argnums is None else self._plans.plan(argnums, check=False).chosen
+        chosen = floats_among(self, argnums)
         look = functools.partial(blame_at, self, anywhere=wanted.anywhere, infinity=wanted.infinity)
         report = look(self._branches, given, chosen, seeds=seeds() if seeds is not None else None)
         if report is None and wrong and branches is not None:
@@ -261,7 +261,7 @@ def _of_numba(plain: Callable[..., Any], self: Any, args: Sequence[Any], argnums
     if any(is_wrong(x) if wanted.infinity else np.isnan(x).any() for x in numbers):
         with _not_looking():
             recording = self._recorded(args)
-            chosen = recording._plans.plan(argnums, check=False).chosen
+            chosen = floats_among(recording, argnums)
             report = blame_at(recording, recording._branches, recording.check(args), chosen, infinity=wanted.infinity)
             _raise(report, f"the gradient of {recording.name} is NaN or infinite, and it is recorded as finite")
     return result

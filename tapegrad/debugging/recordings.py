@@ -15,7 +15,7 @@ from tapegrad.debugging.describe import Scene, blame_back, blame_forward
 from tapegrad.debugging.report import Blame
 from tapegrad.inspect.reading import Reader, shown_with
 from tapegrad.inspect.recorded import argument_names
-from tapegrad.inspect.replays import Replay, replayed, swept_back
+from tapegrad.inspect.replays import Replay, floats_among, replayed, swept_back
 from tapegrad.program import Branches, Program
 from tapegrad.tape import lines
 
@@ -62,7 +62,7 @@ def blame(
 ) -> Blame | None:  # fmt: skip
     """See `Recording.blame`."""
     leaves = recording.check(args)
-    chosen = () if argnums is None else recording._plans.plan(argnums, check=False).chosen
+    chosen = floats_among(recording, argnums)
     return blame_at(recording, recording._branches, leaves, chosen, anywhere, infinity, lines)
 
 

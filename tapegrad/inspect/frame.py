@@ -12,6 +12,7 @@ from tapegrad.inspect.algebra import algebra, call
 from tapegrad.inspect.listing import seen
 from tapegrad.inspect.reading import Reader
 from tapegrad.inspect.recorded import argument_names
+from tapegrad.inspect.replays import floats_among
 from tapegrad.ops import Elementwise
 from tapegrad.recording import Recording
 from tapegrad.tape import Instruction, Tape
@@ -43,7 +44,7 @@ def _rows(tape: Tape | Recording, at: Sequence[Any] | None, argnums: Any) -> lis
     names = argument_names(tape) if isinstance(tape, Recording) else {}
     wrt = None
     if isinstance(tape, Recording) and at is not None:
-        wrt = () if argnums is None else tape._plans.plan(argnums, check=False).chosen
+        wrt = floats_among(tape, argnums)
     shown, where = seen(tape, at, wrt)
     reader = Reader(shown, names)
     instructions = [reader.instruction(row) for row in range(len(reader.code))]

@@ -20,7 +20,7 @@ import numpy as np
 from tapegrad.errors import OperationError
 from tapegrad.inspect.chart import Bar, Chart, chart
 from tapegrad.inspect.frame import pandas
-from tapegrad.inspect.replays import Replay, replayed
+from tapegrad.inspect.replays import Replay, floats_among, replayed
 from tapegrad.ops.record import OUT
 from tapegrad.program.flow import flags_of
 from tapegrad.recording import Recording
@@ -160,7 +160,7 @@ def profile(recording: Recording, *args: Any, argnums: int | Sequence[int] | Non
     if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
         raise OperationError(f"repeat must be a whole number from 1 on, not {repeat!r}")
     leaves = recording.check(args)
-    wrt = () if argnums is None else recording._plans.plan(argnums, check=False).chosen
+    wrt = floats_among(recording, argnums)
     replay = replayed(recording._branches, leaves)
     sweep = _Sweep(replay, wrt)
     kinds = _kinds(replay)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tapegrad.arguments import argument_numbers
 from tapegrad.ops import passive_rows
 from tapegrad.program import Branches, Program
 from tapegrad.program.flow import flags_of
@@ -32,6 +33,15 @@ class Back(NamedTuple):
     flags: np.ndarray
     active: np.ndarray
     adjoints: np.ndarray
+
+
+def floats_among(recording: Any, argnums: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The inputs that are floats and belong to the arguments numbered by `argnums`; none where that is None."""
+    if argnums is None:
+        return ()
+    # A tuple: what is asked for one number is remembered as checked.
+    found: tuple[int, ...] = recording._plans.plan(argument_numbers(argnums), check=False).chosen
+    return found
 
 
 def replayed(branches: Branches, leaves: Sequence[Any]) -> Replay:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad.errors import IndexRangeError, LabelError, NonFiniteError
+from tapegrad.errors import IndexRangeError, IntegerInputError, LabelError, NonFiniteError
 
 # Programs that differ, and one of them compiled: that takes seconds.
 CASES = [(0, False), (1, False), (2, True)]
@@ -174,6 +174,10 @@ def test_integers_among_the_arguments():
     recording = tg.record(lambda n, x: n * np.sqrt(x), 3, 1.0)
     assert recording.blame(3, 0.0) is None and recording.blame(3, -1.0).operation == "sqrt"
     assert recording.blame(4, 0.0, argnums=1).operation == "sqrt"
+    recording.profile(3, 1.0, repeat=1)
+    # Asking so does not make a gradient by integers something that was checked.
+    with pytest.raises(IntegerInputError):
+        recording.grad(3, 1.0)
 
 
 def test_what_was_given_is_told_as_such():
