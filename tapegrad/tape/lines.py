@@ -225,7 +225,9 @@ def end(tapes: Iterable[Any], before: bool = False) -> None:
     _noting.on = before
     for tape in tapes if not before else ():
         if isinstance(tape._buffer, _Buffer):
-            _left[tape] = tape._buffer.notes
+            _left[tape] = notes = tape._buffer.notes
+            # What is recorded from here on has no line that is known.
+            notes.note(tape.top, None)
             own = list(tape._buffer)
             tape._buffer, tape.push = own, own.extend
 

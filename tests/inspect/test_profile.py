@@ -143,6 +143,12 @@ def test_a_listing_of_a_tape_has_lines():
     assert "test_profile.py" in tg.listing(y.tape)
     z = y + 1.0
     assert z.data == 7.0
+    # What was recorded outside of the block has none.
+    assert "#" not in tg.listing(z.tape).splitlines()[-1]
+    with tg.debug():
+        z = z * z
+    rows = tg.listing(z.tape).splitlines()
+    assert ["#" in row for row in rows[-2:]] == [False, True]
 
 
 # ---- DataFrames --------------------------------------------------------------------------------------------
