@@ -72,7 +72,7 @@ def _both(
         if kwargs:
             found: tuple[Any, Any] = _at_keywords(f, args, kwargs, own, both, compile)
             return found
-        if ambient.recording is None and not has_aux:
+        if ambient.plain and not has_aux:
             # The next call is most likely of the same kind as the last, and takes the same branch.
             found = shared.short.get(way, never)(args)
             if found is not None:

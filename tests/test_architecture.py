@@ -39,6 +39,7 @@ FLOORS = {
     "looping": 8,
     "flow": 9,
     "checking": 10,
+    "debugging": 10,
     "inspect": 10,
     "nn": 10,
     "optim": 10,
@@ -49,7 +50,8 @@ FLOORS = {
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.sparse",
+    "tapegrad", "tapegrad.debugging", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize",
+    "tapegrad.sparse",
     "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
     "tapegrad.scipy.sparse", "tapegrad.scipy.special",
     "tapegrad.scipy.stats",

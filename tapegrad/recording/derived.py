@@ -158,6 +158,11 @@ class Derived:
         seconds = choice.replay_seconds(self._recording().program)  # type: ignore[union-attr]
         self._spent[key] = self._spent.get(key, 0.0) + sweeps * _SWEEPS * seconds
 
+    def has_taken_long(self, key: Any) -> bool:
+        """Whether sweeps of a derivative have taken as long as compiling it would."""
+        program = self._recording().program  # type: ignore[union-attr]
+        return self._spent.get(key, 0.0) > _SWEEPS * choice.compile_seconds(program)
+
     # Which
 
     def compiles(self, key: Any) -> bool:
@@ -239,7 +244,7 @@ class Derived:
         self.spend(key, directions)
         if rival is not None:
             self._spent[key] += _PASS
-        if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
+        if self.has_taken_long(key):
             try:
                 found = self._branches(key, leaves, seeds).program
                 found.rival = None if rival is None else rival()

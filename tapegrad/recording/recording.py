@@ -30,11 +30,12 @@ from tapegrad.recording.standing import StandIn
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.recording.stepwise import stepwise
 from tapegrad.recording.tangents import pushing, tangent
+from tapegrad.recording.telling import Telling
 from tapegrad.sparse import Sparsity
 from tapegrad.sweeps import ADJOINTS, VALUES
 
 
-class Recording(StandIn):
+class Recording(StandIn, Telling):
     """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
 
     Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the
