@@ -29,6 +29,7 @@ FLOORS = {
     "adjoint": 6,
     "program": 6,
     "native": 7,
+    "storage": 7,
     "njit": 7,
     "sparse": 7,
     "recording": 8,
