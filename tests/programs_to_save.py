@@ -47,7 +47,7 @@ def network(model, x, labels):
 
 def matrices(a):
     s = a @ a.T + 3.0 * np.eye(3)
-    w, v = np.linalg.eigh(s)
+    w, _ = np.linalg.eigh(s)
     spectrum = np.fft.rfft(np.linalg.solve(s, a[0]))
     return np.linalg.slogdet(s)[1] + np.sum(w * w) + np.sum(np.abs(spectrum) ** 2) + np.trace(np.linalg.cholesky(s))
 

@@ -73,9 +73,9 @@ def _parts(x: Any, most: int) -> tuple[Part, ...]:
 
 def _body(reader: Any, number: int, own: Signature) -> Body:
     """The body with a signature: one for a loop and its gradient, which share what is made of it."""
-    known = reader.bodies.get((number, own))
+    known: Body | None = reader.bodies.get((number, own))
     if known is not None:
-        return known  # type: ignore[no-any-return]
+        return known
     stored = reader.stored[number]
     code, parts = stored.code, (*own.carry, *own.ys)
     sizes = [n for _, n in code.spans]

@@ -349,7 +349,8 @@ scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity
     pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
     refusal=bad_index, reads=((False, True), False))
 
-assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1, accepts=accepts_parts,
+assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
+    accepts=accepts_parts,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,
     views=assemble_views, depends=assemble_links,
     pullback=lambda p, z, gz, *operands: tuple(gz._strided(at, shape, to) for at, shape, _, to in assemble_parts(p)),

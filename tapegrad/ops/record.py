@@ -187,7 +187,7 @@ class Record(NamedTuple):
     kind: int
     length: int
     out: int
-    count: int
+    size: int
     operands: list[tuple[int, int, int]]
     params: list[int]
 

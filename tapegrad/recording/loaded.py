@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,15 +71,11 @@ class Loaded(Recording):
         spec = self.spec = function.spec
         self.forced, self._forgets, self._renews, self._gradients = compile, None, None, {}
         self._branches = LoadedBranches(function.name, spec, function.programs, function.last, compile)
+        self.f = _Function(self._branches, function.parameters)
         self._plans = Plans(spec, self._branches.wanted)
         flat = all(map(pytree.is_leaf, pytree.children(spec.structure)))
         self._plain = plain_key([_example(leaf) for leaf in spec.leaves]) if flat else None
         self._make_derived()
-
-    @property
-    def f(self) -> Callable[..., Any]:  # type: ignore[override]
-        """What is called with Values: writes the program of the branch taken on their tape."""
-        return self._on_values
 
     @property
     def unrolled(self) -> Any:
@@ -91,22 +89,36 @@ class Loaded(Recording):
     def unrolled(self, _: Any) -> None:
         pass
 
-    def _on_values(self, *args: Any) -> Any:
+
+class _Function:
+    """Stands for the function of a recording that was loaded: called with Values, it writes the program of the branch
+    that is taken on their tape."""
+
+    def __init__(self, branches: LoadedBranches, parameters: Sequence[str]) -> None:
+        self._branches, self._parameters = branches, list(parameters)
+        self.__qualname__ = self.__name__ = branches.name
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        kind = inspect.Parameter.POSITIONAL_ONLY
+        return inspect.Signature([inspect.Parameter(name, kind) for name in self._parameters])
+
+    def __call__(self, *args: Any) -> Any:
+        branches, spec = self._branches, self._branches.spec
         leaves, structure = pytree.flatten(args)
         tape = next((x._tape for x in leaves if isinstance(x, Value)), recording_tape())
-        if tape is None:
-            return self(*args)
-        leaves = [as_value(x, tape, "an argument") if _holds_values(x) else x for x in leaves]
+        if tape is not None:
+            leaves = [as_value(x, tape, "an argument") if _holds_values(x) else x for x in leaves]
         given = Spec(structure, tuple([
-            _spec_like(x, leaf, tape) for x, leaf in zip(leaves, self.spec.leaves, strict=False)
+            _spec_like(x, leaf, tape) for x, leaf in itertools.zip_longest(leaves, spec.leaves[: len(leaves)])
         ]))  # fmt: skip
-        if given != self.spec:
-            raise ShapeError(difference(self.spec, given))
+        if given != spec:
+            raise ShapeError(difference(spec, given))
+        if tape is None:
+            return branches.replay(leaves, VALUES, None, lambda program, workspace: program.result(workspace))
         program = self._taken(leaves, tape)
-        if program.code.dtype.itemsize > tape.dtype.itemsize:
-            if not tape.recording:
-                raise DTypeError(f"{self.name} computes in {program.code.dtype}, the Values are {tape.dtype}")
-            made_float64(tape)
+        if program.code.dtype.itemsize > tape.dtype.itemsize and not made_float64(tape):
+            raise DTypeError(f"{branches.name} computes in {program.code.dtype}, the Values are {tape.dtype}")
         return write(
             program if tape.recording else _without_guards(program), tape,
             [as_value(leaves[i], tape, "an argument") for i in program.leaves],
@@ -114,14 +126,15 @@ class Loaded(Recording):
 
     def _taken(self, leaves: Sequence[Any], tape: Tape) -> Program:
         """The program of the branch that is taken at these numbers."""
-        if len(self._branches.programs) == 1 and not len(self.program.guards):
-            return self.program
+        branches = self._branches
+        if len(branches.programs) == 1 and not len(branches.program.guards):
+            return branches.program
         tape.evaluate()
         numbers = [
             x._window(tape.values).astype(leaf.dtype) if isinstance(x, Value) else x
-            for x, leaf in zip(leaves, self.spec.leaves, strict=True)
+            for x, leaf in zip(leaves, branches.spec.leaves, strict=True)
         ]
-        found: Program = self._branches.replay(numbers, VALUES, None, lambda program, _: program)
+        found: Program = branches.replay(numbers, VALUES, None, lambda program, _: program)
         return found
 
 
@@ -129,17 +142,19 @@ def _example(leaf: Any) -> Any:
     """Something that has the spec of a leaf."""
     if not isinstance(leaf, Input):
         return leaf.value
-    return 0 if leaf.is_integer else 0.0 if leaf.scalar and leaf.dtype == np.float64 else np.zeros(leaf.shape, leaf.dtype)
+    if leaf.is_integer:
+        return 0
+    return 0.0 if leaf.scalar and leaf.dtype == np.float64 else np.zeros(leaf.shape, leaf.dtype)
 
 
 def _holds_values(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype == object
 
 
-def _spec_like(x: Any, leaf: Any, tape: Tape) -> Any:
+def _spec_like(x: Any, leaf: Any, tape: Tape | None) -> Any:
     """What an argument is. A Value can stand for numbers of its tape's dtype, integers of an array, and truth values:
     on a tape all are floats."""
-    if not isinstance(x, Value):
+    if tape is None or not isinstance(x, Value):
         return leaf_spec(x)
     own = Input(x.shape, tape.dtype, x._layout is None)
     if not isinstance(leaf, Input) or own.shape != leaf.shape or x._is_integer != leaf.is_integer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -27,5 +28,14 @@ class Saving(StandIn):
         recording: Any = self
         programs = recording.programs
         storage.save(path, storage.Function(
-            recording.name, recording.spec, programs, programs.index(recording.program)
+            recording.name, _parameters(recording.f), recording.spec, programs, programs.index(recording.program)
         ))  # fmt: skip
+
+
+def _parameters(f: Any) -> list[str]:
+    """What a function calls its arguments, as far as it says."""
+    try:
+        given = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -28,6 +28,8 @@ from tapegrad.tape import EXPECT, LEAF
 from tapegrad.tape.instruction import views_of
 
 _MOST_PLACES = 1 << 32
+# No length or stride is larger, so that no product of it with an index overflows.
+_LARGEST = 1 << 40
 
 
 def check(code: Code, input_sizes: Sequence[int], most: int) -> None:
@@ -58,7 +60,7 @@ def _check_leaves(rows: np.ndarray, inputs: int, input_sizes: Sequence[int], con
     own = rows[:leaves]
     if inputs != len(input_sizes) or inputs > leaves or list(input_sizes) != own[:inputs, B].tolist():
         raise DataError(f"inputs of {own[:inputs, B].tolist()[:20]} numbers, arguments of {list(input_sizes)[:20]}")
-    if np.any(own[:, C]) or np.any(own[:inputs, A] > 1) or np.any(own[inputs:, A]):
+    if np.any(own[:, C]) or np.any(own[:, A] > 1):
         raise DataError("a leaf has an operand")
     if int(own[inputs:, B].sum()) != constants:
         raise DataError(f"{constants} numbers for constants of {int(own[inputs:, B].sum())}")
@@ -89,7 +91,7 @@ def _check_records(steps: np.ndarray, side: np.ndarray, most: int) -> None:
     known: set[tuple[int, ...]] = set()
     for op, out, k, count, zero in steps.tolist():
         found = record.read(numbers, k) if k == at and not zero else None
-        if found is None or found.out != out or found.count != count:
+        if found is None or found.out != out or found.size != count:
             raise DataError(f"an instruction over many elements has no record of its own at {k}")
         at = k + found.length
         operation: Any = TABLE[op - RUN]
@@ -108,6 +110,8 @@ def _check_records(steps: np.ndarray, side: np.ndarray, most: int) -> None:
 
 
 def _check_parameters(operation: Any, found: Record, most: int) -> None:
+    if any(abs(x) > _LARGEST for x in found.params):
+        raise DataError(f"{operation.name} cannot have parameters as large as {max(found.params, key=abs)}")
     if isinstance(operation, Elementwise):
         modes = record.modes(found.params, operation.arity) if found.kind == ELEMENTWISE else None
         accepted = modes is not None
@@ -117,12 +121,13 @@ def _check_parameters(operation: Any, found: Record, most: int) -> None:
     if said is None:
         raise DataError(f"{operation.name} cannot have the parameters {found.params[:12]}")
     layouts, shape = said
-    if not _bounded(shape, most) or math.prod(shape) != found.count or len(layouts) != len(found.operands):
-        raise DataError(f"{operation.name} of {len(found.operands)} operands makes {shape}, not {found.count} numbers")
+    if not _bounded(shape, most) or math.prod(shape) != found.size or len(layouts) != len(found.operands):
+        raise DataError(f"{operation.name} of {len(found.operands)} operands makes {shape}, not {found.size} numbers")
     for j, (layout, (_, low, high)) in enumerate(zip(layouts, found.operands, strict=True)):
-        reach = layout.reach
-        if not _bounded(layout.shape, most) or (layout.size and not low <= reach[0] < reach[1] <= high):
-            raise DataError(f"operand {j} of {operation.name} is said to reach {low} to {high}, and reaches {reach}")
+        if not _bounded(layout.shape, most) or layout.reach != (low, high):
+            raise DataError(
+                f"operand {j} of {operation.name} is said to reach {low} to {high}, and reaches {layout.reach}"
+            )
         if modes is not None and not _has_mode(modes[j], layout):
             raise DataError(f"operand {j} of {operation.name} does not have the strides of its mode")
 
@@ -152,16 +157,24 @@ def _check_outputs(code: Code, most: int) -> None:
     for output in code.outputs:
         if output.place is None:
             continue
-        if not _bounded(output.shape, most) or not output.layout.size:
+        strides = output.layout.strides
+        if not _bounded(output.shape, most) or not output.layout.size or any(abs(s) > _LARGEST for s in strides):
             raise DataError(f"a result of shape {output.shape}")
-        low, high = (output.place + end for end in output.layout.reach)
-        end = -1
-        if 0 <= low < high <= code.size:
-            # It is a view of what one instruction has made.
-            op, start, _, count, _ = code.rows[np.searchsorted(code.rows[:, record.OUT], low, "right") - 1].tolist()
-            end = start + (count if op == LEAF or op >= RUN else 1)
-        if high > end:
+        low, high = (output.place + offset for offset in output.layout.reach)
+        if not 0 <= low < high <= min(code.size, _end_of_result(code, low)):
             raise DataError(f"a result is said to stand at places {low} to {high}")
+    _check_labels(code)
+
+
+def _end_of_result(code: Code, place: int) -> int:
+    """Where the result ends that has a place: an output is a view of what one instruction has made."""
+    if not 0 <= place < code.size:
+        return 0
+    op, start, _, count, _ = code.rows[np.searchsorted(code.rows[:, record.OUT], place, "right") - 1].tolist()
+    return int(start + (count if op == LEAF or op >= RUN else 1))
+
+
+def _check_labels(code: Code) -> None:
     labelled = np.array(list(code.labels), np.int64).reshape(-1, 2)
     if np.any((labelled < 0) | (labelled > code.size)) or np.any(labelled.sum(1) > code.size):
         raise DataError("a label names what is not in the arena")

@@ -25,7 +25,9 @@ _HEADER, _ENTRY = struct.Struct("<8sIIQII"), struct.Struct("<4sIIIQQ")
 _CHECKED = 16
 _ALIGNED = 64
 # What a section holds, by the number in the table.
-_TYPES = {1: np.dtype("<u1"), 2: np.dtype("<u4"), 3: np.dtype("<i8"), 4: np.dtype("<f4"), 5: np.dtype("<f8")}
+_TYPES: dict[int, np.dtype] = {
+    number: np.dtype(name) for number, name in enumerate(("<u1", "<u4", "<i8", "<f4", "<f8"), 1)
+}
 _NUMBERS = {dtype: number for number, dtype in _TYPES.items()}
 
 

@@ -17,7 +17,7 @@ from tapegrad.program import Program
 from tapegrad.storage import plain, structures
 from tapegrad.storage.container import Section, packed, unpacked, write_whole
 from tapegrad.storage.plain import Arrays
-from tapegrad.storage.programs import KINDS, Reader, Writer, leaf_from_json, leaf_to_json
+from tapegrad.storage.programs import BRANCH, KINDS, LAST, STEP, Reader, Writer, leaf_from_json, leaf_to_json
 
 # More bytes than this are no description of programs.
 _MOST_JSON = 1 << 28
@@ -28,12 +28,14 @@ class Function(NamedTuple):
 
     Attributes:
         name: of the function, for messages.
+        parameters: what it calls its arguments, as far as is known.
         spec: what its arguments are.
         programs: those of its branches.
         last: the number of the branch replayed last.
     """
 
     name: str
+    parameters: list[str]
     spec: Spec
     programs: list[Program]
     last: int
@@ -44,16 +46,15 @@ def save(path: str | os.PathLike[str], function: Function) -> None:
     writer = Writer()
     try:
         arguments = {
+            "names": function.parameters,
             "nested": structures.to_json(function.spec.structure, writer.arrays),
             "leaves": [leaf_to_json(leaf, writer.arrays) for leaf in function.spec.leaves],
         }
-        branches = [writer.program(program) for program in function.programs]
+        for number, program in enumerate(function.programs):
+            writer.program(program, LAST if number == function.last else BRANCH)
     except (StructureError, UnsupportedError) as error:
         raise type(error)(f"{function.name} cannot be saved: {error}") from None
-    about = {
-        "made by": "tapegrad", "name": function.name, "arguments": arguments, "branches": branches,
-        "last": function.last, "programs": writer.entries,
-    }  # fmt: skip
+    about = {"made by": "tapegrad", "name": function.name, "arguments": arguments, "programs": writer.entries}
     write_whole(path, packed([
         Section("META", 0, _bytes(json.dumps(about, ensure_ascii=False, separators=(",", ":")))),
         Section("OPER", 0, _bytes("\n".join(writer.names))),
@@ -93,36 +94,38 @@ def _function(sections: list[Section], classes: Sequence[type], most_bytes: int)
     about, names = (s.data.tobytes().decode("utf-8", "surrogatepass") for s in sections[:2])
     if len(about) > _MOST_JSON:
         raise DataError(f"its description has {len(about)} characters")
-    maker, name, arguments, branches, last, entries = plain.fields(
-        json.loads(about), "the description", "made by", "name", "arguments", "branches", "last", "programs"
+    maker, name, arguments, entries = plain.fields(
+        json.loads(about), "the description", "made by", "name", "arguments", "programs"
     )
     plain.text_of(maker, "what made it")
     end = 2 + len(KINDS) * len(plain.items(entries, "programs"))
     arrays = sections[end:]
-    if [(s.kind, s.number, s.data.dtype) for s in arrays] != [("ARRY", i, np.uint8) for i in range(len(arrays))]:
+    if any(s[:2] != ("ARRY", i) or s.data.dtype != np.uint8 for i, s in enumerate(arrays)):
         raise DataError("there are other sections than programs and arrays")
     reader = Reader(Arrays([s.data for s in arrays]), names.split("\n"), classes, most_bytes // 8)
-    spec = _spec(arguments, reader.arrays, classes)
+    parameters, spec = _arguments(arguments, reader.arrays, classes)
     inputs = [leaf for leaf in spec.leaves if isinstance(leaf, Input)]
     sizes = [math.prod(leaf.shape) for leaf in inputs]
-    chosen = [plain.whole(b, "a branch", 0, len(entries) - 1) for b in plain.items(branches, "branches")]
-    if not chosen or sorted(set(chosen)) != chosen:
-        raise DataError(f"its branches are the programs {chosen[:20]}")
     for number, entry in enumerate(entries):
-        own = sections[2 + len(KINDS) * number : 2 + len(KINDS) * (number + 1)]
-        reader.add(own, entry, sizes if number in chosen else None)
-    stored = [reader.stored[number] for number in chosen]
+        reader.add(sections[2 + len(KINDS) * number : 2 + len(KINDS) * (number + 1)], entry, sizes)
+    stored = [s for s in reader.stored if s.role != STEP]
+    last = [number for number, s in enumerate(stored) if s.role == LAST]
+    if len(last) != 1:
+        raise DataError(f"{len(last)} of {len(stored)} branches were replayed last")
     floats = tuple(w for w, leaf in enumerate(inputs) if leaf.dtype.kind == "f")
     if len({s.code.dtype for s in stored}) > 1 or any(s.code.wanted != floats for s in stored):
         raise DataError("its branches differ in what they are computed in, or gradients go to integers")
     programs = [s.program(spec) for s in stored]
-    return Function(plain.text_of(name, "a name"), spec, programs, plain.whole(last, "a branch", 0, len(programs) - 1))
+    return Function(plain.text_of(name, "a name"), parameters, spec, programs, last[0])
 
 
-def _spec(arguments: object, arrays: Arrays, classes: Sequence[type]) -> Spec:
-    nested, leaves = plain.fields(arguments, "arguments", "nested", "leaves")
+def _arguments(x: object, arrays: Arrays, classes: Sequence[type]) -> tuple[list[str], Spec]:
+    names, nested, leaves = plain.fields(x, "arguments", "names", "nested", "leaves")
+    parameters = [plain.text_of(name, "the name of an argument") for name in plain.items(names, "names")]
+    if len(set(parameters)) != len(parameters) or not all(map(structures.is_name, parameters)):
+        raise DataError(f"its arguments are called {parameters[:20]}")
     structure = structures.from_json(nested, arrays, classes)
     spec = Spec(structure, tuple([leaf_from_json(leaf, arrays) for leaf in plain.items(leaves, "leaves")]))
     if structure.is_leaf() or pytree.kind(structure) is not tuple or pytree.count(structure) != len(spec.leaves):
         raise DataError(f"{len(spec.leaves)} leaves of arguments are nested otherwise")
-    return spec
+    return parameters, spec

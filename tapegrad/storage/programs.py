@@ -21,11 +21,14 @@ from tapegrad.storage.plain import Arrays
 from tapegrad.tape import EXPECT, LEAF
 from tapegrad.value import Value
 
+_REALS: dict[int, np.dtype] = {8: np.dtype(np.float64), 4: np.dtype(np.float32)}
 # The operations whose numbers are the same in every file.
 _FIRST = [TABLE[LEAF].name, TABLE[EXPECT].name]
 _EXTERNAL = BY_NAME["external"].opcode + RUN
 # What an output is: a constant, numbers of the arena, a whole number, truth values, or an array without elements.
 _CONSTANT, _NUMBERS, _WHOLE, _TRUTHS, _EMPTY = range(5)
+# What a program is: the step of a loop, a branch of the function, or that which was replayed last.
+STEP, BRANCH, LAST = range(3)
 # The sections of each program, in order.
 KINDS = ("PROG", "ROWS", "SIDE", "CONS", "OUTS")
 
@@ -39,7 +42,7 @@ class Writer:
         self.entries: list[dict[str, Any]] = []
         self._numbers: dict[int, int] = {}
 
-    def program(self, program: Program) -> int:
+    def program(self, program: Program, role: int = STEP) -> int:
         """The number of a program, written if it is not yet."""
         known = self._numbers.get(id(program))
         if known is not None:
@@ -48,7 +51,7 @@ class Writer:
         called = {number: calls.to_json(call, self) for number, call in program.calls.items()}
         rows, side = self._renumbered(code, list(called))
         number = self._numbers[id(program)] = len(self.entries)
-        head = np.array([code.dtype.itemsize, code.inputs, code.size, len(code.outputs)], np.int64)
+        head = np.array([code.dtype.itemsize, code.inputs, code.size, len(code.outputs), role], np.int64)
         outputs = np.array([x for output in code.outputs for x in _output_numbers(output)], np.int64)
         data = (head, rows.reshape(-1), side, code.constants, outputs)
         self.sections += [Section(kind, number, array) for kind, array in zip(KINDS, data, strict=True)]
@@ -104,8 +107,9 @@ def _output_numbers(output: Output) -> list[int]:
 
 
 class Stored(NamedTuple):
-    """A program as it stood in a file, checked: its code, the functions that it calls by number, and the rest."""
+    """A program as it stood in a file, checked: what it is, its code, the functions that it calls, and the rest."""
 
+    role: int
     code: Code
     structure: Any
     calls: dict[int, Any]
@@ -136,13 +140,13 @@ class Reader:
         # What loops have made of programs, by whatever tells it apart.
         self.bodies: dict[Any, Any] = {}
 
-    def add(self, sections: Sequence[Section], entry: Any, input_sizes: Sequence[int] | None) -> None:
-        """Read the next program. `input_sizes` are those of the arguments, None where they are not known yet."""
+    def add(self, sections: Sequence[Section], entry: Any, sizes: Sequence[int]) -> None:
+        """Read the next program. `sizes` are those of the arguments; the operands of a step are not known yet."""
         number = len(self.stored)
         if [(s.kind, s.number) for s in sections] != [(kind, number) for kind in KINDS]:
             raise DataError(f"the sections of program {number} are missing, or in another order")
         head, rows, side, constants, outputs = (s.data for s in sections)
-        real = {8: np.dtype(np.float64), 4: np.dtype(np.float32)}.get(int(head[0]) if head.size == 4 else 0)
+        real = _REALS.get(int(head[0]) if head.size == 5 else 0)
         types = [x.dtype for x in (head, rows, side, constants, outputs)]
         whole = np.dtype(np.int64)
         if real is None or types != [whole, np.dtype(np.uint32), whole, real, whole] or rows.size % 5:
@@ -156,15 +160,16 @@ class Reader:
             outputs=self._outputs(outputs, int(head[3]), kept, real),
             labels=dict(_label(label) for label in plain.items(labels, "labels")),
         )  # fmt: skip
-        if not 0 <= code.inputs <= len(own):
-            raise DataError(f"program {number} has {code.inputs} inputs")
-        check(code, own[: code.inputs, B].tolist() if input_sizes is None else input_sizes, self.most)
+        role = int(head[4])
+        if not 0 <= code.inputs <= len(own) or role not in (STEP, BRANCH, LAST):
+            raise DataError(f"program {number} has {code.inputs} inputs, and is of the kind {role}")
+        check(code, own[: code.inputs, B].tolist() if role == STEP else sizes, self.most)
         structure = structures.from_json(result, self.arrays, self._classes)
         if structure.num_leaves != len(code.outputs):
             raise DataError(f"{len(code.outputs)} results, nested as {structure.num_leaves}")
         code, functions = self._called(code, plain.items(called, "calls"))
         where = [_read(r) for r in plain.items(reads, "reads")]
-        self.stored.append(Stored(code, structure, functions, where))
+        self.stored.append(Stored(role, code, structure, functions, where))
 
     def _in_this_process(self, opcodes: np.ndarray) -> np.ndarray:
         if np.any(opcodes % RUN >= len(self._opcodes)):

@@ -17,8 +17,6 @@ from tapegrad import pytree
 from tapegrad.errors import DataError, StructureError
 from tapegrad.storage.plain import DEEPEST, Arrays, decoded, encoded, items, text_of
 
-# Stands in the place of a leaf while something is taken apart.
-_LEAF = object()
 _PLAIN: dict[type, str] = {tuple: "tuple", list: "list"}
 _KEYED: dict[type, str] = {dict: "dict", collections.OrderedDict: "ordered dict"}
 # The library's own containers by name: their classes, and the attributes that are their parts.
@@ -39,33 +37,29 @@ def own_named_tuple(kind: type) -> None:
 
 def to_json(structure: Any, arrays: Arrays) -> Any:
     """A structure as JSON. Raises StructureError for containers that cannot be saved."""
-    return _taken_apart(pytree.unflatten(structure, [_LEAF] * pytree.count(structure)), arrays, 0)
+    return _taken_apart(structure, arrays, 0)
 
 
-def _taken_apart(x: Any, arrays: Arrays, depth: int) -> Any:
-    if x is _LEAF:
+def _taken_apart(structure: Any, arrays: Arrays, depth: int) -> Any:
+    if pytree.is_leaf(structure):
         return ["leaf"]
-    if x is None:
+    kind = pytree.kind(structure)
+    if kind is type(None):
         return ["none"]
     if depth > DEEPEST:
         raise StructureError("containers within containers are nested too deeply to be saved")
-    kind = type(x)
-
-    def each(parts: Any) -> list[Any]:
-        return [_taken_apart(part, arrays, depth + 1) for part in parts]
-
+    parts = [_taken_apart(part, arrays, depth + 1) for part in pytree.children(structure)]
     if kind in _PLAIN:
-        return [_PLAIN[kind], each(x)]
+        return [_PLAIN[kind], parts]
     if kind in _KEYED:
-        return [_KEYED[kind], [encoded(key, arrays) for key in x], each(x.values())]
-    for name, (own, parts, _) in _own.items():
+        return [_KEYED[kind], [encoded(key, arrays) for key in pytree.names(structure)], parts]
+    for name, (own, *_) in _own.items():
         if kind is own:
-            return [name, each(getattr(x, part) for part in parts)]
-    if isinstance(x, tuple) and hasattr(kind, "_fields"):
-        return ["named tuple", kind.__name__, list(kind._fields), each(x)]
-    if dataclasses.is_dataclass(x):
-        names = [field.name for field in dataclasses.fields(x)]
-        return ["dataclass", kind.__name__, names, each(getattr(x, name) for name in names)]
+            return [name, parts]
+    for said in ("named tuple", "dataclass"):
+        names = _fields_of(said, kind)
+        if names is not None:
+            return [said, kind.__name__, list(names), parts]
     raise StructureError(
         f"a {kind.__name__} cannot be saved: arguments and results may be tuples, lists, dicts, named tuples and "
         "dataclasses of numbers and arrays"
@@ -126,12 +120,16 @@ def _class_of(kind: str, name: str, names: tuple[str, ...], classes: Sequence[ty
     for known in (*classes, *(_named if kind == "named tuple" else ())):
         if known.__name__ == name and _fields_of(kind, known) == names:
             return known
-    for word in (name, *names):
-        if not word.isidentifier() or keyword.iskeyword(word) or len(word) > 200:
-            raise DataError(f"{word!r:.50} is no name of a class or field")
+    if not all(map(is_name, (name, *names))):
+        raise DataError(f"{(name, *names)!r:.80} are no names of a class and its fields")
     if len(set(names)) != len(names) or any(word.startswith("_") for word in names):
         raise DataError(f"{name} has a field twice, or one that begins with an underscore")
     return _new_class(kind, name, names)
+
+
+def is_name(word: str) -> bool:
+    """Whether Python code could call something so."""
+    return word.isidentifier() and not keyword.iskeyword(word) and len(word) <= 200
 
 
 def _fields_of(kind: str, known: Any) -> tuple[str, ...] | None:
@@ -144,7 +142,7 @@ def _fields_of(kind: str, known: Any) -> tuple[str, ...] | None:
 def _new_class(kind: str, name: str, names: tuple[str, ...]) -> type:
     # The same class for the same file, however often it is loaded.
     if kind == "named tuple":
-        return collections.namedtuple(name, names)  # type: ignore[misc]
+        return collections.namedtuple(name, names)
     return dataclasses.make_dataclass(name, names)
 
 
