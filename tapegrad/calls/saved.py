@@ -51,6 +51,13 @@ def _try(call: ArrayCall, reader: Any) -> None:
     try:
         with np.errstate(all="ignore"):
             found = np.asarray(call.forward(given))
+            if found.shape == (call.size,):
+                # The rules may take less than the function does.
+                grads = call.reverse(given, found, np.ones(call.size), [True] * len(given))
+                along = np.asarray(call.tangent(given, found, [np.ones(x.size) for x in given]))
+                fits = all(g is None or np.size(g) == x.size for g, x in zip(grads, given, strict=True))
+                if not fits or along.shape != found.shape:
+                    raise DataError(f"{call.function.name} has no derivative for arrays of such shapes")
     except np.linalg.LinAlgError:
         if any(x is not None for x in call.kept):
             # A constant matrix may be singular.

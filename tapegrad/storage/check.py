@@ -101,7 +101,7 @@ def _check_records(steps: np.ndarray, side: np.ndarray, most: int) -> None:
             empty = low == high == 0 and 0 <= slot <= out
             if not empty and not 0 <= slot + low < slot + high <= out:
                 raise DataError(f"an operand of {operation.name} reaches places {slot + low} to {slot + high}")
-        key = (op, count, *found.params, *(x for _, *span in found.operands for x in span))
+        key = (op, found.kind, count, *found.params, *(x for _, *span in found.operands for x in span))
         if key not in known:
             _check_parameters(operation, found, most)
             known.add(key)

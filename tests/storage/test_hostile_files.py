@@ -132,6 +132,9 @@ def test_records_and_parameters(files, refused):
     ):  # fmt: skip
         said = refused(edited(data, "SIDE", set_to(at, value)))
         assert message in said, (at, value, said)
+    # Of two records that are alike but for their kind the second is looked at too.
+    assert "cannot have the parameters" in refused(edited(data, "SIDE", set_to(29, 1))), "a square, as the first"
+    assert "cannot have the parameters" in refused(edited(data, "SIDE", set_to(58, 1)))
     assert "records end at" in refused(edited(data, "SIDE", lambda x: np.append(x, 0)))
     assert "the side array at 3" in refused(edited(files["scalars"], "SIDE", lambda x: np.zeros(3, np.int64)))
 
