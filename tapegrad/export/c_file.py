@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import os
 import re
 from collections.abc import Sequence
@@ -30,11 +29,11 @@ _DIFFER = """static int differ(real x, real y)
 
 
 class Target(NamedTuple):
-    """Where a result goes: an array, and from which index on. Without an output, `count` zeros go there."""
+    """Where a result goes: an array, and from which index on. Without an output, `size` zeros go there."""
 
     array: str
     at: int
-    count: int
+    size: int
     output: Output | None
 
 
@@ -60,8 +59,8 @@ def to_c(recording: Any, path: str | os.PathLike[str], name: str | None, sparse:
     """See `Recording.to_c`."""
     to = Path(path)
     name = name or re.sub(r"\W", "_", to.stem)
-    if to.suffix != ".c" or not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
-        raise OperationError(f"to_c needs a path that ends with .c, and a name that C can use, not {path!s} and {name!r}")
+    if to.suffix != ".c" or not name.isidentifier() or not name.isascii():
+        raise OperationError(f"to_c needs a path that ends with .c and a name for C, not {path!s} and {name!r}")
     try:
         text, header = _File(recording, name, sparse).texts(to.with_suffix(".h").name)
     except UnsupportedError as error:
@@ -80,6 +79,9 @@ class _File:
         self.scalar = self.outputs == 1 and all(p.code.outputs[0].place is not None for p in self.programs)
         self.pattern = recording.sparsity() if sparse else None
         self.used: set[Any] = set()
+        # What C cannot is said before any derivative is written, which may fail for other reasons.
+        for program in self.programs:
+            ProgramInC(program.code)
         self.functions = [self._value(), self._jvp(), self._vjp()]
         if self.scalar:
             self.functions += [self._gradient(), self._hessian_product()]
@@ -128,7 +130,7 @@ class _File:
         codes = []
         for p in self.programs:
             code, kept = derivatives.vjp(p)
-            seeds = [("w", t.at, t.count) for t in self._values(p) if t.output and t.output.place is not None]
+            seeds = [("w", t.at, t.size) for t in self._values(p) if t.output and t.output.place is not None]
             codes.append((code, self._inputs_of(p) + seeds, self._by_floats(p, "g", code, kept)))
         return Function("vjp", ("x", "w"), ("g",), codes, "g = the gradient of sum(w * f(x))")
 
@@ -163,8 +165,9 @@ class _File:
         operations = [function_of(row, self.dtype) for row in rows if isinstance(row, Elementwise)]
         guards = [_DIFFER] if any("differ(" in body for body in bodies) else []
         parts = [
-            f"/* {self.recording.name}, recorded and exported by tapegrad. */", "#include <math.h>", f'#include "{header}"',
-            f"typedef {self.real} real;", *guards, *operations, *kernels, *bodies, *(text for text, _ in matrices),
+            f"/* {_comment(self.recording.name)}, recorded and exported by tapegrad. */",
+            "#include <math.h>", f'#include "{header}"', f"typedef {self.real} real;", *guards, *operations, *kernels,
+            *bodies, *(text for text, _ in matrices),
         ]  # fmt: skip
         return "\n\n".join(parts) + "\n", self._header(header, declared)
 
@@ -275,14 +278,15 @@ int {name}_sparse_jacobian(const {real} *x, {real} *j, {real} *work)
         guard, upper = re.sub(r"\W", "_", file).upper(), self.name.upper()
         work = self.work + 2 * max(self.inputs, self.outputs) + self.outputs
         lines = [
-            f"/* {self.recording.name}, recorded and exported by tapegrad.", " *",
+            f"/* {_comment(self.recording.name)}, recorded and exported by tapegrad.", " *",
             " * x has the numbers of all arguments, one after the other, arrays row by row:",
             *(f" *   x[{at}] to x[{at + n - 1}]: {what}" for what, at, n in self._arguments() if n), " *",
             " * Each function returns 0; 1 where the arguments take a branch that was not recorded, and nothing else",
             f" * of what it says holds; 2 where an index or label is out of range. `work` is room for {upper}_WORK",
             " * numbers; calls at the same time need one each. Nothing is kept between calls, nothing is allocated. */",
             f"#ifndef {guard}", f"#define {guard}", "",
-            f"#define {upper}_INPUTS {self.inputs}", f"#define {upper}_OUTPUTS {self.outputs}", f"#define {upper}_WORK {work}",
+            f"#define {upper}_INPUTS {self.inputs}", f"#define {upper}_OUTPUTS {self.outputs}",
+            f"#define {upper}_WORK {work}",
         ]  # fmt: skip
         if self.pattern is not None:
             nnz = self.pattern.pattern.nnz
@@ -294,12 +298,13 @@ int {name}_sparse_jacobian(const {real} *x, {real} *j, {real} *work)
 
     def _arguments(self) -> list[tuple[str, int, int]]:
         found, spec = [], self.recording.spec
-        paths = [path for n, node in enumerate(pytree.children(spec.structure)) for path in pytree.paths(node, f"argument {n}")]
+        nodes = enumerate(pytree.children(spec.structure))
+        paths = [path for n, node in nodes for path in pytree.paths(node, f"argument {n}")]
         spans = iter(self.recording.code.spans)
         for path, leaf in zip(paths, spec.leaves, strict=True):
             if isinstance(leaf, Input):
                 shape = f", an array of shape {leaf.shape}" if leaf.shape else ""
-                found.append((f"{path}{shape}".replace("*/", ""), *next(spans)))
+                found.append((_comment(path + shape), *next(spans)))
         return found
 
 
@@ -307,6 +312,11 @@ class _WithOutputs(NamedTuple):
     """Stands for a code, of whose outputs only some are meant."""
 
     outputs: tuple[Output, ...]
+
+
+def _comment(text: str) -> str:
+    """A text that stays within a comment of one line."""
+    return re.sub(r"[^ -~]", "?", text).replace("*/", "* /").replace("\\", "/")
 
 
 def _size(output: Output) -> int:
