@@ -229,6 +229,12 @@ def work(originals, seed, first, count, folder, at, results):
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     check = watch_arenas()
+    # What is compiled or loaded is so before anything is interrupted.
+    for data in originals:
+        path = Path(folder) / f"{first}.tape"
+        path.write_bytes(data)
+        assert outcome(path, np.random.default_rng(0)) != "refused"
+    check()
 
     def stop(*_):
         raise TooLong

@@ -53,8 +53,8 @@ class Saving(StandIn):
         >>> path = os.path.join(tempfile.mkdtemp(), "sines.c")
         >>> tg.record(lambda x: np.sum(np.sin(x) * x), np.ones(3)).to_c(path)
         >>> with open(path.replace(".c", ".h")) as header:
-        ...     [line for line in header if "gradient" in line]
-        ['int sines_gradient(const double *x, double *y, double *g, double *work);\n']
+        ...     [line.strip() for line in header if "gradient(" in line]
+        ['int sines_gradient(const double *x, double *y, double *g, double *work);']
         """
         export.to_c(self, path, name, sparse)
 
@@ -74,8 +74,8 @@ class Saving(StandIn):
         'def f(x, y):'
         '    v0 = np.asarray(x, np.float64)'
         '    v2 = np.sin(v0)'
-        '    v3 = v2 * np.broadcast_to(np.ravel(y)[0], (3,))'
+        '    v3 = v2 * y'
         '    v4 = np.sum(np.reshape(v3, (1, 3, 1)), 1)'
-        '    return float(np.ravel(v4)[0])'
+        '    return float(v4.item())'
         """
         return export.to_numpy_source(self, name)

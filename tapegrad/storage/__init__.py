@@ -7,8 +7,11 @@ all of it together.
 """
 
 from tapegrad.storage.calls import kind_of_call
-from tapegrad.storage.container import write_whole
 from tapegrad.storage.file import Function, load, save
 from tapegrad.storage.structures import own_container, own_named_tuple
+from tapegrad.storage.whole import write_whole, written_whole
 
-__all__ = ["Function", "kind_of_call", "load", "own_container", "own_named_tuple", "save", "write_whole"]
+__all__ = [
+    "Function", "kind_of_call", "load", "own_container", "own_named_tuple", "save", "write_whole",
+    "written_whole",
+]  # fmt: skip

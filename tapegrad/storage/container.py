@@ -6,12 +6,9 @@ multiple of 64 bytes on, zeros between them. So there is nothing in a file that 
 
 from __future__ import annotations
 
-import os
 import struct
-import threading
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -87,15 +84,3 @@ def unpacked(data: bytes) -> list[Section]:
     if at != length:
         raise DataError("it goes on after its last section")
     return found
-
-
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file elsewhere and move it, so that a crash never leaves half a file in place of a whole one."""
-    # Where the path is a link, what it leads to is written, and the link stays.
-    to = Path(os.path.realpath(path))
-    scratch = to.with_name(f".{to.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        scratch.write_bytes(data)
-        os.replace(scratch, to)
-    finally:
-        scratch.unlink(missing_ok=True)

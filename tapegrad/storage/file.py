@@ -15,9 +15,10 @@ from tapegrad.arguments import Input, Spec
 from tapegrad.errors import DataError, OperationError, StructureError, UnsupportedError
 from tapegrad.program import Program
 from tapegrad.storage import plain, structures
-from tapegrad.storage.container import Section, packed, unpacked, write_whole
+from tapegrad.storage.container import Section, packed, unpacked
 from tapegrad.storage.plain import Arrays
 from tapegrad.storage.programs import BRANCH, KINDS, LAST, STEP, Reader, Writer, leaf_from_json, leaf_to_json
+from tapegrad.storage.whole import write_whole
 
 # More bytes than this are no description of programs.
 _MOST_JSON = 1 << 28
