@@ -18,7 +18,7 @@ from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, s
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
-from tapegrad.recording import Recording, record
+from tapegrad.recording import Recording, load, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.transforms import (
     elementwise_grad,
@@ -80,6 +80,7 @@ __all__ = [
     "leaky_relu",
     "linearize",
     "listing",
+    "load",
     "log_softmax",
     "logsumexp",
     "make_hvp",

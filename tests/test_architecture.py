@@ -30,6 +30,8 @@ FLOORS = {
     "adjoint": 6,
     "program": 6,
     "native": 7,
+    "storage": 7,
+    "export": 7,
     "njit": 7,
     "sparse": 7,
     "recording": 8,
