@@ -43,6 +43,7 @@ FLOORS = {
     "optim": 10,
     "optimize": 10,
     "scipy": 11,
+    "player": 11,
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
