@@ -79,6 +79,8 @@ class Graph:
         for reader_at, operand, owner in every.links[np.isin(every.links[:, 0], kept)].tolist():
             self._links[int(found[reader_at])].append((operand, int(found[owner])))
         self.shapes = reader.shapes(self.instructions.values())
+        if isinstance(subject, Recording):
+            self.shapes |= dict(enumerate(subject.program.shapes))
         self.part = ""
         if self.value is not None:
             self._see_as(self.value)

@@ -16,9 +16,10 @@ import numpy as np
 Point = tuple[float, float]
 
 # How often the layers are gone through, to order them and to place what is in them.
-_ORDERINGS, _PLACINGS = 8, 12
-# An arrow that passes a layer takes so much room there, and resists bending so much.
-_PASSAGE, _STIFF = 6.0, 4.0
+_ORDERINGS, _PLACINGS = 8, 16
+# An arrow that passes a layer takes so much room there. It resists bending so much, and so do two boxes of which one
+# leads to the other alone.
+_PASSAGE, _STIFF = 6.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -164,22 +165,29 @@ class _Layers:
         for row, room in zip(self.layers, rooms, strict=True):
             for v, y in zip(row, room, strict=True):
                 at[v] = float(y)
+        before = [[(u, self._pull(u, v)) for u in row] for v, row in enumerate(self.before)]
+        after = [[(w, self._pull(v, w)) for w in row] for v, row in enumerate(self.after)]
         for turn in range(_PLACINGS):
             numbers = range(len(self.layers))
-            last = turn == _PLACINGS - 1
+            # At first each layer follows the one before it, or after it; then both.
             for n in numbers if turn % 2 == 0 else reversed(numbers):
                 row = self.layers[n]
                 wishes, weights = [], []
                 for v in row:
-                    beside = self.before[v] + self.after[v] if last or turn > 3 else (
-                        self.before[v] if turn % 2 == 0 else self.after[v]
-                    )  # fmt: skip
-                    wishes.append(sum(at[u] for u in beside) / len(beside) if beside else at[v])
-                    weights.append(_STIFF if v >= self.boxes else 0.2 if not beside else 1.0)
+                    beside = before[v] + after[v] if turn > 3 else before[v] if turn % 2 == 0 else after[v]
+                    weight = sum(pull for _, pull in beside)
+                    wishes.append(sum(at[u] * pull for u, pull in beside) / weight if beside else at[v])
+                    weights.append(weight if beside else 0.2)
                 for v, y in zip(row, _apart(np.array(wishes), np.array(weights), rooms[n]), strict=True):
                     at[v] = float(y)
         lowest = min((at[v] - self.sizes[v][1] / 2 for v in range(len(at))), default=0.0)
         return [y - lowest for y in at]
+
+    def _pull(self, a: int, b: int) -> float:
+        """How strongly two neighbours are to stand at the same height."""
+        passages = (a >= self.boxes) + (b >= self.boxes)
+        alone = len(self.after[a]) == 1 == len(self.before[b])
+        return _STIFF if passages == 2 or alone else 1.0 + passages
 
     def _rooms(self, row: Sequence[int], between: float) -> np.ndarray:
         """Where the middles in a layer would be if all of them stood as close as they may."""

@@ -20,7 +20,7 @@ from tapegrad.recording import Recording
 _ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("state", "explain", "views", "graph", "main")
 # The boxes of the graph, in pixels: their height, and how wide they are for so many characters.
-_HEIGHT, _CHARACTER, _ROOM, _NARROWEST, _WIDEST = 62.0, 7.3, 26.0, 92.0, 190.0
+_HEIGHT, _CHARACTER, _ROOM, _NARROWEST, _WIDEST = 62.0, 7.3, 24.0, 88.0, 180.0
 
 
 def to_html(
@@ -109,7 +109,7 @@ def _graph(entries: Sequence[dict[str, Json]]) -> dict[str, Json]:
     edges = [(at[m], at[n]) for n in shown for m in entries[n]["reads"] if m in at and m < n]
     found: dict[str, Json] = {"nodes": shown, "sizes": sizes}
     for direction in ("LR", "TB"):
-        placed = layered(sizes, edges, direction, across=44.0, between=16.0)
+        placed = layered(sizes, edges, direction, across=32.0, between=16.0)
         found[direction] = {
             "width": round(placed.width, 1),
             "height": round(placed.height, 1),

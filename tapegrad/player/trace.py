@@ -20,7 +20,7 @@ from tapegrad.player.lines import lines_of
 from tapegrad.player.partials import Rule, partials
 from tapegrad.player.sweep import Passed, Sweep, step_at
 from tapegrad.recording import Recording
-from tapegrad.tape import LEAF, Instruction
+from tapegrad.tape import LEAF, Instruction, Operand
 
 # So many of the user's lines are shown around each line that something was recorded in.
 _AROUND = 2
@@ -73,7 +73,7 @@ class Trace:
         self._instructions = {row: self.reader.instruction(row) for row in rows}
         leaves = self._leaves(rows)
         self._instructions = {row: self.reader.instruction(row) for row in leaves} | self._instructions
-        self.shapes = self.reader.shapes(self._instructions.values())
+        self.shapes = self.reader.shapes(self._instructions.values()) | dict(enumerate(sweep.program.shapes))
         lines = lines_of(recording, sweep.program, sweep.leaves) if source else {}
         self.lines = {int(self._row_of_step[step]): line for step, line in lines.items() if step in set(self.steps)}
         self.files = sorted({file for file, _ in self.lines.values()})
@@ -88,6 +88,20 @@ class Trace:
         read = {self.reader.row_of(x.place) for row in rows for x in self._instructions[row].operands if x.size}
         found |= {row for row in read if code.rows[row, OPCODE] == LEAF}
         return sorted(found)[: 2 * _MOST_LEAVES]
+
+    def _name(self, i: Instruction) -> str:
+        """What a result is called. Without a label it is `v7`, and an array `V7`, which is read more easily than the
+        slots from first to last."""
+        plain = i.count == 1 or not i.count or i.out in self.reader.labels
+        return self.reader.name(i.out, i.count) if plain else f"V{i.out}"
+
+    def _operand(self, operand: Operand) -> str:
+        if not operand.size:
+            return "[]"
+        owner = self.reader.instruction(self.reader.row_of(operand.place))
+        if owner.count == 1:
+            return self.reader.operand(operand)
+        return self._name(owner) + self.reader.part(operand, owner, self.shapes.get(owner.row))
 
     # Numbers
 
@@ -153,7 +167,7 @@ class Trace:
 
     def _entry(self, row: int) -> dict[str, Json]:
         i, reader, shown = self._instructions[row], self.reader, self.reader.shown
-        operands = [reader.operand(x) for x in i.operands]
+        operands = [self._operand(x) for x in i.operands]
         kind = "step"
         if i.is_leaf:
             kind = "input" if row < self.sweep.program.code.inputs else "constant"
@@ -161,7 +175,7 @@ class Trace:
             kind = "guard"
         values = [self._one(x.place) if x.size == 1 else None for x in i.operands]
         entry = {
-            "row": row, "kind": kind, "slot": i.out, "count": i.count, "name": reader.name(i.out, i.count),
+            "row": row, "kind": kind, "slot": i.out, "count": i.count, "name": self._name(i),
             "shape": list(self.shapes.get(row) or ([i.count] if i.count > 1 else [])),
             "value": self._numbers(shown.values, i), "active": bool(shown.active[i.results].any()),
             "reads": sorted({self.number[r] for r in self._read(i) if r in self.number}),
@@ -232,7 +246,7 @@ class Trace:
         sweep = self.sweep
         passed = sweep.passed(step_at(sweep.program, step))
         sweep.back(step, step + 1)
-        names = [self.reader.operand(x) for x in i.operands]
+        names = [self._operand(x) for x in i.operands]
         rules = self._rules(i, names)
         parts = []
         for p in passed:
@@ -257,7 +271,7 @@ class Trace:
         """For each operand the formula of the derivative by it, in names, and for numbers in numbers."""
         if not isinstance(i.operation, Elementwise):
             return [{} for _ in names]
-        result = self.reader.name(i.out, i.count)
+        result = self._name(i)
         by_number: Sequence[Rule | None] = [None] * len(names)
         numbers = []
         if i.count == 1:
@@ -277,7 +291,7 @@ class Trace:
             if not np.array_equal(own, before[row], equal_nan=True) and self.sweep.active[i.results].any():
                 add = own - before[row]
                 parts.append({
-                    "name": self.reader.name(i.out, i.count), "to": self.number[row],
+                    "name": self._name(i), "to": self.number[row],
                     "add": plain(add[0]) if i.count == 1 else [plain(x) for x in add[: self.most]],
                     "after": self._numbers(self.sweep.adjoints, i),
                 })  # fmt: skip

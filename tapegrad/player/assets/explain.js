@@ -36,7 +36,7 @@ function explainForward({ at }, moment) {
   }
   formula.append(h("div", { class: "big" }, entry.name, " = ", minus(entry.text)));
   if (isArray(entry)) {
-    formula.append(h("div", {}, h("span", { class: "shape" }, `${shapeOf(entry)}  `), v(brief(entry.value, entry.count, 6))), strip(entry, entry.value));
+    formula.append(h("div", {}, h("span", { class: "shape" }, `${shapeOf(entry)}  `), v(brief(entry.value, entry.count, 6))), strip(entry, entry.value, true));
   } else if (entry.numbers !== undefined) {
     formula.append(h("div", {}, "= ", v(minus(entry.numbers)), " = ", h("b", { class: "v" }, fmt(entry.value))));
   } else {
@@ -63,39 +63,53 @@ function explainBack({ step, at }, moment) {
   }
   if (entry.kind !== "fold" && !step.parts.length) formula.append(words("It has read nothing that a gradient is wanted of, so nothing is passed on."));
   const chain = h("div", { class: "chain" }), spoken = [];
-  for (const part of step.parts) {
-    const [cells, text] = explainPart(part, entry, step, moment);
+  step.parts.forEach((part, i) => {
+    const isLast = !step.parts.slice(i + 1).some((other) => other.to === part.to);
+    const [cells, text] = explainPart(part, entry, step, isLast);
     chain.append(...cells);
     spoken.push(text);
-  }
+  });
   formula.append(chain);
   if (entry.kind !== "fold" && step.adjoint === 0 && step.parts.length) formula.append(words("Its adjoint is 0: the result does not depend on it here, so nothing is passed on."));
   return ["Reverse sweep", where, spoken.join(" ")];
 }
 
 // One contribution: ∂x += ∂z · dz/dx, in names, in numbers, and what stands there then.
-function explainPart(part, entry, step, moment) {
-  const to = part.to === undefined ? null : entries[part.to], single = part.amount !== undefined;
-  const summed = part.sum ? "Σ " : "";
-  const factor = part.rule === undefined ? (entry.kind === "fold" ? "" : ` through ${entry.sign}`) : ` · ${minus(part.rule)}`;
-  const left = entry.kind === "fold" ? "…" : `${summed}∂${entry.name}`;
-  const cells = [h("span", { class: "a" }, `∂${part.name}`), h("span", { class: "is" }, "+="), h("span", { class: "symbolic" }, left + factor)];
-  if (part.partial !== undefined) {
-    const factors = `${bracketed(step.adjoint)} · ${bracketed(part.partial)}`;
-    cells.push(h("span", { class: "numeric" }, h("span", { class: "is eq" }, ""), factors), h("span", { class: "result" }, "= ", h("b", { class: "a" }, fmt(part.amount))));
-    return [cells, `Adjoint of ${part.name} increases by ${fmt(step.adjoint)} times ${fmt(part.partial)}, which is ${fmt(part.amount)}${to ? `, to ${written(to, part.after)}` : ""}.`];
+function explainPart(part, entry, step, isLast) {
+  const to = part.to === undefined ? null : entries[part.to], shown = to ? part.add : null;
+  const flow = h("span", { class: "flow" }), say = (...text) => flow.append(h("span", { class: "piece" }, ...text), " ");
+  const cells = [h("span", { class: "a" }, `∂${part.name}`), h("span", { class: "is" }, "+="), flow];
+  if (entry.kind !== "fold") {
+    const rule = part.rule === undefined ? `, taken back through ${entry.sign}` : ` · ${minus(part.rule)}`;
+    say(`${part.sum ? "Σ " : ""}∂${entry.name}${rule}`);
   }
-  const amount = single ? fmt(part.amount) : to ? brief(part.add.filter((x) => x !== null), to.count, 4) : "…";
-  cells.push(h("span", { class: "numeric" }, ""), h("span", { class: "result" }, "= ", h("b", { class: "a" }, amount)));
-  if (to && isArray(to)) cells.push(strip(to, part.add));
-  return [cells, `Adjoint of ${part.name} increases by ${amount}.`];
+  let spoken;
+  if (part.partial !== undefined) {
+    const own = minus(part.rule_numbers ?? "");
+    // A formula in numbers is worth showing where it is more than its number.
+    if (/[^\d().e−∞]/.test(own)) say("= ", `${bracketed(step.adjoint)} · ${own}`);
+    say("= ", `${bracketed(step.adjoint)} · ${bracketed(part.partial)}`);
+    say("= ", h("b", { class: "a" }, fmt(part.amount)));
+    spoken = `Adjoint of ${part.name} increases by ${fmt(step.adjoint)} times ${fmt(part.partial)}, that is ${fmt(part.amount)}`;
+  } else {
+    const numbers = (shown ?? []).filter?.((x) => x !== null) ?? [shown];
+    const amount = part.amount !== undefined ? fmt(part.amount) : !to ? "…" : isArray(to) ? brief(numbers, to.count, 4) : fmt(shown);
+    say(entry.kind === "fold" ? "" : "= ", h("b", { class: "a" }, amount));
+    spoken = `Adjoint of ${part.name} increases by ${amount}`;
+  }
+  if (to && isArray(to)) flow.append(strip(to, shown, true));
+  else if (to && isLast && part.after !== part.amount) {
+    say(h("span", { class: "end" }, `so ∂${to.name} = ${fmt(part.after)}`));
+    spoken += `, to ${fmt(part.after)}`;
+  }
+  return [cells, `${spoken}.`];
 }
 
 function explainEnd() {
   const found = inputs(), list = h("div", { class: "gradient" });
   for (const n of found.slice(0, 24)) {
     const entry = entries[n], adjoint = adjointAt(n, last);
-    list.append(h("span", { class: "big" }, `∂${entry.name} = `, h("b", { class: "a" }, written(entry, adjoint)), isArray(entry) ? strip(entry, adjoint) : ""));
+    list.append(h("span", { class: "big" }, `∂${entry.name} = `, h("b", { class: "a" }, written(entry, adjoint)), isArray(entry) ? strip(entry, adjoint, true) : ""));
   }
   formula.append(list, words(`This is the gradient. One sweep each way, however many inputs there are.`));
   return ["Done", "", `The gradient: ${found.slice(0, 8).map((n) => `${entries[n].name}: ${written(entries[n], adjointAt(n, last))}`).join(", ")}.`];

@@ -40,7 +40,7 @@ const better = () => (scaleOf("LR") >= scaleOf("TB") ? "LR" : "TB");
 function frame(focus) {
   // All of it where that can be read; else the part around the current instruction.
   const graph = data.graph[chosen], [w, high] = room();
-  const scale = zoomed ?? Math.min(1.35, Math.max(scaleOf(chosen), 0.78));
+  const scale = zoomed ?? Math.min(1.35, Math.max(scaleOf(chosen), 0.82));
   const wide = w / scale, tall = high / scale;
   if (view === null) view = [graph.width / 2, graph.height / 2];
   if (focus) {
@@ -71,8 +71,8 @@ function drawGraph(moment, follow = true) {
     group.classList.toggle("hit-r", sweep === "r" && hits.has(n));
     group.classList.toggle("from", reads.has(n));
     if (at || (what.at === null && hits.has(n) && !focus)) focus = [x, y];
-    value.textContent = own === null ? "" : isArray(entry) ? shapeOf(entry) : entry.kind === "fold" ? "" : fmt(own, 6);
-    adjoint.textContent = back === null || back === undefined ? "" : isArray(entry) ? `∂ ${brief(back, entry.count, 1)}` : `∂ ${fmt(back)}`;
+    value.textContent = own === null ? "" : isArray(entry) ? shapeOf(entry) : entry.kind === "fold" ? "" : fmt(own, 5);
+    adjoint.textContent = back === null || back === undefined ? "" : isArray(entry) ? `∂ ${brief(back, entry.count, 1, 2)}` : `∂ ${fmt(back, 4)}`;
   }
   for (const { from, to, path } of edges) {
     path.classList.toggle("f", what.kind === "forward" && to === what.at);

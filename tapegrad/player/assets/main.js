@@ -33,7 +33,7 @@ const player = {
   },
   play() {
     if (this.moment === last) this.set(0);
-    playButton.replaceChildren("❚❚");
+    $("path", playButton).setAttribute("d", "M3 2.5h3.5v11H3zM9.5 2.5H13v11H9.5z");
     playButton.setAttribute("aria-label", "Pause");
     const tick = () => {
       this.set(this.moment + 1);
@@ -45,7 +45,7 @@ const player = {
   pause() {
     clearTimeout(this.timer);
     this.timer = null;
-    playButton.replaceChildren("▶\ufe0e");
+    $("path", playButton).setAttribute("d", "M4 2.5v11L13.5 8z");
     playButton.setAttribute("aria-label", "Play");
   },
   toggle() { if (this.timer === null) this.play(); else this.pause(); },

@@ -83,12 +83,12 @@ function happening(moment) {
 const inputs = () => entries.flatMap((entry, n) => (entry.kind === "input" && entry.active ? [n] : []));
 
 // Cells for an array's numbers: blue for positive ones, violet for negative ones, the stronger the larger.
-function strip(entry, numbers, scale) {
+function strip(entry, numbers, flat = false) {
   const columns = entry.shape.length > 1 ? entry.shape[entry.shape.length - 1] : 0;
-  const rows = columns > 1 && columns <= 24 && entry.count <= numbers.length;
+  const rows = columns > 1 && columns <= 24 && entry.count <= numbers.length && !flat;
   const element = h("span", { class: rows ? "strip rows" : "strip", "aria-hidden": "true" });
   if (rows) element.style.gridTemplateColumns = `repeat(${columns}, 11px)`;
-  const most = scale ?? Math.max(...numbers.map((x) => (typeof x === "number" ? Math.abs(x) : 0)), 1e-300);
+  const most = Math.max(...numbers.map((x) => (typeof x === "number" ? Math.abs(x) : 0)), 1e-300);
   for (const x of numbers) {
     const cell = h("i", { title: x === null ? undefined : exact(x), class: x === null ? "none" : typeof x === "string" ? "odd" : undefined });
     if (typeof x === "number" && x !== 0) {
@@ -102,8 +102,8 @@ function strip(entry, numbers, scale) {
 }
 
 // A few numbers of an array, as text.
-function brief(numbers, count, most = 3) {
-  const shown = numbers.slice(0, most).map((x) => fmt(x, 4));
+function brief(numbers, count, most = 3, digits = 4) {
+  const shown = numbers.slice(0, most).map((x) => fmt(x, digits));
   return `[${shown.join(", ")}${count > most ? ", …" : ""}]`;
 }
 const written = (entry, numbers) => (isArray(entry) ? brief(numbers, entry.count) : empty(entry) ? "[]" : fmt(numbers));
