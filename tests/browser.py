@@ -1,4 +1,4 @@
-"""Chromium without a window, driven through its DevTools protocol over a pair of pipes; nothing but Chromium is needed."""
+"""Chromium without a window, driven through its DevTools protocol over a pair of pipes. Nothing else is needed."""
 
 import base64
 import contextlib
@@ -16,9 +16,9 @@ CHROMIUM = next(
 )
 # Without these it looks for Google's hosts at every start.
 QUIET = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio",
-    "--disable-extensions", "--no-default-browser-check", "--force-color-profile=srgb",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--disable-extensions",
+    "--hide-scrollbars", "--mute-audio", "--no-default-browser-check", "--force-color-profile=srgb",
 ]  # fmt: skip
 
 
