@@ -215,7 +215,7 @@ class _Layers:
 
 
 def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """For each box its layer: that before its nearest reader."""
+    """For each box its layer: that before its nearest reader; for one without readers that after what it reads."""
     after: list[list[int]] = [[] for _ in range(count)]
     waiting = [0] * count
     for a, b in edges:
@@ -234,7 +234,12 @@ def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
             if not waiting[u]:
                 ready.append(u)
     most = max(from_end, default=0)
-    return [most - n for n in from_end]
+    layers = [most - n for n in from_end]
+    for v in range(count):
+        # What nobody reads stands right behind what it reads, rather than at the end.
+        if not after[v] and before[v]:
+            layers[v] = 1 + max(layers[u] for u in before[v])
+    return layers
 
 
 def _apart(wishes: np.ndarray, weights: np.ndarray, room: np.ndarray) -> np.ndarray:

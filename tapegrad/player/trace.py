@@ -23,7 +23,7 @@ from tapegrad.recording import Recording
 from tapegrad.tape import LEAF, Instruction, Operand
 
 # So many of the user's lines are shown around each line that something was recorded in.
-_AROUND = 2
+_AROUND = 3
 # Of very many inputs and constants so many are shown.
 _MOST_LEAVES = 400
 
@@ -302,11 +302,32 @@ class Trace:
     def _sources(self) -> list[dict[str, Json]]:
         found = []
         for file in self.files:
-            lines = linecache.getlines(file)
+            text = [line.rstrip() for line in linecache.getlines(file)]
             wanted = {n for f, n in self.lines.values() if f == file}
-            near = {m for n in wanted for m in range(n - _AROUND, n + _AROUND + 1) if 1 <= m <= len(lines)}
-            found.append({"name": Path(file).name, "lines": [[n, lines[n - 1].rstrip("\n")] for n in sorted(near)]})
+            near = sorted(set().union(*(_around(text, n) for n in wanted)))
+            found.append({"name": Path(file).name, "lines": [[n, text[n - 1]] for n in near]})
         return found
+
+
+def _around(text: Sequence[str], line: int) -> set[int]:
+    """The numbers of a line and of some around it, as far as these belong to the same function: from its `def` on, and
+    before a line that is indented less."""
+    shown, own = {line}, _indent(text[line - 1])
+    for n in range(line - 1, max(line - _AROUND, 1) - 1, -1):
+        if not text[n - 1] or (_indent(text[n - 1]) >= own and text[n - 1].lstrip().startswith("def ")):
+            break
+        shown.add(n)
+        if text[n - 1].lstrip().startswith("def "):
+            break
+    for n in range(line + 1, min(line + _AROUND, len(text)) + 1):
+        if not text[n - 1] or _indent(text[n - 1]) < own:
+            break
+        shown.add(n)
+    return shown
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
 
 
 def _factor(rule: Rule) -> str:

@@ -6,9 +6,9 @@ import struct
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 
 import tapegrad as tg
-from browser import CHROMIUM, Browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -158,7 +158,8 @@ def test_buttons_and_the_scrubber(page):
         page.click(f"[data-do={name}]")
         assert moment(page) == expected
     page.run(
-        "(() => { const s = document.querySelector('#scrubber'); s.value = 13; s.dispatchEvent(new Event('input')); })()"
+        "(() => { const s = document.querySelector('#scrubber');"
+        "s.value = 13; s.dispatchEvent(new Event('input')); })()"
     )
     assert moment(page) == 13 and text(page, "#count") == "13 / 20"
     assert "Adjoint of" in page.run("document.querySelector('#scrubber').getAttribute('aria-valuetext')")
@@ -240,7 +241,8 @@ def contrast(page, dark):
       const rgba = (color) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
         const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data; return [r, g, b, a / 255]; };
       const over = (top, under) => top.slice(0, 3).map((x, i) => x * top[3] + under[i] * (1 - top[3]));
-      const light = (c) => { const [r, g, b] = c.map(x => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
+      const linear = (x) => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+      const light = (c) => { const [r, g, b] = c.map(linear);
         return .2126 * r + .7152 * g + .0722 * b; };
       let worst = [99, ""];
       for (const e of document.querySelectorAll("body *")) {

@@ -69,7 +69,7 @@ const valueAt = (n, moment) => (moment >= when[n].forward ? entries[n].value : n
 
 // What happens at a moment: which sweep it belongs to, the entry it is about, and what that reads or writes.
 function happening(moment) {
-  if (moment === 0) return { sweep: "", kind: "start", at: null, reads: [], hits: [] };
+  if (moment === 0) return { sweep: "", kind: "start", at: null, reads: [], hits: entries.flatMap((e, n) => (e.kind === "input" ? [n] : [])) };
   if (moment <= F) {
     const at = data.forward[moment - 1];
     return { sweep: "forward", kind: "forward", at, reads: entries[at].reads, hits: [at] };
