@@ -124,4 +124,6 @@ def _graph(entries: Sequence[dict[str, Json]]) -> dict[str, Json]:
 
 def _width(entry: dict[str, Json]) -> float:
     characters = len(entry["name"]) + (len(entry["sign"]) + 1 if entry.get("sign") else 0)
-    return min(max(_NARROWEST, characters * _CHARACTER + _ROOM), _WIDEST)
+    # The first number of an array's adjoint needs some more room.
+    least = _NARROWEST + (10.0 if entry["count"] > 1 and entry["kind"] != "fold" else 0.0)
+    return min(max(least, characters * _CHARACTER + _ROOM), _WIDEST)

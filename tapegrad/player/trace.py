@@ -12,7 +12,7 @@ import numpy as np
 from tapegrad.inspect.algebra import algebra, call, symbol
 from tapegrad.inspect.fold import reads_of
 from tapegrad.inspect.reading import Reader, Shown
-from tapegrad.inspect.recorded import argument_names, returned
+from tapegrad.inspect.recorded import argument_names
 from tapegrad.inspect.text import number
 from tapegrad.ops import Elementwise
 from tapegrad.ops.record import OPCODE, OUT
@@ -137,7 +137,7 @@ class Trace:
             "instructions": len(code.rows),
             "slots": code.size,
             "most": self.most,
-            "returns": returned(self.reader, self.recording),
+            "returns": self._returned(),
             "notes": self._notes(),
             "files": self._sources(),
             "entries": entries,
@@ -145,6 +145,13 @@ class Trace:
             "seeds": seeds,
             "reverse": self._reverse(),
         }
+
+    def _returned(self) -> str:
+        """What the function returns, by the names of the page, where that is a few whole results."""
+        places = [o.places for o in self.sweep.program.code.outputs if o.places is not None and len(o.places)]
+        rows = dict.fromkeys(self.reader.row_of(int(place[0])) for place in places)
+        names = [self._name(self.reader.instruction(row)) for row in rows]
+        return f"returns {', '.join(names[:3]) or 'a constant'}{', …' if len(names) > 3 else ''}"
 
     def _notes(self) -> list[str]:
         code, notes = self.sweep.program.code, []

@@ -87,7 +87,7 @@ function explainPart(part, entry, step, isLast) {
   if (part.partial !== undefined) {
     const own = minus(part.rule_numbers ?? "");
     // A formula in numbers is worth showing where it is more than its number.
-    if (/[^\d().e−∞]/.test(own)) say("= ", `${bracketed(step.adjoint)} · ${own}`);
+    if (/[^\d().e−∞]/.test(own)) flow.append(h("span", { class: "piece spelled" }, `= ${bracketed(step.adjoint)} · ${own}`), " ");
     say("= ", `${bracketed(step.adjoint)} · ${bracketed(part.partial)}`);
     say("= ", h("b", { class: "a" }, fmt(part.amount)));
     spoken = `Adjoint of ${part.name} increases by ${fmt(step.adjoint)} times ${fmt(part.partial)}, that is ${fmt(part.amount)}`;

@@ -149,7 +149,7 @@ function buildTabs() {
 // Begin
 
 $("#title").textContent = data.name;
-$("#facts").textContent = `${data.instructions.toLocaleString("en")} instructions, ${data.slots.toLocaleString("en")} slots, ${data.dtype}`;
+$("#facts").textContent = `${data.instructions.toLocaleString("en")} instructions, ${data.slots.toLocaleString("en")} slots, ${data.dtype}, ${data.returns}`;
 $("#notes").append(...data.notes.map((note) => h("p", {}, note)));
 scrubber.max = last;
 const split = R ? (100 * (F + 0.5)) / last : 100;
