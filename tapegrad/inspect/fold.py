@@ -99,8 +99,8 @@ def _distinct(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """The rows (a, b, c), each once, ascending. They are sorted as one number each: as rows it takes thirty times as
     long."""
     wide, high = int(c.max(initial=0)) + 1, int(b.max(initial=0)) + 1
-    found = np.unique((a * high + b) * wide + c)
-    found, last = np.divmod(found, wide)
+    found = np.sort((a * high + b) * wide + c)
+    found, last = np.divmod(found[np.diff(found, prepend=-1) != 0], wide)
     return np.column_stack([*np.divmod(found, high), last])
 
 

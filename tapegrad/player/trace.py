@@ -115,9 +115,10 @@ class Trace:
         if owner.count == 1:
             return plain(passed.amounts[0])
         cells: list[Json] = [None] * min(owner.count, self.most)
-        for place, amount in zip((passed.places - owner.out).tolist(), passed.amounts, strict=True):
-            if place < len(cells):
-                cells[place] = plain(amount)
+        # Places ascend.
+        shown = int(np.searchsorted(passed.places, owner.out + len(cells)))
+        for place, amount in zip(passed.places[:shown].tolist(), passed.amounts, strict=False):
+            cells[place - owner.out] = plain(amount)
         return cells
 
     # The whole
