@@ -47,7 +47,8 @@ FLOORS = {
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.sparse",
+    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.player",
+    "tapegrad.sparse",
     "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
     "tapegrad.scipy.sparse", "tapegrad.scipy.special",
     "tapegrad.scipy.stats",
