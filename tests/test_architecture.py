@@ -44,6 +44,8 @@ FLOORS = {
     "optimize": 10,
     "scipy": 11,
     "player": 11,
+    "command": 12,
+    "__main__": 13,
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
