@@ -83,20 +83,24 @@ class _Layers:
         self.layer = _layers(self.boxes, edges)
         self.sizes = list(sizes)
         self.chains: list[list[int]] = []
+        # Arrows from one box run together as far as they go, so that one passage in each layer is enough. Otherwise an
+        # input that a thousand steps in a row read would need half a million.
+        passages: dict[tuple[int, int], int] = {}
         for a, b in edges:
             chain = [a]
             for between in range(self.layer[a] + 1, self.layer[b]):
-                chain.append(len(self.sizes))
-                self.sizes.append((0.0, _PASSAGE))
-                self.layer.append(between)
+                if (a, between) not in passages:
+                    passages[a, between] = len(self.sizes)
+                    self.sizes.append((0.0, _PASSAGE))
+                    self.layer.append(between)
+                chain.append(passages[a, between])
             self.chains.append([*chain, b])
         count = len(self.sizes)
         self.before: list[list[int]] = [[] for _ in range(count)]
         self.after: list[list[int]] = [[] for _ in range(count)]
-        for chain in self.chains:
-            for a, b in pairwise(chain):
-                self.before[b].append(a)
-                self.after[a].append(b)
+        for a, b in sorted({pair for chain in self.chains for pair in pairwise(chain)}):
+            self.before[b].append(a)
+            self.after[a].append(b)
         self.layers: list[list[int]] = [[] for _ in range(max(self.layer, default=-1) + 1)]
         for v in self._depth_first():
             self.layers[self.layer[v]].append(v)
@@ -151,6 +155,7 @@ class _Layers:
     def columns(self, across: float) -> list[float]:
         """The middle of each layer."""
         middles, at = [], 0.0
+        self.halves = [max((self.sizes[v][0] for v in row), default=0.0) / 2 for row in self.layers]
         for row in self.layers:
             width = max((self.sizes[v][0] for v in row), default=0.0)
             # Where many arrows go up and down between two layers, they need room to do so.
@@ -208,9 +213,12 @@ class _Layers:
         a, b = chain[0], chain[-1]
         points = [(along[self.layer[a]] + self.sizes[a][0] / 2, beside[a])]
         for v in chain[1:-1]:
-            # Straight past the boxes of the layer.
-            half = max(self.sizes[u][0] for u in self.layers[self.layer[v]]) / 2
-            points += [(along[self.layer[v]] - half, beside[v]), (along[self.layer[v]] + half, beside[v])]
+            # Straight past the boxes of the layer, and on as long as nothing is in the way.
+            middle, half, y = along[self.layer[v]], self.halves[self.layer[v]], beside[v]
+            if len(points) > 1 and abs(points[-1][1] - y) < 0.1:
+                points[-1] = (middle + half, points[-1][1])
+            else:
+                points += [(middle - half, y), (middle + half, y)]
         return [*points, (along[self.layer[b]] - self.sizes[b][0] / 2, beside[b])]
 
 
