@@ -1,6 +1,9 @@
 // The player: which moment it is, and everything by which it is changed.
 
-const scrubber = $("#scrubber"), playButton = $("#play"), speed = $("#speed"), query = $("#query");
+const scrubber = $("#scrubber"),
+  playButton = $("#play"),
+  speed = $("#speed"),
+  query = $("#query");
 
 const player = {
   moment: 0,
@@ -11,7 +14,13 @@ const player = {
     if (speak) said.textContent = this.spoken;
     clearTimeout(this.kept);
     // Browsers allow few changes of the address in a short time.
-    this.kept = setTimeout(() => { try { history.replaceState(null, "", `#step=${this.moment}`); } catch { /* an address that cannot be changed */ } }, 300);
+    this.kept = setTimeout(() => {
+      try {
+        history.replaceState(null, "", `#step=${this.moment}`);
+      } catch {
+        /* an address that cannot be changed */
+      }
+    }, 300);
   },
   draw() {
     this.spoken = explain(this.moment);
@@ -48,7 +57,10 @@ const player = {
     $("path", playButton).setAttribute("d", "M4 2.5v11L13.5 8z");
     playButton.setAttribute("aria-label", "Play");
   },
-  toggle() { if (this.timer === null) this.play(); else this.pause(); },
+  toggle() {
+    if (this.timer === null) this.play();
+    else this.pause();
+  },
   other() {
     const { at } = happening(this.moment);
     if (at !== null && when[at].back !== null) this.set(this.moment > F ? when[at].forward : when[at].back);
@@ -56,34 +68,76 @@ const player = {
 };
 
 const doings = {
-  first: () => player.set(0), back: () => player.set(player.moment - 1), play: () => player.toggle(),
-  next: () => player.set(player.moment + 1), last: () => player.set(last),
+  first: () => player.set(0),
+  back: () => player.set(player.moment - 1),
+  play: () => player.toggle(),
+  next: () => player.set(player.moment + 1),
+  last: () => player.set(last),
 };
-document.querySelectorAll("[data-do]").forEach((button) => button.addEventListener("click", () => {
-  if (button.dataset.do !== "play") player.pause();
-  doings[button.dataset.do]();
-}));
-scrubber.addEventListener("input", () => { player.pause(); player.set(Number(scrubber.value)); });
+document.querySelectorAll("[data-do]").forEach((button) =>
+  button.addEventListener("click", () => {
+    if (button.dataset.do !== "play") player.pause();
+    doings[button.dataset.do]();
+  }),
+);
+scrubber.addEventListener("input", () => {
+  player.pause();
+  player.set(Number(scrubber.value));
+});
 
 // Light and dark: as the system has it, until somebody chooses
 
 const prefers = matchMedia("(prefers-color-scheme: dark)");
-const stored = { get() { try { return localStorage.getItem("tapegrad-theme"); } catch { return null; } }, set(x) { try { localStorage.setItem("tapegrad-theme", x); } catch { /* not kept */ } } };
+const stored = {
+  get() {
+    try {
+      return localStorage.getItem("tapegrad-theme");
+    } catch {
+      return null;
+    }
+  },
+  set(x) {
+    try {
+      localStorage.setItem("tapegrad-theme", x);
+    } catch {
+      /* not kept */
+    }
+  },
+};
 let theme = stored.get() ?? "system";
 function paint() {
   document.documentElement.toggleAttribute("data-dark", theme === "dark" || (theme === "system" && prefers.matches));
   $("#theme").textContent = { system: "◐", light: "☀\ufe0e", dark: "☾\ufe0e" }[theme];
   $("#theme").setAttribute("aria-label", `Colours: ${theme === "system" ? "as the system has them" : theme}. Change`);
 }
-function nextTheme() { theme = { system: prefers.matches ? "light" : "dark", light: prefers.matches ? "dark" : "system", dark: prefers.matches ? "system" : "light" }[theme]; stored.set(theme); paint(); }
+function nextTheme() {
+  theme = {
+    system: prefers.matches ? "light" : "dark",
+    light: prefers.matches ? "dark" : "system",
+    dark: prefers.matches ? "system" : "light",
+  }[theme];
+  stored.set(theme);
+  paint();
+}
 prefers.addEventListener("change", paint);
 $("#theme").addEventListener("click", nextTheme);
 
 // Search
 
-let matches = [], match = -1;
-const haystack = entries.map((entry) => [entry.name, entry.text ?? "", entry.sign ?? "", entry.kind, String(entry.row),
-  entry.line ? (data.files[entry.line[0]].lines.find(([n]) => n === entry.line[1]) ?? ["", ""])[1] : ""].join(" \u0000 ").toLowerCase());
+let matches = [],
+  match = -1;
+const haystack = entries.map((entry) =>
+  [
+    entry.name,
+    entry.text ?? "",
+    entry.sign ?? "",
+    entry.kind,
+    String(entry.row),
+    entry.line ? (data.files[entry.line[0]].lines.find(([n]) => n === entry.line[1]) ?? ["", ""])[1] : "",
+  ]
+    .join(" \u0000 ")
+    .toLowerCase(),
+);
 function search(step) {
   const wanted = query.value.trim().toLowerCase();
   if (!step) {
@@ -98,25 +152,43 @@ function search(step) {
   $("#matches").textContent = !wanted ? "" : matches.length ? `${match + 1 || "–"} of ${matches.length}` : "none";
 }
 query.addEventListener("input", () => search(0));
-$("#search").addEventListener("submit", (event) => { event.preventDefault(); search(1); });
+$("#search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  search(1);
+});
 
 // Keys
 
 document.addEventListener("keydown", (event) => {
-  const about = $("#about"), own = event.target;
+  const about = $("#about"),
+    own = event.target;
   if (event.ctrlKey || event.metaKey || event.altKey || about.open) return;
   if (own === query) {
-    if (event.key === "Escape") { query.value = ""; search(0); query.blur(); }
-    else if (event.key === "Enter" && event.shiftKey) { event.preventDefault(); search(-1); }
+    if (event.key === "Escape") {
+      query.value = "";
+      search(0);
+      query.blur();
+    } else if (event.key === "Enter" && event.shiftKey) {
+      event.preventDefault();
+      search(-1);
+    }
     return;
   }
   if (own instanceof HTMLSelectElement || own.closest?.("[role=tablist]")) return;
   const isButton = own instanceof HTMLButtonElement || own.tagName === "SUMMARY";
   const doing = { ArrowRight: "next", ArrowLeft: "back", Home: "first", End: "last", " ": "play" }[event.key];
-  if (doing && !(event.key === " " && isButton)) { event.preventDefault(); if (doing !== "play") player.pause(); doings[doing](); }
-  else if (event.key === "/") { event.preventDefault(); query.focus(); query.select(); }
-  else if (event.key === "r") { player.pause(); player.other(); }
-  else if (event.key === "d") nextTheme();
+  if (doing && !(event.key === " " && isButton)) {
+    event.preventDefault();
+    if (doing !== "play") player.pause();
+    doings[doing]();
+  } else if (event.key === "/") {
+    event.preventDefault();
+    query.focus();
+    query.select();
+  } else if (event.key === "r") {
+    player.pause();
+    player.other();
+  } else if (event.key === "d") nextTheme();
   else if (event.key === "?") about.showModal();
 });
 $("#help").addEventListener("click", () => $("#about").showModal());
@@ -124,7 +196,8 @@ $("#help").addEventListener("click", () => $("#about").showModal());
 // On a narrow screen one view at a time
 
 function buildTabs() {
-  const list = $(".tabs"), panes = [...document.querySelectorAll(".pane")];
+  const list = $(".tabs"),
+    panes = [...document.querySelectorAll(".pane")];
   const choose = (pane, focus) => {
     for (const other of panes) {
       other.classList.toggle("chosen", other === pane);
@@ -136,10 +209,17 @@ function buildTabs() {
     player.draw();
   };
   panes.forEach((pane, i) => {
-    const tab = h("button", { type: "button", role: "tab", id: `tab-${pane.id}`, "aria-controls": pane.id, onclick: () => choose(pane) }, $("h2", pane).textContent);
+    const tab = h(
+      "button",
+      { type: "button", role: "tab", id: `tab-${pane.id}`, "aria-controls": pane.id, onclick: () => choose(pane) },
+      $("h2", pane).textContent,
+    );
     tab.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (step) { event.preventDefault(); choose(panes[(i + step + panes.length) % panes.length], true); }
+      if (step) {
+        event.preventDefault();
+        choose(panes[(i + step + panes.length) % panes.length], true);
+      }
     });
     list.append(tab);
   });
@@ -149,11 +229,15 @@ function buildTabs() {
 // Begin
 
 $("#title").textContent = data.name;
-$("#facts").textContent = `${data.instructions.toLocaleString("en")} instructions, ${data.slots.toLocaleString("en")} slots, ${data.dtype}, ${data.returns}`;
+$("#facts").textContent =
+  `${data.instructions.toLocaleString("en")} instructions, ${data.slots.toLocaleString("en")} slots, ${data.dtype}, ${data.returns}`;
 $("#notes").append(...data.notes.map((note) => h("p", {}, note)));
 scrubber.max = last;
 const split = R ? (100 * (F + 0.5)) / last : 100;
-scrubber.style.setProperty("--track", `linear-gradient(to right, var(--value-line) ${split}%, var(--adjoint-line) ${split}%)`);
+scrubber.style.setProperty(
+  "--track",
+  `linear-gradient(to right, var(--value-line) ${split}%, var(--adjoint-line) ${split}%)`,
+);
 $(".sweeps .f").style.width = `${split}%`;
 if (!R) $(".sweeps .r").remove();
 paint();
@@ -162,7 +246,10 @@ buildArena();
 buildSource();
 buildGraph();
 const asked = new URLSearchParams(location.hash.slice(1));
-if (asked.has("theme")) { theme = asked.get("theme"); paint(); }
+if (asked.has("theme")) {
+  theme = asked.get("theme");
+  paint();
+}
 const choosePane = buildTabs();
 player.moment = Math.min(Math.max(Number(asked.get("step")) || 0, 0), last);
 choosePane(asked.get("view") ?? "listing");
@@ -171,4 +258,14 @@ addEventListener("hashchange", () => {
   const step = new URLSearchParams(location.hash.slice(1)).get("step");
   if (step !== null && Number(step) !== player.moment) player.set(Number(step) || 0);
 });
-window.tapePlayer = { data, last, get moment() { return player.moment; }, set: (moment) => player.set(moment), adjointAt, valueAt, explain: () => player.spoken };
+window.tapePlayer = {
+  data,
+  last,
+  get moment() {
+    return player.moment;
+  },
+  set: (moment) => player.set(moment),
+  adjointAt,
+  valueAt,
+  explain: () => player.spoken,
+};

@@ -4,7 +4,9 @@
 // for each step back; and one at the end, at which the gradient stands.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const entries = data.entries, F = data.forward.length, R = data.reverse.length;
+const entries = data.entries,
+  F = data.forward.length,
+  R = data.reverse.length;
 const last = R ? F + R + 2 : F;
 
 const $ = (selector, from = document) => from.querySelector(selector);
@@ -35,19 +37,29 @@ function fmt(x, digits = 5) {
   if (text.includes("e")) text = text.replace(/\.?0+e/, "e").replace("e+", "e");
   else if (text.includes(".")) text = text.replace(/\.?0+$/, "");
   const size = Math.abs(x);
-  if (!text.includes("e") && (size >= 1e7 || size < 1e-4)) text = x.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (!text.includes("e") && (size >= 1e7 || size < 1e-4))
+    text = x
+      .toExponential(digits - 1)
+      .replace(/\.?0+e/, "e")
+      .replace("e+", "e");
   return text.replace(/-/g, "−");
 }
-const bracketed = (x) => { const text = fmt(x); return text.startsWith("−") ? `(${text})` : text; };
+const bracketed = (x) => {
+  const text = fmt(x);
+  return text.startsWith("−") ? `(${text})` : text;
+};
 const exact = (x) => (x === null || x === undefined ? "" : typeof x === "string" ? names[x] : String(x));
-const shapeOf = (entry) => (entry.count === 1 ? "" : `(${entry.shape.join(", ")}${entry.shape.length === 1 ? "," : ""})`);
+const shapeOf = (entry) =>
+  entry.count === 1 ? "" : `(${entry.shape.join(", ")}${entry.shape.length === 1 ? "," : ""})`;
 const isArray = (entry) => entry.count > 1 && entry.kind !== "fold";
 const empty = (entry) => entry.count === 0;
 
 // What is known when
 
 const when = entries.map(() => ({ forward: 0, back: null, adjoints: [] }));
-data.forward.forEach((n, i) => { when[n].forward = i + 1; });
+data.forward.forEach((n, i) => {
+  when[n].forward = i + 1;
+});
 data.seeds.forEach((seed) => when[seed.to].adjoints.push([F + 1, seed.after]));
 data.reverse.forEach((step, j) => {
   const moment = F + 2 + j;
@@ -61,24 +73,40 @@ function adjointAt(n, moment) {
   if (!entry.active || entry.kind === "fold" || entry.kind === "guard") return undefined;
   if (moment <= F) return null;
   let found = entry.count > 1 ? Array(Math.min(entry.count, data.most)).fill(0) : 0;
-  for (const [at, value] of when[n].adjoints) { if (at > moment) break; found = value; }
+  for (const [at, value] of when[n].adjoints) {
+    if (at > moment) break;
+    found = value;
+  }
   return found;
 }
-const touched = (n, moment) => when[n].adjoints.some(([at]) => at <= moment);
 const valueAt = (n, moment) => (moment >= when[n].forward ? entries[n].value : null);
 
 // What happens at a moment: which sweep it belongs to, the entry it is about, and what that reads or writes.
 function happening(moment) {
-  if (moment === 0) return { sweep: "", kind: "start", at: null, reads: [], hits: entries.flatMap((e, n) => (e.kind === "input" ? [n] : [])) };
+  if (moment === 0)
+    return {
+      sweep: "",
+      kind: "start",
+      at: null,
+      reads: [],
+      hits: entries.flatMap((e, n) => (e.kind === "input" ? [n] : [])),
+    };
   if (moment <= F) {
     const at = data.forward[moment - 1];
     return { sweep: "forward", kind: "forward", at, reads: entries[at].reads, hits: [at] };
   }
-  if (moment === F + 1) return { sweep: "reverse", kind: "seed", at: null, reads: [], hits: data.seeds.map((s) => s.to) };
+  if (moment === F + 1)
+    return { sweep: "reverse", kind: "seed", at: null, reads: [], hits: data.seeds.map((s) => s.to) };
   if (moment === last) return { sweep: "reverse", kind: "end", at: null, reads: [], hits: inputs() };
   const step = data.reverse[moment - F - 2];
-  return { sweep: "reverse", kind: "back", at: step.of, step, reads: [step.of],
-    hits: [...new Set(step.parts.map((p) => p.to).filter((n) => n !== undefined))] };
+  return {
+    sweep: "reverse",
+    kind: "back",
+    at: step.of,
+    step,
+    reads: [step.of],
+    hits: [...new Set(step.parts.map((p) => p.to).filter((n) => n !== undefined))],
+  };
 }
 const inputs = () => entries.flatMap((entry, n) => (entry.kind === "input" && entry.active ? [n] : []));
 
@@ -90,14 +118,18 @@ function strip(entry, numbers, flat = false) {
   if (rows) element.style.gridTemplateColumns = `repeat(${columns}, 11px)`;
   const most = Math.max(...numbers.map((x) => (typeof x === "number" ? Math.abs(x) : 0)), 1e-300);
   for (const x of numbers) {
-    const cell = h("i", { title: x === null ? undefined : exact(x), class: x === null ? "none" : typeof x === "string" ? "odd" : undefined });
+    const cell = h("i", {
+      title: x === null ? undefined : exact(x),
+      class: x === null ? "none" : typeof x === "string" ? "odd" : undefined,
+    });
     if (typeof x === "number" && x !== 0) {
       cell.style.setProperty("--heat", `var(--${x > 0 ? "positive" : "negative"})`);
       cell.style.setProperty("--much", (0.14 + 0.86 * Math.sqrt(Math.abs(x) / most)).toFixed(3));
     }
     element.append(cell);
   }
-  if (entry.count > numbers.length) element.append(h("span", { class: "more" }, `and ${(entry.count - numbers.length).toLocaleString("en")} more`));
+  if (entry.count > numbers.length)
+    element.append(h("span", { class: "more" }, `and ${(entry.count - numbers.length).toLocaleString("en")} more`));
   return element;
 }
 
