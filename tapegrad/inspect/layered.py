@@ -211,15 +211,17 @@ class _Layers:
     def route(self, chain: Sequence[int], along: Sequence[float], beside: Sequence[float]) -> list[Point]:
         """The points that an edge goes through."""
         a, b = chain[0], chain[-1]
+        # To the edge of its layer an arrow runs straight, so that it passes no wider box that stands there.
         points = [(along[self.layer[a]] + self.sizes[a][0] / 2, beside[a])]
-        for v in chain[1:-1]:
-            # Straight past the boxes of the layer, and on as long as nothing is in the way.
+        points.append((along[self.layer[a]] + self.halves[self.layer[a]], beside[a]))
+        for v in [*chain[1:-1], b]:
             middle, half, y = along[self.layer[v]], self.halves[self.layer[v]], beside[v]
-            if len(points) > 1 and abs(points[-1][1] - y) < 0.1:
-                points[-1] = (middle + half, points[-1][1])
+            first, last = (middle - half, y), (middle + half if v != b else middle - self.sizes[b][0] / 2, y)
+            if abs(points[-1][1] - y) < 0.1:
+                points[-1] = last
             else:
-                points += [(middle - half, y), (middle + half, y)]
-        return [*points, (along[self.layer[b]] - self.sizes[b][0] / 2, beside[b])]
+                points += [first, last]
+        return [point for point, next in pairwise(points) if point != next] + points[-1:]
 
 
 def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -267,16 +269,16 @@ def _apart(wishes: np.ndarray, weights: np.ndarray, room: np.ndarray) -> np.ndar
 
 
 def path(route: Sequence[Point], direction: str = "LR") -> str:
-    """A route as the data of an SVG path: curves that leave and arrive in the direction of the graph, and run straight
-    past boxes.
+    """A route as the data of an SVG path: straight past boxes, and between these in curves that leave and arrive in the
+    direction of the graph.
 
     >>> path([(0.0, 0.0), (10.0, 4.0)])
     'M0 0C5 0 5 4 10 4'
     """
     upright = direction in ("TB", "BT")
     text = [f"M{_short(route[0][0])} {_short(route[0][1])}"]
-    for n, ((x0, y0), (x1, y1)) in enumerate(pairwise(route)):
-        if n % 2:
+    for (x0, y0), (x1, y1) in pairwise(route):
+        if abs(x1 - x0 if upright else y1 - y0) < 0.1:
             text.append(f"L{_short(x1)} {_short(y1)}")
         else:
             x, y = (x0 + x1) / 2, (y0 + y1) / 2

@@ -11,8 +11,6 @@ from tapegrad.inspect.picture import CONSTANT, LEAF, MORE, OPERATION, PLAIN, RES
 
 _SIZE, _LINE, _PAD = 11.0, 15.0, 8.0
 _MARGIN = 12.0
-# How far arrows back run beside the boxes.
-_ASIDE = 24.0
 _FILL = {LEAF: "#e3f0fb", RESULT: "#fdf1d3", PLAIN: "#ffffff"}
 _STYLE = """
 text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;font-variant-numeric:tabular-nums;
@@ -147,14 +145,11 @@ def drawn(picture: Picture) -> str:
     forward = [edge for edge in picture.edges if not edge.carried]
     ends = [(number[edge.start], number[edge.end]) for edge in forward]
     placed = layered([box.size for box in boxes], ends, picture.direction)
-    loops = [
-        _loop(placed, boxes, number[edge.start], number[edge.end], picture.direction)
-        for edge in picture.edges
-        if edge.carried
-    ]
+    back = [(number[edge.start], number[edge.end]) for edge in picture.edges if edge.carried]
+    loops, room = _loops(placed, boxes, back, upright)
+    left, above = (room, 0.0) if upright else (0.0, room)
     lines = [picture.note] if picture.note else []
-    wide = max(placed.width, *(width(line) for line in lines), 1.0) if lines else max(placed.width, 1.0)
-    above = 14.0 if loops else 0.0
+    wide = max(placed.width + left, 1.0, *map(width, lines))
     total = wide + 2 * _MARGIN, placed.height + 2 * _MARGIN + above + (22 if lines else 0)
     about = f"Graph of {picture.values} values, {picture.direction}"
     out = [
@@ -162,7 +157,7 @@ def drawn(picture: Picture) -> str:
         f'viewBox="0 0 {total[0]:.1f} {total[1]:.1f}" role="img" aria-label="{about}">',
         f"<style>{_STYLE}</style>{_DEFS}",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<g transform="translate({_MARGIN:g} {_MARGIN + above:g})">',
+        f'<g transform="translate({_MARGIN + left:g} {_MARGIN + above:g})">',
     ]
     out += [_arrow(edge, route, picture.direction) for edge, route in zip(forward, placed.routes, strict=True)]
     out += loops
@@ -184,16 +179,24 @@ def _arrow(edge: Edge, route: list[tuple[float, float]], direction: str) -> str:
     return f'{line}<text class="part middle" {at}>{escape(edge.label)}</text>'
 
 
-def _loop(placed: Placed, boxes: list[_Box], a: int, b: int, direction: str) -> str:
-    """An arrow back to where a round begins: around the boxes, on one side."""
-    (ax, ay), (bx, by) = placed.centres[a], placed.centres[b]
-    if direction in ("TB", "BT"):
-        ax, bx = ax - boxes[a].size[0] / 2, bx - boxes[b].size[0] / 2
-        side = min(ax, bx) - _ASIDE
-        bends = [(side, ay), (side, by)]
-    else:
-        ay, by = ay - boxes[a].size[1] / 2, by - boxes[b].size[1] / 2
-        side = min(ay, by) - _ASIDE
-        bends = [(ax, side), (bx, side)]
-    curve = " ".join(f"{x:.1f} {y:.1f}" for x, y in [*bends, (bx, by)])
-    return f'<path class="edge carried" d="M{ax:.1f} {ay:.1f}C{curve}"/>'
+def _loops(placed: Placed, boxes: list[_Box], ends: list[tuple[int, int]], upright: bool) -> tuple[list[str], float]:
+    """Arrows back to where a round begins: beside all boxes that they pass, each a little further out; and how far out
+    the outermost is."""
+    lines, out = [], 0.0
+    # As in a graph that runs sideways: (along, beside) of the middles and of the sizes.
+    turned = [(y, x) if upright else (x, y) for x, y in placed.centres]
+    sizes = [((h, w) if upright else (w, h)) for w, h in (box.size for box in boxes)]
+    for n, (a, b) in enumerate(sorted(ends, key=lambda pair: abs(turned[pair[0]][0] - turned[pair[1]][0]))):
+        (ax, ay), (bx, by) = turned[a], turned[b]
+        low, high = min(ax, bx), max(ax, bx)
+        beside = zip(turned, sizes, strict=True)
+        passed = [y - h / 2 for (x, y), (w, h) in beside if low <= x + w / 2 and x - w / 2 <= high]
+        side, r = min(passed) - 12.0 - 7.0 * n, 7.0
+        step = r if bx > ax else -r
+        route = [(ax, ay - sizes[a][1] / 2), (ax, side + r), (ax, side), (ax + step, side)]
+        route += [(bx - step, side), (bx, side), (bx, side + r), (bx, by - sizes[b][1] / 2)]
+        p = [f"{y:.1f} {x:.1f}" if upright else f"{x:.1f} {y:.1f}" for x, y in route]
+        line = f"M{p[0]}L{p[1]}Q{p[2]} {p[3]}L{p[4]}Q{p[5]} {p[6]}L{p[7]}"
+        lines.append(f'<path class="edge carried" d="{line}"/>')
+        out = max(out, -side)
+    return lines, out
