@@ -1,6 +1,6 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
-from tapegrad import errors, ops
+from tapegrad import errors, ops, player
 from tapegrad.calls import (
     ComplexValue,
     checkpoint,
@@ -86,6 +86,7 @@ __all__ = [
     "make_hvp",
     "memory_held",
     "ops",
+    "player",
     "record",
     "recorded",
     "relu",

@@ -47,12 +47,14 @@ FLOORS = {
     "optim": 10,
     "optimize": 10,
     "scipy": 11,
+    "player": 11,
     "command": 12,
     "__main__": 13,
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
     "tapegrad", "tapegrad.debugging", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize",
+    "tapegrad.player",
     "tapegrad.sparse",
     "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
     "tapegrad.scipy.sparse", "tapegrad.scipy.special",
