@@ -24,10 +24,8 @@ from numba.core.typing.npydecl import parse_dtype
 from numba.core.untyped_passes import IRProcessing
 from numba.extending import intrinsic, overload
 
-from tapegrad.njit import arrays, products, scalars
+from tapegrad.njit import arrays, keys, products, scalars
 from tapegrad.njit.numbers import OPERATIONS, PARTIALS, Recorded, is_recorded
-
-_KEPT = ("nogil", "fastmath", "error_model", "boundscheck")
 
 
 @functools.cache
@@ -218,7 +216,7 @@ def twin(dispatcher: Any, of: Recorded, relaxed: bool) -> Any:
     """The twin of a Numba function; the same one each time."""
     made = _twins.setdefault(dispatcher, {})
     if (of, relaxed) not in made:
-        options = {name: x for name, x in dispatcher.targetoptions.items() if name in _KEPT}
+        options = {name: x for name, x in dispatcher.targetoptions.items() if name in keys.OPTIONS}
         # Only compiled code calls twins, so they need no wrappers for Python (and the results have none).
         options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         made[of, relaxed] = numba.njit(pipeline_class=pipeline(of, relaxed), **options)(dispatcher.py_func)
