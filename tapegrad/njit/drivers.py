@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from tapegrad.njit.arrays import loops
 from tapegrad.njit.numbers import given, is_plain, is_recorded, jit, recorded_array
+from tapegrad.njit.parts import overload
 from tapegrad.njit.products import function_of
 from tapegrad.njit.results import Number, Numbers
 
@@ -103,5 +103,5 @@ def driver(function: Any, text: str, kinds: Sequence[str], classes: dict[str, ty
         "function": function, "lift": lift, "keep": keep, "lower": lower, "put_back": put_back, **classes,
     }  # fmt: skip
     whole = function_of(", ".join(["kind", "tape", *leaves]), [*lines, "return result"], **space)
-    made: Callable[..., Any] = jit(whole)
+    made: Callable[..., Any] = jit(no_cfunc_wrapper=True)(whole)
     return made
