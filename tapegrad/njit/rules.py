@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from tapegrad.njit import numbers, parts
 from tapegrad.ops import Elementwise
 from tapegrad.ops.rules import passes
