@@ -229,7 +229,8 @@ def main(arguments: list[str] | None = None) -> None:
     room = np.zeros((2, chosen.points))
     steps, hunts = simulate(true, times, room, chosen.tolerance)
     counts = np.log(room) + chosen.noise * np.random.default_rng(chosen.seed).normal(size=room.shape)
-    print(f"{len(true)} numbers to find from {counts.size} counts; a simulation takes {steps} steps, with {hunts} hunts")
+    print(f"{len(true)} numbers to find from {counts.size} counts; a simulation takes {steps} steps, with {hunts} "
+          "hunts")  # fmt: skip
 
     def value(unknown):
         return misfit(unknown, times, counts, room, chosen.tolerance)
@@ -240,12 +241,13 @@ def main(arguments: list[str] | None = None) -> None:
         return slopes(unknown, times, counts, room, chosen.tolerance)
 
     began = time.perf_counter()
-    found, gradient = exact(start)
+    gradient = exact(start)[1]
     print(f"first gradient, compiled or found on disk, after {time.perf_counter() - began:.1f} s")
     sizes = 10.0 ** np.arange(-1, -11, -1)
     apart = [np.abs(differences(value, start, h) - gradient).max() / np.abs(gradient).max() for h in sizes]
     nearest = int(np.argmin(apart))
-    print(f"differences come as near as {apart[nearest]:.1e} of the largest element, with steps of {sizes[nearest]:.0e}")
+    print(f"differences come as near as {apart[nearest]:.1e} of the largest element, with steps of "
+          f"{sizes[nearest]:.0e}")  # fmt: skip
     seconds = [min(_time(f, start) for _ in range(5)) for f in (value, exact)]
     print(f"one simulation {1e3 * seconds[0]:.2f} ms, its gradient {1e3 * seconds[1]:.2f} ms, as long as "
           f"{seconds[1] / seconds[0]:.0f} simulations; differences take {2 * len(start)}")  # fmt: skip

@@ -16,15 +16,15 @@ from typing import Any
 
 from numba import _dynfunc, typeof
 from numba.core import serialize
-from numba.core.environment import Environment, lookup_environment
+from numba.core.codegen import RuntimeLinker
+from numba.core.environment import Environment
 
 import tapegrad.njit
 from tapegrad.cache import wanted_folder
 from tapegrad.compiled import build, machine, store
-from tapegrad.njit import keys
+from tapegrad.njit import keys, parts
 
 _HEADER = b"tapegrad numba code 1\n"
-_ENVIRONMENT = "_ZN08NumbaEnv"
 
 
 def name_of(
@@ -54,11 +54,10 @@ def save(name: str, overload: Any, relaxed: bool) -> None:
     module = library._final_module
     needs = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     needs += [g.name for g in module.global_variables if g.is_declaration]
-    surrounding = {}
-    for g in module.global_variables:
-        if g.name.startswith(_ENVIRONMENT) and not g.is_declaration:
-            found = lookup_environment(g.name)
-            surrounding[g.name] = [] if found is None else list(found.consts)
+    if any(name.startswith(RuntimeLinker.PREFIX) for name in needs):
+        # A function that calls itself does so through an address.
+        return
+    surrounding = {label: list(found.consts) for label, found in parts.environments(library).items()}
     body = {
         "name": name, "relaxed": relaxed, "needs": needs, "code": library._get_compiled_object(),
         "wrapper": described.llvm_cpython_wrapper_name, "own": described.env_name, "environments": surrounding,

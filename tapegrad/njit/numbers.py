@@ -80,11 +80,11 @@ def _struct(context: Any, builder: Any, of: Any, value: Any = None) -> Any:
     return cgutils.create_struct_proxy(of)(context, builder, value=value)
 
 
-def _made(context: Any, builder: Any, of: Any, value: Any, row: Any, tape: Any, slope: Any = _F64(1.0)) -> Any:
+def _made(context: Any, builder: Any, of: Any, value: Any, row: Any, tape: Any, slope: Any = None) -> Any:
     made = _struct(context, builder, of)
     made.value, made.row, made.tape = value, row, tape
     if of.partials:
-        made.slope = slope
+        made.slope = _F64(1.0) if slope is None else slope
     return made._getvalue()
 
 

@@ -15,13 +15,14 @@ from numba import _dynfunc
 from numba.core.codegen import JITCodeLibrary, RuntimeLinker
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
+from numba.core.environment import lookup_environment
 from numba.core.typed_passes import NativeLowering, NopythonRewrites
 from numba.extending import overload as numbas_overload
 
 import tapegrad.njit
 
 
-class Part(JITCodeLibrary):  # type: ignore[misc]
+class Part(JITCodeLibrary):
     """Code that is there to be linked into other code."""
 
     def _recursive(self) -> bool:
@@ -49,7 +50,7 @@ _ADDRESS = ctypes.cast(_not_called, ctypes.c_void_p).value
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class Lowering(NativeLowering):  # type: ignore[misc]
+class Lowering(NativeLowering):
     """Numba's own, into a `Part`, without machine code."""
 
     _name = "tapegrad_lowering"
@@ -78,13 +79,28 @@ def passes(state: Any, name: str) -> Any:
     return found
 
 
-class Parts(CompilerBase):  # type: ignore[misc]
+class Parts(CompilerBase):
     """Compiles a part."""
 
     def define_pipelines(self) -> list[Any]:
         found = passes(self.state, "tapegrad_parts")
         found.finalize()
         return [found]
+
+
+ENVIRONMENT = "_ZN08NumbaEnv"
+
+
+def environments(library: Any) -> dict[str, Any]:
+    """The objects of Python that the functions in a driver's code name, for each function."""
+    names = [g.name for g in library._final_module.global_variables if g.name.startswith(ENVIRONMENT)]
+    return {name: found for name in names if (found := lookup_environment(name)) is not None}
+
+
+def connect(library: Any) -> None:
+    """Tell the machine code of a driver where these objects are; Numba does so for functions with code of their own."""
+    for name, environment in environments(library).items():
+        library.codegen.set_env(name, environment)
 
 
 _HOW = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": Parts}

@@ -86,7 +86,8 @@ class Function:
             with self._lock, originals():
                 driver = self._drivers.get(key) or self._first(tape, given, leaves)
                 self._drivers[key] = driver
-        before = self._shared(leaves, driver.kinds)
+        if self._shared(leaves, driver.kinds):
+            self._check_shared(args)
         try:
             with originals():
                 result = driver.call(driver.kind, tape.address, *leaves)
@@ -94,8 +95,6 @@ class Function:
             if tape.failed is not None and not isinstance(tape.failed, MemoryError):
                 raise tape.failed from None
             raise
-        if before is not None:
-            self._check_shared(before)
         return result, own
 
     def _argument(self, x: Any, wanted: bool) -> Argument:
@@ -162,7 +161,9 @@ class Function:
         self, partials: bool, given: list[Argument], kinds: list[str], relaxed: bool, leaves: list[Any]
     ) -> tuple[Any, Any]:
         """The driver for arguments like these, and the object that it takes first. Raises what Numba raises."""
-        from tapegrad.njit import drivers, numbers, twins
+        from numba.types import pyobject
+
+        from tapegrad.njit import drivers, numbers, parts, twins
 
         twins.prepare()
         of = numbers.PARTIALS if partials else numbers.OPERATIONS
@@ -172,35 +173,51 @@ class Function:
         twin = twins.twin(self.dispatcher, of, relaxed)
         made: Any = drivers.driver(twin, ", ".join(text), kinds, classes)
         kind = numbers.OF_PARTIALS if partials else numbers.OF_OPERATIONS
+        for x in leaves:
+            if made.typeof_pyval(x) is pyobject:
+                raise UnsupportedError(
+                    f"{self.name} is a Numba function, and {type(x).__name__}, which it is given, is not a type that "
+                    "Numba knows"
+                )
         made.compile(tuple(made.typeof_pyval(x) for x in (kind, 0, *leaves)))
+        for overload in made.overloads.values():
+            parts.connect(overload.library)
         return made, kind
 
-    def _shared(self, leaves: list[Any], kinds: list[str]) -> list[tuple[np.ndarray, np.ndarray]] | None:
-        """Copies of arrays that share memory with others, where some of these are differentiated; mostly None.
+    def _shared(self, leaves: list[Any], kinds: list[str]) -> bool:
+        """Whether an array that is differentiated shares memory with another.
 
         Raises UnsupportedError where an array that results are stored in shares memory with another.
         """
         arrays = [(x, kind) for x, kind in zip(leaves, kinds, strict=True) if isinstance(x, np.ndarray)]
-        if len(arrays) < 2:
-            return None
-        found = []
+        found = False
         for i, (x, kind) in enumerate(arrays):
-            for j, (y, other) in enumerate(arrays):
-                if i != j and not kind == other == _PLAIN and np.may_share_memory(x, y):
+            for y, other in arrays[:i]:
+                if not kind == other == _PLAIN and np.may_share_memory(x, y):
                     if _KEPT in (kind, other):
                         raise UnsupportedError(_SHARED.format(self.name))
-                    found.append((x, x.copy()))
-        return found or None
+                    found = True
+        return found
 
-    def _check_shared(self, before: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        for x, copy in before:
-            if not np.array_equal(x, copy, equal_nan=True):
+    def _check_shared(self, args: Sequence[Any]) -> None:
+        """Raise UnsupportedError where the function changes an array that it is given: it is called with copies."""
+        copies = _copied(tuple(args))
+        self.dispatcher(*copies)
+        for x, copy in zip(_leaves(tuple(args)), _leaves(copies), strict=True):
+            if isinstance(x, np.ndarray) and not np.array_equal(x, copy, equal_nan=x.dtype.kind in "fc"):
                 raise UnsupportedError(_SHARED.format(self.name))
 
 
+def _copied(x: Any) -> Any:
+    if isinstance(x, tuple):
+        parts = [_copied(y) for y in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+    return x.copy() if isinstance(x, np.ndarray) else x
+
+
 _SHARED = (
-    "{} changes an array that shares memory with another argument, one of which is differentiated: differentiated "
-    "arguments are copied, so the change would not be seen; pass a copy"
+    "{} changes an array that it is given, and an argument that is differentiated shares memory with another: those that "
+    "are differentiated are copied, so the change would not be seen in both; pass a copy"
 )
 
 
