@@ -27,7 +27,7 @@ from tapegrad.ops import BY_UFUNC, TABLE
 # What these hold is the same wherever their versions are.
 _VERSIONED = {"builtins", "cmath", "math", "numba", "numpy", "operator", "random", "scipy"}
 # Settings of a function that its twin has too.
-OPTIONS = ("nogil", "fastmath", "error_model", "boundscheck")
+OPTIONS = ("nogil", "fastmath", "error_model")
 # Settings of Numba's that change what is compiled.
 _SETTINGS = (
     "OPT", "BOUNDSCHECK", "CPU_NAME", "CPU_FEATURES", "ENABLE_AVX", "LOOP_VECTORIZE", "SLP_VECTORIZE", "USING_SVML",

@@ -216,5 +216,7 @@ def twin(dispatcher: Any, of: Recorded, relaxed: bool) -> Any:
     made = _twins.setdefault(dispatcher, {})
     if (of, relaxed) not in made:
         options = {name: x for name, x in dispatcher.targetoptions.items() if name in keys.OPTIONS}
+        # What lies beyond an array of recorded numbers would be taken for the address of a tape.
+        options["boundscheck"] = True
         made[of, relaxed] = parts.jit(pipeline_class=pipeline(of, relaxed), **options)(dispatcher.py_func)
     return made[of, relaxed]
