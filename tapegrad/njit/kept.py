@@ -32,24 +32,21 @@ def name_of(
 ) -> str | None:
     """The name under which the driver of a function is kept, for arguments like these; None where it cannot be."""
     try:
-        parts = [keys.surroundings(), keys.key(dispatcher)]
-        for cls in classes:
-            found = keys._Key()
-            found.add(cls)
-            parts += found.parts
+        made_of = [keys.surroundings(), keys.key(dispatcher)]
+        made_of += map(keys.key_of_class, classes)
     except keys.Unknown:
         return None
     # Texts have the classes of named tuples with their identity, which another process does not know.
     for i, cls in enumerate(classes):
         texts = [str(text).replace(f"_{id(cls)}", f"_{i}") for text in texts]
     own = repr((partials, list(map(str, texts)), [str(typeof(x)) for x in leaves]))
-    return store.digest("driver", own, keys.table() if not partials else b"", *parts)
+    return store.digest("driver", own, keys.table() if not partials else b"", *made_of)
 
 
 def save(name: str, overload: Any, relaxed: bool) -> None:
     """Keep a compiled driver, if its code holds no addresses of this process."""
     library, described = overload.library, overload.fndesc
-    if library.has_dynamic_globals or overload.lifted or overload.objectmode:
+    if library.has_dynamic_globals or overload.lifted or overload.objectmode or library._reload_init:
         return
     module = library._final_module
     needs = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
@@ -83,7 +80,11 @@ def find(name: str) -> tuple[bool, Callable[..., Any]] | None:
     body = data[start + 32 :]
     if data[:start] != _HEADER or hashlib.sha256(body).digest() != data[start : start + 32]:
         return None
-    said = serialize.loads(body)
+    try:
+        said = serialize.loads(body)
+    except Exception:
+        # It names what this process does not have.
+        return None
     # A file that was copied to another name is whole, and yet another function.
     if said["name"] != name:
         return None

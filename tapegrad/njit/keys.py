@@ -50,6 +50,36 @@ def key(dispatcher: Any) -> bytes:
         raise Unknown("another package has functions of its own compiled in place of NumPy's")
     found = _Key()
     found.add(dispatcher)
+    for x in found.held:
+        # Numba compiles a function once: what was compiled before a global number was changed has the number of before.
+        if isinstance(x, Dispatcher) and _noted.get(x, digest := _digest(x)) != digest:
+            raise Unknown(x)
+    return b"\n".join(found.parts)
+
+
+# The key of each function when its first twin was made, digested; b"" for one that had none.
+_noted: dict[Any, bytes] = {}
+
+
+def note(dispatcher: Any) -> None:
+    """Remember what a function depends on: it is being compiled."""
+    if dispatcher not in _noted:
+        try:
+            _noted[dispatcher] = _digest(dispatcher)
+        except Unknown:
+            _noted[dispatcher] = b""
+
+
+def _digest(dispatcher: Any) -> bytes:
+    found = _Key()
+    found.add(dispatcher)
+    return hashlib.sha256(b"\n".join(found.parts)).digest()
+
+
+def key_of_class(cls: type) -> bytes:
+    """What code depends on that takes named tuples of a class. Raises Unknown."""
+    found = _Key()
+    found.add(cls)
     return b"\n".join(found.parts)
 
 
@@ -89,8 +119,8 @@ class _Key:
         self.parts: list[bytes] = []
         self._seen: dict[int, int] = {}
         self._count = 0
-        # Objects whose address is in `_seen` are kept, so that no other has it.
-        self._held: list[Any] = []
+        # Objects whose address is in `_seen` are held, so that no other has it.
+        self.held: list[Any] = []
 
     def say(self, *what: Any) -> None:
         """Add words."""
@@ -103,7 +133,7 @@ class _Key:
             return False
         self._count += 1
         self._seen[id(x)] = self._count
-        self._held.append(x)
+        self.held.append(x)
         return True
 
     def add(self, x: Any, named: frozenset[str] = frozenset()) -> None:

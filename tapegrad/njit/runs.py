@@ -216,8 +216,8 @@ def _copied(x: Any) -> Any:
 
 
 _SHARED = (
-    "{} changes an array that it is given, and an argument that is differentiated shares memory with another: those that "
-    "are differentiated are copied, so the change would not be seen in both; pass a copy"
+    "{} changes an array that it is given, and an argument that is differentiated shares memory with another: those "
+    "that are differentiated are copied, so the change would not be seen in both; pass a copy"
 )
 
 

@@ -215,6 +215,7 @@ def twin(dispatcher: Any, of: Recorded, relaxed: bool) -> Any:
     """The twin of a Numba function; the same one each time."""
     made = _twins.setdefault(dispatcher, {})
     if (of, relaxed) not in made:
+        keys.note(dispatcher)
         options = {name: x for name, x in dispatcher.targetoptions.items() if name in keys.OPTIONS}
         # What lies beyond an array of recorded numbers would be taken for the address of a tape.
         options["boundscheck"] = True

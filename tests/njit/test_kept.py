@@ -123,6 +123,18 @@ def test_keys_hold_what_is_taken_from_modules(monkeypatch):
     assert keys.key(program(text).f) != found
 
 
+def test_what_was_compiled_before_a_global_changed_is_not_kept_for_what_it_is_now():
+    # Numba compiles `inner` once, with the number that it finds then, and g calls that.
+    text = PROGRAM + "\n@numba.njit\ndef g(x):\n    return inner(x[0])\n"
+    module = program(text)
+    keys.key(module.g)
+    tg.grad(module.f)(np.array([0.5, 1.0]))
+    keys.key(module.g)
+    module.RATE = 5.0
+    with pytest.raises(keys.Unknown):
+        keys.key(module.g)
+
+
 def test_keys_hold_settings():
     def f(x):
         return x / 3.0
