@@ -15,8 +15,8 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 
+from tapegrad.njit.linked import jit, overload
 from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, recorded_array
-from tapegrad.njit.parts import jit, overload
 from tapegrad.njit.scalars import COMPARISONS, IN_PLACE, OPERATORS
 from tapegrad.ops import BY_UFUNC, Elementwise
 

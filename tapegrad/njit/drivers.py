@@ -10,8 +10,8 @@ import numpy as np
 from numba import types
 
 from tapegrad.njit.arrays import loops
+from tapegrad.njit.linked import overload
 from tapegrad.njit.numbers import given, is_plain, is_recorded, jit, recorded_array, settled
-from tapegrad.njit.parts import overload
 from tapegrad.njit.products import function_of
 from tapegrad.njit.results import Number, Numbers
 

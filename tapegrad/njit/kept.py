@@ -22,7 +22,7 @@ from numba.core.environment import Environment
 import tapegrad.njit
 from tapegrad.cache import wanted_folder
 from tapegrad.compiled import build, machine, store
-from tapegrad.njit import keys, parts
+from tapegrad.njit import keys, linked
 
 _HEADER = b"tapegrad numba code 1\n"
 
@@ -54,7 +54,7 @@ def save(name: str, overload: Any, relaxed: bool) -> None:
     if any(name.startswith(RuntimeLinker.PREFIX) for name in needs):
         # A function that calls itself does so through an address.
         return
-    surrounding = {label: list(found.consts) for label, found in parts.environments(library).items()}
+    surrounding = {label: list(found.consts) for label, found in linked.environments(library).items()}
     body = {
         "name": name, "relaxed": relaxed, "needs": needs, "code": library._get_compiled_object(),
         "wrapper": described.llvm_cpython_wrapper_name, "own": described.env_name, "environments": surrounding,

@@ -74,6 +74,7 @@ class _Model(models.StructModel):
 make_attribute_wrapper(Recorded, "value", "_value")
 make_attribute_wrapper(Recorded, "row", "_row")
 make_attribute_wrapper(Recorded, "tape", "_tape")
+make_attribute_wrapper(Recorded, "slope", "_slope")
 
 
 def _struct(context: Any, builder: Any, of: Any, value: Any = None) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 from numba import types
 
 from tapegrad.njit.arrays import is_none, is_ours
+from tapegrad.njit.linked import overload
 from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, recorded_array
-from tapegrad.njit.parts import overload
 
 # How the elements of a product are numbered, by the dimensions of the operands: the shape of the result, the loops, and
 # the two vectors whose product stands there.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.njit import numbers, parts
+from tapegrad.njit import linked, numbers
 from tapegrad.ops import Elementwise
 from tapegrad.ops.rules import passes
 from tapegrad.sweeps.generate import SweepModule
@@ -56,6 +56,6 @@ def _function(module: SweepModule, lines: list[str], names: str) -> Callable[...
     space: dict[str, Any] = {"constant": numbers.constant, "result": numbers.result, "operation": numbers.operation}
     exec(compile(module.text(), "<operation of tapegrad>", "exec"), space)
     if "slopes" in space:
-        space["slopes_of"] = parts.jit(**_QUIET)(space["slopes"])
+        space["slopes_of"] = linked.jit(**_QUIET)(space["slopes"])
     made: Callable[..., Any] = space["rule"]
     return made

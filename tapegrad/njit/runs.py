@@ -163,7 +163,7 @@ class Function:
         """The driver for arguments like these, and the object that it takes first. Raises what Numba raises."""
         from numba.types import pyobject
 
-        from tapegrad.njit import drivers, numbers, parts, twins
+        from tapegrad.njit import drivers, linked, numbers, twins
 
         twins.prepare()
         of = numbers.PARTIALS if partials else numbers.OPERATIONS
@@ -181,7 +181,7 @@ class Function:
                 )
         made.compile(tuple(made.typeof_pyval(x) for x in (kind, 0, *leaves)))
         for overload in made.overloads.values():
-            parts.connect(overload.library)
+            linked.connect(overload.library)
         return made, kind
 
     def _shared(self, leaves: list[Any], kinds: list[str]) -> bool:

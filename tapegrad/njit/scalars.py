@@ -10,8 +10,8 @@ import numpy as np
 from numba import types
 
 from tapegrad.njit import numbers
+from tapegrad.njit.linked import jit, overload
 from tapegrad.njit.numbers import is_plain, is_recorded
-from tapegrad.njit.parts import jit, overload
 from tapegrad.njit.rules import scalar
 from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise
 

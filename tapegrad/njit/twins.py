@@ -23,9 +23,9 @@ from numba.core.typing.npydecl import parse_dtype
 from numba.core.untyped_passes import IRProcessing
 from numba.extending import intrinsic
 
-from tapegrad.njit import arrays, keys, parts, products, scalars
+from tapegrad.njit import arrays, keys, linked, products, scalars
+from tapegrad.njit.linked import overload
 from tapegrad.njit.numbers import OPERATIONS, PARTIALS, Recorded, is_recorded
-from tapegrad.njit.parts import overload
 
 
 @functools.cache
@@ -165,7 +165,7 @@ def pipeline(of: Recorded, relaxed: bool) -> Any:
         """The passes of parts, and that one."""
 
         def define_pipelines(self) -> list[Any]:
-            found = parts.passes(self.state, f"tapegrad_twins_{of.partials}_{relaxed}")
+            found = linked.passes(self.state, f"tapegrad_twins_{of.partials}_{relaxed}")
             found.add_pass_after(Names, IRProcessing)
             found.finalize()
             return [found]
@@ -219,5 +219,5 @@ def twin(dispatcher: Any, of: Recorded, relaxed: bool) -> Any:
         options = {name: x for name, x in dispatcher.targetoptions.items() if name in keys.OPTIONS}
         # What lies beyond an array of recorded numbers would be taken for the address of a tape.
         options["boundscheck"] = True
-        made[of, relaxed] = parts.jit(pipeline_class=pipeline(of, relaxed), **options)(dispatcher.py_func)
+        made[of, relaxed] = linked.jit(pipeline_class=pipeline(of, relaxed), **options)(dispatcher.py_func)
     return made[of, relaxed]

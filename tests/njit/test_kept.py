@@ -180,7 +180,11 @@ def empty_cell():
     return f
 
 
-@pytest.mark.parametrize("made", [local_class, of_a_list, empty_cell])
+def of_ours():
+    return numba.njit(lambda x: tg.relu(x))
+
+
+@pytest.mark.parametrize("made", [local_class, of_a_list, empty_cell, of_ours])
 def test_what_another_process_may_not_have_is_not_kept(made):
     with pytest.raises(keys.Unknown):
         keys.key(made())
