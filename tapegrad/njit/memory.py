@@ -32,6 +32,7 @@ class Tape:
     """One tape; `partials` says what its rows hold."""
 
     def __init__(self, partials: bool) -> None:
+        self.partials = partials
         self.widths = (2, 2) if partials else (4, 1)
         self.links = np.zeros((_AT_FIRST, self.widths[0]), np.uint32)
         self.numbers = np.zeros((_AT_FIRST, self.widths[1]))
