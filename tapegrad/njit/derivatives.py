@@ -14,10 +14,10 @@ from tapegrad import pytree
 from tapegrad.adjoint import evaluation, matching
 from tapegrad.arguments import argument_numbers
 from tapegrad.errors import IntegerInputError
+from tapegrad.njit.kept_loops import along, back
 from tapegrad.njit.memory import FIRST, Tape, taken
 from tapegrad.njit.results import Result, nested, scalar, seeds
 from tapegrad.njit.runs import Function, check_floats, is_real
-from tapegrad.njit.sweeps import forward, reverse
 
 _DOUBLE = np.dtype(np.float64)
 
@@ -45,14 +45,14 @@ class Run:
                 np.add.at(adjoints, rows, w)
         # Row 0 stands for what depends on nothing.
         adjoints[0] = 0.0
-        self.tape.sweep(reverse, FIRST + self.count, self.length)
+        back(self.tape, FIRST + self.count, self.length)
         return adjoints[FIRST : FIRST + self.count]
 
     def push(self, tangents: np.ndarray) -> list[np.ndarray]:
         """The tangents of the leaves of the result, for those of what is differentiated."""
         found = self.tape.cleared(self.length)
         found[FIRST : FIRST + self.count] = tangents
-        self.tape.sweep(forward, FIRST + self.count, self.length)
+        along(self.tape, FIRST + self.count, self.length)
         found[0] = 0.0
         return [
             np.zeros(np.shape(x)) if rows is None else found[rows]

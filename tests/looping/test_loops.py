@@ -14,7 +14,8 @@ import pytest
 
 import tapegrad as tg
 from tapegrad.errors import IndexRangeError, OperationError, RecordingWarning, ShapeError, StructureError
-from tapegrad.looping import revolve, trial
+from tapegrad.adjoint import revolve
+from tapegrad.looping import trial
 from tapegrad.looping.instruction import Loop, LoopBack
 from tapegrad.tape.ambient import unrolling
 
