@@ -26,7 +26,7 @@ from tapegrad.program.memory import memory
 _ROW, _WORTH = 32, 1 << 14
 
 
-def back(tape: Tape, first: int, last: int) -> None:
+def sweep_back(tape: Tape, first: int, last: int) -> None:
     """Carry the adjoints of the rows from `last` - 1 down to `first` to those that these depend on."""
     for loop in reversed(tape.loops):
         tape.sweep(reverse, loop.end, last)
@@ -35,7 +35,7 @@ def back(tape: Tape, first: int, last: int) -> None:
     tape.sweep(reverse, first, last)
 
 
-def along(tape: Tape, first: int, last: int) -> None:
+def sweep_on(tape: Tape, first: int, last: int) -> None:
     """Compute the tangents of the rows from `first` on, up to `last`."""
     for loop in tape.loops:
         tape.sweep(forward, first, loop.first)
@@ -132,7 +132,7 @@ class Loop:
                     rows = self._take(tape, state, start, min(self._n, start + block))
                     found = tape.cleared(tape.length)
                     found[FIRST : FIRST + self._count] = np.concatenate([passed, of_args])
-                    along(tape, FIRST + self._count, tape.length)
+                    sweep_on(tape, FIRST + self._count, tape.length)
                     passed = found[rows]
                 check(state, self._end)
         tangents[self.first : self.end] = passed
@@ -183,7 +183,7 @@ class _Back:
         adjoints = tape.cleared(length)
         np.add.at(adjoints, rows, self.passed)
         adjoints[0] = 0.0
-        back(tape, FIRST + loop._count, length)
+        sweep_back(tape, FIRST + loop._count, length)
         self.passed = adjoints[FIRST : FIRST + m].copy()
         self.of_args += adjoints[FIRST + m : FIRST + loop._count]
         self._after = before

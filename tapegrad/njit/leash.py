@@ -16,33 +16,24 @@ from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
-from tapegrad.njit import states
+from tapegrad.njit.handed import changed, lifted, rows_of, stripped, tape_of
+from tapegrad.njit.nesting import KINDS, NAME, check_arguments, check_state, recorded_type
 from tapegrad.njit.numbers import PARTIALS, jit
 from tapegrad.njit.products import function_of
-from tapegrad.njit.states import (
-    KINDS,
-    changed,
-    gathered,
-    lifted,
-    plain,
-    renewed,
-    rows_of,
-    settled,
-    sizes,
-    spread,
-    stripped,
-    tape_of,
-)
+from tapegrad.njit.states import gathered, plain, renewed, settled, sizes, spread
 
-NEGATIVE = f"{states.NAME}: n must not be negative"
+NEGATIVE = f"{NAME}: n must not be negative"
 CHANGES = (
-    f"{states.NAME}: step changes an array that it is given as an argument, so that it could not be computed again: "
+    f"{NAME}: step changes an array that it is given as an argument, so that it could not be computed again: "
     "make the array a part of the state"
 )
 
 
-def loop(step, state, n, *args):
-    """What `tapegrad.checkpointed_loop` is in compiled code."""
+# Arguments have names of their own: Numba would make a tuple of `*args`, and pointers of functions in it.
+_NAMES = [f"a{k}" for k in range(16)]
+_SIGNATURE = ", ".join(["step", "state", "n", *(f"{name}=None" for name in _NAMES)])
+# What `tapegrad.checkpointed_loop` is in compiled code.
+loop = function_of(_SIGNATURE, ["raise NotImplementedError"])
 
 
 @functools.cache
@@ -53,51 +44,72 @@ def numba_type() -> Any:
     return context.resolve_value_type(loop)
 
 
-@overload(loop)
-def _loop(step, state, n, *args):
-    args = tuple(args[0]) if len(args) == 1 and isinstance(args[0], types.StarArgTuple) else args
+def _typed(step, state, n, *given):
+    args = tuple(t for t in given if not isinstance(t, types.Omitted) and t is not None)
     if not isinstance(step, types.Dispatcher):
-        raise TypingError(f"{states.NAME}: step must be a function that Numba compiles (@njit), not {step}")
+        raise TypingError(f"{NAME}: step must be a function that Numba compiles (@njit), not {step}")
     if not isinstance(types.unliteral(n), types.Integer):
-        raise TypingError(f"{states.NAME}: n must be a whole number, not {n}")
-    states.check_state(state)
-    of = states.recorded_type(types.Tuple((state, *args)))
-    if of is not PARTIALS:
-        return _steps(KINDS.get(of))
-    states.check_arguments(types.Tuple(args))
-    return _kept(_stretch(step.dispatcher))
+        raise TypingError(f"{NAME}: n must be a whole number, not {n}")
+    check_state(state)
+    check_arguments(args)
+    of = recorded_type(state) or next(filter(None, map(recorded_type, args)), None)
+    return _kept(step.dispatcher, args) if of is PARTIALS else _steps(None if of is None else KINDS[of], args)
 
 
-def _steps(kind: Any) -> Any:
+overload(loop)(function_of(_SIGNATURE, [f"return typed(step, state, n, {', '.join(_NAMES)})"], typed=_typed))
+
+
+def _given(args: tuple[Any, ...]) -> str:
+    """The text of a tuple of all arguments but functions, in whose places are None."""
+    inner = "".join("None, " if isinstance(t, types.Dispatcher) else f"a{k}, " for k, t in enumerate(args))
+    return f"({inner})"
+
+
+def _call(state: str, args: tuple[Any, ...], space: dict[str, Any]) -> str:
+    """The text that calls step with arguments from the tuple `own`; functions are named in it."""
+    given = []
+    for k, t in enumerate(args):
+        given.append(f"f{k}" if isinstance(t, types.Dispatcher) else f"own[{k}]")
+        if isinstance(t, types.Dispatcher):
+            space[f"f{k}"] = t.dispatcher
+    return f"step({', '.join([state, 'i', *given])})"
+
+
+def _steps(kind: Any, args: tuple[Any, ...]) -> Any:
     """The loop as it is: without recorded numbers, or with all of its operations recorded."""
-    first = "settled(None, state)" if kind is None else "settled(kind(), state)"
-    lines = ["if n < 0:", f"    raise ValueError({NEGATIVE!r})", f"now = {first}", "for i in range(n):",
-             "    now = renewed(now, step(now, i, *args))", "return now"]  # fmt: skip
-    return function_of("step, state, n, *args", lines, settled=settled, renewed=renewed, kind=kind)
+    space: dict[str, Any] = {"settled": settled, "renewed": renewed, "kind": kind}
+    lines = ["if n < 0:", f"    raise ValueError({NEGATIVE!r})", f"own = {_given(args)}",
+             f"now = settled({'None' if kind is None else 'kind()'}, state)", "for i in range(n):",
+             f"    now = renewed(now, {_call('now', args, space)})", "return now"]  # fmt: skip
+    return function_of(_SIGNATURE, lines, **space)
 
 
-def _stretch(step: Any) -> Any:
+def _stretch(step: Any, args: tuple[Any, ...]) -> Any:
     """The compiled function that takes some of the steps: from a flat state to a flat state, on a tape, or on none
     where that is 0. Returns whether a step changed its arguments."""
-    partials = KINDS[PARTIALS]
+    space: dict[str, Any] = {
+        "step": step, "partials": KINDS[PARTIALS], "gathered": gathered, "lifted": lifted, "renewed": renewed,
+        "spread": spread, "changed": changed,
+    }  # fmt: skip
+    lines = [
+        "kind = partials()",
+        "state = gathered(kind, tape, like, values, whole)",
+        "own = lifted(kind, tape, args)",
+        "for i in range(start, stop):",
+        f"    state = renewed(state, {_call('state', args, space)})",
+        "spread(state, values, rows, whole)",
+        "return changed(own, args)",
+    ]
+    return jit(function_of("tape, like, args, values, whole, rows, start, stop", lines, **space))
 
-    @jit
-    def stretch(tape, like, args, values, whole, rows, start, stop):
-        kind = partials()
-        state = gathered(kind, tape, like, values, whole)
-        own = lifted(kind, tape, args)
-        for i in range(start, stop):
-            state = renewed(state, step(state, i, *own))
-        spread(state, values, rows, whole)
-        return changed(own, args)
 
-    return stretch
-
-
-def _kept(stretch: Any) -> Any:
+def _kept(step: Any, args: tuple[Any, ...]) -> Any:
+    stretch = _stretch(step, args)
     partials, handed = KINDS[PARTIALS], _handed(stretch)
 
-    def impl(step, state, n, *args):
+    # Python has no objects for recorded numbers, and so no call of this.
+    @jit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    def whole_loop(state, n, args):
         if n < 0:
             raise ValueError(NEGATIVE)
         kind = partials()
@@ -118,7 +130,7 @@ def _kept(stretch: Any) -> Any:
             handed(tape, (like, kept, before, whole_before, rows, rows_of(args), values, whole, np.int64(n)))
         return gathered(kind, tape, like, values, whole)
 
-    return impl
+    return function_of(_SIGNATURE, [f"return whole_loop(state, n, {_given(args)})"], whole_loop=whole_loop)
 
 
 # Code that has the address of an object must not be kept on disk, and is not: Numba sees it. The objects stay.

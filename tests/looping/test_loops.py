@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad.errors import IndexRangeError, OperationError, RecordingWarning, ShapeError, StructureError
 from tapegrad.adjoint import revolve
+from tapegrad.errors import IndexRangeError, OperationError, RecordingWarning, ShapeError, StructureError
 from tapegrad.looping import trial
 from tapegrad.looping.instruction import Loop, LoopBack
 from tapegrad.tape.ambient import unrolling
