@@ -73,18 +73,15 @@ def _tape_of(x):
 
 
 def changed(x, before):
-    """Whether arrays among arguments differ from what they were, stripped; of recorded ones where `x` is lifted, of
-    others where it is stripped."""
+    """Whether recorded arrays among arguments, lifted, differ from what they were."""
 
 
 @overload(changed)
 def _changed(x, before):
     lines = []
     for (path, leaf), (old, _) in zip(parts(x), parts(before, "before"), strict=True):
-        if not isinstance(leaf, types.Array):
-            continue
-        now, then = ("{x}._value", f"{old}[0][{{at}}]") if is_recorded(leaf.dtype) else ("{x}", f"{old}[{{at}}]")
-        # NaN differs from itself.
-        test = f"a, b = {now}, {then}\nif a != b and (a == a or b == b):\n    return True"
-        lines += over(leaf, path, test)
+        if recorded_array(leaf) is not None:
+            # NaN differs from itself.
+            test = f"a, b = {{x}}._value, {old}[0][{{at}}]\nif a != b and (a == a or b == b):\n    return True"
+            lines += over(leaf, path, test)
     return function_of("x, before", [*lines, "return False"])

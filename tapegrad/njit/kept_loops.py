@@ -44,12 +44,34 @@ def sweep_on(tape: Tape, first: int, last: int) -> None:
     tape.sweep(forward, first, last)
 
 
-def keep(stretch: Any, address: int, kept: tuple[Any, ...]) -> None:
-    """Called by compiled code before it appends the rows of the state after a loop."""
+def go(stretch: Any, address: int, given: tuple[Any, ...]) -> None:
+    """Take the steps of a loop, and keep it on the tape that has this address, on none where that is 0. Called by
+    compiled code, which then appends the rows of the state after the loop.
+
+    Raises OperationError where a step changes an array among its arguments, and what it raises.
+    """
+    like, args, running, values, whole, rows, arg_rows, n = given
+    (compiled,) = stretch.overloads.values()
+    before = _State(values.copy(), whole.copy())
+    # Recorded arrays are copied by the compiled code, which looks whether they are changed; others are not.
+    if compiled.entry_point(0, like, running, values, whole, np.empty_like(rows), 0, n) or _differ(running, args):
+        raise OperationError(
+            "checkpointed_loop: step changes an array that it is given as an argument, so that it could not be taken "
+            "again: make the array a part of the state"
+        )
+    if not address:
+        return
     tape = tapes.growing(address)
     if tape is None:
         raise UnsupportedError("checkpointed_loop: no gradient of it can be taken within compiled code")
-    tape.loops.append(Loop(stretch, tape.length, kept))
+    after = _State(values.copy(), whole.copy())
+    tape.loops.append(Loop(compiled.entry_point, tape.length, n, like, args, before, after, rows, arg_rows))
+
+
+def _differ(x: Any, y: Any) -> bool:
+    if isinstance(x, tuple):
+        return any(map(_differ, x, y))
+    return isinstance(x, np.ndarray) and x.tobytes() != y.tobytes()
 
 
 class _State:
@@ -73,13 +95,14 @@ class Loop:
     Attributes: `first` and `end`, the rows of the state after the loop.
     """
 
-    def __init__(self, stretch: Any, first: int, kept: tuple[Any, ...]) -> None:
-        self._like, self._args, values, whole, self._rows, self._arg_rows, end_values, end_whole, self._n = kept
-        self._begin, self._end = _State(values, whole), _State(end_values, end_whole)
-        (compiled,) = stretch.overloads.values()
-        self._entry = compiled.entry_point
-        self.first, self.end = first, first + len(values)
-        self._count = len(values) + len(self._arg_rows)
+    def __init__(
+        self, entry: Any, first: int, n: int, like: Any, args: Any, begin: _State, end: _State,
+        rows: np.ndarray, arg_rows: np.ndarray,
+    ) -> None:  # fmt: skip
+        self._entry, self._n, self._like, self._args, self._begin, self._end = entry, n, like, args, begin, end
+        self._rows, self._arg_rows = rows, arg_rows
+        self.first, self.end = first, first + len(rows)
+        self._count = len(rows) + len(arg_rows)
         self._cost = 0
 
     def _take(self, tape: Tape | None, state: _State, start: int, stop: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """`checkpointed_loop` as Numba's compiled code has it. Imports Numba.
 
 Called with recorded numbers of a tape of partial derivatives, a loop takes its steps with numbers that depend on
-nothing, so that they leave no rows, and the tape keeps a `Loop` in place of them: see `kept_loops`.
+nothing, so that they leave no rows, and the tape keeps a `kept_loops.Loop` in place of them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,6 @@ from tapegrad.njit.products import function_of
 from tapegrad.njit.states import gathered, plain, renewed, settled, sizes, spread
 
 NEGATIVE = f"{NAME}: n must not be negative"
-CHANGES = (
-    f"{NAME}: step changes an array that it is given as an argument, so that it could not be computed again: "
-    "make the array a part of the state"
-)
-
 
 # Arguments have names of their own: Numba would make a tuple of `*args`, and pointers of functions in it.
 _NAMES = [f"a{k}" for k in range(16)]
@@ -104,8 +99,7 @@ def _stretch(step: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _kept(step: Any, args: tuple[Any, ...]) -> Any:
-    stretch = _stretch(step, args)
-    partials, handed = KINDS[PARTIALS], _handed(stretch)
+    partials, steps_by_python = KINDS[PARTIALS], _steps_by_python(_stretch(step, args))
 
     # Python has no objects for recorded numbers, and so no call of this.
     @jit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -120,14 +114,8 @@ def _kept(step: Any, args: tuple[Any, ...]) -> Any:
         floats, wholes = sizes(first)
         values, whole, rows = np.empty(floats), np.empty(wholes, np.int64), np.empty(floats, np.int64)
         spread(first, values, rows, whole)
-        like, kept, running = plain(first), stripped(args), stripped(args)
-        before, whole_before, nowhere = values.copy(), whole.copy(), np.empty(floats, np.int64)
-        if stretch(np.int64(0), like, running, values, whole, nowhere, np.int64(0), np.int64(n)):
-            raise ValueError(CHANGES)
-        if changed(running, kept):
-            raise ValueError(CHANGES)
-        if tape != 0:
-            handed(tape, (like, kept, before, whole_before, rows, rows_of(args), values, whole, np.int64(n)))
+        like = plain(first)
+        steps_by_python(tape, (like, stripped(args), stripped(args), values, whole, rows, rows_of(args), np.int64(n)))
         return gathered(kind, tape, like, values, whole)
 
     return function_of(_SIGNATURE, [f"return whole_loop(state, n, {_given(args)})"], whole_loop=whole_loop)
@@ -137,26 +125,31 @@ def _kept(step: Any, args: tuple[Any, ...]) -> Any:
 _known: list[Any] = []
 
 
-def _handed(stretch: Any) -> Any:
-    """What has Python keep a loop: (tape, what is kept)."""
+def _steps_by_python(stretch: Any) -> Any:
+    """What has Python take the steps and keep the loop: (tape, what `kept_loops.go` is given).
+
+    Compiled code does not call `stretch` itself: the code of the steps would then be a part of that of the loop, of the
+    function that has the loop, and of what calls that, and be optimised as often."""
     _known.append(stretch)
 
     @intrinsic
-    def handed(typingctx, tape, kept):
+    def steps_by_python(typingctx, tape, given):
+        like, args, _, values, whole, rows, _, n = given
+        stretch.compile((types.int64, like, args, values, whole, rows, n, n))
+
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             python = context.get_python_api(builder)
             lock = python.gil_ensure()
             manager = context.get_env_manager(builder)
-            name = context.insert_const_string(builder.module, "tapegrad.njit.kept_loops")
-            module = python.import_module(name)
-            keep = python.object_getattr_string(module, "keep")
+            module = python.import_module(context.insert_const_string(builder.module, "tapegrad.njit.kept_loops"))
+            go = python.object_getattr_string(module, "go")
             # What makes an object of a number takes over its reference.
             context.nrt.incref(builder, signature.args[1], args[1])
             own = python.from_native_value(signature.args[1], args[1], manager)
             address = python.long_from_longlong(args[0])
             function = context.add_dynamic_addr(builder, id(stretch), info="stretch")
-            found = python.call_function_objargs(keep, [function, address, own])
-            for x in (own, address, keep, module):
+            found = python.call_function_objargs(go, [function, address, own])
+            for x in (own, address, go, module):
                 python.decref(x)
             failed = cgutils.is_null(builder, found)
             with builder.if_else(failed, likely=False) as (then, otherwise):
@@ -168,6 +161,6 @@ def _handed(stretch: Any) -> Any:
                     python.gil_release(lock)
             return context.get_dummy_value()
 
-        return types.none(types.int64, kept), code
+        return types.none(types.int64, given), code
 
-    return handed
+    return steps_by_python
