@@ -8,6 +8,7 @@ from typing import Any
 
 _FILE = re.compile(r'File "([^"]+)", line (\d+)')
 _TYPING = re.compile(r"During: typing of .* at (.+) \((\d+)\)")
+_LOOP = re.compile(r"checkpointed_loop: ([^\n]+)")
 _SIGNATURE = re.compile(r">>> (.+)")
 _RECORDED = re.compile(r"recorded\((?:partials|operations)\)")
 
@@ -41,6 +42,9 @@ def advice(dispatcher: Any, error: Any) -> str:
             "numbers and of arrays, reductions, products and np.linalg.solve: write it with these, as a loop, or "
             "compute it from arguments that are not differentiated"
         )
+    of_loop = _LOOP.search(text)
+    if of_loop:
+        instead = f"checkpointed_loop: {_readable(of_loop[1])}"
     unknown = re.search(r"Unknown attribute '([^']+)' of type (.+)", text)
     if "bytes of differentiated numbers" in text:
         instead = "the bytes of differentiated numbers are not those of floats: leave .view, .ctypes and .data out"

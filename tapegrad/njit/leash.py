@@ -29,6 +29,7 @@ _NAMES = [f"a{k}" for k in range(16)]
 _SIGNATURE = ", ".join(["step", "state", "n", *(f"{name}=None" for name in _NAMES)])
 # What `tapegrad.checkpointed_loop` is in compiled code.
 loop = function_of(_SIGNATURE, ["raise NotImplementedError"])
+loop.__name__ = loop.__qualname__ = NAME
 
 
 @functools.cache
