@@ -156,8 +156,8 @@ class Protocol(Recorder):
     def _numba_type_(self) -> Any:
         # Numba asks for it where a function that it compiles is called with a Value, or names one.
         raise UnsupportedError(
-            "a function compiled by Numba cannot be called with a Value: write @tg.njit_op above its @numba.njit, which "
-            "makes each call one operation of the tape, or differentiate the function itself"
+            "a function compiled by Numba cannot be called with a Value: write @tg.njit_op above its @numba.njit, "
+            "which makes each call one operation of the tape, or differentiate the function itself"
         )
 
     # A copy that is kept, of the best weights so far, must not follow what becomes of the original.

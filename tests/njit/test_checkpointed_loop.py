@@ -307,7 +307,7 @@ def test_integers_keep_their_types():
 
 @numba.njit
 def noisy(x, i):
-    return x * np.random.rand()
+    return x * np.random.rand()  # noqa: NPY002
 
 
 @numba.njit
