@@ -10,6 +10,7 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
+from tapegrad.njit.drivers import lower
 from tapegrad.njit.nesting import fresh, is_given, nested, over, over_each, parts, without
 from tapegrad.njit.numbers import is_recorded, recorded_array
 from tapegrad.njit.products import function_of
@@ -55,8 +56,8 @@ def _rows_of(x):
     counts = [f"{path}.size" if isinstance(leaf, types.Array) else "1" for path, leaf in own]
     lines = ["k = 0", f"out = np.empty({' + '.join(counts) or '0'}, np.int64)"]
     for path, leaf in own:
-        lines += over_each(leaf, path, "out[k] = {x}._row\nk += 1")
-    return function_of("x", [*lines, "return out"])
+        lines += over_each(leaf, path, "out[k] = lower({x}).row\nk += 1")
+    return function_of("x", [*lines, "return out"], lower=lower)
 
 
 def tape_of(x):

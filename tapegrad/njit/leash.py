@@ -20,7 +20,7 @@ from tapegrad.njit.handed import changed, lifted, rows_of, stripped, tape_of
 from tapegrad.njit.nesting import KINDS, NAME, check_arguments, check_state, recorded_type
 from tapegrad.njit.numbers import PARTIALS, jit
 from tapegrad.njit.products import function_of
-from tapegrad.njit.states import gathered, plain, renewed, settled, sizes, spread
+from tapegrad.njit.states import begun, gathered, plain, renewed, sizes, spread
 
 NEGATIVE = f"{NAME}: n must not be negative"
 
@@ -73,9 +73,9 @@ def _call(state: str, args: tuple[Any, ...], space: dict[str, Any]) -> str:
 
 def _steps(kind: Any, args: tuple[Any, ...]) -> Any:
     """The loop as it is: without recorded numbers, or with all of its operations recorded."""
-    space: dict[str, Any] = {"settled": settled, "renewed": renewed, "kind": kind}
+    space: dict[str, Any] = {"begun": begun, "renewed": renewed, "kind": kind}
     lines = ["if n < 0:", f"    raise ValueError({NEGATIVE!r})", f"own = {_given(args)}",
-             f"now = settled({'None' if kind is None else 'kind()'}, state)", "for i in range(n):",
+             f"now = begun({'None' if kind is None else 'kind()'}, state)", "for i in range(n):",
              f"    now = renewed(now, {_call('now', args, space)})", "return now"]  # fmt: skip
     return function_of(_SIGNATURE, lines, **space)
 
@@ -108,7 +108,7 @@ def _kept(step: Any, args: tuple[Any, ...]) -> Any:
         if n < 0:
             raise ValueError(NEGATIVE)
         kind = partials()
-        first = settled(kind, state)
+        first = begun(kind, state)
         if n == 0:
             return first
         tape = tape_of(first) | tape_of(args)

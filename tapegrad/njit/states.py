@@ -12,7 +12,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from tapegrad.njit.drivers import keep
+from tapegrad.njit.drivers import keep, lower
 from tapegrad.njit.nesting import NAME, cast, check_state, fresh, is_float, nested, over, over_each, parts, without
 from tapegrad.njit.numbers import Kind, is_plain, is_recorded, recorded_array
 from tapegrad.njit.products import function_of
@@ -20,12 +20,12 @@ from tapegrad.njit.products import function_of
 # The state of the first step, and of those that follow
 
 
-def settled(kind, x):
+def begun(kind, x):
     """A first state as one whose floats are recorded, in memory of its own."""
 
 
-@overload(settled)
-def _settled(kind, x):
+@overload(begun)
+def _begun(kind, x):
     check_state(x)
     plain = not isinstance(kind, Kind)
     made = []
@@ -116,9 +116,9 @@ def spread(x, values, rows, whole):
 def _spread(x, values, rows, whole):
     lines = ["k = 0", "j = 0"]
     for path, leaf in parts(x):
-        body = "values[k] = {x}._value\nrows[k] = {x}._row\nk += 1" if is_float(leaf) else "whole[j] = {x}\nj += 1"
+        body = "values[k], rows[k] = lower({x})\nk += 1" if is_float(leaf) else "whole[j] = {x}\nj += 1"
         lines += over_each(leaf, path, body)
-    return function_of("x, values, rows, whole", [*lines, "return None"])
+    return function_of("x, values, rows, whole", [*lines, "return None"], lower=lower)
 
 
 def plain(x):
