@@ -65,11 +65,12 @@ def checkpointed_loop(
         memory_limit: in Python code, how many bytes the states may take that are kept.
 
     In a function compiled by Numba, `step` is one too; a state is a number, an array, or a (named) tuple of such, with
-    whole numbers and truth values as well; an argument may also be a function. A step may change the arrays of its
-    state in place, and return them: the first state is left as it is, and no two arrays of a state are ever one. But a
-    loop that is differentiated refuses a step that changes an array among its arguments. Each float of the state is a
-    float from the beginning: start with 0.0, not 0. Loops may be in steps of loops. `set_memory_limit` says how much
-    may be kept. Second derivatives, and `record`, write all steps on the tape.
+    whole numbers and truth values as well; an argument may also be a function. There are at most 16 arguments. Numbers
+    and arrays of a state keep the types that they have at first, so start with 0.0, not 0, where there will be floats;
+    gradients compute in float64. A step may change the arrays of its state in place, and return them: the first state
+    is left as it is, and no two arrays of a state are ever one. A loop that is differentiated refuses a step that
+    changes an array among its arguments. Loops may be in steps of loops. `set_memory_limit` says how much may be kept.
+    Second derivatives, and `record`, write all steps on the tape. A gradient that compiled code calls refuses it.
 
     In Python, with Values, `step` is recorded once, as by `fori_loop`; where steps read numbers and so cannot be one
     program, all are kept, and a RecordingWarning says so. With a `step` compiled by Numba the whole loop is one
