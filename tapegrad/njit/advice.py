@@ -26,8 +26,9 @@ _INSTEAD = {
 def advice(dispatcher: Any, error: Any) -> str:
     """The message of the error that is raised in place of Numba's, which it ends with."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    signature = _SIGNATURE.search(text)
-    call = _readable(signature[1]) if signature else ""
+    # Of a loop the call that fails is one in its step.
+    signatures = [x for x in _SIGNATURE.findall(text) if not x.startswith(("checkpointed_loop(", "steps_by_python("))]
+    call = _readable(signatures[0]) if signatures else ""
     name = call.partition("(")[0].split(".")[-1]
     if "Cannot unify" in text:
         what = "unify"

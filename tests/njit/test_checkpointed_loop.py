@@ -359,6 +359,37 @@ def whole_at_first(x):
 
 
 @numba.njit
+def inverse(x, i):
+    y = np.linalg.inv(np.outer(x, x) + np.eye(3))
+    return y[0]
+
+
+@numba.njit
+def of_an_inverse(x):
+    return np.sum(tg.checkpointed_loop(inverse, x, 2))
+
+
+@numba.njit
+def stores(x, i, c):
+    """Stores what it computes in an array that np.zeros makes."""
+    y = np.zeros(len(x))
+    for j in range(len(x)):
+        y[j] = x[j - 1] * c + x[j]
+    return y
+
+
+@numba.njit
+def storing(x, c):
+    return np.sum(tg.checkpointed_loop(stores, x, 6, c) ** 2)
+
+
+def test_arrays_that_a_step_makes():
+    x, h = np.array([0.1, 0.2, 0.3]), 1e-6
+    slope = (storing(x, 0.3 + h) - storing(x, 0.3 - h)) / (2.0 * h)
+    assert np.isclose(tg.grad(storing, 1)(x, 0.3), slope)
+
+
+@numba.njit
 def of_a_pair(x, i):
     return x, x
 
@@ -382,6 +413,8 @@ def test_what_is_refused():
         tg.grad(of_longer)(np.ones(3))
     with pytest.raises(errors.UnsupportedError, match="start with floats"):
         tg.grad(whole_at_first)(2.0)
+    with pytest.raises(errors.UnsupportedError, match=r"test_checkpointed_loop.py:\d+ \(`y = .*`inv\("):
+        tg.grad(of_an_inverse)(np.ones(3))
     with pytest.raises(errors.UnsupportedError, match=r"pairs cannot be .*checkpointed_loop\(of_a_pair"):
         tg.grad(pairs)(2.0)
 
