@@ -43,6 +43,8 @@ FLOORS = {
     "optim": 10,
     "optimize": 10,
     "scipy": 11,
+    "command": 12,
+    "__main__": 13,
 }
 ROOT = "tapegrad"
 DOCUMENTED = [

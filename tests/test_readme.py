@@ -34,7 +34,7 @@ SHELL = {"bash", "console"}
 INERT = {"text", "bibtex", "toml", "mermaid"}
 PYTHON = {"python", "python3"}
 # Commands whose arguments are checked only where they are paths, and those that are not looked into at all.
-TOOLS = {"pytest", "ruff", "mypy", "numba", "dot", "cat", "ls"}
+TOOLS = {"tapegrad", "mkdocs", "pytest", "ruff", "mypy", "numba", "dot", "cat", "ls"}
 FOREIGN = {"git", "apt", "apt-get", "brew", "conda", "source"}
 OPTIONFLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
