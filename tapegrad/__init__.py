@@ -4,11 +4,13 @@ from tapegrad import errors, ops, player
 from tapegrad.calls import (
     ComplexValue,
     checkpoint,
+    checkpointed_loop,
     custom_jvp,
     custom_vjp,
     external,
     fixed_point,
     implicit_root,
+    njit_op,
     stop_gradient,
 )
 from tapegrad.checking import check_grads, check_op
@@ -55,6 +57,7 @@ __all__ = [
     "check_grads",
     "check_op",
     "checkpoint",
+    "checkpointed_loop",
     "cond",
     "cross_entropy",
     "current_tape",
@@ -85,6 +88,7 @@ __all__ = [
     "logsumexp",
     "make_hvp",
     "memory_held",
+    "njit_op",
     "ops",
     "player",
     "record",

@@ -131,8 +131,10 @@ def pipeline(of: Recorded, relaxed: bool) -> Any:
     instead = _named_instead(of, relaxed)
 
     def stand_in(found: Any, called: bool) -> Any:
-        if isinstance(found, Dispatcher):
-            return twin(found, of, relaxed)
+        # What `njit_op` returns stands for its function.
+        function = getattr(found, "dispatcher", found)
+        if isinstance(function, Dispatcher):
+            return twin(function, of, relaxed)
         if found is np.float64 and called:
             return as_float
         try:
