@@ -1,6 +1,7 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
 from tapegrad import errors, ops, player
+from tapegrad.c_functions import CFunction, cfunc
 from tapegrad.calls import (
     ComplexValue,
     checkpoint,
@@ -49,11 +50,13 @@ erf = ops.BY_NAME["erf"]
 __version__ = "0.1.0"
 
 __all__ = [
+    "CFunction",
     "ComplexValue",
     "Drawing",
     "Recording",
     "Tape",
     "Value",
+    "cfunc",
     "check_grads",
     "check_op",
     "checkpoint",
