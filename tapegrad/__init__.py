@@ -1,24 +1,27 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
-from tapegrad import errors, ops
+from tapegrad import errors, ops, player
 from tapegrad.c_functions import CFunction, cfunc
 from tapegrad.calls import (
     ComplexValue,
     checkpoint,
+    checkpointed_loop,
     custom_jvp,
     custom_vjp,
     external,
     fixed_point,
     implicit_root,
+    njit_op,
     stop_gradient,
 )
 from tapegrad.checking import check_grads, check_op
+from tapegrad.debugging import debug
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
-from tapegrad.recording import Recording, record
+from tapegrad.recording import Recording, load, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.transforms import (
     elementwise_grad,
@@ -57,9 +60,11 @@ __all__ = [
     "check_grads",
     "check_op",
     "checkpoint",
+    "checkpointed_loop",
     "cond",
     "cross_entropy",
     "current_tape",
+    "debug",
     "custom_jvp",
     "custom_vjp",
     "draw",
@@ -81,11 +86,14 @@ __all__ = [
     "leaky_relu",
     "linearize",
     "listing",
+    "load",
     "log_softmax",
     "logsumexp",
     "make_hvp",
     "memory_held",
+    "njit_op",
     "ops",
+    "player",
     "record",
     "recorded",
     "relu",

@@ -3,6 +3,7 @@
 from tapegrad.recording.direct import Short, never
 from tapegrad.recording.in_numba import InNumba
 from tapegrad.recording.known import Known, known, known_with_keywords, on_values
+from tapegrad.recording.loaded import load
 from tapegrad.recording.record import Unrecorded, record
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import StandIn, behind
@@ -10,5 +11,5 @@ from tapegrad.recording.stats import Stats
 
 __all__ = [
     "InNumba", "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "known",
-    "known_with_keywords", "never", "on_values", "record",
+    "known_with_keywords", "load", "never", "on_values", "record",
 ]  # fmt: skip
