@@ -12,6 +12,7 @@ from tapegrad.calls import (
     stop_gradient,
 )
 from tapegrad.checking import check_grads, check_op
+from tapegrad.debugging import debug
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
 from tapegrad.inspect import Drawing, draw, listing
@@ -57,6 +58,7 @@ __all__ = [
     "cond",
     "cross_entropy",
     "current_tape",
+    "debug",
     "custom_jvp",
     "custom_vjp",
     "draw",

@@ -15,6 +15,7 @@ FLOORS = {
     "attached": 0,
     "cache": 0,
     "errors": 0,
+    "made": 0,
     "names": 0,
     "captures": 1,
     "pytree": 0,
@@ -38,6 +39,7 @@ FLOORS = {
     "looping": 8,
     "flow": 9,
     "checking": 10,
+    "debugging": 10,
     "inspect": 10,
     "nn": 10,
     "optim": 10,
@@ -49,7 +51,8 @@ FLOORS = {
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize", "tapegrad.player",
+    "tapegrad", "tapegrad.debugging", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize",
+    "tapegrad.player",
     "tapegrad.sparse",
     "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
     "tapegrad.scipy.sparse", "tapegrad.scipy.special",

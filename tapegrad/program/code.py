@@ -14,6 +14,7 @@ from tapegrad.ops import BY_NAME, RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B, params_at
 from tapegrad.sweeps import callbacks
 from tapegrad.tape import EXPECT, LEAF
+from tapegrad.tape.lines import Lines
 from tapegrad.value import Value
 
 
@@ -69,6 +70,7 @@ class Code:
         size: numbers in the arena.
         outputs: what the program returns.
         labels: names of places in the arena, with how many numbers each names.
+        lines: which line of the user's code recorded each row, if that was noted.
         operations: the names of the operations that `rows` has, by opcode.
     """
 
@@ -80,6 +82,7 @@ class Code:
     size: int
     outputs: tuple[Output, ...]
     labels: dict[tuple[int, int], str]
+    lines: Lines | None = None
 
     def __post_init__(self) -> None:
         for own in (self.rows, self.side, self.constants):

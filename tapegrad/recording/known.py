@@ -36,7 +36,8 @@ class Known:
     Attributes:
         f: the function.
         quick: recordings by the key that `arguments.plain_key` gives.
-        short: for each `argnums` the short way to value and gradient that was taken last; see `direct`.
+        short: the short way to value and gradient that was taken last, for each `argnums` and whether the gradient was
+            wanted alone; see `direct`.
     """
 
     def __init__(self, f: Callable[..., Any], forced: bool | None = None) -> None:
