@@ -1,14 +1,17 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
 from tapegrad import errors, ops, player
+from tapegrad.c_functions import CFunction, cfunc
 from tapegrad.calls import (
     ComplexValue,
     checkpoint,
+    checkpointed_loop,
     custom_jvp,
     custom_vjp,
     external,
     fixed_point,
     implicit_root,
+    njit_op,
     stop_gradient,
 )
 from tapegrad.checking import check_grads, check_op
@@ -18,7 +21,7 @@ from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, s
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
-from tapegrad.recording import Recording, record
+from tapegrad.recording import Recording, load, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.transforms import (
     elementwise_grad,
@@ -47,14 +50,17 @@ erf = ops.BY_NAME["erf"]
 __version__ = "0.1.0"
 
 __all__ = [
+    "CFunction",
     "ComplexValue",
     "Drawing",
     "Recording",
     "Tape",
     "Value",
+    "cfunc",
     "check_grads",
     "check_op",
     "checkpoint",
+    "checkpointed_loop",
     "cond",
     "cross_entropy",
     "current_tape",
@@ -80,10 +86,12 @@ __all__ = [
     "leaky_relu",
     "linearize",
     "listing",
+    "load",
     "log_softmax",
     "logsumexp",
     "make_hvp",
     "memory_held",
+    "njit_op",
     "ops",
     "player",
     "record",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "BranchError",
     "CompileError",
     "CutGradientError",
     "DTypeError",
@@ -141,6 +142,10 @@ class ExtraMissingError(TapegradError, ImportError):
 
 class GuardError(TapegradError, RuntimeError):
     """A function takes another branch each time it is recorded, at the same inputs."""
+
+
+class BranchError(TapegradError, RuntimeError):
+    """A recording that was loaded is called where its function takes a branch that the file does not have."""
 
 
 class SingularError(TapegradError, ValueError):

@@ -220,16 +220,18 @@ def _call(plain: Callable[..., Any], self: Any, *args: Any) -> Any:
 
 
 @_checked(Recording, "evaluate")
-def _evaluated(plain: Callable[..., Any], self: Any, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> Any:
+def _evaluated(
+    plain: Callable[..., Any], self: Any, leaves: Sequence[Any], argnums: Any, has_aux: bool, alone: bool = False
+) -> Any:
     def seeds() -> list[Any]:
         # The gradient is that of the first result alone.
         outputs = self.program.code.outputs
         return [np.ones(outputs[0].shape), *[None] * (len(outputs) - 1)]
 
     if not _is_plain(self):
-        return plain(self, leaves, argnums, has_aux)
+        return plain(self, leaves, argnums, has_aux, alone)
     return _checking_result(
-        self, lambda: plain(self, leaves, argnums, has_aux), lambda: leaves, argnums, "gradient", seeds=seeds
+        self, lambda: plain(self, leaves, argnums, has_aux, alone), lambda: leaves, argnums, "gradient", seeds=seeds
     )
 
 

@@ -18,14 +18,14 @@ _INTRINSICS = {
     "copysign": "copysign",
 }  # fmt: skip
 # And in C's library.
-_IN_C = {
+IN_C = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh",
     "arctanh": "atanh",
 } | {name: name for name in (
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "hypot",
     "cbrt", "erf", "erfc", "lgamma", "tgamma", "pow", "fmod",
 )}  # fmt: skip
-MATH = frozenset(_INTRINSICS) | frozenset(_IN_C)
+MATH = frozenset(_INTRINSICS) | frozenset(IN_C)
 
 
 # Numbers of rows at most so far apart are read and written by whole vectors.
@@ -251,7 +251,7 @@ class Writer:
             suffix = f"v{self.lanes}" if wide else ""
             intrinsic = f"llvm.{_INTRINSICS[name]}.{suffix}f{8 * self.dtype.itemsize}"
             return self._called(self.declare(intrinsic, kind, *[kind] * len(xs)), xs, wide)
-        plain = _IN_C[name] + ("" if self.real == "double" else "f")
+        plain = IN_C[name] + ("" if self.real == "double" else "f")
         if not wide:
             return self._called(self.declare(plain, kind, *[kind] * len(xs)), xs, wide)
         if name in vector_functions.NAMES and vector.is_wanted():
@@ -276,7 +276,7 @@ class Writer:
 
     def lane_by_lane(self, name: str, *xs: Register) -> Register:
         """As `call`, by the function for one number."""
-        plain = _IN_C[name] + ("" if self.real == "double" else "f")
+        plain = IN_C[name] + ("" if self.real == "double" else "f")
         return self._each(self.declare(plain, self.real, *[self.real] * len(xs)), self.alike(*xs)[0])
 
     def foreign(self, function: Any, *xs: Register) -> Register:

@@ -284,6 +284,30 @@ def scatter_pushforward(p, z, operands, tangents):
     return scatter(tangents[0], operands[1], params=p)
 
 
+def accepts_indexing(p):
+    return len(p) == 4 and min(p) >= 0
+
+
+def accepts_joining(p):
+    return len(p) >= 2 and min(p) >= 0 and sum(p[2:]) == p[1]
+
+
+def accepts_parts(p):
+    # Each part stands in the output: no element before its first, none after its last.
+    at = 1
+    while at < len(p):
+        ndim = p[at]
+        if ndim < 1 or at + 2 + 3 * ndim > len(p):
+            return False
+        offset, shape, to = p[at + 1], p[at + 2 : at + 2 + ndim], p[at + 2 + 2 * ndim : at + 2 + 3 * ndim]
+        steps = [(n - 1) * s for n, s in zip(shape, to)]
+        low, high = offset + sum(min(s, 0) for s in steps), offset + sum(max(s, 0) for s in steps)
+        if min(shape) < 0 or (min(shape) > 0 and not 0 <= low <= high < p[0]):
+            return False
+        at += 2 + 3 * ndim
+    return at == len(p)
+
+
 def gather_pullback(p, z, gz, x, index):
     return scatter(gz, index, params=p), None
 
@@ -306,25 +330,27 @@ def gather_note(p):
     return f"{n} of {size}" if outer == inner == 1 else f"{n} along {axis} of {shape}"
 
 
-gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
+gather = structured("gather", "z_j = x at index_j along an axis", arity=2, accepts=accepts_indexing,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
     pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note,
     reads=((False, True), False))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
+    accepts=accepts_joining,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
     views=lambda p: ([((p[0], row), None) for row in p[2:]], (p[0], p[1])), depends=concatenate_links,
     pullback=lambda p, z, gz, *operands: tuple(gz[:, start:end] for start, end in joined_rows(p)),
     pushforward=concatenate_pushforward)
 
 # Adjoints are put together by these two: `scatter` is the transpose of `gather`, and `assemble` that of taking views.
-scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2,
+scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2, accepts=accepts_indexing,
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
     pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
     refusal=bad_index, reads=((False, True), False))
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
+    accepts=accepts_parts,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,
     views=assemble_views, depends=assemble_links,
     pullback=lambda p, z, gz, *operands: tuple(gz._strided(at, shape, to) for at, shape, _, to in assemble_parts(p)),

@@ -192,6 +192,10 @@ class Structured(Operation):
     `reads` says of which operands, and whether of the result, `reverse` reads the numbers, as ((True, False), False);
     where it is not stated, of all, if the kernel has any use for numbers. Long arrays that are not read on the way back
     leave their places to others.
+
+    `accepts(p)` says whether a list of whole numbers, which may come from a file that nobody is to trust, are
+    parameters that the kernels can be given, apart from what `views` says of the operands. An operation without it
+    cannot be saved.
     """
 
     forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
@@ -205,6 +209,7 @@ class Structured(Operation):
     note: Callable[..., str] | None = field(default=None, repr=False)
     title: Callable[..., str] | None = field(default=None, repr=False)
     refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)
+    accepts: Callable[[list[int]], bool] | None = field(default=None, repr=False)
     passive: bool = False
     needs_elements: bool = False
     reads: tuple[tuple[bool, ...], bool] | None = None

@@ -96,4 +96,6 @@ def _output(tape: Tape, found: Owners, to: np.ndarray, output: Any) -> Any:
     if output.whole:
         tape.evaluate()
         return integer_at(tape, slot, int(tape.values[tape.locate(slot)]))
-    return handle(tape, slot, dense(output.shape) if output.shape else None)
+    # What is no stretch of places is a view of one result, which stands on this tape in the same order.
+    layout = dense(output.shape) if output.layout.dense else output.layout
+    return handle(tape, slot, layout if output.shape else None)

@@ -40,7 +40,7 @@ MAX_PROGRAMS = 4 * MAX_BRANCHES
 MAX_FITTED = 1024
 
 # What is read where branches part, and what to write instead.
-_ADVICE = {
+ADVICE = {
     "truth": (
         "the truth of a comparison is asked for (if, while, and, or, not)",
         "write np.where(c, x, y), np.maximum, np.minimum, np.clip or tg.while_loop(..., max_steps=...), which need no "
@@ -318,7 +318,7 @@ class Branches:
         if not self._parted:
             return "Each number that it reads is a branch of its own: compute with Values instead"
         (file, line, what), _count = self._parted.most_common(1)[0]
-        found, advice = _ADVICE[what]
+        found, advice = ADVICE[what]
         return f"Most of them part at {file}:{line}, where {found}: {advice}"
 
     def _warn(self, message: str) -> None:

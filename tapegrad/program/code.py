@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.errors import OperationError
+from tapegrad.errors import DataError, OperationError
 from tapegrad.layout import Layout
 from tapegrad.ops import BY_NAME, RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B, params_at
@@ -46,7 +46,7 @@ class Output(NamedTuple):
             return self.constant.copy() if isinstance(self.constant, np.ndarray) else self.constant
         if self.layout.shape:
             return self.window(arena).copy()
-        return int(arena[self.place]) if self.whole else float(arena[self.place])
+        return _whole(arena[self.place]) if self.whole else float(arena[self.place])
 
     def window(self, arena: np.ndarray) -> np.ndarray:
         """Its numbers in an arena, as a view that must not be written to where numbers are shown twice."""
@@ -55,6 +55,13 @@ class Output(NamedTuple):
         return np.ndarray(
             self.layout.shape, arena.dtype, arena, self.place * size, tuple(size * s for s in self.layout.strides)
         )
+
+
+def _whole(x: Any) -> int:
+    if not np.isfinite(x):
+        # No function of integers has such a result, but a file may say what it likes.
+        raise DataError(f"a whole number is {x}: the recording was loaded from a file that makes no sense")
+    return int(x)
 
 
 @dataclass(frozen=True, eq=False)

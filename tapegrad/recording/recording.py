@@ -26,7 +26,7 @@ from tapegrad.recording.linear import Linear
 from tapegrad.recording.matrices import Matrices, check_plain
 from tapegrad.recording.on_values import OnValues
 from tapegrad.recording.plans import Plan, Plans, hashable
-from tapegrad.recording.standing import StandIn
+from tapegrad.recording.saving import Saving
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.recording.stepwise import stepwise
 from tapegrad.recording.tangents import pushing, tangent
@@ -35,7 +35,7 @@ from tapegrad.sparse import Sparsity
 from tapegrad.sweeps import ADJOINTS, VALUES
 
 
-class Recording(StandIn, Telling):
+class Recording(Saving, Telling):
     """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
 
     Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the
