@@ -249,16 +249,19 @@ def _of_arguments(name: str, what: str, second: bool = False) -> None:
 
 
 for _name, _what, _second in (
-    ("value_and_grad", "gradient", False), ("elementwise_grad", "gradient", False), ("jacobian", "Jacobian", False),
-    ("jacrev", "Jacobian", False), ("jacfwd", "Jacobian", False), ("hessian", "Hessian", True),
+    ("value_and_grad", "gradient", False), ("grad", "gradient", False), ("elementwise_grad", "gradient", False),
+    ("jacobian", "Jacobian", False), ("jacrev", "Jacobian", False), ("jacfwd", "Jacobian", False),
+    ("hessian", "Hessian", True),
 ):  # fmt: skip
     _of_arguments(_name, _what, _second)
 
 
 @_checked(OfNumba, "evaluate")
-def _of_numba(plain: Callable[..., Any], self: Any, args: Sequence[Any], argnums: Any, has_aux: bool) -> Any:
+def _of_numba(
+    plain: Callable[..., Any], self: Any, args: Sequence[Any], argnums: Any, has_aux: bool, alone: bool = False
+) -> Any:
     # It is recorded anew at every call, for derivatives alone. The recording that is searched is an ordinary one.
-    wanted, result = ambient.debugging, plain(self, args, argnums, has_aux)
+    wanted, result = ambient.debugging, plain(self, args, argnums, has_aux, alone)
     numbers = all_numbers(result)
     if any(is_wrong(x) if wanted.infinity else np.isnan(x).any() for x in numbers):
         with _not_looking():
