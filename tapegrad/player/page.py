@@ -24,43 +24,20 @@ _HEIGHT, _CHARACTER, _ROOM, _NARROWEST, _WIDEST = 62.0, 7.3, 24.0, 88.0, 180.0
 
 
 def to_html(
-    self: Recording, path: str | Path, *args: Any, limit: int = 200, numbers: int = 64, source: bool = True
+    recording: Recording, path: str | Path, *args: Any, limit: int = 200, numbers: int = 64, source: bool = True
 ) -> Path:
-    """Write a page in which one can step through both sweeps, forward for values and back for the gradient.
-
-    One file, for any browser, without a network: the instructions, the graph and the numbers in memory side by side,
-    and for each step back the chain rule with its numbers, `∂x += ∂z · cos(x) = 0.5 · 0.54 = 0.27`. The numbers are
-    those that the sweeps compute. Of a result that is not one number it is the gradient of the sum.
-
-    Args:
-        path: the file, .html.
-        args: what to play the function at; if nothing is given, the arguments of the recording or of its latest replay.
-        limit: show so many instructions; if there are more, those in the middle are swept in one step.
-        numbers: show so many numbers of an array.
-        source: show the user's lines. To find them the function is called once more.
-
-    Returns the path. Raises GraphError for another suffix or a limit below 2, OperationError for a function compiled by
-    Numba, and what a replay raises.
-
-    >>> import tempfile
-    >>> import tapegrad as tg
-    >>> recording = tg.record(lambda x, y: x * y + x, 2.0, -3.0)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = recording.to_html(folder + "/page.html", 5.0, 1.0)
-    ...     page.read_text(encoding="utf-8").splitlines()[0]
-    '<!DOCTYPE html>'
-    """
+    """See `Recording.to_html`."""
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise GraphError(f"the player is saved as .html, not as {path.name!r}")
-    path.write_text(html_of(self, args, limit=limit, numbers=numbers, source=source), encoding="utf-8")
+    path.write_text(html_of(recording, args, limit=limit, numbers=numbers, source=source), encoding="utf-8")
     return path
 
 
 def html_of(
     recording: Recording, args: Sequence[Any] = (), *, limit: int = 200, numbers: int = 64, source: bool = True
 ) -> str:
-    """The text of the page; see `to_html`."""
+    """The text of the page that `Recording.to_html` writes, with the arguments in a sequence."""
     for what, given, least in (("limit", limit, 2), ("numbers", numbers, 1)):
         if operator.index(given) < least:
             raise GraphError(f"{what} must be {least} or more, it is {given}")

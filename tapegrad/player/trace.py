@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.debugging.recordings import learn_lines
 from tapegrad.inspect.algebra import algebra, call, symbol
 from tapegrad.inspect.fold import reads_of
 from tapegrad.inspect.reading import Reader, Shown
@@ -16,11 +17,11 @@ from tapegrad.inspect.recorded import argument_names
 from tapegrad.inspect.text import number
 from tapegrad.ops import Elementwise
 from tapegrad.ops.record import OPCODE, OUT
-from tapegrad.player.lines import lines_of
 from tapegrad.player.partials import Rule, partials
 from tapegrad.player.sweep import Passed, Sweep, step_at
 from tapegrad.recording import Recording
 from tapegrad.tape import LEAF, Instruction, Operand
+from tapegrad.tape.lines import Line
 
 # So many of the user's lines are shown around each line that something was recorded in.
 _AROUND = 3
@@ -50,7 +51,7 @@ class Trace:
         args: the arguments, as `Sweep` takes them.
         limit: so many steps are shown; of more, those in the middle are one step together.
         numbers: so many numbers of an array are shown.
-        source: whether to find the user's lines, for which the function is called once more.
+        source: whether to find the user's lines. Where they were not noted, the function is called once more for that.
     """
 
     def __init__(self, recording: Recording, args: Sequence[Any], limit: int, numbers: int, source: bool) -> None:
@@ -74,14 +75,20 @@ class Trace:
         leaves = self._leaves(rows)
         self._instructions = {row: self.reader.instruction(row) for row in leaves} | self._instructions
         self.shapes = self.reader.shapes(self._instructions.values()) | dict(enumerate(sweep.program.shapes))
-        lines = lines_of(recording, sweep.program, sweep.leaves) if source else {}
-        self.lines = {int(self._row_of_step[step]): line for step, line in lines.items() if step in set(self.steps)}
-        self.files = sorted({file for file, _ in self.lines.values()})
+        self.lines = self._lines(rows) if source else {}
+        self.files = sorted({line.file for line in self.lines.values()})
         # Entries of the listing: leaves and steps, and one for all that is left out, which stands where these did.
         self.entries: list[int | None] = [*leaves, *rows[: len(head)]]
         if self.left_out:
             self.entries += [None, *rows[len(head) :]]
         self.number: dict[int | None, int] = {row: n for n, row in enumerate(self.entries)}
+
+    def _lines(self, rows: Sequence[int]) -> dict[int, Line]:
+        """The user's line for each row, where it is known and can be read."""
+        program = self.sweep.program
+        learn_lines(self.recording._branches, program, self.sweep.leaves)
+        found = {row: program.lines.of(row) for row in rows} if program.lines is not None else {}
+        return {row: line for row, line in found.items() if line is not None and line.source}
 
     def _leaves(self, rows: Sequence[int]) -> list[int]:
         code, found = self.sweep.program.code, set(range(min(self.sweep.program.code.inputs, _MOST_LEAVES)))
@@ -199,7 +206,7 @@ class Trace:
             if any(self._is_left_out(r) for r in self._read(i)):
                 entry["reads"].append(self.number[None])
         if line := self.lines.get(row):
-            entry["line"] = [self.files.index(line[0]), line[1]]
+            entry["line"] = [self.files.index(line.file), line.number]
         return entry
 
     def _fold(self) -> dict[str, Json]:
@@ -311,7 +318,7 @@ class Trace:
         found = []
         for file in self.files:
             text = [line.rstrip() for line in linecache.getlines(file)]
-            wanted = {n for f, n in self.lines.values() if f == file}
+            wanted = {line.number for line in self.lines.values() if line.file == file}
             near = sorted(set().union(*(_around(text, n) for n in wanted)))
             found.append({"name": Path(file).name, "lines": [[n, text[n - 1]] for n in near]})
         return found

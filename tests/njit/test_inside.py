@@ -89,6 +89,13 @@ def bad(x):
 
 
 @numba.njit
+def factorial(n, x):
+    if n == 0:
+        return 1.0 + 0.0 * x
+    return x * factorial(n - 1, x)
+
+
+@numba.njit
 def any_number(*xs):
     return xs[0] * xs[1]
 
@@ -135,6 +142,7 @@ def test_nested_arguments_and_dtypes():
     same(inside(g, x, np.asfortranarray(x)), g(x, np.asfortranarray(x)))
     assert inside(g, x, x.copy()).dtype == np.float32
     same(inside(tg.grad(any_number, (0, 1)), 2.0, 3.0), (3.0, 2.0))
+    assert inside(tg.grad(factorial, 1), 4, 2.0) == 32.0
 
 
 def test_keywords_and_defaults():
