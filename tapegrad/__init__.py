@@ -1,6 +1,7 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
 from tapegrad import errors, ops
+from tapegrad.batch import vmap
 from tapegrad.calls import (
     ComplexValue,
     checkpoint,
@@ -96,6 +97,7 @@ __all__ = [
     "supported",
     "value_and_grad",
     "vjp",
+    "vmap",
     "where",
     "while_loop",
 ]

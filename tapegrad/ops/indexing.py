@@ -300,6 +300,63 @@ def bad_index(p, x, index):
     )
 
 
+def in_all_lanes(x, ndim, lanes):
+    # An operand of so many axes with lanes as one axis more, the same number in each lane if it has none.
+    return x if x.ndim > ndim else np.broadcast_to(x[..., None], (*x.shape, lanes))
+
+
+def positions_in_lanes(p, lanes, index):
+    # Where each lane has indices of its own: positions in (size, inner, lanes) seen as one axis, for each of
+    # (n, inner, lanes). What is out of range becomes NaN, which the kernel refuses as it does the index.
+    _, size, inner, _ = p
+    fits = np.logical_and(index >= -size, index < size)
+    own = np.where(fits, np.where(index < 0.0, index + float(size), index), np.nan)
+    rest = np.arange(inner * lanes, dtype=float).reshape(inner, lanes)
+    return own[:, None, :] * float(inner * lanes) + rest
+
+
+def exact_positions(p, lanes, index):
+    # Whether the positions above are whole numbers that the tape holds exactly.
+    return p[1] * p[2] * lanes <= 2 ** (np.finfo(index.dtype).nmant + 1)
+
+
+def gather_in_lanes(p, lanes, x, index):
+    outer, size, inner, n = p
+    if index.ndim == 1:
+        return gather(x, index, params=[outer, size, inner * lanes, n])
+    if x.ndim == 3:
+        # The same array in each lane.
+        found = gather(x, index, params=[outer, size, inner, n * lanes])
+        return found.reshape(outer, n, lanes, inner).transpose(0, 1, 3, 2)
+    if not exact_positions(p, lanes, x):
+        return None
+    positions = positions_in_lanes(p, lanes, index)
+    return gather(x, positions, params=[outer, size * inner * lanes, 1, n * inner * lanes])
+
+
+def scatter_in_lanes(p, lanes, x, index):
+    outer, size, inner, n = p
+    if index.ndim == 1:
+        return scatter(x, index, params=[outer, size, inner * lanes, n])
+    if not exact_positions(p, lanes, x):
+        return None
+    positions = positions_in_lanes(p, lanes, index)
+    return scatter(in_all_lanes(x, 3, lanes), positions, params=[outer, size * inner * lanes, 1, n * inner * lanes])
+
+
+def concatenate_in_lanes(p, lanes, *operands):
+    parts = [in_all_lanes(x, 2, lanes) for x in operands]
+    return concatenate(*parts, params=[p[0], p[1] * lanes, *(row * lanes for row in p[2:])])
+
+
+def assemble_in_lanes(p, lanes, *operands):
+    parts = [
+        (offset * lanes, (*shape, lanes), (*(s * lanes for s in to), 1)) for offset, shape, _, to in assemble_parts(p)
+    ]
+    shown = [in_all_lanes(x, len(shape) - 1, lanes) for x, (_, shape, _) in zip(operands, parts)]
+    return assemble(*shown, params=assemble_params(p[0] * lanes, parts))
+
+
 def gather_note(p):
     outer, size, inner, n = p
     axis, shape = axis_in_words(outer, size, inner)
@@ -308,24 +365,24 @@ def gather_note(p):
 
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
-    pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note,
+    pullback=gather_pullback, pushforward=gather_pushforward, batched=gather_in_lanes, moves=1, refusal=bad_index, note=gather_note,
     reads=((False, True), False))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
     views=lambda p: ([((p[0], row), None) for row in p[2:]], (p[0], p[1])), depends=concatenate_links,
     pullback=lambda p, z, gz, *operands: tuple(gz[:, start:end] for start, end in joined_rows(p)),
-    pushforward=concatenate_pushforward)
+    pushforward=concatenate_pushforward, batched=concatenate_in_lanes)
 
 # Adjoints are put together by these two: `scatter` is the transpose of `gather`, and `assemble` that of taking views.
 scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2,
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
     pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
-    refusal=bad_index, reads=((False, True), False))
+    batched=scatter_in_lanes, refusal=bad_index, reads=((False, True), False))
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,
     views=assemble_views, depends=assemble_links,
     pullback=lambda p, z, gz, *operands: tuple(gz._strided(at, shape, to) for at, shape, _, to in assemble_parts(p)),
-    pushforward=assemble_pushforward)
+    pushforward=assemble_pushforward, batched=assemble_in_lanes)

@@ -192,6 +192,11 @@ class Structured(Operation):
     `reads` says of which operands, and whether of the result, `reverse` reads the numbers, as ((True, False), False);
     where it is not stated, of all, if the kernel has any use for numbers. Long arrays that are not read on the way back
     leave their places to others.
+
+    `batched(p, lanes, *operands)` says how it is carried out for many inputs at once. Operands are as `views` states
+    them; those that differ from lane to lane have one axis more, the last. It returns the result with such an axis, as
+    one Value, in terms of this and other operations; or None where these operands are to be taken lane by lane, as all
+    are without this rule.
     """
 
     forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
@@ -202,6 +207,7 @@ class Structured(Operation):
     pushforward: Callable[..., Any] | None = field(default=None, repr=False)
     depends: str | Callable[..., Any] | None = field(default=None, repr=False)
     params: Callable[..., Any] | None = field(default=None, repr=False)
+    batched: Callable[..., Any] | None = field(default=None, repr=False)
     note: Callable[..., str] | None = field(default=None, repr=False)
     title: Callable[..., str] | None = field(default=None, repr=False)
     refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)

@@ -104,6 +104,11 @@ class Recording(StandIn):
         return list(self._branches.programs)
 
     @property
+    def branches(self) -> Branches:
+        """The programs of all branches, and what finds the one that fits."""
+        return self._branches
+
+    @property
     def code(self) -> Code:
         """The instructions of the branch replayed last, as plain arrays."""
         return self.program.code
