@@ -12,34 +12,13 @@ from tapegrad import pytree
 from tapegrad.errors import ShapeError, StructureError
 
 
-class _Shared:
-    """Stands for None, which would be a container of nothing."""
-
-
-_SHARED = _Shared()
-
-
-def _marked(axes: Any) -> Any:
-    """Axes with a leaf in place of each None."""
-    if axes is None:
-        return _SHARED
-    if isinstance(axes, dict):
-        return {key: _marked(x) for key, x in axes.items()}
-    if isinstance(axes, tuple | list):
-        parts = [_marked(x) for x in axes]
-        return type(axes)(*parts) if hasattr(axes, "_fields") else type(axes)(parts)
-    return axes
-
-
 def spread(axes: Any, x: Any, what: str) -> list[int | None]:
     """For each leaf of x its axis. `axes` is a whole number or None for all of x, or nested as x is, as far as it goes.
 
     Raises StructureError where it is nested otherwise, TypeError for what is no axis.
     """
-    return _spread(_marked(axes), x, what)
-
-
-def _spread(axes: Any, x: Any, what: str) -> list[int | None]:
+    if axes is None:
+        return [None] * len(pytree.flatten(x)[0])
     given, nested = pytree.flatten_once(axes)
     if pytree.is_leaf(nested):
         return [_axis(axes, what)] * len(pytree.flatten(x)[0])
@@ -51,12 +30,10 @@ def _spread(axes: Any, x: Any, what: str) -> list[int | None]:
         raise StructureError(
             f"vmap: {what} has a {pytree.kind(nested).__name__} of {len(given)} where there is {found}"
         )
-    return [axis for a, part in zip(given, parts, strict=True) for axis in _spread(a, part, what)]
+    return [axis for a, part in zip(given, parts, strict=True) for axis in spread(a, part, what)]
 
 
-def _axis(axis: Any, what: str) -> int | None:
-    if axis is _SHARED:
-        return None
+def _axis(axis: Any, what: str) -> int:
     if isinstance(axis, bool | np.bool_):
         raise TypeError(f"vmap: {what} must hold whole numbers or None, not {axis!r}")
     try:

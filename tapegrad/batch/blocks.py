@@ -85,7 +85,7 @@ class Block:
     """
 
     def __init__(self, chosen: np.ndarray | None, start: int, stop: int, lanes: int) -> None:
-        self.count = stop - start
+        self.count, self._lanes = stop - start, lanes
         short = self.count < lanes
         if chosen is not None:
             self.target: Any = chosen[start:stop]
@@ -93,6 +93,11 @@ class Block:
         else:
             self.target = slice(start, stop)
             self._source = np.minimum(np.arange(start, start + lanes), stop - 1) if short else self.target
+
+    @property
+    def counts(self) -> np.ndarray:
+        """For each lane that there is room for, 1 where it is wanted, 0 where it repeats another."""
+        return (np.arange(self._lanes) < self.count).astype(float)
 
     def numbers(self) -> list[int]:
         """The numbers of its lanes in the batch."""

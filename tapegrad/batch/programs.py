@@ -48,6 +48,7 @@ class Lanes:
         program: the program of one lane.
         batched: for each of its inputs whether lanes have numbers of their own.
         count: how many lanes.
+        keep: whether the outputs of the program of one lane are wanted; else only what its guards compare is.
 
     Attributes:
         program: the program of the block. An input of shape S that is batched has the shape (*S, lanes) there, and so
@@ -57,7 +58,7 @@ class Lanes:
         expected: the numbers that guards compare with.
     """
 
-    def __init__(self, program: Program, batched: tuple[bool, ...], count: int) -> None:
+    def __init__(self, program: Program, batched: tuple[bool, ...], count: int, keep: bool) -> None:
         self.count, self.batched = count, batched
         dtype = program.code.dtype
         tape = Tape(dtype, recording=True)
@@ -65,13 +66,14 @@ class Lanes:
         with recording_on(tape):
             inputs = [leaf(tape, np.zeros(shape)) for shape in shapes]
             written = write_lanes(program, tape, inputs, batched, count)
-            results = [*written.outputs, *(guard.found for guard in written.guards)]
+            outputs = written.outputs if keep else []
+            results = [*outputs, *(guard.found for guard in written.guards)]
             code = code_of(tape, len(inputs), results)
         # Every input counts as an array, so that numbers without axes are filled in as they are.
         spec = Spec(pytree.flatten(tuple(0.0 for _ in shapes))[1], tuple(Input(s, dtype, False) for s in shapes))
         self.program = Program(code, pytree.flatten([0.0] * len(results))[1], spec, (), tape.calls)
-        own = code.outputs[: len(written.outputs)]
-        self.outputs: list[tuple[Output, bool]] = list(zip(own, written.batched, strict=True))
+        own = code.outputs[: len(outputs)]
+        self.outputs: list[tuple[Output, bool]] = list(zip(own, written.batched, strict=False))
         self.guards = range(len(own), len(results))
         self.expected = np.array([guard.expected for guard in written.guards], dtype)
         memory.register(self.program)
@@ -80,10 +82,10 @@ class Lanes:
 _known: weakref.WeakKeyDictionary[Program, dict[Any, Lanes]] = weakref.WeakKeyDictionary()
 
 
-def lanes_of(program: Program, batched: tuple[bool, ...], count: int) -> Lanes:
-    """The program of one branch for a block of so many lanes, made when it is first wanted."""
-    known = _known.setdefault(program, {})
-    found = known.get((batched, count))
+def lanes_of(program: Program, batched: tuple[bool, ...], count: int, keep: bool = True) -> Lanes:
+    """The program of one branch for a block of so many lanes, made when it is first wanted; see `Lanes`."""
+    known, key = _known.setdefault(program, {}), (batched, count, keep)
+    found = known.get(key)
     if found is None:
-        found = known.setdefault((batched, count), Lanes(program, batched, count))
+        found = known.setdefault(key, Lanes(program, batched, count, keep))
     return found

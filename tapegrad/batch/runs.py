@@ -89,14 +89,17 @@ class Run:
         total: how many lanes there are.
         how: whether programs are compiled; see `native.choice.mode`.
         threads: on how many threads blocks are computed.
+        keep: whether results are kept; else only which lane takes which branch is found out.
     """
 
     def __init__(
-        self, branches: Branches, leaves: Sequence[Any], axes: Sequence[int | None], total: int, how: str, threads: int
-    ) -> None:
+        self, branches: Branches, leaves: Sequence[Any], axes: Sequence[int | None], total: int, how: str, threads: int,
+        keep: bool = True,
+    ) -> None:  # fmt: skip
         self._branches, self._leaves, self._axes, self._total = branches, leaves, axes, total
-        self._how, self._threads = how, threads
+        self._how, self._threads, self._keep = how, threads, keep
         self.results = Results(total)
+        self._taken: dict[int, tuple[Program, list[np.ndarray]]] = {}
 
     def lane(self, i: int) -> list[Any]:
         """The leaves of one lane."""
@@ -104,7 +107,26 @@ class Run:
 
     def all_lanes(self) -> Results:
         """The results of all lanes. Raises what the function raises in any of them."""
+        while not self._is_done():
+            pass
+        return self.results
+
+    def groups(self) -> list[tuple[Program, np.ndarray | None]]:
+        """The programs that lanes take, with the lanes that take each; None for all lanes."""
+        if self._branches.stale:
+            self._branches.renew(self.lane(0))
+        program = self._branches.program
+        if not len(program.guards):
+            return [(program, None)]
+        self.all_lanes()
+        found = [(program, np.sort(np.concatenate(parts))) for program, parts in self._taken.values()]
+        return [(program, lanes) for program, lanes in found if len(lanes)]
+
+    def _is_done(self) -> bool:
+        """Call the function for all lanes. False where a branch met arrays of float64, and the others were recorded in
+        float32: as in one call, all is computed in float64 from then on."""
         branches = self._branches
+        self.results, self._taken = Results(self._total), {}
         if branches.stale:
             branches.renew(self.lane(0))
         dtype = branches.dtype
@@ -113,22 +135,24 @@ class Run:
             program, chosen = todo.pop(0)
             failed, refused = self._together(program, chosen)
             for lane in refused:
-                self._alone(lane)
+                self.alone(lane)
             for lanes in sorted(failed.values()):
-                other = self._alone(lanes[0])
+                other = self.alone(lanes[0])
                 if branches.dtype != dtype:
-                    # A branch met arrays of float64: as in one call, all is computed in float64 from then on.
-                    return Run(
-                        branches, self._leaves, self._axes, self._total, self._how, self._threads
-                    ).all_lanes()
+                    return False
                 if len(lanes) <= FEW or other is program:
                     for lane in lanes[1:]:
-                        self._alone(lane)
+                        self.alone(lane)
                 else:
                     todo.append((other, np.array(lanes[1:])))
-        return self.results
+        return branches.dtype == dtype
 
-    def _alone(self, lane: int) -> Program:
+    def _took(self, program: Program, lanes: Any) -> None:
+        """Remember which branch lanes took, where that is all that is asked for."""
+        if not self._keep:
+            self._taken.setdefault(id(program), (program, []))[1].append(np.asarray(lanes, np.int64))
+
+    def alone(self, lane: int) -> Program:
         """Call the function for one lane. Returns the program that fitted."""
 
         def read(form: Any, workspace: Any) -> tuple[Program, list[Any]]:
@@ -139,8 +163,10 @@ class Run:
         except Exception as error:
             error.add_note(f"in lane {lane} of the batch")
             raise
-        every = self._total == 1
-        self.results.expect(program, [True] * len(found), every)
+        self._took(program, [lane])
+        if not self._keep:
+            return program
+        self.results.expect(program, [True] * len(found), False)
         for i, numbers in enumerate(found):
             self.results.put(i, slice(lane, lane + 1), np.asarray(numbers)[None])
         return program
@@ -153,12 +179,12 @@ class Run:
             # A lane that takes another branch must not call functions of Python on this one.
             return {}, list(range(count)) if chosen is None else chosen.tolist()
         batched = tuple(self._axes[i] is not None for i in program.leaves)
-        lanes = lanes_of(program, batched, lanes_for(program, count))
+        lanes = lanes_of(program, batched, lanes_for(program, count), self._keep)
         parts = blocks(chosen, self._total, lanes.count)
         form = choice.form_for_steps(lanes.program, len(parts), self._how)
         form = lanes.program.for_results() if form is lanes.program else form
-        # What guards find may leave no lane to this program, but then the results have room for nothing yet.
-        self.results.expect(program, [own for _, own in lanes.outputs], chosen is None and not len(lanes.expected))
+        if self._keep:
+            self.results.expect(program, [own for _, own in lanes.outputs], chosen is None and not len(lanes.expected))
         found: list[tuple[Failed, list[int]]] = [({}, []) for _ in parts]
 
         def work(number: int) -> None:
@@ -167,9 +193,12 @@ class Run:
         # Functions of Python are called in the thread that called this.
         on_threads(len(parts), work, 1 if program.calls else self._threads)
         failed: Failed = {}
-        for own, _ in found:
+        for block, (own, refused) in zip(parts, found, strict=True):
             for key, which in own.items():
                 failed.setdefault(key, []).extend(which)
+            others = {lane for which in own.values() for lane in which} | set(refused)
+            if not self._keep:
+                self._took(program, [lane for lane in block.numbers() if lane not in others])
         return failed, [lane for _, refused in found for lane in refused]
 
     def _block(self, program: Program, lanes: Lanes, form: Any, block: Block) -> tuple[Failed, list[int]]:
