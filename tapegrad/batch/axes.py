@@ -50,7 +50,9 @@ def of_arguments(in_axes: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> l
     if isinstance(in_axes, list):
         in_axes = tuple(in_axes)
     if isinstance(in_axes, tuple) and len(in_axes) != len(args):
-        raise ShapeError(f"vmap: in_axes has {len(in_axes)} entries, the function was called with {len(args)} arguments")
+        raise ShapeError(
+            f"vmap: in_axes has {len(in_axes)} entries, the function was called with {len(args)} arguments"
+        )
     return [*spread(in_axes, tuple(args), "in_axes"), *([0] * len(pytree.flatten(kwargs)[0]))]
 
 

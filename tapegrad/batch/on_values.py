@@ -8,7 +8,7 @@ guards of its own; where one of them fails in a replay, what was recorded is rec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def _input(x: Any, axis: int | None, which: np.ndarray, total: int, tape: Tape) 
     value = as_value(x, tape, "an argument")
     if axis is None:
         return value
-    moved: Any = np.moveaxis(value, axis, -1)  # type: ignore[call-overload]
+    moved: Any = np.moveaxis(cast(Any, value), axis, -1)
     return moved if len(which) == total else moved[..., which]
 
 
@@ -137,7 +137,7 @@ def _merged(parts: Sequence[Any], total: int, out_axes: Any) -> Any:
             results.append(_with_lanes(parts[0][2][i], parts[0][3][i], shape, total, axis))
             continue
         pieces = [
-            y if wide else np.broadcast_to(np.expand_dims(y, -1), (*shape, len(which)))  # type: ignore[call-overload]
+            y if wide else np.broadcast_to(np.expand_dims(y, -1), (*shape, len(which)))
             for _, which, outputs, batched in parts for y, wide in [(outputs[i], batched[i])]
         ]  # fmt: skip
         order = np.argsort(np.concatenate([which for _, which, *_ in parts]))

@@ -18,23 +18,24 @@ from tapegrad.value import leaf
 
 # How many numbers a block has at most: so many stay in the second or third level of a processor's cache, where the
 # interpreter finds them again. Compiled loops keep most of them in registers, and do not care.
-_NUMBERS = 1 << 19
+_NUMBERS = 1 << 21
 # The fewest and the most lanes of a block. Fewer would not fill vectors, and each instruction of the interpreter costs
 # tens of nanoseconds besides its lanes, which more than a thousand would not make smaller.
-_FEWEST, _MOST = 16, 1024
+_FEWEST, _MOST = 64, 1024
 # No block has more numbers than this, however few lanes are left then.
-_LARGEST = 1 << 27
+_LARGEST = 1 << 26
+# Arrays of fewer numbers than this many would become scalar instructions again.
+_SHORT = 32
 
 
 def lanes_for(program: Program, count: int) -> int:
     """How many lanes a block of a batch has. It depends on the program and the size of the batch alone, so that the
-    same batch gives the same bits on any machine with as long vectors, and for any number of threads."""
-    size = max(1, program.code.size)
-    lanes = _FEWEST
+    same batch gives the same bits for any number of threads."""
+    size, lanes = max(1, program.code.size), _FEWEST
     while 2 * lanes <= min(_MOST, _NUMBERS // size):
         lanes *= 2
-    # A short batch has blocks of the next power of two, so that few sizes are compiled.
-    while lanes >= 2 * max(count, 1):
+    # A short batch has blocks of the next power of two, so that few sizes are made.
+    while lanes >= 2 * max(count, 1) and (program.wide or lanes > _SHORT):
         lanes //= 2
     while lanes > 1 and lanes * size > _LARGEST:
         lanes //= 2

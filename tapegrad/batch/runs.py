@@ -242,7 +242,7 @@ class Run:
         for row, i in zip(found, lanes.guards, strict=True):
             row[...] = outputs[i].window(values)[: block.count] if outputs[i].shape else outputs[i].read(values)
         good = same(found, lanes.expected[:, None])
-        passed = good.all(0)
+        passed: np.ndarray = np.asarray(good.all(0))
         if passed.all():
             return {}, block.target, None
         numbers, failed, first = block.numbers(), dict[tuple[int, bytes], list[int]](), np.argmin(good, 0)

@@ -184,7 +184,7 @@ def _reporting(progress: bool | Progress | None, total: int) -> Iterator[Progres
         yield tell
         return
     try:
-        from tqdm.auto import tqdm
+        from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         raise ExtraMissingError("progress=True draws a bar by tqdm, which is not installed: pip install tqdm") from None
     with tqdm(total=total, unit="lane", unit_scale=True) as bar:

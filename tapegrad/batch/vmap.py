@@ -73,7 +73,9 @@ def vmap(
         given = (*args, kwargs) if kwargs else args
         leaves, structure = pytree.flatten(given)
         said = axes_of.of_arguments(in_axes, args, kwargs)
-        leaves = [x if axis is None or isinstance(x, Value) else _array(x) for x, axis in zip(leaves, said, strict=True)]
+        leaves = [
+            x if axis is None or isinstance(x, Value) else _array(x) for x, axis in zip(leaves, said, strict=True)
+        ]
         axes, total = axes_of.checked(said, leaves, pytree.paths(structure, "args"))
         recordings = (known_with_keywords if kwargs else known)(own, forced)
         if not evaluation.on_tape(given):

@@ -7,6 +7,7 @@ import numpy as np
 
 from tapegrad.compiled import read, write
 from tapegrad.errors import IndexRangeError
+from tapegrad.layout import is_dense
 from tapegrad.ops.record import operand_at, operand_count, params_at, params_of_two, result_at, result_size
 from tapegrad.ops.reduction import axis_in_words
 from tapegrad.ops.spec import ALL, structured
@@ -354,6 +355,12 @@ def assemble_in_lanes(p, lanes, *operands):
         (offset * lanes, (*shape, lanes), (*(s * lanes for s in to), 1)) for offset, shape, _, to in assemble_parts(p)
     ]
     shown = [in_all_lanes(x, len(shape) - 1, lanes) for x, (_, shape, _) in zip(operands, parts)]
+    ends = [offset + int(np.prod(shape)) for offset, shape, _ in parts]
+    if [offset for offset, *_ in parts] == [0, *ends[:-1]] and ends[-1] == p[0] * lanes and all(
+        is_dense(shape, to) for _, shape, to in parts
+    ):
+        # Nothing is added up: the parts follow each other.
+        return concatenate(*shown, params=[1, p[0] * lanes, *(x.size for x in shown)])
     return assemble(*shown, params=assemble_params(p[0] * lanes, parts))
 
 
@@ -365,8 +372,8 @@ def gather_note(p):
 
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
-    pullback=gather_pullback, pushforward=gather_pushforward, batched=gather_in_lanes, moves=1, refusal=bad_index, note=gather_note,
-    reads=((False, True), False))
+    pullback=gather_pullback, pushforward=gather_pushforward, batched=gather_in_lanes, moves=1, refusal=bad_index,
+    note=gather_note, reads=((False, True), False))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,

@@ -107,8 +107,8 @@ def matmul_note(p):
     return (f"{batch} of " if batch != 1 else "") + f"({m},{n_inner})x({n_inner},{n})"
 
 
-# Where both operands of a product in lanes differ from lane to lane, it is a sum of products if these are at most so
-# many for each number of the result, or for each of the larger operand. Else lanes become the batch of a product by BLAS.
+# Where both operands of a product in lanes differ from lane to lane, it is a sum of products if each number of the
+# result takes at most so many, or one operand is a vector. Else lanes become the batch of a product by BLAS.
 SUMMED = 8
 
 

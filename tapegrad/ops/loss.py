@@ -152,5 +152,5 @@ def cross_entropy_in_lanes(p, lanes, x, labels):
 cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,
     forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent,
     views=lambda p: ([((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)), depends="nc,n->n",
-    pullback=cross_entropy_pullback, batched=cross_entropy_in_lanes, pushforward=cross_entropy_pushforward, refusal=bad_label,
-    note=lambda p: f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]} classes")
+    pullback=cross_entropy_pullback, batched=cross_entropy_in_lanes, pushforward=cross_entropy_pushforward,
+    refusal=bad_label, note=lambda p: f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]} classes")

@@ -60,6 +60,14 @@ def no_tangent(side, k, v, t):
         t[i] = 0.0
 
 
+def argmax_in_lanes(p, lanes, x):
+    return argmax(x, params=with_lanes(p, lanes))
+
+
+def argsort_in_lanes(p, lanes, x):
+    return argsort(x, params=with_lanes(p, lanes))
+
+
 def nearest(p, z, x):
     # The smallest gap between neighbours in order.
     return np.min(np.diff(np.sort(x, 1), axis=1), 1) if x.shape[1] > 1 else np.full((x.shape[0], x.shape[2]), np.inf)
@@ -68,8 +76,8 @@ def nearest(p, z, x):
 argmax = structured("argmax", "z = position of the first largest (sign -1: smallest) of x along an axis", arity=1,
     forward=argmax_forward, reverse=no_reverse, tangent=no_tangent, views=views, kink=gap, passive=True,
     note=line_note, title=lambda p: "argmax" if p[6] > 0 else "argmin", needs_elements=True,
-    batched=lambda p, lanes, x: argmax(x, params=with_lanes(p, lanes)))
+    batched=argmax_in_lanes)
 
 argsort = structured("argsort", "z = positions of x in ascending order along an axis, stable", arity=1,
     forward=argsort_forward, reverse=no_reverse, tangent=no_tangent, views=line_views, kink=nearest, passive=True,
-    note=line_note, batched=lambda p, lanes, x: argsort(x, params=with_lanes(p, lanes)))
+    note=line_note, batched=argsort_in_lanes)

@@ -83,6 +83,14 @@ def with_lanes(p, lanes):
     return [outer, n, inner, n * inner, inner, 1, *p[6:]]
 
 
+def logsumexp_in_lanes(p, lanes, x):
+    return logsumexp(x, params=with_lanes(p, lanes))
+
+
+def norm_in_lanes(p, lanes, x):
+    return norm(x, params=with_lanes(p, lanes))
+
+
 def gap(p, z, x):
     # The distance between the largest element and the second largest; with sign -1, between the two smallest.
     ordered = np.sort(x, 1)
@@ -138,12 +146,12 @@ max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", a
 
 logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1,
     forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent, views=views, depends="oni->oi",
-    note=line_note, needs_elements=True, batched=lambda p, lanes, x: logsumexp(x, params=with_lanes(p, lanes)),
+    note=line_note, needs_elements=True, batched=logsumexp_in_lanes,
     **weighted(lambda x, z: np.exp(x - along(z, x))))
 
 norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1,
     forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent, views=views, depends="oni->oi",
-    note=line_note, needs_elements=True, batched=lambda p, lanes, x: norm(x, params=with_lanes(p, lanes)),
+    note=line_note, needs_elements=True, batched=norm_in_lanes,
     **weighted(directions), kink=lambda p, z, x: z,
     convention="derivative 0 where the norm is 0")
 

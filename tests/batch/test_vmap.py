@@ -75,7 +75,8 @@ def test_nested_axes_and_keywords():
 
 def test_what_is_the_same_in_all_lanes():
     x = np.arange(4.0)
-    found = tg.vmap(lambda x, y: (x + y, y * 2.0, 7, np.ones(2)), in_axes=(0, None), out_axes=(0, None, 0, None))(x, 3.0)
+    f = lambda x, y: (x + y, y * 2.0, 7, np.ones(2))
+    found = tg.vmap(f, in_axes=(0, None), out_axes=(0, None, 0, None))(x, 3.0)
     assert np.allclose(found[0], x + 3.0) and found[1] == 6.0
     assert found[2].tolist() == [7, 7, 7, 7] and found[2].dtype.kind == "i" and found[3].shape == (2,)
     repeated = tg.vmap(lambda x, y: y * 2.0, in_axes=(0, None))(x, np.ones(2))
@@ -104,7 +105,8 @@ def test_truth_values_a_lane():
     on, x = np.array([True, False, True]), np.array([1.0, 2.0, 3.0])
     assert np.allclose(tg.vmap(lambda on, x: x if on else -x)(on, x), [1.0, -2.0, 3.0])
     mask = np.array([[True, False], [False, True]])
-    assert np.allclose(tg.vmap(lambda m, x: np.sum(np.where(m, x, 0.0)))(mask, np.array([[1.0, 2.0], [3.0, 4.0]])), [1, 4])
+    chosen = tg.vmap(lambda m, x: np.sum(np.where(m, x, 0.0)))
+    assert np.allclose(chosen(mask, np.array([[1.0, 2.0], [3.0, 4.0]])), [1, 4])
 
 
 def test_each_lane_takes_its_branch_in_long_batches():
@@ -117,11 +119,11 @@ def test_each_lane_takes_its_branch_in_long_batches():
 
 
 def test_nan_and_signed_zero_are_branches_as_in_a_call():
-    f = lambda x: 1.0 / x if x.item() == 0.0 else x  # noqa: E731
+    f = lambda x: 1.0 / x if x.item() == 0.0 else x
     x = np.array([0.0, -0.0, 0.0, 2.0, -0.0])
     with np.errstate(divide="ignore"):
         assert tg.vmap(f)(x).tolist() == [np.inf, -np.inf, np.inf, 2.0, -np.inf]
-    g = lambda x: -1.0 if x != x else x  # noqa: E731
+    g = lambda x: -1.0 if x != x else x
     assert tg.vmap(g)(np.array([np.nan, 1.0, np.nan])).tolist() == [-1.0, 1.0, -1.0]
 
 
@@ -221,7 +223,7 @@ def test_float32():
     assert np.allclose(found, [tg.grad(smooth)(row) for row in x], rtol=1e-5)
     # One branch meets float64: all is computed in it, as in one call.
     wide = np.array([1.0, 1e-9, 2.0])
-    f = lambda x: np.sum(x * wide) if x[0] > 0.0 else np.sum(x)  # noqa: E731
+    f = lambda x: np.sum(x * wide) if x[0] > 0.0 else np.sum(x)
     found = tg.vmap(f)(x)
     assert np.allclose(found, [f(row) for row in x], rtol=1e-6)
 
@@ -270,7 +272,8 @@ def test_products_of_matrices():
         (lambda w, x: np.matmul(w, x), (0, 0), (np.stack([b, b], 1), np.stack([y, y], 1))),
     ]:
         lanes = [[a if axis is None else a[i] for a, axis in zip(args, axes)] for i in range(20)]
-        np.testing.assert_allclose(tg.vmap(f, in_axes=axes)(*args), [f(*lane) for lane in lanes], rtol=1e-12, atol=1e-13)
+        alone = [f(*lane) for lane in lanes]
+        np.testing.assert_allclose(tg.vmap(f, in_axes=axes)(*args), alone, rtol=1e-12, atol=1e-13)
         g = tg.grad(lambda *args, f=f: np.sum(np.sin(f(*args))), argnums=(0, 1))
         for found, k in zip(tg.vmap(g, in_axes=axes)(*args), (0, 1)):
             np.testing.assert_allclose(found, [g(*lane)[k] for lane in lanes], rtol=1e-11, atol=1e-12)
