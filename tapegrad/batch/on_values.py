@@ -2,7 +2,9 @@
 
 What is written are ordinary instructions, so derivatives of it can be written as of any others, and batches nest. Lanes
 that take the same branch are written together. On a tape that is being recorded each lane is held to its branch by
-guards of its own; where one of them fails in a replay, what was recorded is recorded again at the new numbers.
+guards of its own; where one of them fails in a replay, what was recorded is recorded again at the new numbers. These
+guards, and what they compare, are written first, lane by lane: so they are found in the same order whatever branches
+lanes take, and nothing is computed for a lane that is of another branch.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.batch import axes as axes_of
-from tapegrad.batch.writing import Guard, write_lanes
+from tapegrad.batch.programs import guards_of
+from tapegrad.batch.writing import write_lanes
 from tapegrad.errors import DTypeError, OuterValueError, ShapeError, StructureError, TapeMismatchError
 from tapegrad.functions import stack
-from tapegrad.program import Program
+from tapegrad.program import Program, write
 from tapegrad.tape import Tape, current_tape
 from tapegrad.tape.ambient import made_float64
 from tapegrad.value import Value, as_value, integer_at
-from tapegrad.value.reading import guard
 
 # What a function raises that cannot be recorded apart from the tape: it uses or returns Values from around it.
 _NEEDS_TAPE = (OuterValueError, TapeMismatchError, StructureError)
@@ -50,13 +52,14 @@ def batch_on_values(
         called = [pytree.flatten(f(*pytree.unflatten(structure, lane(i, leaves)))) for i in range(total)]
         return _joined(called, out_axes)
     parts = []
-    for program, which in groups:
+    for program, _ in groups:
         _check_dtype(program, tape)
+    if tape.recording:
+        _write_guards(groups, leaves, axes, total, tape)
+    for program, which in groups:
         inputs = [_input(leaves[i], axes[i], which, total, tape) for i in program.leaves]
         own = [axes[i] is not None for i in program.leaves]
         written = write_lanes(program, tape, inputs, own, len(which))
-        if tape.recording:
-            _write_guards(program, tape, written.guards)
         outputs = [
             integer_at(tape, y._slot, _whole(y, tape)) if o.whole and not wide else y
             for y, wide, o in zip(written.outputs, written.batched, program.code.outputs, strict=True)
@@ -106,7 +109,10 @@ def _input(x: Any, axis: int | None, which: np.ndarray, total: int, tape: Tape) 
     if axis is None:
         return value
     moved: Any = np.moveaxis(cast(Any, value), axis, -1)
-    return moved if len(which) == total else moved[..., which]
+    if len(which) == 1:
+        # One lane is a view, where an array of indices would copy it.
+        return cast(Value, moved[..., which[0] : which[0] + 1])
+    return cast(Value, moved if len(which) == total else moved[..., which])
 
 
 def _whole(y: Value, tape: Tape) -> int:
@@ -114,11 +120,16 @@ def _whole(y: Value, tape: Tape) -> int:
     return int(y._window(tape.values))
 
 
-def _write_guards(program: Program, tape: Tape, guards: Sequence[Guard]) -> None:
-    for number, one in enumerate(guards):
-        read = program.reads[number] if number < len(program.reads) else None
-        for slot in one.found._slots():
-            guard(tape, slot, one.expected, "number" if read is None else read[2])
+def _write_guards(
+    groups: Sequence[tuple[Program, np.ndarray]], leaves: Sequence[Any], axes: Sequence[int | None], total: int,
+    tape: Tape,
+) -> None:  # fmt: skip
+    """Hold each lane to its branch."""
+    taken = {int(i): program for program, which in groups if len(program.guards) for i in which}
+    for i, program in sorted(taken.items()):
+        inputs = [_input(leaves[k], axes[k], np.array([i]), total, tape) for k in program.leaves]
+        own = [x if axes[k] is None else x[..., 0] for x, k in zip(inputs, program.leaves, strict=True)]
+        write(guards_of(program), tape, own)
 
 
 def _merged(parts: Sequence[Any], total: int, out_axes: Any) -> Any:

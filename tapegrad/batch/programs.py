@@ -10,7 +10,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.arguments import Input, Spec
 from tapegrad.batch.writing import write_lanes
-from tapegrad.program import Output, Program
+from tapegrad.program import Output, Program, write
 from tapegrad.program.build import code_of
 from tapegrad.program.memory import memory
 from tapegrad.tape import Tape, recording_on
@@ -89,4 +89,22 @@ def lanes_of(program: Program, batched: tuple[bool, ...], count: int, keep: bool
     found = known.get(key)
     if found is None:
         found = known.setdefault(key, Lanes(program, batched, count, keep))
+    return found
+
+
+_guards: weakref.WeakKeyDictionary[Program, Program] = weakref.WeakKeyDictionary()
+
+
+def guards_of(program: Program) -> Program:
+    """The guards of a program, with what they compare and nothing else."""
+    found = _guards.get(program)
+    if found is None:
+        tape = Tape(program.code.dtype, recording=True)
+        with recording_on(tape):
+            inputs = [leaf(tape, np.zeros(shape)) for shape in program.shapes]
+            write(program, tape, inputs)
+            code = code_of(tape, len(inputs), [])
+        spec = Spec(pytree.flatten(tuple(0.0 for _ in inputs))[1],
+                    tuple(Input(shape, program.code.dtype, False) for shape in program.shapes))  # fmt: skip
+        found = _guards.setdefault(program, Program(code, pytree.flatten([])[1], spec, (), tape.calls))
     return found

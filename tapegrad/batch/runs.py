@@ -111,7 +111,7 @@ class Run:
             pass
         return self.results
 
-    def groups(self) -> list[tuple[Program, np.ndarray | None]]:
+    def groups(self) -> Sequence[tuple[Program, np.ndarray | None]]:
         """The programs that lanes take, with the lanes that take each; None for all lanes."""
         if self._branches.stale:
             self._branches.renew(self.lane(0))
@@ -120,7 +120,8 @@ class Run:
             return [(program, None)]
         self.all_lanes()
         found = [(program, np.sort(np.concatenate(parts))) for program, parts in self._taken.values()]
-        return [(program, lanes) for program, lanes in found if len(lanes)]
+        # In an order that does not hang on which branch was taken last.
+        return sorted([part for part in found if len(part[1])], key=lambda part: int(part[1][0]))
 
     def _is_done(self) -> bool:
         """Call the function for all lanes. False where a branch met arrays of float64, and the others were recorded in
