@@ -8,9 +8,10 @@ Blocks are added up in their order, so that sums have the same bits for any numb
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from tapegrad.batch.writing import write_lanes
 from tapegrad.errors import ExtraMissingError, UnsupportedError
 from tapegrad.native import choice
 from tapegrad.ops import BY_NAME
-from tapegrad.program import Program
+from tapegrad.program import Program, write_with
 from tapegrad.program.build import code_of
 from tapegrad.program.memory import memory
 from tapegrad.program.outputs import scalar_place
@@ -48,37 +49,58 @@ class Summed:
         count: how many lanes.
 
     Its first input says which lanes count: those that only fill a block up do not.
+
+    A function of long arrays, such as the weights of a network, is summed first and then differentiated. So the
+    gradient of what is the same in all lanes takes one product of matrices, and none is made for a lane. Where the
+    gradient is short beside the program, as for a simulation with a few parameters, it is written for one lane and then
+    summed: what reaches a number is added up in each lane as it arrives, and lanes are added up once.
     """
 
     def __init__(self, program: Program, batched: Sequence[bool], chosen: Sequence[int], count: int) -> None:
         self.count = count
-        dtype, where = program.code.dtype, BY_NAME["where"]
-        tape = Tape(dtype, recording=True)
+        self._program, self._batched, self._chosen = program, batched, chosen
+        dtype, tape = program.code.dtype, Tape(program.code.dtype, recording=True)
         shapes = [(count,), *((*s, count) if own else s for s, own in zip(program.shapes, batched, strict=True))]
+        length = sum(math.prod(program.shapes[i]) for i in chosen)
         with recording_on(tape):
             counts, *inputs = [leaf(tape, np.zeros(shape), True) for shape in shapes]
-            written = write_lanes(program, tape, inputs, batched, count)
-            result = written.outputs[0]
-            # A lane that does not count may be infinite or NaN.
-            total = np.sum(where(counts, _one_a_lane(result, written.batched[0], count), 0.0))
-            found = pull_back([inputs[i] for i in chosen], [total], [1.0]) if isinstance(total, Value) else []
-            grads = [
-                leaf(tape, np.zeros(program.shapes[i])) if g is None
-                else np.sum(g, -1) if batched[i] else g
-                for i, g in zip(chosen, found or [None] * len(chosen), strict=True)
-            ]  # fmt: skip
-            results = [contiguous(y) if isinstance(y, Value) else y for y in (total, *grads)]
+            write = self._lanes_first if length > len(program.code.steps) else self._gradient_first
+            results = [contiguous(y) if isinstance(y, Value) else y for y in write(tape, counts, inputs)]
             code = code_of(tape, len(shapes), results)
         spec = Spec(pytree.flatten(tuple(0.0 for _ in shapes))[1], tuple(Input(s, dtype, False) for s in shapes))
         self.program = Program(code, pytree.flatten([0.0] * len(results))[1], spec, (), tape.calls)
         memory.register(self.program)
 
+    def _lanes_first(self, tape: Tape, counts: Value, inputs: list[Value]) -> list[Any]:
+        written = write_lanes(self._program, tape, inputs, self._batched, self.count)
+        total = self._sum(counts, written.outputs[0], written.batched[0], ())
+        grads = self._gradient(tape, inputs, total)
+        return [total, *(np.sum(g, -1) if self._batched[i] else g for i, g in zip(self._chosen, grads, strict=True))]
 
-def _one_a_lane(result: Any, batched: bool, count: int) -> Any:
-    """The result of each lane, which is a number or an array of one."""
-    if batched:
-        return result.reshape(count)
-    return np.reshape(result, ()) if isinstance(result, Value | np.ndarray) else float(result)
+    def _gradient_first(self, tape: Tape, counts: Value, inputs: list[Value]) -> list[Any]:
+        program, own = self._program, Tape(tape.dtype, recording=True)
+        with recording_on(own):
+            of_lane = [leaf(own, np.zeros(shape), True) for shape in program.shapes]
+            value = write_with(program, own, of_lane, [])[0]
+            found = [value, *self._gradient(own, of_lane, value)]
+            code = code_of(own, len(of_lane), [contiguous(y) if isinstance(y, Value) else y for y in found])
+        both = Program(code, pytree.flatten([0.0] * len(found))[1], program.spec, (), own.calls)
+        written = write_lanes(both, tape, inputs, self._batched, self.count)
+        shapes = [(), *(program.shapes[i] for i in self._chosen)]
+        return [self._sum(counts, *one) for one in zip(written.outputs, written.batched, shapes, strict=True)]
+
+    def _gradient(self, tape: Tape, inputs: list[Value], total: Any) -> list[Any]:
+        """The gradient of a number with respect to the chosen inputs."""
+        given = [inputs[i] for i in self._chosen]
+        found = pull_back(given, [total], [1.0]) if isinstance(total, Value) else [None] * len(given)
+        return [leaf(tape, np.zeros(x.shape)) if g is None else g for x, g in zip(given, found, strict=True)]
+
+    def _sum(self, counts: Value, y: Any, batched: bool, shape: tuple[int, ...]) -> Any:
+        """The sum of something over the lanes that count; what each has is of this shape."""
+        if isinstance(y, Value | np.ndarray):
+            y = np.reshape(cast(Any, y), (*shape, self.count) if batched else (*shape, 1))
+        # A lane that does not count may be infinite or NaN.
+        return np.sum(BY_NAME["where"](counts, y, 0.0), -1)
 
 
 _known: weakref.WeakKeyDictionary[Program, dict[Any, Summed]] = weakref.WeakKeyDictionary()

@@ -121,7 +121,8 @@ def test_indices_out_of_range_are_refused_in_any_lane():
 
 def test_an_operation_of_a_user_without_a_rule_goes_lane_by_lane():
     x = RNG.normal(size=(6, 5))
-    halves = tg.external(lambda x: x[::2] * 0.5, lambda g, z, x: (np.repeat(g, 2)[: len(x)] * np.array([0.5, 0] * 3)[:5],))
+    even = np.array([0.5, 0.0, 0.5, 0.0, 0.5])
+    halves = tg.external(lambda x: x[::2] * 0.5, lambda g, z, x: (np.repeat(g, 2)[:5] * even,))
     np.testing.assert_allclose(tg.vmap(halves)(x), x[:, ::2] * 0.5)
     gradient = tg.vmap(tg.grad(lambda x: np.sum(halves(x) ** 2)))(x)
     np.testing.assert_allclose(gradient, np.where(np.arange(5) % 2, 0.0, 0.5 * x))
@@ -134,7 +135,8 @@ def test_only_what_depends_on_the_batch_is_written_for_each_lane():
     recording = tg.record(f, np.ones(1000), 1.0)
     lanes = programs.lanes_of(recording.program, (False, True), 64)
     assert lanes.program.code.size < 5000
-    assert np.allclose(recording.batch(np.ones(1000), np.arange(3.0), in_axes=(None, 0)), f(np.ones(1000), np.arange(3.0)))
+    x = np.arange(3.0)
+    assert np.allclose(recording.batch(np.ones(1000), x, in_axes=(None, 0)), f(np.ones(1000), x))
 
 
 def test_blocks_are_no_larger_than_they_should_be():

@@ -45,9 +45,8 @@ def test_methods_of_a_batch():
     wanted = [recording.hvp(lane, lane) for lane in lanes]
     for i in range(2):
         np.testing.assert_allclose(found[i], [w[i] for w in wanted], **close)
-    np.testing.assert_allclose(
-        recording.batch.hvp((x, 2.0), (x,), 0, in_axes=(0, None)), [recording.hvp((a, 2.0), (a,), 0) for a in x], **close
-    )
+    found = recording.batch.hvp((x, 2.0), (x,), 0, in_axes=(0, None))
+    np.testing.assert_allclose(found, [recording.hvp((a, 2.0), (a,), 0) for a in x], **close)
     with pytest.raises(ShapeError, match="recorded with a float64 array of shape"):
         recording.batch(np.ones((5, 2)), np.ones(5))
     with pytest.raises(UnsupportedError, match="takes plain arrays"):
