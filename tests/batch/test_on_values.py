@@ -30,7 +30,7 @@ def test_derivatives_through_a_batch(count):
         lambda batch, x: np.prod(1.0 + 0.1 * np.sin(batch(branching)(x))),
         lambda batch, x: np.sum(batch(tg.grad(branching))(x) ** 2),
     ):
-        own, known = (lambda x, b=b: total(b, x) for b in (tg.vmap, lane_by_lane))
+        own, known = (lambda x, b=b, total=total: total(b, x) for b in (tg.vmap, lane_by_lane))
         for derivative in (tg.grad, tg.hessian):
             np.testing.assert_allclose(derivative(own)(x), derivative(known)(x), rtol=1e-11, atol=1e-12)
     tg.check_grads(lambda x: np.sum(tg.vmap(branching)(x) ** 2), (x,))
@@ -103,9 +103,9 @@ def test_integers_and_indices_on_the_tape():
     def f(x, n):
         return np.sum(tg.vmap(lambda x, n: x[n] * x[0] if n > 0 else x[1])(x, n))
 
-    x, n = RNG.normal(size=(4, 3)), np.array([0, 2, 1, 2])
-    recording = tg.record(f, x, n)
-    for n in (n, np.array([2, 2, 2, 2]), np.array([0, 0, 1, 0])):
+    x, first = RNG.normal(size=(4, 3)), np.array([0, 2, 1, 2])
+    recording = tg.record(f, x, first)
+    for n in (first, np.array([2, 2, 2, 2]), np.array([0, 0, 1, 0])):
         wanted = sum(row[i] * row[0] if i > 0 else row[1] for row, i in zip(x, n))
         assert np.isclose(recording(x, n), wanted)
         tg.check_grads(lambda x, n=n: f(x, n), (x,))
