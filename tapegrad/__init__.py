@@ -13,12 +13,13 @@ from tapegrad.calls import (
     stop_gradient,
 )
 from tapegrad.checking import check_grads, check_op
+from tapegrad.debugging import debug
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
-from tapegrad.recording import Recording, record
+from tapegrad.recording import Recording, load, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.transforms import (
     elementwise_grad,
@@ -58,6 +59,7 @@ __all__ = [
     "cond",
     "cross_entropy",
     "current_tape",
+    "debug",
     "custom_jvp",
     "custom_vjp",
     "draw",
@@ -79,6 +81,7 @@ __all__ = [
     "leaky_relu",
     "linearize",
     "listing",
+    "load",
     "log_softmax",
     "logsumexp",
     "make_hvp",

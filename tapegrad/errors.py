@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 __all__ = [
+    "BranchError",
     "CompileError",
     "CutGradientError",
     "DTypeError",
@@ -21,6 +23,7 @@ __all__ = [
     "IndexRangeError",
     "IntegerInputError",
     "LabelError",
+    "NonFiniteError",
     "NonScalarError",
     "OperationError",
     "RecordingWarning",
@@ -65,6 +68,20 @@ class IntegerInputError(TapegradError, TypeError):
 
 class NonScalarError(TapegradError, ValueError):
     """A gradient was asked of an array of more than one element without a seed."""
+
+
+class NonFiniteError(TapegradError, FloatingPointError):
+    """A NaN, an infinity or an overflow was found while looking for them; see `tapegrad.debug`.
+
+    `report` says where it began, as a `tapegrad.debugging.Blame`; None where that could not be found.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.args[0], self.report)
 
 
 class TapeMismatchError(TapegradError, ValueError):
@@ -125,6 +142,10 @@ class ExtraMissingError(TapegradError, ImportError):
 
 class GuardError(TapegradError, RuntimeError):
     """A function takes another branch each time it is recorded, at the same inputs."""
+
+
+class BranchError(TapegradError, RuntimeError):
+    """A recording that was loaded is called where its function takes a branch that the file does not have."""
 
 
 class SingularError(TapegradError, ValueError):

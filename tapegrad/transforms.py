@@ -8,8 +8,6 @@ recorded, it is written there as instructions, so that derivatives nest.
 from __future__ import annotations
 
 import functools
-import sys
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,35 +16,11 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers, plain_key
 from tapegrad.attached import attached, named_like
 from tapegrad.errors import OuterValueError
+from tapegrad.made import made
 from tapegrad.recording import Known, Unrecorded, behind, known, known_with_keywords, never, on_values
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
-
-
-class _Derivative(functools.partial[Any]):
-    """What a transform has made. Pickled, it is the transform and what that was given, without recordings."""
-
-    keeps_attached = True
-    made: tuple[Any, ...]
-
-    def __reduce__(self) -> Any:
-        made = self.made
-        found: Any = sys.modules.get(getattr(self, "__module__", None) or "")
-        for name in getattr(self, "__qualname__", "").split("."):
-            found = getattr(found, name, None)
-        # A decorated function is found by its name.
-        return self.__qualname__ if found is self else (made[0], made[1:])
-
-    def __get__(self, owner: Any, kind: Any = None) -> Any:
-        return self if owner is None else types.MethodType(self, owner)
-
-
-def _derivative(function: Any, compile: bool | None, transform: Any, *given: Any) -> Any:
-    made = _Derivative(function)
-    functools.update_wrapper(made, function)
-    made.made = (transform if compile is None else functools.partial(transform, compile=compile)), *given
-    return made
 
 
 def value_and_grad(
@@ -76,23 +50,31 @@ def value_and_grad(
     >>> value_and_grad(lambda x, y: x * y)(2.0, 3.0)
     (6.0, 3.0)
     """
+    return made(_both(f, argnums, has_aux, compile), compile, value_and_grad, f, argnums, has_aux)
+
+
+def _both(
+    f: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, compile: bool | None, alone: bool = False
+) -> Callable[..., tuple[Any, Any]]:
+    """A function that computes f and its gradient; in place of f it may give None where the gradient is wanted alone.
+    """
     numbers = argument_numbers(argnums)
     own: Any = numbers if isinstance(argnums, tuple | list) else numbers[0]
-    shared = known(f, compile)
+    shared, way = known(f, compile), (own, alone)
 
     def both(recording: Any, args: Any, wanted: Any) -> Any:
         if evaluation.on_tape(args):
             return derivatives.value_and_grad(recording.f, args, wanted, has_aux)
-        return recording.evaluate(recording.check(args), wanted, has_aux)
+        return recording.evaluate(recording.check(args), wanted, has_aux, alone)
 
     @functools.wraps(f)
     def evaluate(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if kwargs:
             found: tuple[Any, Any] = _at_keywords(f, args, kwargs, own, both, compile)
             return found
-        if ambient.recording is None and not has_aux:
+        if ambient.plain and not has_aux:
             # The next call is most likely of the same kind as the last, and takes the same branch.
-            found = shared.short.get(own, never)(args)
+            found = shared.short.get(way, never)(args)
             if found is not None:
                 return found
         try:
@@ -106,15 +88,15 @@ def value_and_grad(
                 recording, leaves = shared.at(args)
                 if plain is not None:
                     shared.quick[plain] = recording
-            found = recording.evaluate(leaves, own, has_aux)
+            found = recording.evaluate(leaves, own, has_aux, alone)
             if not has_aux:
-                shared.short[own] = recording.short_way(own)
+                shared.short[way] = recording.short_way(own, alone)
             return found
         except OuterValueError:
             # The function uses a Value from around it, so what it returns depends on that, and so does its gradient.
             return derivatives.value_and_grad(f, args, own, has_aux)
 
-    return _derivative(evaluate, compile, value_and_grad, f, argnums, has_aux)
+    return evaluate
 
 
 def _at_keywords(
@@ -140,14 +122,14 @@ def grad(
     >>> grad(grad(lambda x: x**3))(2.0)
     12.0
     """
-    both = value_and_grad(f, argnums, has_aux, compile=compile).func  # type: ignore[attr-defined]
+    both = _both(f, argnums, has_aux, compile, alone=not has_aux)
 
     @functools.wraps(f)
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, result = both(*args, **kwargs)
         return (result, value[1]) if has_aux else result
 
-    return _derivative(gradient, compile, grad, f, argnums, has_aux)
+    return made(gradient, compile, grad, f, argnums, has_aux)
 
 
 def _replayed(
@@ -224,7 +206,7 @@ def jacobian(
     array([0., 2., 4.])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.jacobian(*args, argnums=own, sparse=sparse), compile)
-    return _derivative(derivative, compile, jacobian, f, argnums, sparse)
+    return made(derivative, compile, jacobian, f, argnums, sparse)
 
 
 def jacrev(
@@ -237,7 +219,7 @@ def jacrev(
     array([2., 4.])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.jacrev(*args, argnums=own), compile)
-    return _derivative(derivative, compile, jacrev, f, argnums)
+    return made(derivative, compile, jacrev, f, argnums)
 
 
 def jacfwd(
@@ -250,7 +232,7 @@ def jacfwd(
     array([0., 1.])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.jacfwd(*args, argnums=own), compile)
-    return _derivative(derivative, compile, jacfwd, f, argnums)
+    return made(derivative, compile, jacfwd, f, argnums)
 
 
 def hessian(
@@ -271,7 +253,7 @@ def hessian(
            [2., 0.]])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.hessian(*args, argnums=own, sparse=sparse), compile)
-    return _derivative(derivative, compile, hessian, f, argnums, sparse)
+    return made(derivative, compile, hessian, f, argnums, sparse)
 
 
 def make_hvp(
@@ -288,7 +270,7 @@ def make_hvp(
     array([6., 2.])
     """
     derivative = _replayed(f, argnums, lambda r, args, own: r.make_hvp(*args, argnums=own), compile)
-    return _derivative(derivative, compile, make_hvp, f, argnums)
+    return made(derivative, compile, make_hvp, f, argnums)
 
 
 def elementwise_grad(
@@ -305,7 +287,7 @@ def elementwise_grad(
 
     # What is kept with a function does not keep it alive, but what `made` has does.
     found = grad(attached(on_values(f), "sum", _sum_of), argnums, compile=behind(f, compile)[1])
-    return _derivative(found, compile, elementwise_grad, f, argnums)
+    return made(found, compile, elementwise_grad, f, argnums)
 
 
 def _sum_of(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tapegrad.tape.ambient import ambient
+from tapegrad.tape.ambient import ambient, set_recording
 
 settings.register_profile(
     "tapegrad",
@@ -22,7 +22,7 @@ settings.load_profile("tapegrad")
 def fresh_tapes():
     """Each test starts on tapes of its own, so that none depends on what another recorded or broke."""
     ambient.tapes.clear()
-    ambient.recording = None
+    set_recording(None)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The README and the pages of docs/ do what they say: their Python runs, and their commands name what exists.
 
-The python blocks of one `## ` section share a namespace and run in order, in an empty folder. Blocks written
-as a console session (with `>>>`) are checked as doctests, output included. Shell blocks are read, not run. A
+The python blocks of one `## ` section of the README, and of a whole page of docs/, share a namespace and run in
+order, in an empty folder. Blocks written as a console session (with `>>>`) are checked as doctests, output included.
+Shell blocks are read, not run. A
 block in another language must be in INERT, so that none is passed over by accident. A block that needs a
 program from outside Python says so in the line above it; where that program is missing, its section ends
 there, skipped with the reason:
@@ -12,6 +13,7 @@ there, skipped with the reason:
 import atexit
 import doctest
 import importlib.util
+import itertools
 import re
 import shlex
 import shutil
@@ -24,7 +26,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # Scripts made of blocks stay until the end of the run: what reads its own source reads it late.
 SCRIPTS = Path(tempfile.mkdtemp(prefix="readme-"))
 atexit.register(shutil.rmtree, SCRIPTS, ignore_errors=True)
@@ -32,7 +34,7 @@ SHELL = {"bash", "console"}
 INERT = {"text", "bibtex", "toml", "mermaid"}
 PYTHON = {"python", "python3"}
 # Commands whose arguments are checked only where they are paths, and those that are not looked into at all.
-TOOLS = {"pytest", "ruff", "mypy", "numba", "dot", "cat", "ls"}
+TOOLS = {"tapegrad", "mkdocs", "pytest", "ruff", "mypy", "numba", "dot", "cat", "ls"}
 FOREIGN = {"git", "apt", "apt-get", "brew", "conda", "source"}
 OPTIONFLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
@@ -203,8 +205,11 @@ def missing_path(words, root):
 
 # ---- the pages ---------------------------------------------------------------------------------------------
 
-FOUND = {page.name: blocks(page.read_text(encoding="utf-8")) for page in PAGES}
-SECTIONS = [(page, section) for page, found in FOUND.items() for section in sections(found)]
+FOUND = {page.relative_to(ROOT).as_posix(): blocks(page.read_text(encoding="utf-8")) for page in PAGES}
+SECTIONS = [
+    *(("README.md", section) for section in sections(FOUND["README.md"])),
+    *((page, None) for page, found in FOUND.items() if page != "README.md" and sections(found)),
+]
 SHELLS = [(page, block) for page, found in FOUND.items() for block in found if block.language in SHELL]
 
 
@@ -231,7 +236,8 @@ def test_python_runs(page, section, tmp_path, monkeypatch):
         # It says what is done where nobody says anything.
         monkeypatch.delenv("TAPEGRAD_COMPILE", raising=False)
     namespace = {"__name__": "__main__"}
-    for block in sections(FOUND[page])[section]:
+    found = sections(FOUND[page])
+    for block in found[section] if section else itertools.chain(*found.values()):
         if block.requires and not shutil.which(block.requires):
             pytest.skip(f"{page}:{block.line}: needs the program {block.requires}")
         execute(block.code, block.line, namespace, page)

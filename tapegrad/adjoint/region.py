@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tapegrad.ops.record import OPCODE, OUT, A, B, C, operand_places, parameters
 from tapegrad.sweeps.analysis import activate, reach
 from tapegrad.sweeps.owners import Owners, owners
 from tapegrad.tape import LEAF, Tape
+from tapegrad.tape.lines import Line, on_behalf, stretches
 from tapegrad.value import Value, handle
 
 # In place of a node, for a number that does not depend on the inputs.
@@ -110,6 +112,15 @@ class Region:
             yield low, i
             low = i + 1
         yield low, len(self)
+
+    def by_line(self, low: int, high: int) -> list[tuple[int, int, Line | None]]:
+        """Instructions low up to high as stretches that one line has recorded, with that line; as one stretch where
+        lines are not noted."""
+        return stretches(self.tape, self._slots, low, high)
+
+    def on_behalf_of(self, i: int) -> AbstractContextManager[None]:
+        """A block in which what is recorded counts as recorded by the line of an instruction, where lines are noted."""
+        return on_behalf(self.by_line(i, i + 1)[0][2])
 
     # Nodes
 

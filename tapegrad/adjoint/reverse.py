@@ -22,6 +22,7 @@ from tapegrad.layout import Layout, dense, dense_strides, is_dense
 from tapegrad.ops import BY_NAME, Elementwise, Structured
 from tapegrad.ops.record import STRUCTURED
 from tapegrad.sweeps import callbacks
+from tapegrad.tape.lines import on_behalf
 from tapegrad.value import Value, handle, operand, view
 
 
@@ -46,9 +47,12 @@ def pull_back(inputs: Sequence[Value], outputs: Sequence[Value], seeds: Sequence
         adjoints.add(node, seed, offset, y._layout_or_scalar())
     for low, high in reversed(list(region.stretches())):
         if high < len(region):
-            _propagate(adjoints, high)
-        if (adjoints.slots[low:high] >= 0).any():
-            adjoints.expand(low, high, back=True)
+            with region.on_behalf_of(high):
+                _propagate(adjoints, high)
+        for first, end, line in reversed(region.by_line(low, high)):
+            if (adjoints.slots[first:end] >= 0).any():
+                with on_behalf(line):
+                    adjoints.expand(first, end, back=True)
     results: list[Value | None] = []
     for j, x in enumerate(inputs):
         node = region.input(j)

@@ -15,6 +15,7 @@ from tapegrad.errors import UnsupportedError
 from tapegrad.layout import Layout
 from tapegrad.ops import Elementwise
 from tapegrad.sweeps import callbacks
+from tapegrad.tape.lines import on_behalf
 from tapegrad.value import Value, contiguous, view
 
 
@@ -30,10 +31,12 @@ def push_forward(inputs: Sequence[Value], tangents: Sequence[Any], outputs: Sequ
     for j, t in enumerate(tangents):
         known.set(region.input(j), t)
     for low, high in region.stretches():
-        if low < high:
-            known.expand(low, high, back=False)
+        for first, end, line in region.by_line(low, high) if low < high else ():
+            with on_behalf(line):
+                known.expand(first, end, back=False)
         if high < len(region):
-            _propagate(known, high)
+            with region.on_behalf_of(high):
+                _propagate(known, high)
     results: list[Value | None] = []
     for y, (node, offset) in zip(outputs, region.found, strict=True):
         own = node != NOWHERE and region.scalar[node]

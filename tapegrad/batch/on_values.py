@@ -21,6 +21,7 @@ from tapegrad.batch.writing import write_lanes
 from tapegrad.errors import DTypeError, OuterValueError, ShapeError, StructureError, TapeMismatchError
 from tapegrad.functions import stack
 from tapegrad.program import Program, write
+from tapegrad.recording import branches_of
 from tapegrad.tape import Tape, current_tape
 from tapegrad.tape.ambient import made_float64
 from tapegrad.value import Value, as_value, integer_at
@@ -46,7 +47,7 @@ def batch_on_values(
 
     try:
         recording = recordings.at(pytree.unflatten(structure, lane(0, numbers)))[0]
-        groups = _groups(recording.branches, [lane(i, numbers) for i in range(total)])
+        groups = _groups(branches_of(recording), [lane(i, numbers) for i in range(total)])
     except _NEEDS_TAPE:
         # It uses Values of this tape from around it: it is called for each lane, with Values.
         called = [pytree.flatten(f(*pytree.unflatten(structure, lane(i, leaves)))) for i in range(total)]

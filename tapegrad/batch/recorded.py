@@ -18,7 +18,7 @@ from tapegrad.batch.sums import Progress, Sum
 from tapegrad.batch.vmap import check_integers, lane_args, put_together, run
 from tapegrad.errors import UnsupportedError
 from tapegrad.native import choice
-from tapegrad.recording import Known, Recording
+from tapegrad.recording import Known, Recording, branches_of
 from tapegrad.recording.plans import Plans, hashable
 from tapegrad.value import Value
 
@@ -153,7 +153,7 @@ class Batch:
         plans = Plans(recording.spec, [False] * len(recording.spec.leaves))
         plan = plans.plan(argnums)
         how, count = choice.mode(recording.forced), thread_count(threads)
-        lanes = Run(recording.branches, leaves, axes, total, how, count, keep=False)
+        lanes = Run(branches_of(recording), leaves, axes, total, how, count, keep=False)
         found = Sum(lanes, leaves, axes, total, how, count, plan.chosen).all_lanes(progress)
         value, *grads = [np.asarray(x / total) for x in found] if mean else found
         return float(value), plans.shaped(plan, dict(zip(plan.chosen, grads, strict=True)), copy=False)

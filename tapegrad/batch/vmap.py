@@ -17,7 +17,7 @@ from tapegrad.batch.on_values import batch_on_values
 from tapegrad.batch.runs import Results, Run, lane_of
 from tapegrad.errors import OuterValueError, ShapeError
 from tapegrad.native import choice
-from tapegrad.recording import behind, known, known_with_keywords, on_values
+from tapegrad.recording import behind, branches_of, known, known_with_keywords, on_values
 from tapegrad.value import Value
 from tapegrad.value.exact import limit
 
@@ -109,12 +109,12 @@ def run(
     """The results of a recorded function of one lane for all lanes of plain arrays."""
     check_integers(recording, leaves, axes)
     how = choice.mode(recording.forced)
-    return Run(recording.branches, leaves, axes, total, how, thread_count(threads)).all_lanes()
+    return Run(branches_of(recording), leaves, axes, total, how, thread_count(threads)).all_lanes()
 
 
 def check_integers(recording: Any, leaves: Sequence[Any], axes: Sequence[int | None]) -> None:
     """Raise ShapeError where a lane has an integer that a tape does not hold exactly."""
-    most = limit(recording.branches.dtype)
+    most = limit(branches_of(recording).dtype)
     for spec, x, axis in zip(recording.spec.leaves, leaves, axes, strict=True):
         if axis is None or x.ndim != 1 or x.dtype.kind not in "iu":
             continue

@@ -64,7 +64,17 @@ class ArrayFunction:
 
 
 def _again(key: Key) -> ArrayFunction:
-    return _known[key] if len(key) == 1 else _families[key[0]](*key[1:])
+    found = function_of(key)
+    assert found is not None
+    return found
+
+
+def function_of(key: Key) -> ArrayFunction | None:
+    """The function that has a key; None where there is none."""
+    if len(key) == 1:
+        return _known.get(key)
+    make = _families.get(key[0])
+    return None if make is None else make(*key[1:])
 
 
 def family(name: str) -> Callable[[Callable[..., ArrayFunction]], Callable[..., ArrayFunction]]:
@@ -110,7 +120,7 @@ def _recorded(function: ArrayFunction, args: Sequence[Any]) -> Any:
         else:
             # A copy, as of everything that a recording takes from around it.
             kept.append(np.array(x, tape.dtype))
-    made = _ArrayCall(function, [x.shape for x in args], kept)
+    made = ArrayCall(function, [x.shape for x in args], kept)
     number = callbacks.register(made)
     tape.calls[number] = made
     params = [number, made.size, *[v.size for v in values]]
@@ -120,13 +130,13 @@ def _recorded(function: ArrayFunction, args: Sequence[Any]) -> Any:
     return made.nested(handle(tape, slot, dense((made.size,))))
 
 
-class _ArrayCall:
+class ArrayCall:
     """What an instruction `external` stands for: a function, and those of its arguments that are constants."""
 
     exact = False
 
     def __init__(self, function: ArrayFunction, shapes: list[Shape], kept: list[Any]) -> None:
-        self.function, self.kept = function, kept
+        self.function, self.kept, self.all_shapes = function, kept, shapes
         self.at = [i for i, x in enumerate(kept) if x is None]
         self.own_shapes = [shapes[i] for i in self.at]
         found = function.shapes(*shapes)

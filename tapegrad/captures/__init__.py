@@ -6,5 +6,6 @@ stands behind them, `contents` watches arrays and lists, `drawing` random number
 """
 
 from tapegrad.captures.captures import Captures, captures_of
+from tapegrad.captures.none import NoCaptures
 
-__all__ = ["Captures", "captures_of"]
+__all__ = ["Captures", "NoCaptures", "captures_of"]

@@ -182,10 +182,11 @@ class Captures:
 
     def _look_at_some(self) -> None:
         """Look at contents for a share of the time since the last look."""
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.thread_time()
         self._look_at(_SHARE * (begun - self._looked))
         self._looked, self._looks = time.perf_counter(), self._looks + 1
-        took = self._looked - begun
+        # Processor time: a look that waits for the processor costs nothing, and no change is to be overlooked for it.
+        took = min(self._looked - begun, time.thread_time() - worked)
         # A stretch that cannot be cut, of a large dict say, may take longer than its share: the next look waits for it.
         pause = took / _SHARE if took > _PAUSE else _PAUSE if self._looks > _AT_FIRST else 0.0
         self._scope["due"] = self._looked + pause

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tapegrad.errors import OperationError
 from tapegrad.inspect.algebra import algebra, call
-from tapegrad.inspect.reading import Reader, Shape, program_shown, tape_shown
+from tapegrad.inspect.reading import Reader, Shape, Shown, program_shown, shown_with, tape_shown
 from tapegrad.inspect.recorded import argument_names, returned
+from tapegrad.inspect.replays import replayed, swept_back
 from tapegrad.inspect.text import brief, shape_text, spelled
 from tapegrad.ops import Elementwise
+from tapegrad.ops.record import OUT
 from tapegrad.recording import Recording
 from tapegrad.tape import Instruction, Tape
+from tapegrad.tape.lines import Line, notes_of
 
 # Columns are not made wider than this; a longer entry sticks out.
 _WIDEST = 64
 
 
-def listing(tape: Tape | Recording, start: int = 0, stop: int | None = None, limit: int | None = 100) -> str:
-    """The instructions of a tape or a recording as text, one a line: number, algebra, value, gradient.
+def listing(
+    tape: Tape | Recording, start: int = 0, stop: int | None = None, limit: int | None = 100, *,
+    at: Sequence[Any] | None = None,
+) -> str:  # fmt: skip
+    """The instructions of a tape or a recording as text, one a line: number, algebra, shape, value, gradient, line.
 
     A number on the tape is written as its label or as `v` and its slot, an array as its label or `v[first:end]`,
     a constant as itself. Values that have not been computed yet are left blank; nothing is computed for the
-    listing. Gradients, marked ∂, are there once `backward` or a gradient of the recording has filled them.
+    listing. Gradients, marked ∂, are there once `backward` or a gradient of the recording has filled them. Where lines
+    of source were noted, because it was recorded within `tapegrad.debug`, each instruction ends with its own.
+
+    Of a recording the numbers are those of the replay that the interpreter did last. With `at` they are those of a
+    replay at arguments, whether or not the recording is compiled; the gradient is that of the sum of its results.
 
     Args:
         tape: a tape, or a recording: its inputs are then called as the function calls its arguments.
         start, stop: the instructions to list, as in a slice.
         limit: of more than this many, those in the middle are left out; None lists all.
+        at: of a recording, arguments to replay it at.
 
-    Raises ThreadError for a tape of another thread that has instructions not yet written down.
+    Raises ThreadError for a tape of another thread that has instructions not yet written down, OperationError for
+    arguments of a tape, and what a replay at arguments raises.
 
     >>> import tapegrad as tg
     >>> print(listing(tg.record(lambda x, y: x * y + x, 2.0, -3.0)))
@@ -43,7 +58,7 @@ def listing(tape: Tape | Recording, start: int = 0, stop: int | None = None, lim
     """
     recording = tape if isinstance(tape, Recording) else None
     names = argument_names(recording) if recording else {}
-    shown = program_shown(tape.program) if isinstance(tape, Recording) else tape_shown(tape)
+    shown, line = seen(tape, at)
     reader = Reader(shown, names)
     length = len(reader.code)
     if length == 0:
@@ -53,7 +68,7 @@ def listing(tape: Tape | Recording, start: int = 0, stop: int | None = None, lim
     head, tail = rows, rows[:0]
     if len(rows) > kept:
         head, tail = rows[: (kept + 1) // 2], rows[len(rows) - kept // 2 :]
-    lines = list(_table(reader, [*head, *tail], shown.grads, names))
+    lines = list(_table(reader, [*head, *tail], shown.grads, names, line))
     left_out = len(rows) - len(head) - len(tail)
     if left_out:
         note = f"...  {_count(left_out, 'instruction')} left out; listing(tape, start, stop, limit) shows more"
@@ -68,7 +83,34 @@ def _count(n: int, what: str) -> str:
     return f"{n:,} {what}" + ("s" if n != 1 else "")
 
 
-def _table(reader: Reader, rows: list[int], grads: np.ndarray, inputs: Mapping[int, str]) -> Iterator[str]:
+def seen(
+    tape: Tape | Recording, at: Sequence[Any] | None = None, wrt: tuple[int, ...] | None = None
+) -> tuple[Shown, Callable[[int], Line | None]]:
+    """The arrays to be shown, of a replay at arguments or of the last one; and what finds the line of an instruction.
+
+    Adjoints at arguments are those by the inputs in `wrt`; by all that are differentiated where it is None.
+    Raises OperationError for arguments of a tape.
+    """
+    if isinstance(tape, Recording):
+        program = tape.program
+        if at is None:
+            shown = program_shown(program)
+        else:
+            replay = replayed(tape._branches, tape.check(tuple(at)))
+            program = replay.program
+            wrt = program.code.wanted if wrt is None else wrt
+            shown = shown_with(program, replay.values, swept_back(replay, wrt).adjoints if wrt else None)
+        return shown, lambda row: None if program.lines is None else program.lines.of(row)
+    if at is not None:
+        raise OperationError("a tape has no arguments to be replayed at: only recordings have")
+    shown, notes = tape_shown(tape), notes_of(tape)
+    slots = tape.addresses.slots_of(shown.rows[:, OUT].astype(np.int64))
+    return shown, lambda row: None if notes is None else notes.at(int(slots[row]))
+
+
+def _table(
+    reader: Reader, rows: list[int], grads: np.ndarray, inputs: Mapping[int, str], where: Callable[[int], Line | None]
+) -> Iterator[str]:
     instructions = [reader.instruction(row) for row in rows]
     shapes = reader.shapes(instructions)
     with_grads = grads.any()
@@ -77,13 +119,19 @@ def _table(reader: Reader, rows: list[int], grads: np.ndarray, inputs: Mapping[i
         what = "input" if i.count and i.out in inputs else "given"
         value = _value(reader, i)
         grad = _grad(reader, i, grads) if with_grads else ""
-        table.append((str(i.row), statement(reader, i, shapes.get(i.row), what), value, grad))
+        line = where(i.row)
+        source = f"# {Path(line.file).name}:{line.number}" if line else ""
+        table.append((str(i.row), statement(reader, i, shapes.get(i.row), what), value, grad, source))
     widths = [min(max((len(line[column]) for line in table), default=0), _WIDEST) for column in range(4)]
-    for row, text, value, grad in table:
+    for row, text, value, grad, source in table:
         # Single numbers are aligned at the right, arrays at the left.
         value = value if value.startswith("[") else f"{value:>9}"
-        line = f"{row:>{max(widths[0], 3)}}  {text:<{widths[1]}}  {value:<{widths[2]}}"
-        yield (line + (f"  ∂ {grad}" if grad else "")).rstrip()
+        found = f"{row:>{max(widths[0], 3)}}  {text:<{widths[1]}}  {value:<{max(widths[2], 9 if source else 0)}}"
+        if source:
+            grad = f"∂ {grad}" if grad else ""
+            yield f"{found}  {grad:<{widths[3] + 2 if widths[3] else 0}}  {source}"
+        else:
+            yield (found + (f"  ∂ {grad}" if grad else "")).rstrip()
 
 
 def statement(reader: Reader, i: Instruction, shape: Shape | None = None, leaf: str = "given") -> str:

@@ -67,10 +67,15 @@ def tape_shown(tape: Tape) -> Shown:
 
 def program_shown(program: Program) -> Shown:
     """A program, with the numbers of a replay that is over."""
-    code, workspace = program.code, program.latest()
+    workspace = program.latest()
+    return shown_with(program, workspace.values, workspace.adjoints if workspace.swept_back else None)
+
+
+def shown_with(program: Program, values: np.ndarray, adjoints: np.ndarray | None = None) -> Shown:
+    """A program, with numbers and adjoints by place."""
+    code, grads = program.code, np.zeros(0) if adjoints is None else adjoints
     active = program.flow(code.steps, program.places_of(code.wanted), passive_rows())[0]
-    grads = workspace.adjoints if workspace.swept_back else np.zeros(0)
-    return Shown(code.rows, code.side, workspace.values, grads, active, code.labels, code.size, len(code.rows))
+    return Shown(code.rows, code.side, values, grads, active, code.labels, code.size, len(code.rows))
 
 
 def shape_of(i: Instruction) -> Shape | None:

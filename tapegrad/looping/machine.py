@@ -12,6 +12,7 @@ import numpy as np
 
 from tapegrad.looping import loops
 from tapegrad.native import choice
+from tapegrad.native.steps import Copies
 from tapegrad.program import Program
 from tapegrad.sweeps import VALUES, callbacks
 from tapegrad.tape import operand_error
@@ -83,30 +84,60 @@ class Machine:
         """
         given = [self._table(self.inputs, before), self._table(self.inputs, kept or {}),
                  self._table(self.outputs, after or {}), self._table(self.outputs, sums or {})]  # fmt: skip
-        moved, at = np.zeros((len(carries), 4), np.int64), 0
-        for j, (output, number) in enumerate(carries):
-            place, n = self.outputs[output]
-            moved[j] = place, n, self.inputs[number][0], at
-            at += n
-        plan = np.zeros(6, np.int64)
-        plan[[loops.STEP, loops.BY, loops.START]] = first, by, start
-        plan[loops.INDEX] = -1 if index is None else self.inputs[index][0]
-        plan[loops.NATIVE] = not isinstance(self.form, Program)
-        stage = np.empty(at, self.values.dtype)
-        frame = loops.rounds.frame(self._address, self._words, plan, *given, moved, self.values, self.data, stage)
+        place = -1 if index is None else self.inputs[index][0]
+        own = [(*self.outputs[output], self.inputs[number][0]) for output, number in carries]
+        call = self._in_one(given, own, by, place) or self._one_by_one(given, own, by, place)
         at_once = _pace.get(self.form, 1)
         while count:
-            plan[loops.COUNT] = n = 1 if self._slow else min(count, at_once)
+            n = 1 if self._slow else min(count, at_once)
             started = time.perf_counter()
-            failed = int(loops.rounds.run(frame, self.values.dtype))
+            failed = call(first, n, start)
             if failed >= 0:
                 row = self.form.steps[failed]
                 raise callbacks.raised(row[0]) or operand_error(row, self.form.code.side, self.values)
             if self.calls:
                 callbacks.check(self.workspace.scratch)
-            count -= n
+            first, count = first + n * by, count - n
             at_once = min(8 * at_once, max(1, int(n * _SECONDS / max(time.perf_counter() - started, 1e-7))))
         _pace[self.form] = at_once
+
+    def _in_one(self, given: Sequence[np.ndarray], carries: Sequence[Any], by: int, index: int) -> Any:
+        """What takes steps, from a number on, so many, with a number added to theirs, in one loop with the program;
+        None where the program is called for each."""
+        if isinstance(self.form, Program):
+            return None
+        before, kept, after, sums = (tuple((p, n, stride) for p, n, _, stride in rows.tolist()) for rows in given)
+        # Sums stand at the same place for all steps.
+        sums = tuple((p, n, 0) for p, n, _ in sums)
+        copies = Copies(before, kept, after, sums, tuple(carries), by, index)
+        run = self.form.steps_function(copies)
+        if run is None:
+            return None
+        starts = [self.data.ctypes.data + base * self.data.itemsize for rows in given for base in rows[:, 2].tolist()]
+        words = np.array([self._words[1], 0, 0, 0, *starts], np.int64)
+
+        def call(first: int, count: int, start: int) -> int:
+            words[1:4] = first, count, start
+            return int(run(self.values.ctypes.data, words.ctypes.data))
+
+        return call
+
+    def _one_by_one(self, given: Sequence[np.ndarray], carries: Sequence[Any], by: int, index: int) -> Any:
+        """The same where each step calls the program."""
+        moved, at = np.zeros((len(carries), 4), np.int64), 0
+        for j, (place, n, to) in enumerate(carries):
+            moved[j] = place, n, to, at
+            at += n
+        plan = np.zeros(6, np.int64)
+        plan[[loops.BY, loops.INDEX, loops.NATIVE]] = by, index, not isinstance(self.form, Program)
+        stage = np.empty(at, self.values.dtype)
+        frame = loops.rounds.frame(self._address, self._words, plan, *given, moved, self.values, self.data, stage)
+
+        def call(first: int, count: int, start: int) -> int:
+            plan[[loops.STEP, loops.COUNT, loops.START]] = first, count, start
+            return int(loops.rounds.run(frame, self.values.dtype))
+
+        return call
 
     @staticmethod
     def _table(spans: Sequence[tuple[int, int]], at: dict[int, At]) -> np.ndarray:

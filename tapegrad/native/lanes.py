@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
+from tapegrad.native import rounds
 from tapegrad.native.ir import ADD, COMPUTE, MAX, NEUTRAL, SET, Item, Loop, Ref
 from tapegrad.native.outer import Array, Pointers
 from tapegrad.native.row_memory import RowMemory, Scope
 from tapegrad.native.rows import Rows, carried, lags
 from tapegrad.native.rules import value
 from tapegrad.native.stores import Store, stores_of
+from tapegrad.native.tables import Table
 from tapegrad.native.writer import Register, Writer
 
 # Loops of so many rounds are written out.
@@ -29,13 +34,14 @@ class RowsWriter(RowMemory):
         scratch: the place in the arena where there is room for vectors.
         constants: the numbers of constants that are scalars, by place.
         arrays: those that may stand outside of the arena.
+        tables: what stands for long constants.
     """
 
     def __init__(
         self, node: Rows, writer: Writer, to: Callable[[int, int], int], kept: Callable[[int], bool], scratch: int,
-        constants: dict[int, float], arrays: dict[int, Array],
+        constants: dict[int, float], arrays: dict[int, Array], tables: dict[int, Table],
     ) -> None:  # fmt: skip
-        super().__init__(writer, to, scratch, Pointers(node, writer, arrays))
+        super().__init__(writer, to, scratch, Pointers(node, writer, arrays), tables)
         self.node, self._kept, self._constants = node, kept, constants
         self.body = node.body()
         self.bases = node.bases()
@@ -45,6 +51,10 @@ class RowsWriter(RowMemory):
         # Vectors of the round before, with those of this round; and what was made of both.
         self._before: dict[int, tuple[str, str]] = {}
         self._shifted: dict[tuple[int, int], Register] = {}
+        # Rows that are asked for, as the first and the one behind the last; and the rounds that are being written, if
+        # they are those in between, in which nothing is asked.
+        self._edges: set[tuple[int, int]] = set()
+        self._middle: tuple[int, int] | None = None
 
     # The function
 
@@ -57,40 +67,48 @@ class RowsWriter(RowMemory):
             self._stores[result] = store
             store.pointer = self.room(store.size)
             store.lost = self.room(store.size) if lossless else ""
-        begin, loop, after = w.label("begin"), w.label("rows"), w.label("after")
+        begin, entry, after = w.label("begin"), w.label("entry"), w.label("after")
         w.open(begin)
         for result, store in self._stores.items():
             if store.over_rows:
                 self._start_over_rows(self.node.items[result][0], store)
-        entry = w.label("entry")
-        w.lines += [f"br label %{entry}", f"{entry}:", f"br label %{loop}"]
-        w.open(loop)
-        at = len(w.lines)
-        last = {item.out.result: i for i, node in enumerate(self.body) for item in self._items([node])}
-        complete: list[list[int]] = [[] for _ in self.body]
-        for result in self._stores:
-            complete[last[result]].append(result)
-        for node, results in zip(self.body, complete, strict=True):
-            self._body([node], 0)
-            # What later nodes read of earlier rows, they read from the arena.
-            self._flush(results)
-        latch, following = w.label("latch"), w.name()
-        w.lines += [f"br label %{latch}", f"{latch}:", f"{following} = add nuw nsw i64 %t, {w.lanes}"]
-        phi = f"%t = phi i64 [0, %{entry}], [{following}, %{latch}]"
-        self.outer.advance(following)
-        go = w.name()
-        w.lines.append(f"{go} = icmp ult i64 {following}, {self.rounds}")
-        w.lines.append(f"br i1 {w.unless_stopped(go)}, label %{loop}, label %{after}")
-        kind = w.type(True)
-        phis = [
-            f"{name} = phi {kind} [zeroinitializer, %{entry}], [{now}, %{latch}]" for name, now in self._before.values()
-        ]
-        w.lines[at:at] = [phi, *phis, *self.outer.phis(entry, latch)]
+        w.lines += [f"br label %{entry}", f"{entry}:"]
+        self._write_rounds(entry, after)
         w.open(after)
         self.outer.end()
         self._finish_over_rows()
         head = [f'define internal void @{name}(ptr noalias %v, ptr %stop, ptr %outer) "prefer-vector-width"="512" {{']
         return "\n".join([*head, *self.first, f"br label %{begin}", *w.lines, "ret void", "}"])
+
+    def _write_rounds(self, entry: str, after: str) -> None:
+        """The loop over rows."""
+        w, before, quick = self.w, self.w.lines, None
+        ends = self._round("%t", ())
+        middle = rounds.middle_of(self._edges, self.outer.inner(), w.lanes)
+        if self._edges and rounds.pays(ends.lines, middle, w.lanes):
+            self._middle = middle
+            quick = self._round("%q", ends.carried)
+        w.lines = before + rounds.loop(w, self.outer, ends, quick, middle, self.rounds, entry, after)
+
+    def _round(self, row: str, carried: Iterable[int]) -> rounds.Round:
+        """What is done in a round, where `carried` and what it reads of earlier rounds goes on to the next."""
+        w, label = self.w, self.w.label("rows")
+        self.row, self.scopes, w.lines = row, [Scope(0)], []
+        self._masks, self._before, self._shifted = {}, {}, {}
+        w.open(label)
+        w.lines.clear()
+        last = {item.out.result: i for i, node in enumerate(self.body) for item in self._items([node])}
+        complete: list[list[int]] = [[] for _ in self.body]
+        for result in self._stores:
+            complete[last[result]].append(result)
+        with self.outer.inside(self._middle is not None):
+            for node, results in zip(self.body, complete, strict=True):
+                self._body([node], 0)
+                # What later nodes read of earlier rows, they read from the arena.
+                self._flush(results)
+        for result in carried:
+            self._carry(result)
+        return rounds.Round(label, row, w.lines, self._before)
 
     def _items(self, body: Sequence[Loop | Item]) -> Iterator[Item]:
         for node in body:
@@ -153,7 +171,7 @@ class RowsWriter(RowMemory):
             assert item.row is not None
             xs = [self._operand(item, j, depth) for j in range(len(item.operands))]
             self._define(item, value(w, item.row, xs), depth)
-        else:
+        elif not self._has_none(item):
             x = self._get(item, item.operands[0], depth)
             x = self._masked(item, x)
             store = self._stores[item.out.result]
@@ -165,12 +183,14 @@ class RowsWriter(RowMemory):
 
     def _operand(self, item: Item, j: int, depth: int) -> Any:
         """An operand of an operation; a number where the operation holds it constant."""
-        ref = item.operands[j]
-        if item.row is not None and j in item.row.held and not ref.rows and not any(ref.strides):
-            known = self._constants.get(ref.place)
-            if known is not None:
-                return known
-        return self._get(item, ref, depth)
+        ref, w = item.operands[j], self.w
+        known = None if ref.rows or any(ref.strides) else self._constants.get(ref.place)
+        if known is not None and item.row is not None and j in item.row.held:
+            return known
+        x = self._get(item, ref, depth)
+        # Of numbers so small that the processor may take them for zero nothing is said.
+        tiny = known is not None and 0.0 < abs(known) < np.finfo(w.dtype).tiny
+        return x if known is None or tiny else x._replace(known=known)
 
     def _taken(self, kind: str, before: Register, x: Register) -> Register:
         w = self.w
@@ -180,6 +200,12 @@ class RowsWriter(RowMemory):
         # What is no number is taken, and stays.
         return w.select(w.binary("or", better, w.compare("uno", x, x)), x, before)
 
+    def _has_none(self, item: Item) -> bool:
+        """Whether an item has no rows in the rounds that are being written."""
+        return self._middle is not None and not (
+            item.first < self._middle[1] and self._middle[0] < item.first + item.count
+        )
+
     def _masked(self, item: Item, x: Register) -> Register:
         """A number that is taken in, in the rows that have it, and in others what changes nothing."""
         w, rounded = self.w, -(-self.rounds // self.w.lanes) * self.w.lanes
@@ -187,6 +213,9 @@ class RowsWriter(RowMemory):
             return x
         if item.out.result in self.bases and item.first == item.shift and item.count == item.height:
             return x
+        if self._middle is not None:
+            return x
+        self._edges.add((item.first, item.first + item.count))
         mask = self._masks.get((item.first, item.count))
         if mask is None:
             mask = w.rows_within(item.first, item.count)
@@ -224,7 +253,7 @@ class RowsWriter(RowMemory):
         if store is not None:
             self.put(store.pointer, self._offset(store, ref), self.w.wide(x))
         if item.kind == COMPUTE and self._kept(ref.result):
-            self.to_arena(ref, x)
+            self.to_arena(ref, x, math.prod(item.dims) == ref.rows)
 
     def _get(self, item: Item, ref: Ref, depth: int) -> Register:
         own = ref.result in self.node.items
@@ -253,17 +282,21 @@ class RowsWriter(RowMemory):
         w, kind, key = self.w, self.w.type(True), (ref.result, back)
         if key in self._shifted:
             return self._shifted[key]
-        out = self.node.items[ref.result][0].out
-        now = w.wide(self.scopes[0].known[ref.result, self.bases[ref.result], out.rows, ()])
-        before = self._before.get(ref.result)
-        if before is None:
-            before = self._before[ref.result] = w.name(), now.text
+        before, now = self._carry(ref.result)
         mask = ", ".join(f"i32 {i}" for i in range(w.lanes - back, 2 * w.lanes - back))
-        text = f"shufflevector {kind} {before[0]}, {kind} {now.text}, <{w.lanes} x i32> <{mask}>"
+        text = f"shufflevector {kind} {before}, {kind} {now}, <{w.lanes} x i32> <{mask}>"
         found = w.new(text, True)
         if len(self.scopes) == 1:
             self._shifted[key] = found
         return found
+
+    def _carry(self, result: int) -> tuple[str, str]:
+        """The name of what a result was in the round before, and what it is in this one."""
+        if result not in self._before:
+            out = self.node.items[result][0].out
+            now = self.w.wide(self.scopes[0].known[result, self.bases[result], out.rows, ()])
+            self._before[result] = self.w.name(), now.text
+        return self._before[result]
 
     def _offset(self, store: Store, ref: Ref) -> str:
         return self.index(ref.place - store.low, ref, store.dropped)
@@ -282,7 +315,14 @@ class RowsWriter(RowMemory):
 
     def _flush_loops(self, item: Item, ref: Ref, store: Store, depth: int) -> None:
         if depth == len(item.dims):
-            self.to_arena(ref, self.take(store.pointer, self._offset(store, ref)))
+            whole = math.prod(item.dims) == ref.rows
+            self.to_arena(ref, self.take(store.pointer, self._offset(store, ref)), whole)
+            return
+        if math.prod(item.dims) <= _WRITTEN_OUT:
+            for k in range(item.dims[depth]):
+                self.scopes.append(Scope(k))
+                self._flush_loops(item, ref, store, depth + 1)
+                self.scopes.pop()
             return
         with self._loop(item.dims[depth]):
             self._flush_loops(item, ref, store, depth + 1)

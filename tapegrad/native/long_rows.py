@@ -20,7 +20,7 @@ from tapegrad.ops import TABLE
 from tapegrad.ops.record import OUT
 
 # So many instructions are searched for blocks that repeat, and a loop saves at least so many.
-_SEARCHED, _LEAST = 400, 64
+SEARCHED, _LEAST = 400, 64
 _MODES = 8
 
 
@@ -40,7 +40,7 @@ class LongRowsWriter(ScalarsWriter):
         self._strides: list[int] = [0, 1]
         self.items = [item for item in node.all_items() if item.kind != SET]
         sums = all(not item.out.rows and len(item.dims) < 2 for item in node.all_items() if item.kind == SET)
-        self.possible = len(self.items) >= _SEARCHED and sums and all(map(self._fits, self.items))
+        self.possible = len(self.items) >= SEARCHED and sums and all(map(self._fits, self.items))
         rows = self._table() if self.possible else np.zeros((0, 5), np.int64)
         super().__init__(None, rows, range(len(rows)), lambda place: 0, lambda place: False,
                          {place * _MODES: x for place, x in constants.items()})

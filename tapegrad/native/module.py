@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from tapegrad.native.rows import Rows
 from tapegrad.native.scalars import ScalarsWriter
 from tapegrad.native.schedule import Additions, Interpreted, Schedule
 from tapegrad.native.vector_functions import settled
-from tapegrad.native.writer import Writer
+from tapegrad.native.writer import USUAL, Writer
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE
 
@@ -28,9 +28,58 @@ _MOST_ITEMS = 20_000
 _WORDS = 3
 
 
-def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tuple[str, int, Outer]:
-    """The program in LLVM's language, how long its arena is, room for vectors included, and the arrays that may stand
-    outside of it."""
+class Module(NamedTuple):
+    """A program in LLVM's language.
+
+    Attributes:
+        functions: what is declared, and the functions of nodes.
+        lines: that call them in order.
+        failed: where these leave the number of the step that failed, or -1.
+        size: how long the arena is, room for vectors included.
+        outer: the arrays that may stand outside of it.
+        interpreted: how many stretches the interpreter carries out.
+        dtype: of the numbers.
+    """
+
+    functions: list[str]
+    lines: list[str]
+    failed: str
+    size: int
+    outer: Outer
+    interpreted: int
+    dtype: np.dtype
+
+    def function(self, head: str) -> list[str]:
+        """The function that computes the program once, of the arena `%v` and the table of calls `%table`."""
+        # The word behind those of the calls, and what comes then.
+        at = _WORDS * self.interpreted
+        pointers = [f"%stop = getelementptr i64, ptr %table, i64 {at}"]
+        pointers.append(f"%outer = getelementptr i64, ptr %table, i64 {at + 1}")
+        return [f"{head}(ptr %v, ptr %table) {{", "begin:", *pointers, *self.lines, f"ret i64 {self.failed}", "}"]
+
+    def text(self) -> str:
+        """The whole module, with the function `tapegrad_program`."""
+        call = "%found = call i64 @once(ptr %v, ptr %table)"
+        text = whole(self, self.function("define internal i64 @once"), [call])
+        # Where results are not waited for, choices take less time than jumps.
+        for mark in USUAL.values():
+            text = text.replace(mark, "")
+        return text
+
+
+def whole(module: Module, functions: Sequence[str], lines: Sequence[str]) -> str:
+    """A module whose function `tapegrad_program`, of `%v` and `%table`, returns what lines leave in `%found`."""
+    declared, text = list[str](), [*module.functions, *functions]
+    if flushes(module.dtype):
+        before, after = _control(FLUSH)
+        declared = ["declare void @llvm.x86.sse.stmxcsr(ptr)", "declare void @llvm.x86.sse.ldmxcsr(ptr)"]
+        lines = [*before, *lines, *after]
+    main = ["define i64 @tapegrad_program(ptr %v, ptr %table) {", "begin:", *lines, "ret i64 %found", "}"]
+    return settled("\n".join([*declared, *text, *main]))
+
+
+def module_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> Module:
+    """The program in LLVM's language."""
     dtype = program.code.dtype
     functions, lines = list[str](), list[str]()
     declared: dict[str, str] = {}
@@ -56,7 +105,8 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
             else:
                 writer = Writer(dtype, lanes, program.long)
                 kept = places.kept.__getitem__
-                rows = RowsWriter(node, writer, places, kept, places.size, places.constants, outer.arrays)
+                given = node, writer, places, kept, places.size, places.constants, outer.arrays, places.tables
+                rows = RowsWriter(*given)
                 functions.append(rows.write(f"node{number}"))
                 end = max(end, rows.scratch_end)
             declared |= writer.declared
@@ -83,16 +133,7 @@ def text_of(program: Any, schedule: Schedule, places: Places, lanes: int) -> tup
                 declared |= writer.declared
                 lines.append(f"%found{number}_{at} = call i64 @{name}(ptr %v, ptr %stop)")
                 take(f"%found{number}_{at}")
-    main = ["define i64 @tapegrad_program(ptr %v, ptr %table) {", "begin:"]
-    # The word behind those of the calls.
-    main.append(f"%stop = getelementptr i64, ptr %table, i64 {_WORDS * interpreted}")
-    main.append(f"%outer = getelementptr i64, ptr %table, i64 {_WORDS * interpreted + 1}")
-    if flushes(dtype):
-        before, after = _control(FLUSH)
-        declared |= {"sti": "declare void @llvm.x86.sse.stmxcsr(ptr)", "ldm": "declare void @llvm.x86.sse.ldmxcsr(ptr)"}
-        lines = [*before, *lines, *after]
-    text = [*sorted(set(declared.values())), *functions, *main, *lines, f"ret i64 {failed}", "}"]
-    return settled("\n".join(text)), end, outer
+    return Module([*sorted(set(declared.values())), *functions], lines, failed, end, outer, interpreted, dtype)
 
 
 def _long_rows(program: Any, schedule: Schedule, places: Places, lanes: int, number: int) -> LongRowsWriter | None:

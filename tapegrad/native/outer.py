@@ -11,7 +11,8 @@ is before or behind an array. In these rounds the pointers lead to short copies 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,16 +214,25 @@ class Pointers:
             f"i64 {count * size}, i1 false)"
         )
 
-    def phis(self, entry: str, latch: str) -> list[str]:
-        """What stands at the beginning of each round: the pointers in it."""
-        return [
-            f"{self.names[result]} = phi ptr [{head if self._has_head else self._in_first(body, tail)}, %{entry}], "
-            f"[{self.names[result]}.next, %{latch}]"
-            for result, (head, body, tail) in self._bases.items()
-        ]
+    def inner(self) -> tuple[int, int]:
+        """The rounds in which all pointers lead to the arrays: the first row of them, and the row behind them."""
+        return self._w.lanes if self._has_head else 0, min(self._last, self._rounds)
 
-    def _in_first(self, body: str, tail: str) -> str:
-        return body if self._last > 0 else tail
+    @contextmanager
+    def inside(self, only: bool) -> Iterator[None]:
+        """Write, or not, as in these rounds only."""
+        names = self.names
+        if only:
+            self.names = {result: body for result, (_, body, _) in self._bases.items()}
+        yield
+        self.names = names
+
+    def pointers(self, row: int) -> Iterator[tuple[str, str, str, str]]:
+        """For each pointer its name, what it is in the first round, its name for the next round, and what it is in the
+        round that begins at a row."""
+        for result, (head, body, tail) in self._bases.items():
+            first, there = (body if at < self._last else tail for at in (0, row))
+            yield self.names[result], head if self._has_head else first, f"{self.names[result]}.next", there
 
     def advance(self, following: str) -> None:
         """Write what stands at the end of each round: the pointers in the next one."""

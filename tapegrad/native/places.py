@@ -11,6 +11,7 @@ from tapegrad.native.ir import Item, Ref
 from tapegrad.native.rows import Rows, carried, lags
 from tapegrad.native.scalars import ScalarsWriter, Segment, advance, positions, segments
 from tapegrad.native.schedule import Additions, Interpreted, Scalars, Schedule
+from tapegrad.native.tables import lengths, tables_of, with_tables
 from tapegrad.ops import RUN
 from tapegrad.ops.record import OPCODE, OUT, A, B, operand_spans
 from tapegrad.program.placing import Free, moved_code
@@ -32,6 +33,7 @@ class Places:
         constants: the numbers of constants that are scalars, by place.
         long_readers: for each long array the nodes that read it in memory; the number behind all nodes is whoever reads
             results.
+        tables: what stands for long constants, by the number of the result.
         before, after: how many places the lanes of the first and last rows may touch besides.
     """
 
@@ -60,6 +62,7 @@ class Places:
         self._find_readers()
         self.before = self.after = 0
         self._keep_alike()
+        self.tables = tables_of(schedule, self.long_readers, lanes)
         self.to = np.zeros(len(rows), np.int64)
         self.size = self._place(leaf)
         if not self.affine and not any(isinstance(node, Rows) for node in schedule.nodes):
@@ -187,7 +190,7 @@ class Places:
         end = sum(n for _, n in code.spans)
         self.to[: code.inputs] = self._starts[: code.inputs]
         constants = np.flatnonzero(leaf)[code.inputs :] if code.inputs else np.flatnonzero(leaf)
-        counts = self._counts[constants]
+        counts = lengths(self._counts, constants.tolist(), self.tables)
         self.to[constants] = end + np.cumsum(counts) - counts
         free = Free(end + int(counts.sum()))
         forever = len(schedule.nodes)
@@ -250,7 +253,7 @@ class Places:
             last = self._rounded(node) - 1
             for item in node.all_items():
                 for ref in item.operands:
-                    if self.kept[ref.result] and ref.rows:
+                    if self.kept[ref.result] and ref.rows and ref.result not in self.tables:
                         first, end = self._touched(item, ref, last)
                         low, high = min(low, first), max(high, end)
         self.before, self.after = -low, high
@@ -262,7 +265,8 @@ class Places:
 
     def moved(self, size: int) -> tuple[Any, np.ndarray]:
         """The code and the steps of the program with these places, for the interpreter."""
-        return moved_code(self._program, self._schedule.owners, self.to, size)
+        code, steps = moved_code(self._program, self._schedule.owners, self.to, size)
+        return with_tables(code, self.tables), steps
 
 
 def _held_constants(program: Any) -> dict[int, float]:

@@ -13,10 +13,11 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.native import build
-from tapegrad.native.module import text_of
+from tapegrad.native.module import module_of
 from tapegrad.native.outer import Arena, home
 from tapegrad.native.places import Places
 from tapegrad.native.schedule import Interpreted, Schedule
+from tapegrad.native.steps import Copies, steps_of
 from tapegrad.native.width import lanes_of
 from tapegrad.program import Form, Workspace
 from tapegrad.sweeps import FORWARD, VALUES
@@ -46,8 +47,9 @@ class Native(Form):
         places = Places(schedule, lanes)
         if not places.affine:
             places = Places(schedule, lanes, roll=False)
-        text, end, self.outer = text_of(program, schedule, places, lanes)
-        self._before, self._length = places.before, max(end, places.after)
+        module = module_of(program, schedule, places, lanes)
+        self.outer = module.outer
+        self._before, self._length = places.before, max(module.size, places.after)
         code, steps = places.moved(self._length)
         super().__init__(
             code, steps, program.structure, program.shapes, program.leaves,
@@ -57,7 +59,8 @@ class Native(Form):
         self._interpreted = [np.array(n.numbers) for n in schedule.nodes if isinstance(n, Interpreted)]
         # Functions of Python are called in the thread that they were called in before.
         self._long = program.long and not program.calls
-        self.run = _CALL(build.address_of(text, slp=places.has_loops))
+        self.run = _CALL(build.address_of(module.text(), slp=places.has_loops))
+        self._steps = None if self.calls or self._long or self._interpreted else steps_of(module)
         self._stop = 3 * len(self._interpreted)
         self.seconds = time.perf_counter() - started
 
@@ -136,6 +139,10 @@ class Native(Form):
             table[self._stop] = 0
             raise
         return found[0]
+
+    def steps_function(self, copies: Copies) -> Any:
+        """What carries out many steps of the program; see `steps.Steps.function`. None where it is called for each."""
+        return None if self._steps is None else self._steps.function(copies)
 
     def call(self, workspace: Workspace) -> tuple[tuple[int, int], Any]:
         """What the compiled function is called with, and what must be kept as long: the words of its table, those of

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tapegrad.native.ir import Ref
 from tapegrad.native.outer import Pointers
-from tapegrad.native.writer import Register, Writer
+from tapegrad.native.tables import Table
+from tapegrad.native.writer import NEAR, Register, Writer
 
 # So many vectors of one result at most stand on the stack; beyond, they stand in the arena.
 _ON_STACK = 256
@@ -29,19 +30,26 @@ class RowMemory:
         to: the place in the compiled program's arena of a place of the program's own.
         scratch: the place in the arena where there is room for vectors.
         outer: the pointers to arrays outside of the arena.
+        tables: what stands for constants, by the number of the result.
 
     Attributes:
         w: the writer.
         scratch_end: the place behind the room that was used.
         first: lines that stand before the loop.
         scopes: the loops that are being written, the one over rows first.
+        row: the name of the number of the first row of a round.
     """
 
-    def __init__(self, writer: Writer, to: Callable[[int, int], int], scratch: int, outer: Pointers) -> None:
-        self.w, self._to, self.scratch_end, self.outer = writer, to, scratch, outer
+    def __init__(
+        self, writer: Writer, to: Callable[[int, int], int], scratch: int, outer: Pointers, tables: dict[int, Table]
+    ) -> None:
+        self.w, self._to, self.scratch_end, self.outer, self._tables = writer, to, scratch, outer, tables
         self.first: list[str] = []
         self.scopes = [Scope(0)]
+        self.row = "%t"
         self._hoisted: dict[tuple[str, int], Register] = {}
+        # By result the numbers of a row whose others come next.
+        self._waiting: dict[int, dict[int, Register]] = {}
 
     def room(self, size: int) -> str:
         """A pointer to room for so many vectors."""
@@ -100,8 +108,16 @@ class RowMemory:
             return w.new(f"load {kind}, ptr {p}, align {self.align}", True)
         return w.gather(p, ref.rows)
 
-    def to_arena(self, ref: Ref, x: Register) -> None:
+    def to_arena(self, ref: Ref, x: Register, whole: bool) -> None:
+        """Store a number; `whole` says that all numbers of a row are stored, one after the other."""
         w, x = self.w, self.w.wide(x)
+        if whole and 1 < ref.rows <= NEAR and all(isinstance(scope.counter, int) for scope in self.scopes[1:]):
+            own = self._waiting.setdefault(ref.result, {})
+            own[int(self.index(0, ref, 0))] = x
+            if len(own) == ref.rows:
+                self._store_rows(ref, [own[i] for i in range(ref.rows)])
+                del self._waiting[ref.result]
+            return
         p = self._row_pointer(ref)
         kind = w.type(True)
         if ref.rows == 1:
@@ -112,17 +128,32 @@ class RowMemory:
             q = w.new(f"getelementptr {w.real}, ptr {p}, i64 {i * ref.rows}", False).text
             w.lines.append(f"store {w.real} {one}, ptr {q}, align {self.align}")
 
+    def _store_rows(self, ref: Ref, xs: Sequence[Register]) -> None:
+        """Store short rows of which all numbers are known, whole vectors at a time."""
+        w, kind = self.w, self.w.type(True)
+        p = self._row_pointer(ref._replace(strides=()))
+        for k, x in enumerate(w.side_by_side(xs)):
+            q = w.new(f"getelementptr {w.real}, ptr {p}, i64 {k * w.lanes}", False).text
+            w.lines.append(f"store {kind} {x.text}, ptr {q}, align {self.align}")
+
     def _row_pointer(self, ref: Ref) -> str:
-        w, outer = self.w, self.outer.base(ref.result)
-        base, start = ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
-        step = "%t" if ref.rows == 1 else w.new(f"mul nsw i64 %t, {ref.rows}", False).text
+        w, (base, start) = self.w, self._start(ref, self.outer.base)
+        table = self._tables.get(ref.result)
+        row = self.row if table is None else w.new(f"urem i64 {self.row}, {table.turn}", False).text
+        step = row if ref.rows == 1 else w.new(f"mul nsw i64 {row}, {ref.rows}", False).text
         at = w.new(f"add nsw i64 {step}, {self.index(start, ref, 0)}", False).text
         return w.new(f"getelementptr {w.real}, ptr {base}, i64 {at}", False).text
 
+    def _start(self, ref: Ref, pointer: Callable[[int], tuple[str, int] | None]) -> tuple[str, int]:
+        """Where row 0 stands: a pointer, and how far behind it."""
+        table, outer = self._tables.get(ref.result), pointer(ref.result)
+        if table is not None:
+            return "%v", self._to(ref.result, table.start) + (ref.place - table.start) % table.period
+        return ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
+
     def _uniform(self, ref: Ref) -> Register:
         """A number that is the same in all rounds, read before the loop."""
-        outer = self.outer.whole(ref.result)
-        key = ("%v", self._to(ref.result, ref.place)) if outer is None else (outer[0], ref.place - outer[1])
+        key = self._start(ref, self.outer.whole)
         known = self._hoisted.get(key)
         if known is None:
             p, x = self.w.name(), self.w.name()

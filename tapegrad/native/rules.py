@@ -34,6 +34,8 @@ _NAMES = {
     "absolute": "abs", "fabs": "abs", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2",
     "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "gamma": "tgamma",
 }  # fmt: skip
+# What is asked of a number by functions.
+_ASKS = "isinf", "isfinite", "isnan"
 # Whole exponents up to this are products; the result is right to 3 units in the last place.
 _PRODUCTS = 6
 
@@ -130,7 +132,7 @@ class _Walk:
             case ast.BoolOp(op, values):
                 return self.joined(op, [self.of(x) for x in values])
             case ast.IfExp(test, body, other):
-                return self.chosen(self.of(test), body, other)
+                return self.chosen(self.of(test), body, other, _usual(test))
             case ast.Call(function, arguments, []):
                 return self.called(function, [self.of(x) for x in arguments])
         raise NotCompilable(f"a rule with `{ast.unparse(node)}`")
@@ -158,6 +160,8 @@ class _Walk:
         return self.writer.negative(x) if isinstance(op, ast.USub) else x
 
     def binary(self, op: ast.operator, x: Any, y: Any) -> Any:
+        if isinstance(op, ast.BitAnd | ast.BitOr) and (isinstance(x, bool) or isinstance(y, bool)):
+            return self.joined(ast.And() if isinstance(op, ast.BitAnd) else ast.Or(), [x, y])
         if not isinstance(x, Register) and not isinstance(y, Register):
             try:
                 return float(_ON_NUMBERS[type(op)](x, y))
@@ -192,6 +196,10 @@ class _Walk:
     def compared(self, relations: list[ast.cmpop], xs: list[Any]) -> Any:
         found: list[Any] = []
         for relation, x, y in zip(relations, xs, xs[1:], strict=False):
+            if any(isinstance(z, Register) for z in (x, y)):
+                # What is asked of constants is known, too.
+                known = [z.known if isinstance(z, Register) else self.writer.rounded(z) for z in (x, y)]
+                x, y = (x, y) if None in known else known
             if not isinstance(x, Register) and not isinstance(y, Register):
                 of = {"olt": operator.lt, "ole": operator.le, "ogt": operator.gt, "oge": operator.ge,
                       "oeq": operator.eq, "une": operator.ne}[_RELATIONS[type(relation)]]  # fmt: skip
@@ -219,14 +227,14 @@ class _Walk:
             result = self.writer.binary("and" if isinstance(op, ast.And) else "or", *truths)
         return result
 
-    def chosen(self, test: Any, body: ast.expr, other: ast.expr) -> Any:
+    def chosen(self, test: Any, body: ast.expr, other: ast.expr, usual: bool | None) -> Any:
         if not isinstance(test, Register):
             return self.of(body if test else other)
         x, y = (_plain(self.writer, self.of(branch)) for branch in (body, other))
         if isinstance(x, Register) and isinstance(y, Register) and x.truth and y.truth:
             return self.writer.select(self.writer.truth(test), x, y)
         x, y = _number(self.writer, x), _number(self.writer, y)
-        return self.writer.select(self.writer.truth(test), x, y)
+        return self.writer.select(self.writer.truth(test), x, y, usual)
 
     def called(self, function: ast.expr, arguments: list[Any]) -> Any:
         if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
@@ -249,11 +257,13 @@ class _Walk:
         writer, name = self.writer, _NAMES.get(name, name)
         xs = [_number(writer, x) for x in arguments]
         zero = writer.constant(0.0)
+        if name in _ASKS and xs[0].known is not None:
+            return bool(getattr(math, name)(xs[0].known))
         if name == "sign":
             (x,) = xs
             one = writer.select(writer.compare("olt", x, zero), writer.constant(-1.0), writer.constant(1.0))
             return writer.select(writer.compare("one", x, zero), one, writer.binary("fadd", x, zero))
-        if name in ("isinf", "isfinite"):
+        if name in _ASKS[:2]:
             size, infinite = writer.call("abs", xs[0]), writer.constant(math.inf)
             return writer.compare("oeq" if name == "isinf" else "olt", size, infinite)
         if name == "isnan":
@@ -265,7 +275,8 @@ class _Walk:
         if name == "power":
             return self.power(arguments[0], arguments[1])
         if name in MATH:
-            return writer.call(name, *xs)
+            known = abs(xs[0].known) if name == "abs" and xs[0].known is not None else None
+            return writer.call(name, *xs)._replace(known=known)
         raise NotCompilable(f"a rule that calls {name}")
 
     def remainder(self, x: Register, y: Register) -> Register:
@@ -282,6 +293,19 @@ def powers(writer: Writer, x: Register, y: Register, exact: bool) -> Register:
     if exact and (x.wide or y.wide):
         return writer.lane_by_lane("pow", x, y)
     return writer.call("pow", x, y)
+
+
+def _usual(test: ast.expr) -> bool | None:
+    """What is usually found when it is asked whether numbers are equal: that they are not. None for other tests."""
+    match test:
+        case ast.Compare(_, [ast.NotEq()], _):
+            return True
+        case ast.Compare(_, [ast.Eq()], _):
+            return False
+        case ast.BoolOp(ast.And(), tests):
+            found = [_usual(x) for x in tests]
+            return False if False in found else None if None in found else True
+    return None
 
 
 def _plain(writer: Writer, x: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,22 +18,33 @@ _INTRINSICS = {
     "copysign": "copysign",
 }  # fmt: skip
 # And in C's library.
-_IN_C = {
+IN_C = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh",
     "arctanh": "atanh",
 } | {name: name for name in (
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "hypot",
     "cbrt", "erf", "erfc", "lgamma", "tgamma", "pow", "fmod",
 )}  # fmt: skip
-MATH = frozenset(_INTRINSICS) | frozenset(_IN_C)
+MATH = frozenset(_INTRINSICS) | frozenset(IN_C)
+
+
+# Numbers of rows at most so far apart are read and written by whole vectors.
+NEAR = 4
+# What stands behind a choice of which it is known whether its condition usually holds.
+USUAL = {True: ", !prof !0", False: ", !prof !1"}
 
 
 class Register(NamedTuple):
-    """A number, or a truth value, in the language: `text` names it. `wide` says that there is one for each lane."""
+    """A number, or a truth value, in the language: `text` names it. `wide` says that there is one for each lane.
+
+    `known` is the number where it is a constant of the program. It is not written, so that programs that differ in
+    constants share their code, but what is asked of it is answered beforehand.
+    """
 
     text: str
     wide: bool = False
     truth: bool = False
+    known: float | None = None
 
 
 class Writer:
@@ -91,9 +103,13 @@ class Writer:
         one = "i1" if truth else self.real
         return f"<{self.lanes} x {one}>" if wide else one
 
+    def rounded(self, number: float) -> float:
+        """A number as registers have it."""
+        return float(np.asarray(number, self.dtype))
+
     def constant(self, number: float) -> Register:
         """A number that is known."""
-        rounded = float(np.asarray(number, self.dtype))
+        rounded = self.rounded(number)
         return Register(f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}")
 
     def wide(self, x: Register) -> Register:
@@ -135,11 +151,12 @@ class Writer:
     def _true(self) -> Register:
         return Register("<" + ", ".join(["i1 true"] * self.lanes) + ">", True, True)
 
-    def select(self, condition: Register, x: Register, y: Register) -> Register:
-        """x where the condition holds, else y."""
+    def select(self, condition: Register, x: Register, y: Register, usual: bool | None = None) -> Register:
+        """x where the condition holds, else y; `usual` is what it usually does, if that is known."""
         (condition, x, y), wide = self.alike(condition, x, y)
         of, kind = self.type(wide, True), self.type(wide, x.truth)
-        return self.new(f"select {of} {condition.text}, {kind} {x.text}, {kind} {y.text}", wide, x.truth)
+        known = "" if usual is None or wide else USUAL[usual]
+        return self.new(f"select {of} {condition.text}, {kind} {x.text}, {kind} {y.text}{known}", wide, x.truth)
 
     def number(self, x: Register) -> Register:
         """A truth value as 1 or 0."""
@@ -179,6 +196,8 @@ class Writer:
     def gather(self, pointer: str, stride: int) -> Register:
         """Numbers that stand so far apart in memory, one for each lane."""
         n, kind, size = self.lanes, self.type(True), self.dtype.itemsize
+        if 1 < stride <= NEAR:
+            return self._near(pointer, stride)
         steps = ", ".join(f"i64 {i * stride}" for i in range(n))
         pointers = self.new(f"getelementptr {self.real}, ptr {pointer}, <{n} x i64> <{steps}>", True).text
         name = self.declare(
@@ -187,6 +206,37 @@ class Writer:
         self.declared[name[1:]] = self.declared[name[1:]].replace("memory(none)", "memory(read)")
         arguments = f"<{n} x ptr> {pointers}, i32 {size}, <{n} x i1> {self._true().text}, {kind} poison"
         return self.new(f"call {kind} {name}({arguments})", True)
+
+    def _near(self, pointer: str, stride: int) -> Register:
+        """The same by whole vectors, which touch nothing before the first number or behind the last."""
+        n, kind, last, found, lane = self.lanes, self.type(True), (self.lanes - 1) * stride, "poison", 0
+        while lane < n:
+            start = min(lane * stride, last - n + 1)
+            p = self.new(f"getelementptr {self.real}, ptr {pointer}, i64 {start}", False).text
+            x = self.new(f"load {kind}, ptr {p}, align {self.dtype.itemsize}", True).text
+            behind = next((i for i in range(lane, n) if i * stride >= start + n), n)
+            found = self._picked(found, x, [i if i < lane else n + i * stride - start for i in range(behind)])
+            lane = behind
+        return Register(found, True)
+
+    def side_by_side(self, xs: Sequence[Register]) -> list[Register]:
+        """Vectors that have, one after the other, the numbers of the first lane of all of these, of the second, ..."""
+        n, count, made = self.lanes, len(xs), []
+        for k in range(count):
+            found = "poison"
+            for j, x in enumerate(xs):
+                # What comes of vectors before stays where it is.
+                at = [divmod(k * n + i, count) for i in range(n)]
+                mask = [i if of < j else n + lane if of == j else None for i, (lane, of) in enumerate(at)]
+                found = self._picked(found, self.wide(x).text, mask)
+            made.append(Register(found, True))
+        return made
+
+    def _picked(self, x: str, y: str, at: Sequence[int | None]) -> str:
+        """Numbers of two vectors, those of the second counted on, in the first lanes; None where any number will do."""
+        mask = ", ".join("i32 poison" if i is None else f"i32 {i}" for i in (*at, *[None] * (self.lanes - len(at))))
+        kind = self.type(True)
+        return self.new(f"shufflevector {kind} {x}, {kind} {y}, <{self.lanes} x i32> <{mask}>", True).text
 
     def declare(self, name: str, result: str, *arguments: str) -> str:
         """Have a function of another module known; returns how it is named."""
@@ -201,7 +251,7 @@ class Writer:
             suffix = f"v{self.lanes}" if wide else ""
             intrinsic = f"llvm.{_INTRINSICS[name]}.{suffix}f{8 * self.dtype.itemsize}"
             return self._called(self.declare(intrinsic, kind, *[kind] * len(xs)), xs, wide)
-        plain = _IN_C[name] + ("" if self.real == "double" else "f")
+        plain = IN_C[name] + ("" if self.real == "double" else "f")
         if not wide:
             return self._called(self.declare(plain, kind, *[kind] * len(xs)), xs, wide)
         if name in vector_functions.NAMES and vector.is_wanted():
@@ -226,7 +276,7 @@ class Writer:
 
     def lane_by_lane(self, name: str, *xs: Register) -> Register:
         """As `call`, by the function for one number."""
-        plain = _IN_C[name] + ("" if self.real == "double" else "f")
+        plain = IN_C[name] + ("" if self.real == "double" else "f")
         return self._each(self.declare(plain, self.real, *[self.real] * len(xs)), self.alike(*xs)[0])
 
     def foreign(self, function: Any, *xs: Register) -> Register:

@@ -27,4 +27,5 @@ def title(params):
 
 external = structured("external", "z = f(operands), a Python function", arity=-1, opaque=True, title=title,
     forward=not_compiled, reverse=nothing, tangent=nothing,
+    accepts=lambda p: len(p) >= 2 and min(p) >= 0,
     views=lambda p: ([((n,), None) for n in p[2:]], (p[1],)))

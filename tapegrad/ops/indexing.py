@@ -7,7 +7,8 @@ import numpy as np
 
 from tapegrad.compiled import read, write
 from tapegrad.errors import IndexRangeError
-from tapegrad.layout import is_dense
+from tapegrad.ops.in_lanes import assemble_in_lanes, concatenate_in_lanes, gather_in_lanes, scatter_in_lanes
+from tapegrad.ops.parts import assemble_params, assemble_parts
 from tapegrad.ops.record import operand_at, operand_count, params_at, params_of_two, result_at, result_size
 from tapegrad.ops.reduction import axis_in_words
 from tapegrad.ops.spec import ALL, structured
@@ -203,17 +204,6 @@ def assemble_tangent(side, k, v, t):
     assemble_forward(side, k, t)
 
 
-def assemble_parts(p):
-    # For each operand: position of its first element in the output, shape, strides, strides in the output.
-    at, parts = 1, []
-    while at < len(p):
-        ndim = p[at]
-        lengths = [tuple(p[at + 2 + i * ndim : at + 2 + (i + 1) * ndim]) for i in range(3)]
-        parts.append((p[at + 1], *lengths))
-        at += 2 + 3 * ndim
-    return parts
-
-
 def assemble_views(p):
     return [(shape, strides) for _, shape, strides, _ in assemble_parts(p)], (p[0],)
 
@@ -224,15 +214,6 @@ def assemble_links(p, *operands):
         places = offset + sum(i * s for i, s in zip(np.indices(shape), strides))
         links.append((places.reshape(-1), np.arange(places.size)))
     return links
-
-
-def assemble_params(size, parts):
-    # Of dense operands: for each the position of its first element in the output, its shape, and its strides there.
-    p = [size]
-    for offset, shape, to in parts:
-        steps = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
-        p += [len(shape), offset, *shape, *steps, *to]
-    return p
 
 
 def assemble_pushforward(p, z, operands, tangents):
@@ -285,6 +266,30 @@ def scatter_pushforward(p, z, operands, tangents):
     return scatter(tangents[0], operands[1], params=p)
 
 
+def accepts_indexing(p):
+    return len(p) == 4 and min(p) >= 0
+
+
+def accepts_joining(p):
+    return len(p) >= 2 and min(p) >= 0 and sum(p[2:]) == p[1]
+
+
+def accepts_parts(p):
+    # Each part stands in the output: no element before its first, none after its last.
+    at = 1
+    while at < len(p):
+        ndim = p[at]
+        if ndim < 1 or at + 2 + 3 * ndim > len(p):
+            return False
+        offset, shape, to = p[at + 1], p[at + 2 : at + 2 + ndim], p[at + 2 + 2 * ndim : at + 2 + 3 * ndim]
+        steps = [(n - 1) * s for n, s in zip(shape, to)]
+        low, high = offset + sum(min(s, 0) for s in steps), offset + sum(max(s, 0) for s in steps)
+        if min(shape) < 0 or (min(shape) > 0 and not 0 <= low <= high < p[0]):
+            return False
+        at += 2 + 3 * ndim
+    return at == len(p)
+
+
 def gather_pullback(p, z, gz, x, index):
     return scatter(gz, index, params=p), None
 
@@ -301,94 +306,33 @@ def bad_index(p, x, index):
     )
 
 
-def in_all_lanes(x, ndim, lanes):
-    # An operand of so many axes with lanes as one axis more, the same number in each lane if it has none.
-    return x if x.ndim > ndim else np.broadcast_to(x[..., None], (*x.shape, lanes))
-
-
-def positions_in_lanes(p, lanes, index):
-    # Where each lane has indices of its own: positions in (size, inner, lanes) seen as one axis, for each of
-    # (n, inner, lanes). What is out of range becomes NaN, which the kernel refuses as it does the index.
-    _, size, inner, _ = p
-    fits = np.logical_and(index >= -size, index < size)
-    own = np.where(fits, np.where(index < 0.0, index + float(size), index), np.nan)
-    rest = np.arange(inner * lanes, dtype=float).reshape(inner, lanes)
-    return own[:, None, :] * float(inner * lanes) + rest
-
-
-def exact_positions(p, lanes, index):
-    # Whether the positions above are whole numbers that the tape holds exactly.
-    return p[1] * p[2] * lanes <= 2 ** (np.finfo(index.dtype).nmant + 1)
-
-
-def gather_in_lanes(p, lanes, x, index):
-    outer, size, inner, n = p
-    if index.ndim == 1:
-        return gather(x, index, params=[outer, size, inner * lanes, n])
-    if x.ndim == 3:
-        # The same array in each lane.
-        found = gather(x, index, params=[outer, size, inner, n * lanes])
-        return found.reshape(outer, n, lanes, inner).transpose(0, 1, 3, 2)
-    if not exact_positions(p, lanes, x):
-        return None
-    positions = positions_in_lanes(p, lanes, index)
-    return gather(x, positions, params=[outer, size * inner * lanes, 1, n * inner * lanes])
-
-
-def scatter_in_lanes(p, lanes, x, index):
-    outer, size, inner, n = p
-    if index.ndim == 1:
-        return scatter(x, index, params=[outer, size, inner * lanes, n])
-    if not exact_positions(p, lanes, x):
-        return None
-    positions = positions_in_lanes(p, lanes, index)
-    return scatter(in_all_lanes(x, 3, lanes), positions, params=[outer, size * inner * lanes, 1, n * inner * lanes])
-
-
-def concatenate_in_lanes(p, lanes, *operands):
-    parts = [in_all_lanes(x, 2, lanes) for x in operands]
-    return concatenate(*parts, params=[p[0], p[1] * lanes, *(row * lanes for row in p[2:])])
-
-
-def assemble_in_lanes(p, lanes, *operands):
-    parts = [
-        (offset * lanes, (*shape, lanes), (*(s * lanes for s in to), 1)) for offset, shape, _, to in assemble_parts(p)
-    ]
-    shown = [in_all_lanes(x, len(shape) - 1, lanes) for x, (_, shape, _) in zip(operands, parts)]
-    ends = [offset + int(np.prod(shape)) for offset, shape, _ in parts]
-    if [offset for offset, *_ in parts] == [0, *ends[:-1]] and ends[-1] == p[0] * lanes and all(
-        is_dense(shape, to) for _, shape, to in parts
-    ):
-        # Nothing is added up: the parts follow each other.
-        return concatenate(*shown, params=[1, p[0] * lanes, *(x.size for x in shown)])
-    return assemble(*shown, params=assemble_params(p[0] * lanes, parts))
-
-
 def gather_note(p):
     outer, size, inner, n = p
     axis, shape = axis_in_words(outer, size, inner)
     return f"{n} of {size}" if outer == inner == 1 else f"{n} along {axis} of {shape}"
 
 
-gather = structured("gather", "z_j = x at index_j along an axis", arity=2,
+gather = structured("gather", "z_j = x at index_j along an axis", arity=2, accepts=accepts_indexing,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
     pullback=gather_pullback, pushforward=gather_pushforward, batched=gather_in_lanes, moves=1, refusal=bad_index,
     note=gather_note, reads=((False, True), False))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
+    accepts=accepts_joining,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
     views=lambda p: ([((p[0], row), None) for row in p[2:]], (p[0], p[1])), depends=concatenate_links,
     pullback=lambda p, z, gz, *operands: tuple(gz[:, start:end] for start, end in joined_rows(p)),
     pushforward=concatenate_pushforward, batched=concatenate_in_lanes)
 
 # Adjoints are put together by these two: `scatter` is the transpose of `gather`, and `assemble` that of taking views.
-scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2,
+scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2, accepts=accepts_indexing,
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
     pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
     batched=scatter_in_lanes, refusal=bad_index, reads=((False, True), False))
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
+    accepts=accepts_parts,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,
     views=assemble_views, depends=assemble_links,
     pullback=lambda p, z, gz, *operands: tuple(gz._strided(at, shape, to) for at, shape, _, to in assemble_parts(p)),

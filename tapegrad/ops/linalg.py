@@ -92,6 +92,15 @@ def matmul_views(p):
     return [((batch, m, n_inner), x), ((batch, n_inner, n), y)], (batch, m, n)
 
 
+def accepts_product(p):
+    # BLAS takes 32-bit lengths, and rows that are at least as far apart as they are long.
+    if len(p) != 10 or min(p[:4]) < 0 or p[5] not in (0, 1) or p[8] not in (0, 1):
+        return False
+    _, m, n_inner, n, _, tx, ldx, _, ty, ldy = p
+    enough = ldx >= max(1, m if tx else n_inner) and ldy >= max(1, n_inner if ty else n)
+    return enough and max(m, n_inner, n, ldx, ldy) < 1 << 31
+
+
 def transposed(x):
     return np.swapaxes(x, 1, 2)
 
@@ -126,7 +135,7 @@ def matmul_in_lanes(p, lanes, x, y):
     return np.moveaxis(np.matmul(np.moveaxis(x, 3, 0), np.moveaxis(y, 3, 0)), 0, 3)
 
 
-matmul = structured("matmul", "z = X Y", arity=2, symbol="@", note=matmul_note,
+matmul = structured("matmul", "z = X Y", arity=2, symbol="@", note=matmul_note, accepts=accepts_product,
     forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent, views=matmul_views, depends="bmk,bkn->bmn",
     pullback=lambda p, z, gz, x, y: (np.matmul(gz, transposed(y)), np.matmul(transposed(x), gz)),
     pushforward=matmul_pushforward, batched=matmul_in_lanes, reads=((True, True), False))
@@ -182,6 +191,7 @@ def affine_in_lanes(p, lanes, x, y, b):
 
 
 affine = structured("affine", "z = X Y + b", arity=3, note=matmul_note,
+    accepts=lambda p: accepts_product(p) and p[0] == 1,
     forward=affine_forward, reverse=affine_reverse, tangent=affine_tangent, views=affine_views, depends="mk,kn,n->mn",
     pullback=lambda p, z, gz, x, y, b: (np.matmul(gz, y.T), np.matmul(x.T, gz), np.sum(gz, 0)),
     pushforward=affine_pushforward, batched=affine_in_lanes, reads=((True, True, False), False))

@@ -150,6 +150,7 @@ def cross_entropy_in_lanes(p, lanes, x, labels):
 
 
 cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,
+    accepts=lambda p: len(p) == 2 and p[0] >= 0 and p[1] > 0,
     forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent,
     views=lambda p: ([((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)), depends="nc,n->n",
     pullback=cross_entropy_pullback, batched=cross_entropy_in_lanes, pushforward=cross_entropy_pushforward,

@@ -8,7 +8,7 @@ import numpy as np
 from tapegrad.compiled import read
 from tapegrad.ops.lines import LONG, extent, layout, line
 from tapegrad.ops.record import operand_at, params_of_one, result_at, result_size
-from tapegrad.ops.reduction import gap, line_note, line_views, views, with_lanes
+from tapegrad.ops.reduction import accepts, accepts_with_elements, gap, line_note, line_views, views, with_lanes
 from tapegrad.ops.spec import structured
 
 
@@ -74,10 +74,12 @@ def nearest(p, z, x):
 
 
 argmax = structured("argmax", "z = position of the first largest (sign -1: smallest) of x along an axis", arity=1,
+    accepts=accepts_with_elements,
     forward=argmax_forward, reverse=no_reverse, tangent=no_tangent, views=views, kink=gap, passive=True,
     note=line_note, title=lambda p: "argmax" if p[6] > 0 else "argmin", needs_elements=True,
     batched=argmax_in_lanes)
 
 argsort = structured("argsort", "z = positions of x in ascending order along an axis, stable", arity=1,
+    accepts=accepts,
     forward=argsort_forward, reverse=no_reverse, tangent=no_tangent, views=line_views, kink=nearest, passive=True,
     note=line_note, batched=argsort_in_lanes)

@@ -14,6 +14,7 @@ afterwards: which operands a gradient must reach, and which instructions are com
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -175,6 +176,40 @@ def place(numbers: list[int], start: int, slot: int, operands: Sequence[int]) ->
     for operand in operands:
         numbers[at] = operand
         at += _SIZE
+
+
+# Reading one that may be anything.
+
+
+class Record(NamedTuple):
+    """All that a record says. Operands are (slot, low, high), as `record` takes them."""
+
+    kind: int
+    length: int
+    out: int
+    size: int
+    operands: list[tuple[int, int, int]]
+    params: list[int]
+
+
+def read(numbers: Sequence[int], k: int) -> Record | None:
+    """The record at position k; None where it does not end before the numbers do, or does not hold its operands."""
+    if k + _OPERANDS > len(numbers):
+        return None
+    kind, length, out, count, arity = numbers[k : k + _OPERANDS]
+    params = _OPERANDS + _SIZE * arity
+    if arity < 0 or length < params or k + length > len(numbers):
+        return None
+    operands = [tuple(numbers[k + i : k + i + _SIZE]) for i in range(_OPERANDS, params, _SIZE)]
+    return Record(kind, length, out, count, operands, list(numbers[k + params : k + length]))  # type: ignore[arg-type]
+
+
+def modes(params: Sequence[int], arity: int) -> list[int] | None:
+    """The modes of the operands of an elementwise run; None where these are not the parameters of one."""
+    ndim = params[0] if params else 0
+    if ndim < 1 or len(params) != 1 + ndim + arity * (1 + ndim):
+        return None
+    return list(params[1 + ndim :: 1 + ndim])
 
 
 # Many records at once, at positions `starts`.

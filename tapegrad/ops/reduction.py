@@ -44,6 +44,16 @@ def line_views(p):
     return [((p[0], p[1], p[2]), (p[3], p[4], p[5]))], (p[0], p[1], p[2])
 
 
+def accepts(p):
+    # What is known of any reduction's parameters; the strides are known to fit by the places that they lead to.
+    return len(p) == 7 and min(p[:3]) >= 0 and p[6] in (1, -1)
+
+
+def accepts_with_elements(p):
+    # The same for a reduction of which a line without any elements has no result.
+    return accepts(p) and (p[1] > 0 or p[0] * p[2] == 0)
+
+
 def along(z, x):
     # One number a line, shown to each of its elements.
     return np.broadcast_to(z[:, None, :], x.shape)
@@ -126,36 +136,37 @@ def weighted(weights):
     return {"pullback": pullback, "pushforward": pushforward}
 
 
-sum_ = structured("sum", "z = sum of x along an axis", arity=1,
+sum_ = structured("sum", "z = sum of x along an axis", arity=1, accepts=accepts,
     forward=sum_forward, reverse=sum_reverse, tangent=sum_tangent, views=views, depends="oni->oi",
     note=line_note, batched=lambda p, lanes, x: np.sum(x, 1),
     pullback=lambda p, z, gz, x: (along(gz, x),),
     pushforward=lambda p, z, operands, tangents: np.sum(tangents[0], 1))
 
-prod = structured("prod", "z = product of x along an axis", arity=1,
+prod = structured("prod", "z = product of x along an axis", arity=1, accepts=accepts,
     forward=prod_forward, reverse=prod_reverse, tangent=prod_tangent, views=views, depends="oni->oi",
     note=line_note, batched=lambda p, lanes, x: np.prod(x, 1),
     **weighted(lambda x, z: products_of_others(x)))
 
-max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1,
+max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1, accepts=accepts_with_elements,
     forward=max_forward, reverse=max_reverse, tangent=max_tangent, views=views, depends="oni->oi",
     note=line_note, title=lambda p: "max" if p[6] > 0 else "min", needs_elements=True, kind_of=(0,),
     batched=lambda p, lanes, x: np.max(x, 1) if p[6] > 0 else np.min(x, 1),
     **weighted(shares), kink=gap,
     convention="ties share the derivative equally")
 
-logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1,
+logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1, accepts=accepts_with_elements,
     forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent, views=views, depends="oni->oi",
     note=line_note, needs_elements=True, batched=logsumexp_in_lanes,
     **weighted(lambda x, z: np.exp(x - along(z, x))))
 
-norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1,
+norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1, accepts=accepts_with_elements,
     forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent, views=views, depends="oni->oi",
     note=line_note, needs_elements=True, batched=norm_in_lanes,
     **weighted(directions), kink=lambda p, z, x: z,
     convention="derivative 0 where the norm is 0")
 
-cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1, views=line_views, note=line_note,
+cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1, accepts=accepts,
+    views=line_views, note=line_note,
     forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent, depends="oni->oji",
     pullback=reversed_cumsum, batched=lambda p, lanes, x: np.cumsum(x, 1),
     pushforward=lambda p, z, operands, tangents: np.cumsum(tangents[0], 1))

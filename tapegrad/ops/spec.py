@@ -197,6 +197,10 @@ class Structured(Operation):
     them; those that differ from lane to lane have one axis more, the last. It returns the result with such an axis, as
     one Value, in terms of this and other operations; or None where these operands are to be taken lane by lane, as all
     are without this rule.
+
+    `accepts(p)` says whether a list of whole numbers, which may come from a file that nobody is to trust, are
+    parameters that the kernels can be given, apart from what `views` says of the operands. An operation without it
+    cannot be saved.
     """
 
     forward: Callable[..., Any] = field(default=None, repr=False)  # type: ignore[assignment]
@@ -211,6 +215,7 @@ class Structured(Operation):
     note: Callable[..., str] | None = field(default=None, repr=False)
     title: Callable[..., str] | None = field(default=None, repr=False)
     refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)
+    accepts: Callable[[list[int]], bool] | None = field(default=None, repr=False)
     passive: bool = False
     needs_elements: bool = False
     reads: tuple[tuple[bool, ...], bool] | None = None

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tapegrad.errors import DataError, TapegradError
+from tapegrad.storage import written_whole
 
 # How many bytes may come of a packed one, and how many do not matter. What is written here is not packed at all.
 _MAX_RATIO, _SMALL = 100, 1 << 24
@@ -25,21 +24,13 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> Non
 
     `numpy.savez` would not do: it adds `.npz` to a name without it, and takes no array named `file`.
     """
-    # Where the path is a link, what it leads to is written, and the link stays.
-    path = Path(os.path.realpath(path))
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
-            raise DataError(f"{path}: {name!r} is an array of objects, which would need pickle")
-    # Written elsewhere and moved, so that a crash never leaves half a file in place of a whole one.
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with zipfile.ZipFile(scratch, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+            raise DataError(f"{os.fspath(path)}: {name!r} is an array of objects, which would need pickle")
+    with written_whole(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
 
 def read_arrays(path: str | os.PathLike[str], check_names: Callable[[list[str]], None]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from tapegrad.ops.record import OPCODE, OUT, A, B, operand_places, place_result
 from tapegrad.program.program import Program
 from tapegrad.sweeps.owners import Owners, owners, translate
 from tapegrad.tape import LEAF, Tape, writing
+from tapegrad.tape.lines import copied
 from tapegrad.value import Value, contiguous, handle, integer_at
 
 
@@ -46,6 +47,7 @@ def write_with(
     to[is_step] = first + np.cumsum(code.counts) - code.counts
     found = owners(code.rows[:, OUT])
     writing.write(tape, *moved_steps(code.steps, code.side, found, to, to[is_step], tape.side_length), [])
+    copied(tape, to[is_step], program.lines, np.flatnonzero(is_step))
     tape.calls |= program.calls
     tape.spliced = True
     for (place, n), label in code.labels.items():
@@ -94,4 +96,6 @@ def _output(tape: Tape, found: Owners, to: np.ndarray, output: Any) -> Any:
     if output.whole:
         tape.evaluate()
         return integer_at(tape, slot, int(tape.values[tape.locate(slot)]))
-    return handle(tape, slot, dense(output.shape) if output.shape else None)
+    # What is no stretch of places is a view of one result, which stands on this tape in the same order.
+    layout = dense(output.shape) if output.layout.dense else output.layout
+    return handle(tape, slot, layout if output.shape else None)

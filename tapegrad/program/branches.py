@@ -21,13 +21,14 @@ from tapegrad.arguments import Input, Spec, dtype_of, owners
 from tapegrad.captures import Captures, captures_of
 from tapegrad.errors import GuardError, RecordingWarning, warn
 from tapegrad.names import replaced
-from tapegrad.ops.record import OPCODE, A
+from tapegrad.ops.record import OPCODE, OUT, A
 from tapegrad.program.build import code_of, digests, reads_of
 from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, Tape, operand_error, recording_on
 from tapegrad.tape.ambient import compiling
+from tapegrad.tape.faults import with_line
 from tapegrad.value import as_value, put_integer
 from tapegrad.value import leaf as put_leaf
 
@@ -39,7 +40,7 @@ MAX_PROGRAMS = 4 * MAX_BRANCHES
 MAX_FITTED = 1024
 
 # What is read where branches part, and what to write instead.
-_ADVICE = {
+ADVICE = {
     "truth": (
         "the truth of a comparison is asked for (if, while, and, or, not)",
         "write np.where(c, x, y), np.maximum, np.minimum, np.clip or tg.while_loop(..., max_steps=...), which need no "
@@ -242,7 +243,10 @@ class Branches:
                         # The operands may be overwritten by now, so they are computed again to say what is wrong.
                         lean = None
                         continue
-                    raise error or operand_error(row, program.code.side, workspace.values)
+                    line = program.line_of(int(row[OUT]))
+                    if error is not None:
+                        raise with_line(error, line)
+                    raise operand_error(row, program.code.side, workspace.values, line)
                 guard = int(np.searchsorted(swept.guards, failed))
                 found = workspace.values[row[A] : row[A] + 1].tobytes()
             finally:
@@ -314,7 +318,7 @@ class Branches:
         if not self._parted:
             return "Each number that it reads is a branch of its own: compute with Values instead"
         (file, line, what), _count = self._parted.most_common(1)[0]
-        found, advice = _ADVICE[what]
+        found, advice = ADVICE[what]
         return f"Most of them part at {file}:{line}, where {found}: {advice}"
 
     def _warn(self, message: str) -> None:

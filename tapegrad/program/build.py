@@ -15,6 +15,7 @@ from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program.code import Code, Output
 from tapegrad.tape import EXPECT, LEAF, Tape
 from tapegrad.tape.collect import kept, kept_calls, needed_for
+from tapegrad.tape.lines import notes_of
 from tapegrad.value import Value
 
 
@@ -51,6 +52,11 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
             results.append(Output(own.moved(place), y._layout_or_scalar(), None, y._is_integer))
     leaves = rows[inputs:][tape.code[rows[inputs:], OPCODE] == LEAF]
     numbers = [tape.values[out : out + n] for out, n in tape.code[leaves][:, [OUT, B]].tolist()]
+    notes = notes_of(tape)
+    lines = None if notes is None else notes.of(tape.addresses.slots_of(own.owners.starts[own.order]))
+    if lines is not None:
+        # What an input is called with is no line of the function.
+        lines.which[:inputs] = -1
     named = [(own.moved(tape.locate(slot)), n, label) for (slot, n), label in tape.labels.items()]
     code = Code(
         dtype=tape.dtype,
@@ -62,6 +68,7 @@ def code_of(tape: Tape, inputs: int, outputs: Sequence[Any]) -> Code:
         size=own.slots,
         outputs=tuple(results),
         labels={(place, n): label for place, n, label in named if place >= 0},
+        lines=lines,
     )
     calls = kept_calls(tape.calls, own.code, own.side)
     tape.finish()

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.errors import OperationError
+from tapegrad.errors import DataError, OperationError
 from tapegrad.layout import Layout
 from tapegrad.ops import BY_NAME, RUN, TABLE
 from tapegrad.ops.record import OPCODE, OUT, A, B, params_at
 from tapegrad.sweeps import callbacks
 from tapegrad.tape import EXPECT, LEAF
+from tapegrad.tape.lines import Lines
 from tapegrad.value import Value
 
 
@@ -45,7 +46,7 @@ class Output(NamedTuple):
             return self.constant.copy() if isinstance(self.constant, np.ndarray) else self.constant
         if self.layout.shape:
             return self.window(arena).copy()
-        return int(arena[self.place]) if self.whole else float(arena[self.place])
+        return _whole(arena[self.place]) if self.whole else float(arena[self.place])
 
     def window(self, arena: np.ndarray) -> np.ndarray:
         """Its numbers in an arena, as a view that must not be written to where numbers are shown twice."""
@@ -54,6 +55,13 @@ class Output(NamedTuple):
         return np.ndarray(
             self.layout.shape, arena.dtype, arena, self.place * size, tuple(size * s for s in self.layout.strides)
         )
+
+
+def _whole(x: Any) -> int:
+    if not np.isfinite(x):
+        # No function of integers has such a result, but a file may say what it likes.
+        raise DataError(f"a whole number is {x}: the recording was loaded from a file that makes no sense")
+    return int(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +77,7 @@ class Code:
         size: numbers in the arena.
         outputs: what the program returns.
         labels: names of places in the arena, with how many numbers each names.
+        lines: which line of the user's code recorded each row, if that was noted.
         operations: the names of the operations that `rows` has, by opcode.
     """
 
@@ -80,6 +89,7 @@ class Code:
     size: int
     outputs: tuple[Output, ...]
     labels: dict[tuple[int, int], str]
+    lines: Lines | None = None
 
     def __post_init__(self) -> None:
         for own in (self.rows, self.side, self.constants):

@@ -18,7 +18,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import matching
 from tapegrad.arguments import Input, Spec
 from tapegrad.ops import RUN, has_kernel, passive_rows
-from tapegrad.ops.record import OPCODE, B
+from tapegrad.ops.record import OPCODE, OUT, B
 from tapegrad.program.code import Code, with_calls
 from tapegrad.program.expand import expanded
 from tapegrad.program.flow import flags_of, flow_from
@@ -30,6 +30,7 @@ from tapegrad.program.workspace import Workspace
 from tapegrad.sweeps import ADJOINTS, BLOCK, REVERSE, TANGENT, VALUES, callbacks, sweeps_for
 from tapegrad.sweeps.analysis import EACH, GROUP, group, reach
 from tapegrad.sweeps.pieces import is_short, pieces
+from tapegrad.tape.lines import Line, Lines
 
 # With more elements than this an instruction, on average, one sweep for each lane is faster than one pass over all
 # lanes.
@@ -78,6 +79,8 @@ class Program(Swept):
         self.prefixes = list(prefixes)
         # For each guard, where in the user's files a number was read, and what was read; None where that is not known.
         self.reads: list[tuple[str, int, str] | None] = []
+        # The line that recorded each row of the code; None where lines were not noted.
+        self.lines: Lines | None = code.lines
         # Whether it calls any function of a user's, of which nothing is known.
         self.foreign = not all(call.exact for call in self.calls.values())
         # The inputs that are floats.
@@ -150,6 +153,12 @@ class Program(Swept):
 
     def __reduce__(self) -> Any:
         return _unpickled, (self.code, self.structure, self.spec, self.prefixes, self.calls)
+
+    def line_of(self, place: int) -> Line | None:
+        """The line that recorded what stands at a place; None where that is not known."""
+        if self.lines is None:
+            return None
+        return self.lines.of(int(np.searchsorted(self.code.rows[:, OUT], place, "right")) - 1)
 
     # Workspaces
 

@@ -1,13 +1,14 @@
 """Recordings: functions recorded once, to be replayed and differentiated at other inputs."""
 
 from tapegrad.recording.direct import Short, never
-from tapegrad.recording.known import Known, known, known_with_keywords, on_values
+from tapegrad.recording.known import Known, branches_of, known, known_with_keywords, on_values
+from tapegrad.recording.loaded import load
 from tapegrad.recording.record import Unrecorded, record
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import StandIn, behind
 from tapegrad.recording.stats import Stats
 
 __all__ = [
-    "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "known", "known_with_keywords", "never",
-    "on_values", "record",
+    "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "branches_of", "known",
+    "known_with_keywords", "load", "never", "on_values", "record",
 ]  # fmt: skip

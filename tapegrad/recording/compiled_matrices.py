@@ -17,7 +17,7 @@ from tapegrad.program import Branches, Program, can_be_written
 from tapegrad.recording.derived import Derived, Rival, Shapes
 from tapegrad.recording.directions import Directions
 from tapegrad.recording.lanes_back import lanes_back
-from tapegrad.sparse import CompressedJacobian
+from tapegrad.sparse import CompressedJacobian, as_positions
 
 # The most lanes of a matrix that are written as one program.
 _MOST_LANES = 16
@@ -121,5 +121,5 @@ def _entries(compressed: CompressedJacobian, program: Any, workspace: Any) -> An
         places = [np.full(math.prod(o.shape), zero) if o.places is None else o.places for o in outputs]
         each = np.concatenate(places).reshape(compressed.count, -1)
         each = np.append(each, np.full((compressed.count, 1), zero), axis=1)
-        at = program.positions = each[lanes, rows]
-    return compressed.matrix(workspace.values.take(at))
+        at = program.positions = as_positions(each[lanes, rows])
+    return compressed.matrix_at(workspace.values, at)

@@ -24,6 +24,7 @@ class Runs:
         what: "value", or the name of a derivative that was asked for.
         how: "interpreted", "compiling" (in the background, and interpreted so far) or "compiled".
         why: why it is interpreted, in words; "" otherwise.
+        reason: why it is compiled, in words; "" otherwise.
         seconds: what compiling took; None where it is not compiled.
         left: operations that a compiled program leaves to the interpreter, and why.
         interpreted_bytes: the numbers of one replay, if the interpreter replays the program; None for a derivative that
@@ -38,12 +39,15 @@ class Runs:
     left: dict[str, str] = field(default_factory=dict)
     interpreted_bytes: int | None = None
     compiled_bytes: int | None = None
+    reason: str = ""
 
     def __str__(self) -> str:
         if self.how != "compiled":
             return f"{self.what}: {self.how}" + (f", as {self.why}" if self.why else "")
         text = f"{self.what}: compiled in {self.seconds:.2g} s, {self.compiled_bytes} bytes a replay"
         text += f" (interpreted {self.interpreted_bytes})"
+        if self.reason:
+            text += f", as {self.reason}"
         if self.left:
             text += "; left to the interpreter: " + ", ".join(f"{name} ({why})" for name, why in self.left.items())
         return text
@@ -82,7 +86,7 @@ def _compile(program: Program, what: str) -> None:
 
 def _has_gradient(recording: Any) -> bool:
     """Whether the first argument can be differentiated, and no gradient was asked for yet."""
-    if any(key[0] == "value_and_grad" for key in recording.derived.asked()):
+    if any(key[0] in ("value_and_grad", "grad") for key in recording.derived.asked()):
         return False
     leaves = [leaf for leaf, n in zip(recording.spec.leaves, owners(recording.spec.structure), strict=True) if n == 0]
     return bool(leaves) and all(isinstance(leaf, Input) and leaf.dtype.kind == "f" for leaf in leaves)
@@ -106,10 +110,11 @@ def _leaves(recording: Any) -> Sequence[Any]:
 def runs_of(recording: Any) -> tuple[Runs, ...]:
     """How the value and each derivative that was asked for are computed."""
     derived = recording.derived
-    found = [_runs("value", derived.mode, recording.program, recording.program)]
+    value = recording.program
+    found = [_runs("value", derived.mode, value, value, value.spent > choice.compile_seconds(value))]
     for key in derived.asked():
         programs = derived.programs(key)
-        one = _runs(name_of(key), derived.mode, recording.program, programs[-1] if programs else None)
+        one = _runs(name_of(key), derived.mode, value, programs[-1] if programs else None, derived.has_taken_long(key))
         found.append(replace(one, how="interpreted", why=derived.refused[key]) if key in derived.refused else one)
     return tuple(found)
 
@@ -125,17 +130,25 @@ def _by(argnums: Any) -> str:
     return "" if argnums in (0, None) else f" by {argnums}"
 
 
-def _runs(what: str, how: str, value: Program, program: Program | None) -> Runs:
+def _runs(what: str, how: str, value: Program, program: Program | None, long: bool) -> Runs:
     size = None if program is None else program.code.size * program.code.dtype.itemsize
     refused = choice.refusal(how)
     if refused is not None:
         return Runs(what, "interpreted", refused, interpreted_bytes=size)
     native = None if program is None else program.native
     if native is not None:
-        return Runs(what, "compiled", "", native.seconds, dict(native.reasons), size, native.arena_bytes)
+        reason = _reason(how, program, long)
+        return Runs(what, "compiled", "", native.seconds, dict(native.reasons), size, native.arena_bytes, reason)
     if program is not None and program.not_native == choice.WAITING:
         return Runs(what, "compiling", interpreted_bytes=size)
     return Runs(what, "interpreted", _why(how, value, program), interpreted_bytes=size)
+
+
+def _reason(how: str, program: Any, long: bool) -> str:
+    """Why a program is compiled; `long` says whether its replays have taken as long as compiling would."""
+    if how != choice.ALWAYS and choice.at_once(program):
+        return "it has few instructions over long arrays"
+    return "its replays had taken as long as compiling would" if how != choice.ALWAYS and long else "that was asked for"
 
 
 def _why(how: str, value: Program, program: Program | None) -> str:

@@ -25,6 +25,9 @@ _SWEEPS, _ASK_AFTER = 3.0, 0.02
 # What sweeps along several directions take besides, in seconds: preparing their arrays, and nesting the result.
 _PASS = 5e-5
 
+# So many instructions of a function at most are few: see `Derived.gradient_key`.
+_SHORT = 64
+
 # What rules raise that cannot be run on Values, or on these. Not whatever a signal handler may raise.
 _EXPECTED = (TapegradError, ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 
@@ -68,15 +71,27 @@ class Derived:
 
     # In each of these methods None stands for: it is to be computed by sweeps of the interpreter.
 
-    def value_and_grad(self, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> tuple[Any, Any] | None:
-        """Value and gradient."""
-        key = self.gradient_key(argnums, has_aux)
-        found: tuple[Any, Any] | None = self.answer(key, leaves)
+    def value_and_grad(
+        self, leaves: Sequence[Any], argnums: Any, has_aux: bool, alone: bool = False
+    ) -> tuple[Any, Any] | None:
+        """Value and gradient; the value may be None where the gradient is wanted `alone`."""
+        found: tuple[Any, Any] | None = self.answer(self.gradient_key(argnums, has_aux, alone), leaves)
         return found
 
-    def gradient_key(self, argnums: Any, has_aux: bool) -> Any:
-        """The key of value and gradient."""
-        return self.named(("value_and_grad", argnums, has_aux), self.writing.value_and_grad(argnums, has_aux))
+    def gradient_key(self, argnums: Any, has_aux: bool, alone: bool = False) -> Any:
+        """The key of value and gradient, or of the gradient alone where that has a program of its own."""
+        key = self._gradient(argnums, has_aux, alone)
+        return self.named(key, self.writing.value_and_grad(argnums, has_aux, key[0] == "grad"))
+
+    def _gradient(self, argnums: Any, has_aux: bool, alone: bool) -> Any:
+        return "grad" if alone and self._is_short and not has_aux else "value_and_grad", argnums, has_aux
+
+    @functools.cached_property
+    def _is_short(self) -> bool:
+        """Whether the function has a few instructions over long arrays. The last of them, which only the value needs,
+        are a good part then, and code without them is made in no time. Else one program serves for both."""
+        program = self._recording().program  # type: ignore[union-attr]
+        return len(program.steps) <= _SHORT and self.mode != choice.NEVER and choice.at_once(program)
 
     def hvp(self, leaves: Sequence[Any], along: dict[int, np.ndarray], argnums: Any) -> Any:
         """The Hessian times tangents of inputs, by number."""
@@ -110,14 +125,14 @@ class Derived:
         found: Short = known[2]
         return found
 
-    def form(self, argnums: Any) -> Any:
+    def form(self, argnums: Any, alone: bool) -> Any:
         """What computes value and gradient: machine code, or None where it is the interpreter."""
-        branches = self._known.get(("value_and_grad", argnums, False))
+        branches = self._known.get(self._gradient(argnums, False, alone))
         return None if branches is None else branches.program.native
 
-    def short_way(self, argnums: Any, holds: Any) -> Short | None:
+    def short_way(self, argnums: Any, holds: Any, alone: bool) -> Short | None:
         """The short way to value and gradient by a compiled program; None where there is none."""
-        branches = self._known.get(("value_and_grad", argnums, False))
+        branches = self._known.get(self._gradient(argnums, False, alone))
         if branches is None or branches.program.native is None or branches.stale:
             return None
         return compiled_way(branches.program.native, branches.spec, self.writing.structure, holds)
@@ -142,6 +157,11 @@ class Derived:
         """Count that sweeps have computed a derivative so often, or along so many directions."""
         seconds = choice.replay_seconds(self._recording().program)  # type: ignore[union-attr]
         self._spent[key] = self._spent.get(key, 0.0) + sweeps * _SWEEPS * seconds
+
+    def has_taken_long(self, key: Any) -> bool:
+        """Whether sweeps of a derivative have taken as long as compiling it would."""
+        program = self._recording().program  # type: ignore[union-attr]
+        return self._spent.get(key, 0.0) > _SWEEPS * choice.compile_seconds(program)
 
     # Which
 
@@ -224,7 +244,7 @@ class Derived:
         self.spend(key, directions)
         if rival is not None:
             self._spent[key] += _PASS
-        if self._spent[key] > _SWEEPS * choice.compile_seconds(program):
+        if self.has_taken_long(key):
             try:
                 found = self._branches(key, leaves, seeds).program
                 found.rival = None if rival is None else rival()

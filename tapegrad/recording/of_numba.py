@@ -43,11 +43,13 @@ class OfNumba:
         """The arguments, as `evaluate` takes them."""
         return args
 
-    def short_way(self, argnums: Any) -> Callable[[Sequence[Any]], None]:
+    def short_way(self, argnums: Any, alone: bool = False) -> Callable[[Sequence[Any]], None]:
         """There is none."""
         return lambda args: None
 
-    def evaluate(self, args: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
+    def evaluate(
+        self, args: Sequence[Any], argnums: int | Sequence[int], has_aux: bool, alone: bool = False
+    ) -> tuple[Any, Any]:
         """Value and gradient."""
         return derivatives.value_and_grad(self._function, self._bound(args), argnums, has_aux)
 

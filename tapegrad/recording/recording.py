@@ -26,15 +26,16 @@ from tapegrad.recording.linear import Linear
 from tapegrad.recording.matrices import Matrices, check_plain
 from tapegrad.recording.on_values import OnValues
 from tapegrad.recording.plans import Plan, Plans, hashable
-from tapegrad.recording.standing import StandIn
+from tapegrad.recording.saving import Saving
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.recording.stepwise import stepwise
 from tapegrad.recording.tangents import pushing, tangent
+from tapegrad.recording.telling import Telling
 from tapegrad.sparse import Sparsity
 from tapegrad.sweeps import ADJOINTS, VALUES
 
 
-class Recording(StandIn):
+class Recording(Saving, Telling):
     """A function recorded once, to be replayed at other inputs of the same structure, shapes and dtypes.
 
     Made by `record`. Call it for the value; its methods give derivatives, with the names and signatures of the
@@ -104,11 +105,6 @@ class Recording(StandIn):
         return list(self._branches.programs)
 
     @property
-    def branches(self) -> Branches:
-        """The programs of all branches, and what finds the one that fits."""
-        return self._branches
-
-    @property
     def code(self) -> Code:
         """The instructions of the branch replayed last, as plain arrays."""
         return self.program.code
@@ -143,19 +139,25 @@ class Recording(StandIn):
         The gradient has the structure of the argument; for several arguments it is a tuple. Raises NonScalarError
         unless the result is one number, IntegerInputError for an argument that holds integers.
         """
-        if evaluation.on_tape(args):
-            return derivatives.value_and_grad(self.f, args, argnums, False)
-        found = self.short_way(hashable(argnums))(args)
-        return self.evaluate(self.check(args), argnums, has_aux=False) if found is None else found
+        return self._value_and_grad(args, argnums, alone=False)
 
     def grad(self, *args: Any, argnums: int | Sequence[int] = 0) -> Any:
         """The gradient alone; see `value_and_grad`."""
-        return self.value_and_grad(*args, argnums=argnums)[1]
+        return self._value_and_grad(args, argnums, alone=True)[1]
 
-    def evaluate(self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool) -> tuple[Any, Any]:
-        """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux)."""
+    def _value_and_grad(self, args: Sequence[Any], argnums: int | Sequence[int], alone: bool) -> tuple[Any, Any]:
+        if evaluation.on_tape(args):
+            return derivatives.value_and_grad(self.f, args, argnums, False)
+        found = self.short_way(hashable(argnums), alone)(args)
+        return self.evaluate(self.check(args), argnums, False, alone) if found is None else found
+
+    def evaluate(
+        self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool, alone: bool = False
+    ) -> tuple[Any, Any]:
+        """`value_and_grad` of leaves that are known to fit. With `has_aux` the value is the whole (value, aux). It may
+        be None where the gradient is wanted `alone`."""
         plan = self._plans.plan(argnums)
-        found = self.derived.value_and_grad(leaves, hashable(argnums), has_aux) if plan.chosen else None
+        found = self.derived.value_and_grad(leaves, hashable(argnums), has_aux, alone) if plan.chosen else None
         if found is not None:
             return found[0], self._plans.in_own_dtypes(plan, found[1])
         return self._branches.replay(
@@ -163,22 +165,23 @@ class Recording(StandIn):
             lean=Program.for_gradients,
         )  # fmt: skip
 
-    def short_way(self, argnums: Any) -> Short:
-        """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`."""
-        program, holds = self._branches.program, self._branches.captures.holds
-        form = self.derived.form(argnums)
-        known = (ways := self._branches.short_ways.setdefault(program, {})).get(argnums)
+    def short_way(self, argnums: Any, alone: bool = False) -> Short:
+        """A function from arguments to `value_and_grad` of the branch replayed last, or to None; see `direct`. The
+        value may be None where the gradient is wanted `alone`."""
+        program, holds, way = self._branches.program, self._branches.captures.holds, (argnums, alone)
+        form = self.derived.form(argnums, alone)
+        known = (ways := self._branches.short_ways.setdefault(program, {})).get(way)
         if known is None or known[0] is not holds or known[1] is not form or known[2][0] < 0:
             made: Short = never
             if known is not None and known[2][0] < 0:
                 self.derived.answered_by_sweeps(argnums, known[2][1])
             left = 2 * [self.derived.calls_by_sweeps(argnums)]
             if not self._branches.stale:
-                compiled = self.derived.short_way(argnums, holds)
+                compiled = self.derived.short_way(argnums, holds, alone)
                 made = compiled or never
                 if compiled is None and left[0]:
                     made = short_way(program.for_gradients(), self.spec, self._plans.plan(argnums), holds, left)
-            known = ways[argnums] = holds, form, left, made
+            known = ways[way] = holds, form, left, made
         return known[3]
 
     def _value_and_gradient(

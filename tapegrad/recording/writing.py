@@ -39,8 +39,8 @@ class Writing:
         """The function itself, of arguments as it takes them."""
         return self._recording().written(*args)  # type: ignore[union-attr]
 
-    def value_and_grad(self, argnums: Any, has_aux: bool) -> Written:
-        """The value and the gradient."""
+    def value_and_grad(self, argnums: Any, has_aux: bool, alone: bool = False) -> Written:
+        """The value and the gradient; None in place of the value where the gradient is wanted alone."""
 
         def checked(*args: Any) -> Any:
             result = self.function(*args)
@@ -50,7 +50,8 @@ class Writing:
             return result
 
         def both(*leaves: Any) -> Any:
-            return derivatives.value_and_grad(checked, self._args(leaves), argnums, has_aux)
+            value, gradient = derivatives.value_and_grad(checked, self._args(leaves), argnums, has_aux)
+            return None if alone else value, gradient
 
         return both
 

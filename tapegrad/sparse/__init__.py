@@ -4,7 +4,7 @@
 or rows that one sweep can take together, and `compressed` evaluates the matrix.
 """
 
-from tapegrad.sparse.compressed import CompressedJacobian, analyse
+from tapegrad.sparse.compressed import CompressedJacobian, analyse, as_positions
 from tapegrad.sparse.sparsity import Sparsity
 
-__all__ = ["CompressedJacobian", "Sparsity", "analyse"]
+__all__ = ["CompressedJacobian", "Sparsity", "analyse", "as_positions"]

@@ -1,8 +1,8 @@
-"""The compiled loops of patterns and colourings."""
+"""The compiled loops of patterns and colourings, and of the numbers of a matrix."""
 
 import numpy as np
 
-from tapegrad.compiled import compiled
+from tapegrad.compiled import compiled, read, write
 from tapegrad.ops import RUN
 from tapegrad.ops.record import (
     axes,
@@ -271,3 +271,12 @@ def greedy_star(indptr, indices, order, limit, colors):
                     spokes[x] += 1
             only[place[b]] = HUB
     return count
+
+
+# The numbers of a matrix; see `compressed`.
+
+
+@compiled(values="real[:]", at="uint32[:]", out="real[:]")
+def gather(values, at, out):
+    for i in range(at.shape[0]):
+        write(out, i, read(values, at[i]))

@@ -18,6 +18,10 @@ class _Current(threading.local):
     def __init__(self) -> None:
         self.tapes: dict[np.dtype, Tape] = {}
         self.recording: Tape | None = None
+        # Whether nothing is recorded and nobody looks for faults, so that calls of derivatives may take their short
+        # way; and what is to be looked for, where somebody does: see `tapegrad.debugging`.
+        self.plain = True
+        self.debugging: Any = None
         # Whether loops are to be recorded step by step, and whether their steps are compiled: see `native.choice.mode`.
         self.unrolling = False
         self.forced: bool | None = None
@@ -60,6 +64,12 @@ def recording_tape() -> Tape | None:
     return ambient.recording
 
 
+def set_recording(tape: Tape | None) -> None:
+    """Have new values of this thread go on a recording, or on the thread's own tapes."""
+    ambient.recording = tape
+    ambient.plain = tape is None and ambient.debugging is None
+
+
 @contextmanager
 def on_fresh_tapes() -> Iterator[None]:
     """Have this thread's new values go on tapes of their own.
@@ -68,22 +78,24 @@ def on_fresh_tapes() -> Iterator[None]:
     the arrays under the sweep and write over its adjoints.
     """
     recording, tapes = ambient.recording, ambient.tapes
-    ambient.recording, ambient.tapes = None, {}
+    set_recording(None)
+    ambient.tapes = {}
     try:
         yield
     finally:
-        ambient.recording, ambient.tapes = recording, tapes
+        set_recording(recording)
+        ambient.tapes = tapes
 
 
 @contextmanager
 def recording_on(tape: Tape | None) -> Iterator[Tape | None]:
     """Within the block, new values of this thread go on `tape`; if it is None, on the thread's own tapes."""
     before = ambient.recording
-    ambient.recording = tape
+    set_recording(tape)
     try:
         yield tape
     finally:
-        ambient.recording = before
+        set_recording(before)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tapegrad.sweeps.marks import EXTERNAL, LEAF
 from tapegrad.sweeps.owners import Owners, move_numbers, owners
 from tapegrad.tape.addresses import Addresses
 from tapegrad.tape.kinds import kinds_at
+from tapegrad.tape.lines import notes_of
 from tapegrad.tape.loops import move_records
 
 _EVERY_SLOT = np.zeros(0, np.uint8)
@@ -69,6 +70,7 @@ class Kept(NamedTuple):
         counts: how many numbers each of them has.
         to: where they are now.
         slots: numbers in the new arena.
+        order: which of the instructions to be kept each is.
     """
 
     code: np.ndarray
@@ -79,6 +81,7 @@ class Kept(NamedTuple):
     counts: np.ndarray
     to: np.ndarray
     slots: int
+    order: np.ndarray
 
     def moved(self, place: int) -> int:
         """Where the number at a place of the tape went; -1 if it is forgotten."""
@@ -103,7 +106,7 @@ def kept(tape: Any, rows: np.ndarray, leaves_first: bool = False) -> Kept:
     side, flags = np.empty(tape.side_length, np.int64), np.empty(tape.side_length, np.uint8)
     length = move_records(code, tape.side, tape.flags, side, flags)
     relocate(code, side, *found, to)
-    return Kept(code[order], side, flags, length, found, counts, to, int(counts.sum()))
+    return Kept(code[order], side, flags, length, found, counts, to, int(counts.sum()), order)
 
 
 def keep(tape: Any, rows: np.ndarray) -> None:
@@ -127,6 +130,9 @@ def keep(tape: Any, rows: np.ndarray) -> None:
         key: int(np.searchsorted(rows, position)) for key, position in tape.edits.items() if addresses.holds(key[0])
     }
     constants, zeros, labels, kinds = names_left(tape, addresses)
+    notes = notes_of(tape)
+    if notes is not None:
+        notes.keep(addresses.first, addresses.ends)
     length, code = len(new.code), grown(new.code, max(64, 2 * len(new.code)))
     tape.code, tape.length, tape.side, tape.flags, tape.side_length = code, length, side, flags, new.side_length
     tape.values, tape.grads, tape.adjoints, tape.active, tape.slots = values, grads, adjoints, active, new.slots

@@ -34,6 +34,7 @@ from tapegrad.tape.edits import check_editable, check_unedited
 from tapegrad.tape.faults import refused
 from tapegrad.tape.few import sweep_values
 from tapegrad.tape.kinds import kind_of
+from tapegrad.tape.lines import buffer
 from tapegrad.tape.writing import flush
 
 MAX_SLOTS = 2**31
@@ -84,7 +85,7 @@ class Tape:
         # What is recorded but not yet flushed: five numbers an instruction, in which operands are slots, not places.
         # One `extend` is the fastest append (80 ns, against 260 for three columns), and no other thread can come in
         # between.
-        self._buffer: list[int] = []
+        self._buffer = buffer()
         self.push = self._buffer.extend
         self._records: list[int] = []
         self._data: list[tuple[int, Any]] = []
@@ -104,8 +105,7 @@ class Tape:
         self.adjoints = np.zeros(0, self.dtype)
         self.grads = np.zeros(0, self.dtype)
         self.active = np.zeros(0, np.uint8)
-        self.length = self.side_length = self.slots = 0
-        self.evaluated = self.activated = 0
+        self.length = self.side_length = self.slots = self.evaluated = self.activated = 0
         # The arguments of the last sweep for values, to be used again while the arrays are the same.
         self._frame: Any = None
         # Whether the buffers are being moved to the arrays.
@@ -289,7 +289,7 @@ class Tape:
                 raise error
             # Its results are NaN now. What follows is computed from them at the next evaluation.
             self.evaluated += failed + 1
-            raise error or refused(code[failed], self.side, self.values)
+            raise error or refused(self, code[failed])
         self.evaluated = self.length
 
     def compute(self, rows: np.ndarray) -> None:
@@ -303,7 +303,7 @@ class Tape:
         sweeps_for(self.dtype).require([*needs, *([RUN] if opcodes[-1] >= RUN else [])], FORWARD)
         failed = self._sweep(code, self.values, VALUES)
         if failed >= 0:
-            raise callbacks.raised(code[failed, 0]) or refused(code[failed], self.side, self.values)
+            raise callbacks.raised(code[failed, 0]) or refused(self, code[failed])
 
     def _sweep(self, code: np.ndarray, d: np.ndarray, tasks: int) -> int:
         sweeps = sweeps_for(self.dtype)

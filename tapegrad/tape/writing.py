@@ -16,6 +16,7 @@ from tapegrad.sweeps.marks import LEAF
 from tapegrad.tape.addresses import GONE
 from tapegrad.tape.collect import grown, names_left
 from tapegrad.tape.few import FEW_NUMBERS, write_scalars
+from tapegrad.tape.lines import written
 from tapegrad.tape.loops import settle
 
 # Fewer instructions than this are appended to the buffers, which is faster for few. More go to the arrays at once.
@@ -54,7 +55,7 @@ def _give_up(tape: Any) -> None:
     """Forget what is in the buffers of a tape."""
     addresses = tape.addresses.without(tape.flushed, tape.top, tape.slots)
     constants, zeros, labels, kinds = names_left(tape, addresses)
-    buffer, records, data = list[int](), list[int](), list[Any]()
+    buffer, records, data = tape._buffer[:0], list[int](), list[Any]()
     push = buffer.extend
     tape.addresses, tape.flushed = addresses, tape.top
     tape._buffer, tape.push, tape._records, tape._data = buffer, push, records, data
@@ -73,6 +74,8 @@ def write(
     with such an operand becomes a leaf of NaN. Raises ThreadError where slots are not in order.
     """
     count, taken = len(rows), tape.top - tape.flushed
+    if count and not buffered:
+        written(tape, int(rows[0, OUT]))
     reserve(tape, count, len(records), taken)
     new = tape.code[tape.length : tape.length + count]
     tape.side[tape.side_length : tape.side_length + len(records)] = records

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,30 +9,20 @@ import numpy as np
 from tapegrad.errors import CutGradientError, DTypeError, ShapeError
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import EXPECT, Tape
+from tapegrad.tape.lines import line_here
 from tapegrad.value.handle import Handle
 from tapegrad.value.numbers import numbers, refuse_unlike
-
-# Code that is not the user's.
-_PACKAGES = (str(Path(__file__).parents[1]) + os.sep, str(Path(np.__file__).parent) + os.sep)
 
 
 def guard(tape: Tape, slot: int, number: float, what: str) -> None:
     """Hold replays to the number that a slot has; `what` was read, for the message when replays often find another."""
     expected = tape.constant(number)
-    tape.reads[tape.scalar(EXPECT, slot, expected, expected)] = (*_where(), what)
+    tape.reads[tape.scalar(EXPECT, slot, expected, expected)] = (*line_here(2)[:2], what)
 
 
 def guard_truth(tape: Tape, name: str, a: int, b: int, truth: bool, what: str) -> None:
     """Hold replays to the truth of a comparison of two slots, which is known."""
     guard(tape, tape.scalar(BY_NAME[name].opcode, a, b, b), float(truth), what)
-
-
-def _where() -> tuple[str, int]:
-    """File and line of the innermost caller outside this package and NumPy."""
-    frame: Any = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGES):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
 
 
 class Reader(Handle):

@@ -144,3 +144,13 @@ def test_blocks_are_no_larger_than_they_should_be():
     assert programs.lanes_for(small.program, 10_000) == 1024
     assert programs.lanes_for(small.program, 3) == 32 and programs.lanes_for(large.program, 3) <= 4
     assert programs.lanes_for(large.program, 10_000) * large.program.code.size <= 1 << 26
+
+
+def test_rules_keep_float32():
+    # A constant of float64 among them would make float64 of the recording around them.
+    x, i = X[0].astype(np.float32), np.stack([INDEX, INDEX[::-1]])
+    lanes = np.stack([x, 2.0 * x]).astype(np.float32)
+    gathered = tg.grad(lambda lanes, i: np.sum(tg.vmap(lambda x, i: x[i] ** 2)(lanes, i)))
+    assert gathered(lanes, i).dtype == np.float32
+    recording = tg.record(lambda lanes, i: tg.vmap(lambda x, i: x[i] ** 2)(lanes, i), lanes, i)
+    assert recording(lanes, i).dtype == np.float32

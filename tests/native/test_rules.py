@@ -180,3 +180,25 @@ def test_rules_that_cannot_be_written_are_interpreted(looping, shape, rng):
     (expected,), (found,) = both.run(x if shape else float(x))
     np.testing.assert_array_max_ulp(expected, found, ULPS)
     np.testing.assert_allclose(found, np.sin(12.0 * x * x + x), rtol=1e-12, atol=1e-13)
+
+
+@dtypes
+@pytest.mark.parametrize("row", [row for row in OPERATIONS if 1 < row.arity < 4], ids=lambda row: row.name)
+def test_constants_among_the_operands(row, dtype, rng):
+    """What a rule asks of a constant is answered when code is made."""
+    columns = samples(row, dtype, rng)[:, -150:]
+    # What is no constant goes through special numbers, too.
+    columns[:, :100] = np.resize(special(dtype), (row.arity, 100))
+    for j in range(row.arity):
+        if j in row.held:
+            continue
+        points, known = [x.copy() for i, x in enumerate(columns) if i != j], special(dtype)
+
+        def f(*xs, j=j, known=known):
+            return [row(*xs[:j], float(c), *xs[j:]) for c in known]
+
+        both = Both(f, *points)
+        assert not both.native.reasons
+        for c, expected, found in zip(known, *both.run(*points), strict=True):
+            operands = np.insert(np.array(points), j, c, axis=0)
+            assert_alike(row, operands, expected, found)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad.captures import Captures
+from tapegrad.captures import Captures, contents
 from tapegrad.errors import RecordingWarning
 
 X = np.array([1.0, 2.0])
@@ -355,3 +355,14 @@ def test_a_long_list_is_compared_a_stretch_at_a_time(change):
         while time.perf_counter() < end:
             gradient(2.0)
     assert gradient(2.0) == 3.0 * len(numbers)
+
+
+def test_a_look_that_waits_for_the_processor_does_not_put_off_the_next_one(monkeypatch):
+    look = contents._Array.look
+    monkeypatch.setattr(contents._Array, "look", lambda self, i: (time.sleep(0.01), look(self, i))[1])
+    a, x = np.ones(3), np.ones(3)
+    g = tg.grad(lambda x: np.sum(x * a))
+    assert g(x).tolist() == g(x).tolist() == [1.0, 1.0, 1.0]
+    a[:] = 2.0
+    with pytest.warns(RecordingWarning, match="changed in place"):
+        assert g(x).tolist() == [2.0, 2.0, 2.0]

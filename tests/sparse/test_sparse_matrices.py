@@ -205,3 +205,20 @@ def test_a_hundred_thousand_variables():
     expected = sp.diags_array([off, main, off], offsets=[-1, 0, 1], format="csr")
     assert H.nnz == 3 * n - 2
     np.testing.assert_allclose((H - expected).data, 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_matrices_of_many_entries_by_compiled_programs(dtype, rng):
+    n = 6000
+    f = lambda x: np.sum((x[1:] - x[:-1] ** 2) ** 2 * x[1:]) + np.sum(np.tanh(x[2:] * x[:-2]))
+    points = list(rng.normal(size=(3, n)).astype(dtype))
+    compiled, swept = (tg.record(f, points[0], compile=how) for how in (True, False))
+    for x in points:
+        found, expected = (r.hessian(x, sparse=True) for r in (compiled, swept))
+        assert found.nnz > 16_384 and found.dtype == dtype
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_allclose(found.data, expected.data, rtol=1e-12 if dtype == np.float64 else 1e-4, atol=1e-4)
+    # Each result has numbers of its own.
+    first, kept = compiled.hessian(points[0], sparse=True), compiled.hessian(points[0], sparse=True).data.copy()
+    compiled.hessian(points[1], sparse=True)
+    np.testing.assert_array_equal(first.data, kept)

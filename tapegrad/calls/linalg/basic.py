@@ -16,6 +16,7 @@ from tapegrad.calls.arrays import ArrayFunction, arrays_of, family, require
 from tapegrad.functions.registry import implements
 from tapegrad.layout import broadcast_shapes
 from tapegrad.ops import BY_NAME
+from tapegrad.storage import own_named_tuple
 from tapegrad.value import Value
 
 
@@ -281,6 +282,7 @@ _slogdet = ArrayFunction(
     lambda ts, z, a: (0.0 * z[0], np.sum(transposed(_inv_or_nan(a)) * ts[0], (-2, -1))),
 )  # fmt: skip
 SlogdetResult = type(np.linalg.slogdet(np.eye(1)))
+own_named_tuple(SlogdetResult)
 
 
 @implements(np.linalg.slogdet)

@@ -1,0 +1,238 @@
+"""Operations over whole arrays in C: a function for each, and how it is called with the parameters of a record.
+
+Sums are compensated as the library's are, so that results agree to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tapegrad.ops.parts import assemble_parts
+
+# Each function takes the arena, the place of the result, and then what `CALLS` says.
+TEXTS = {
+    "sum": """
+static void k_sum(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++, z++) {
+            double total = 0.0, lost = 0.0;
+            for (long j = 0; j < n; j++) {
+                const double a = v[x + i * so + j * sn + m * si], next = total + a;
+                lost += fabs(total) >= fabs(a) ? (total - next) + a : (a - next) + total;
+                total = next;
+            }
+            v[z] = (real)(total - total == 0.0 ? total + lost : total);
+        }
+}""",
+    "prod": """
+static void k_prod(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++, z++) {
+            v[z] = 1;
+            for (long j = 0; j < n; j++) v[z] *= v[x + i * so + j * sn + m * si];
+        }
+}""",
+    "max": """
+static void k_max(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si, int sign)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++, z++) {
+            v[z] = v[x + i * so + m * si];
+            for (long j = 1; j < n; j++) {
+                const real a = v[x + i * so + j * sn + m * si];
+                if ((sign > 0 ? a > v[z] : a < v[z]) || a != a) v[z] = a;
+            }
+        }
+}""",
+    "argmax": """
+static void k_argmax(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si, int sign)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++, z++) {
+            real best = v[x + i * so + m * si];
+            v[z] = 0;
+            for (long j = 1; j < n && best == best; j++) {
+                const real a = v[x + i * so + j * sn + m * si];
+                if ((sign > 0 ? a > best : a < best) || a != a) { best = a; v[z] = (real)j; }
+            }
+        }
+}""",
+    "logsumexp": """
+static void k_logsumexp(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++, z++) {
+            double best = v[x + i * so + m * si], total = 0.0;
+            for (long j = 1; j < n; j++)
+                if (v[x + i * so + j * sn + m * si] > best) best = v[x + i * so + j * sn + m * si];
+            for (long j = 0; j < n; j++) total += exp(v[x + i * so + j * sn + m * si] - best);
+            v[z] = (real)(best - best == 0.0 ? best + log(total) : best);
+        }
+}""",
+    "norm": """
+static void k_norm(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++, z++) {
+            double scale = 0.0, total = 0.0;
+            for (long j = 0; j < n; j++) {
+                const double a = fabs((double)v[x + i * so + j * sn + m * si]);
+                if (!(a <= scale)) scale = a;
+            }
+            const double by = scale > 1e140 || scale < 1e-140 ? scale : 1.0;
+            for (long j = 0; j < n; j++) {
+                const double a = v[x + i * so + j * sn + m * si] / by;
+                total += a * a;
+            }
+            v[z] = (real)(scale == 0.0 || scale - scale != 0.0 ? scale : by * sqrt(total));
+        }
+}""",
+    "cumsum": """
+static void k_cumsum(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++) {
+            real total = 0;
+            for (long j = 0; j < n; j++) {
+                total += v[x + i * so + j * sn + m * si];
+                v[z + (i * n + j) * inner + m] = total;
+            }
+        }
+}""",
+    "argsort": """
+static void k_argsort(real *v, long z, long x, long outer, long n, long inner, long so, long sn, long si)
+{
+    /* By insertion, which is stable; NaN goes to the end. */
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < inner; m++)
+            for (long j = 0; j < n; j++) {
+                const real a = v[x + i * so + j * sn + m * si];
+                long k = j;
+                for (; k > 0; k--) {
+                    const real b = v[x + i * so + (long)v[z + (i * n + k - 1) * inner + m] * sn + m * si];
+                    if (!(a < b || (b != b && a == a))) break;
+                    v[z + (i * n + k) * inner + m] = v[z + (i * n + k - 1) * inner + m];
+                }
+                v[z + (i * n + k) * inner + m] = (real)j;
+            }
+}""",
+    "gather": """
+static int k_gather(real *v, long z, long x, long index, long outer, long size, long inner, long n)
+{
+    for (long j = 0; j < n; j++) {
+        const real a = v[index + j];
+        if (!(a >= -size && a < size && a == floor(a))) return 2;
+        const long k = a < 0 ? (long)a + size : (long)a;
+        for (long i = 0; i < outer; i++)
+            for (long m = 0; m < inner; m++) v[z + (i * n + j) * inner + m] = v[x + (i * size + k) * inner + m];
+    }
+    return 0;
+}""",
+    "scatter": """
+static int k_scatter(real *v, long z, long x, long index, long outer, long size, long inner, long n)
+{
+    for (long i = 0; i < outer * size * inner; i++) v[z + i] = 0;
+    for (long j = 0; j < n; j++) {
+        const real a = v[index + j];
+        if (!(a >= -size && a < size && a == floor(a))) return 2;
+        const long k = a < 0 ? (long)a + size : (long)a;
+        for (long i = 0; i < outer; i++)
+            for (long m = 0; m < inner; m++) v[z + (i * size + k) * inner + m] += v[x + (i * n + j) * inner + m];
+    }
+    return 0;
+}""",
+    "concatenate": """
+static void k_concatenate(real *v, long z, long x, long outer, long total, long row)
+{
+    for (long i = 0; i < outer; i++)
+        for (long m = 0; m < row; m++) v[z + i * total + m] = v[x + i * row + m];
+}""",
+    "matmul": """
+static void k_matmul(real *v, long z, long x, long y, long batch, long m, long k, long n,
+                     long sx, long xi, long xj, long sy, long yi, long yj)
+{
+    for (long b = 0; b < batch; b++)
+        for (long i = 0; i < m; i++)
+            for (long j = 0; j < n; j++, z++) {
+                real total = 0;
+                for (long l = 0; l < k; l++)
+                    total += v[x + b * sx + i * xi + l * xj] * v[y + b * sy + l * yi + j * yj];
+                v[z] = total;
+            }
+}""",
+    "affine": """
+static void k_affine(real *v, long z, long x, long y, long b, long m, long k, long n,
+                     long xi, long xj, long yi, long yj)
+{
+    for (long i = 0; i < m; i++)
+        for (long j = 0; j < n; j++, z++) {
+            real total = v[b + j];
+            for (long l = 0; l < k; l++) total += v[x + i * xi + l * xj] * v[y + l * yi + j * yj];
+            v[z] = total;
+        }
+}""",
+    "cross_entropy": """
+static int k_cross_entropy(real *v, long z, long x, long labels, long n, long classes)
+{
+    for (long i = 0; i < n; i++) {
+        const real label = v[labels + i];
+        if (!(label >= 0 && label < classes && label == floor(label))) return 2;
+        double best = v[x + i * classes], total = 0.0;
+        for (long j = 1; j < classes; j++)
+            if (v[x + i * classes + j] > best) best = v[x + i * classes + j];
+        for (long j = 0; j < classes; j++) total += exp(v[x + i * classes + j] - best);
+        v[z + i] = (real)(log(total) + (best - v[x + i * classes + (long)label]));
+    }
+    return 0;
+}""",
+}
+
+# Those that return 0, or 2 where they refuse their operands.
+REFUSING = ("gather", "scatter", "cross_entropy")
+
+
+def _along_axis(z: str, places: Sequence[str], p: Sequence[int], name: str) -> list[str]:
+    sign = f", {p[6]}" if name in ("max", "argmax") else ""
+    return [f"k_{name}(v, {z}, {places[0]}, {', '.join(map(str, p[:6]))}{sign});"]
+
+
+def _with_parameters(z: str, places: Sequence[str], p: Sequence[int], name: str) -> list[str]:
+    return [f"k_{name}(v, {', '.join([z, *places, *map(str, p)])});"]
+
+
+def _joined(z: str, places: Sequence[str], p: Sequence[int], name: str) -> list[str]:
+    found, at = [], 0
+    for place, row in zip(places, p[2:], strict=True):
+        found.append(f"k_concatenate(v, {z} + {at}, {place}, {p[0]}, {p[1]}, {row});")
+        at += row
+    return found
+
+
+def _product(z: str, places: Sequence[str], p: Sequence[int], name: str) -> list[str]:
+    batch, m, k, n, sx, tx, ldx, sy, ty, ldy = p
+    x, y = (1, ldx) if tx else (ldx, 1), (1, ldy) if ty else (ldy, 1)
+    numbers = [m, k, n, *x, *y] if name == "affine" else [batch, m, k, n, sx, *x, sy, *y]
+    return [f"k_{name}(v, {', '.join([z, *places, *map(str, numbers)])});"]
+
+
+def _assembled(z: str, places: Sequence[str], p: Sequence[int], name: str) -> list[str]:
+    found = [f"for (long i = 0; i < {p[0]}; i++) v[{z} + i] = 0;"]
+    for place, (offset, shape, strides, to) in zip(places, assemble_parts(list(p)), strict=True):
+        loops = " ".join(f"for (long i{d} = 0; i{d} < {n}; i{d}++)" for d, n in enumerate(shape))
+        target, source = (
+            " + ".join([base, *(f"i{d} * {s}" for d, s in enumerate(steps))])
+            for base, steps in ((f"{z} + {offset}", to), (place, strides))
+        )
+        found.append(f"{loops} v[{target}] += v[{source}];")
+    return found
+
+
+# For each operation what makes the statements that carry it out, of the place of the result, those of the operands,
+# the parameters and the name.
+CALLS: dict[str, Callable[[str, Sequence[str], Sequence[int], str], list[str]]] = {
+    "concatenate": _joined, "matmul": _product, "affine": _product, "assemble": _assembled,
+    **dict.fromkeys(("sum", "prod", "max", "argmax", "logsumexp", "norm", "cumsum", "argsort"), _along_axis),
+    **dict.fromkeys(("gather", "scatter", "cross_entropy"), _with_parameters),
+}  # fmt: skip
