@@ -21,7 +21,7 @@ from tapegrad.value import leaf
 _NUMBERS = 1 << 21
 # The fewest and the most lanes of a block. Fewer would not fill vectors, and each instruction of the interpreter costs
 # tens of nanoseconds besides its lanes, which more than a thousand would not make smaller.
-_FEWEST, _MOST = 64, 1024
+_FEWEST, _MOST = 128, 1024
 # No block has more numbers than this, however few lanes are left then.
 _LARGEST = 1 << 26
 # Arrays of fewer numbers than this many would become scalar instructions again.
