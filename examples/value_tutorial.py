@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-import tapegrad as tg
 from tapegrad import Value
 from tapegrad.inspect import draw
 
@@ -128,11 +127,7 @@ def main(arguments=None):
     if options.draw:
         options.draw.mkdir(parents=True, exist_ok=True)
     print(f"{'expression':<24} {'':<6} {'tapegrad':>14} {'expected':>18} {'relative error':>14}")
-    try:
-        wrong = sum(check(e, options.draw, number) for number, e in enumerate(EXPRESSIONS, start=1))
-    except tg.errors.ExtraMissingError as error:
-        print(error, file=sys.stderr)
-        return 2
+    wrong = sum(check(e, options.draw, number) for number, e in enumerate(EXPRESSIONS, start=1))
     print("expected: of values, pencil and paper; of derivatives, central differences")
     print(f"{wrong} disagree" if wrong else "all agree")
     return 1 if wrong else 0

@@ -1,15 +1,18 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
-from tapegrad import errors, ops
+from tapegrad import errors, ops, player
 from tapegrad.batch import vmap
+from tapegrad.c_functions import CFunction, cfunc
 from tapegrad.calls import (
     ComplexValue,
     checkpoint,
+    checkpointed_loop,
     custom_jvp,
     custom_vjp,
     external,
     fixed_point,
     implicit_root,
+    njit_op,
     stop_gradient,
 )
 from tapegrad.checking import check_grads, check_op
@@ -48,14 +51,17 @@ erf = ops.BY_NAME["erf"]
 __version__ = "0.1.0"
 
 __all__ = [
+    "CFunction",
     "ComplexValue",
     "Drawing",
     "Recording",
     "Tape",
     "Value",
+    "cfunc",
     "check_grads",
     "check_op",
     "checkpoint",
+    "checkpointed_loop",
     "cond",
     "cross_entropy",
     "current_tape",
@@ -86,7 +92,9 @@ __all__ = [
     "logsumexp",
     "make_hvp",
     "memory_held",
+    "njit_op",
     "ops",
+    "player",
     "record",
     "recorded",
     "relu",

@@ -7,8 +7,10 @@ import sys
 import types
 from typing import Any
 
+from tapegrad.recording.in_numba import InNumba
 
-class _Made(functools.partial[Any]):
+
+class _Made(InNumba, functools.partial[Any]):
     """What a transform has made. Pickled, it is the transform and what that was given, without recordings."""
 
     keeps_attached = True

@@ -43,6 +43,16 @@ class TooLong(BaseException):
     """A replay that takes long and can be interrupted is no fault: the file says so many steps."""
 
 
+def stop(_, frame):
+    """End a replay that takes long; but not what compiles, which is broken for good where it is interrupted."""
+    while frame is not None:
+        if any(part in frame.f_code.co_filename for part in ("numba", "llvmlite", "importlib")):
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            return
+        frame = frame.f_back
+    raise TooLong
+
+
 def with_checksum(data):
     """A file whose length and checksum are right."""
     body = struct.pack("<Q", len(data)) + bytes(data[24:])
@@ -235,9 +245,6 @@ def work(originals, seed, first, count, folder, at, results):
         path.write_bytes(data)
         assert outcome(path, np.random.default_rng(0)) != "refused"
     check()
-
-    def stop(*_):
-        raise TooLong
 
     signal.signal(signal.SIGALRM, stop)
     total, faults = collections.Counter(), []

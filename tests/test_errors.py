@@ -269,7 +269,7 @@ JUNK = [
 ]  # fmt: skip
 FINE = (
     errors.TapegradError, TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, OverflowError, KeyError,
-    MemoryError, StopIteration, RecursionError, AssertionError, NotImplementedError, ImportError,
+    MemoryError, StopIteration, RecursionError, AssertionError, NotImplementedError, ImportError, FileNotFoundError,
 )  # fmt: skip
 
 

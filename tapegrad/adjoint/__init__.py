@@ -6,7 +6,7 @@ operation is run on Values, and `instruction` has the operands and the result of
 keeps the adjoints and tangents that these two ways of writing hand to each other. `simplify` removes superfluous
 instructions from a derivative program. The result is replayed, batched and differentiated like anything else on a
 tape. `evaluation` calls a function of Values, `derivatives` differentiates it, and `matching` checks that tangents and
-cotangents fit the arguments and results.
+cotangents fit the arguments and results. `revolve` says which states of a long loop are kept where not all fit.
 """
 
 from tapegrad.adjoint import derivatives, evaluation, matching

@@ -2,16 +2,19 @@
 solvers, and recomputation.
 
 `call` puts a Python function on a tape as one instruction. Made with it are `custom`, which has what users declare;
-`implicit`, functions that are defined by equations. `arrays` does so for functions of whole arrays: `linalg` and
-`fourier`, NumPy's linear algebra and Fourier transforms; `saved` has these in files.
+`implicit`, functions that are defined by equations; `of_numba`, functions that Numba compiles, and with it `long_loop`.
+`arrays` does so for functions of whole arrays: `linalg` and `fourier`, NumPy's linear algebra and Fourier transforms;
+`saved` has these in files.
 """
 
 from tapegrad.calls import fourier, linalg, saved
 from tapegrad.calls.complex_value import ComplexValue
 from tapegrad.calls.custom import checkpoint, custom_jvp, custom_vjp, external, stop_gradient
 from tapegrad.calls.implicit import fixed_point, implicit_root
+from tapegrad.calls.long_loop import checkpointed_loop
+from tapegrad.calls.of_numba import njit_op
 
 __all__ = [
-    "ComplexValue", "checkpoint", "custom_jvp", "custom_vjp", "external", "fixed_point", "fourier", "implicit_root",
-    "linalg", "saved", "stop_gradient",
+    "ComplexValue", "checkpoint", "checkpointed_loop", "custom_jvp", "custom_vjp", "external", "fixed_point", "fourier",
+    "implicit_root", "linalg", "njit_op", "saved", "stop_gradient",
 ]  # fmt: skip

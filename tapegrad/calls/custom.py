@@ -117,7 +117,9 @@ def external(
     return functools.wraps(f)(lambda *args: call(rules, args)) if hasattr(f, "__name__") else lambda *a: call(rules, a)
 
 
-class _Checkpointed(Rules):
+class Checkpointed(Rules):
+    """A function that is a recording of its own, and so are its derivatives, which are computed anew when needed."""
+
     def __init__(self, f: Any) -> None:
         self.f = f
         self.name = _name(f)
@@ -145,7 +147,7 @@ class _Checkpointed(Rules):
     def _other(self, name: str, f: Any) -> Rules:
         # The derivative is checkpointed like the function: its intermediate results are recomputed too.
         if name not in self._derived:
-            self._derived[name] = _Checkpointed(f)
+            self._derived[name] = Checkpointed(f)
         return self._derived[name]
 
 
@@ -163,7 +165,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     >>> tg.grad(lambda x: step(step(x)))(0.0)
     1.0
     """
-    rules = _Checkpointed(f)
+    rules = Checkpointed(f)
     return functools.wraps(f)(lambda *args: call(rules, args))
 
 
@@ -179,13 +181,13 @@ class _Custom(Rules):
     def __call__(self, *args: Any) -> Any:
         # An argument that is not differentiated must not become an operand, so it is put in a box: that is a leaf, but
         # neither a Value nor a number, whatever is in it.
-        return call(self, tuple(_Box(_with_numbers(x)) if i in self.nondiff else x for i, x in enumerate(args)))
+        return call(self, tuple(Box(_with_numbers(x)) if i in self.nondiff else x for i, x in enumerate(args)))
 
     def value(self, args: tuple[Any, ...]) -> Any:
-        return self.f(*_unboxed(args))
+        return self.f(*unboxed(args))
 
     def _apart(self, args: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
-        return [x.content for x in args if isinstance(x, _Box)], [x for x in args if not isinstance(x, _Box)]
+        return [x.content for x in args if isinstance(x, Box)], [x for x in args if not isinstance(x, Box)]
 
 
 def _with_numbers(x: Any) -> Any:
@@ -194,17 +196,21 @@ def _with_numbers(x: Any) -> Any:
     return pytree.unflatten(structure, map(number_of, leaves)) if evaluation.holds_values(leaves) else x
 
 
-class _Box:
+class Box:
+    """An argument that is not differentiated: neither a Value nor a number, whatever is in it."""
+
     def __init__(self, content: Any) -> None:
         self.content = content
 
 
-def _unboxed(args: Sequence[Any]) -> list[Any]:
-    return [x.content if isinstance(x, _Box) else x for x in args]
+def unboxed(args: Sequence[Any]) -> list[Any]:
+    """Arguments without the boxes of those that are not differentiated."""
+    return [x.content if isinstance(x, Box) else x for x in args]
 
 
-def _spread(args: Sequence[Any], own: Sequence[Any], what: str) -> list[Any]:
-    places = [i for i, x in enumerate(args) if not isinstance(x, _Box)]
+def spread(args: Sequence[Any], own: Sequence[Any], what: str) -> list[Any]:
+    """What there is for each argument that is not in a box, and None for those that are."""
+    places = [i for i, x in enumerate(args) if not isinstance(x, Box)]
     if not isinstance(own, tuple | list) or len(own) != len(places):
         raise OperationError(f"{what} must return a tuple with one gradient for each of {len(places)} arguments")
     found: list[Any] = [None] * len(args)
@@ -245,11 +251,11 @@ class custom_vjp(_Custom):
         """The rule."""
         if self.fwd is None or self.bwd is None:
             raise OperationError(f"{self.name} has no reverse rule: call {self.name}.defvjp(fwd, bwd)")
-        answer = self.fwd(*_unboxed(args))
+        answer = self.fwd(*unboxed(args))
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise OperationError(f"fwd of {self.name} must return (result, residuals)")
         static, _ = self._apart(args)
-        return _spread(args, self.bwd(*static, answer[1], cotangent), f"bwd of {self.name}")
+        return spread(args, self.bwd(*static, answer[1], cotangent), f"bwd of {self.name}")
 
 
 class custom_jvp(_Custom):
@@ -284,8 +290,8 @@ class custom_jvp(_Custom):
         if self.rule is None:
             raise OperationError(f"{self.name} has no forward rule: call {self.name}.defjvp(rule)")
         static, primals = self._apart(args)
-        along = [_zeros_for(x, t) for x, t, own in zip(_unboxed(args), tangents, args, strict=True)
-                 if not isinstance(own, _Box)]
+        along = [_zeros_for(x, t) for x, t, own in zip(unboxed(args), tangents, args, strict=True)
+                 if not isinstance(own, Box)]
         answer = self.rule(*static, tuple(primals), tuple(along))
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise OperationError(f"the rule of {self.name} must return (result, tangent)")
@@ -297,13 +303,13 @@ class custom_jvp(_Custom):
         zeros = [_zeros_for(x, None) for x in primals]
 
         def forward(*tangents: Any) -> Any:
-            return self.push(args, result, tuple(_spread(args, tangents, "tangents")))
+            return self.push(args, result, tuple(spread(args, tangents, "tangents")))
 
         if evaluation.holds_values(pytree.flatten((args, cotangent))[0]):
-            return _spread(args, derivatives.vjp(forward, zeros)[1](cotangent), "the transposed rule")
+            return spread(args, derivatives.vjp(forward, zeros)[1](cotangent), "the transposed rule")
         spec, leaves = spec_of(zeros)
         pulled = Recording(forward, spec, leaves, None).vjp(*zeros)[1](cotangent)
-        return _spread(args, pulled, "the transposed rule")
+        return spread(args, pulled, "the transposed rule")
 
 
 def _zeros_for(x: Any, tangent: Any) -> Any:

@@ -43,34 +43,41 @@ def _from_json(entries: dict[str, Any], reader: Any) -> ArrayCall:
 
 
 def _try(call: ArrayCall, reader: Any) -> None:
-    """Call a function once at simple arrays: whether it takes arrays of such shapes, with such options, and returns
-    what it says, nobody knows better."""
+    """Call a function, and its rules, once at simple arrays: whether it takes arrays of such shapes, with such options,
+    and returns what it says, nobody knows better."""
     if any(n < 0 for shape in call.shapes for n in shape) or call.size > reader.most:
         raise DataError(f"{call.function.name} of arrays makes {call.size} numbers")
-    given = [_simple(shape) for shape in call.own_shapes]
-    try:
-        with np.errstate(all="ignore"):
-            found = np.asarray(call.forward(given))
-            if found.shape == (call.size,):
-                # The rules may take less than the function does.
-                grads = call.reverse(given, found, np.ones(call.size), [True] * len(given))
-                along = np.asarray(call.tangent(given, found, [np.ones(x.size) for x in given]))
-                fits = all(g is None or np.size(g) == x.size for g, x in zip(grads, given, strict=True))
-                if not fits or along.shape != found.shape:
-                    raise DataError(f"{call.function.name} has no derivative for arrays of such shapes")
-    except np.linalg.LinAlgError:
-        if any(x is not None for x in call.kept):
-            # A constant matrix may be singular.
+    for simple in (_identity, _any_numbers):
+        try:
+            with np.errstate(all="ignore"):
+                _try_at(call, [simple(shape) for shape in call.own_shapes])
             return
-        raise
+        except np.linalg.LinAlgError as error:
+            # That a matrix is singular, or has no factor, says nothing of shapes.
+            if "square" in str(error) or "dimension" in str(error):
+                raise
+
+
+def _try_at(call: ArrayCall, given: list[np.ndarray]) -> None:
+    found = np.asarray(call.forward(given))
     if found.shape != (call.size,):
         raise DataError(f"{call.function.name} makes {found.shape}, not {call.size} numbers")
+    # The rules may take less than the function does.
+    grads = call.reverse(given, found, np.ones(call.size), [True] * len(given))
+    along = np.asarray(call.tangent(given, found, [np.ones(x.size) for x in given]))
+    fits = all(g is None or np.size(g) == x.size for g, x in zip(grads, given, strict=True))
+    if not fits or along.shape != found.shape:
+        raise DataError(f"{call.function.name} has no derivative for arrays of such shapes")
 
 
-def _simple(shape: tuple[int, ...]) -> np.ndarray:
-    """Identities, or any numbers: functions of matrices are defined there."""
+def _identity(shape: tuple[int, ...]) -> np.ndarray:
+    """Identities, where most functions of matrices are defined; other arrays are any numbers."""
     if len(shape) >= 2 and shape[-1] == shape[-2]:
         return np.broadcast_to(np.eye(shape[-1]), shape).reshape(-1)
+    return _any_numbers(shape)
+
+
+def _any_numbers(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).uniform(1.0, 2.0, math.prod(shape))
 
 

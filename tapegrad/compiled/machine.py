@@ -90,13 +90,17 @@ def _libraries() -> Any:
     return ctypes.CDLL(None)
 
 
-def load(code: bytes, name: str) -> int:
-    """The address of a function in object code. None of the names that the code refers to may be `missing`, because
-    LLVM ends the process at a name that it does not find."""
+def engine(code: bytes) -> Any:
+    """An engine of LLVM that has loaded object code, and nothing else. None of the names that the code refers to may be
+    `missing`, because LLVM ends the process at a name that it does not find."""
     with lock:
-        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
-        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        engine.finalize_object()
-        address = int(engine.get_function_address(name))
-        _engines.append(engine)
-        return address
+        made = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
+        made.add_object_file(llvm.ObjectFileRef.from_data(code))
+        made.finalize_object()
+        _engines.append(made)
+        return made
+
+
+def load(code: bytes, name: str) -> int:
+    """The address of a function in object code."""
+    return int(engine(code).get_function_address(name))

@@ -220,16 +220,18 @@ def _call(plain: Callable[..., Any], self: Any, *args: Any) -> Any:
 
 
 @_checked(Recording, "evaluate")
-def _evaluated(plain: Callable[..., Any], self: Any, leaves: Sequence[Any], argnums: Any, has_aux: bool) -> Any:
+def _evaluated(
+    plain: Callable[..., Any], self: Any, leaves: Sequence[Any], argnums: Any, has_aux: bool, alone: bool = False
+) -> Any:
     def seeds() -> list[Any]:
         # The gradient is that of the first result alone.
         outputs = self.program.code.outputs
         return [np.ones(outputs[0].shape), *[None] * (len(outputs) - 1)]
 
     if not _is_plain(self):
-        return plain(self, leaves, argnums, has_aux)
+        return plain(self, leaves, argnums, has_aux, alone)
     return _checking_result(
-        self, lambda: plain(self, leaves, argnums, has_aux), lambda: leaves, argnums, "gradient", seeds=seeds
+        self, lambda: plain(self, leaves, argnums, has_aux, alone), lambda: leaves, argnums, "gradient", seeds=seeds
     )
 
 
@@ -247,16 +249,19 @@ def _of_arguments(name: str, what: str, second: bool = False) -> None:
 
 
 for _name, _what, _second in (
-    ("value_and_grad", "gradient", False), ("elementwise_grad", "gradient", False), ("jacobian", "Jacobian", False),
-    ("jacrev", "Jacobian", False), ("jacfwd", "Jacobian", False), ("hessian", "Hessian", True),
+    ("value_and_grad", "gradient", False), ("grad", "gradient", False), ("elementwise_grad", "gradient", False),
+    ("jacobian", "Jacobian", False), ("jacrev", "Jacobian", False), ("jacfwd", "Jacobian", False),
+    ("hessian", "Hessian", True),
 ):  # fmt: skip
     _of_arguments(_name, _what, _second)
 
 
 @_checked(OfNumba, "evaluate")
-def _of_numba(plain: Callable[..., Any], self: Any, args: Sequence[Any], argnums: Any, has_aux: bool) -> Any:
+def _of_numba(
+    plain: Callable[..., Any], self: Any, args: Sequence[Any], argnums: Any, has_aux: bool, alone: bool = False
+) -> Any:
     # It is recorded anew at every call, for derivatives alone. The recording that is searched is an ordinary one.
-    wanted, result = ambient.debugging, plain(self, args, argnums, has_aux)
+    wanted, result = ambient.debugging, plain(self, args, argnums, has_aux, alone)
     numbers = all_numbers(result)
     if any(is_wrong(x) if wanted.infinity else np.isnan(x).any() for x in numbers):
         with _not_looking():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.looping import revolve
+from tapegrad.adjoint import revolve
 from tapegrad.looping.body import Body, Part, Signature
 from tapegrad.looping.machine import At, Machine
 

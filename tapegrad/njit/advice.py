@@ -8,6 +8,7 @@ from typing import Any
 
 _FILE = re.compile(r'File "([^"]+)", line (\d+)')
 _TYPING = re.compile(r"During: typing of .* at (.+) \((\d+)\)")
+_LOOP = re.compile(r"checkpointed_loop: ([^\n]+)")
 _SIGNATURE = re.compile(r">>> (.+)")
 _RECORDED = re.compile(r"recorded\((?:partials|operations)\)")
 
@@ -25,8 +26,9 @@ _INSTEAD = {
 def advice(dispatcher: Any, error: Any) -> str:
     """The message of the error that is raised in place of Numba's, which it ends with."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    signature = _SIGNATURE.search(text)
-    call = _readable(signature[1]) if signature else ""
+    # Of a loop the call that fails is one in its step.
+    signatures = [x for x in _SIGNATURE.findall(text) if not x.startswith(("checkpointed_loop(", "steps_by_python("))]
+    call = _readable(signatures[0]) if signatures else ""
     name = call.partition("(")[0].split(".")[-1]
     if "Cannot unify" in text:
         what = "unify"
@@ -41,6 +43,9 @@ def advice(dispatcher: Any, error: Any) -> str:
             "numbers and of arrays, reductions, products and np.linalg.solve: write it with these, as a loop, or "
             "compute it from arguments that are not differentiated"
         )
+    of_loop = _LOOP.search(text)
+    if of_loop:
+        instead = f"checkpointed_loop: {_readable(of_loop[1])}"
     unknown = re.search(r"Unknown attribute '([^']+)' of type (.+)", text)
     if "bytes of differentiated numbers" in text:
         instead = "the bytes of differentiated numbers are not those of floats: leave .view, .ctypes and .data out"

@@ -14,9 +14,9 @@ import numpy as np
 from numba import types
 from numba.core.errors import TypingError
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import overload
 
-from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, jit, recorded_array
+from tapegrad.njit.linked import jit, overload
+from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, recorded_array
 from tapegrad.njit.scalars import COMPARISONS, IN_PLACE, OPERATORS
 from tapegrad.ops import BY_UFUNC, Elementwise
 
@@ -36,7 +36,7 @@ def is_ours(*operands: Any) -> bool:
     )
 
 
-@jit
+@jit()
 def common(n, m):
     """The length to which two axes are broadcast."""
     if n == m or m == 1:
@@ -143,7 +143,7 @@ def _in_place(function: Any) -> None:
         return of_elements(plain, ("x", "y"), x, y, in_place=True)
 
 
-@jit
+@jit()
 def _chosen(condition, x, y):
     return x if condition else y
 

@@ -14,10 +14,10 @@ from tapegrad import pytree
 from tapegrad.adjoint import evaluation, matching
 from tapegrad.arguments import argument_numbers
 from tapegrad.errors import IntegerInputError
+from tapegrad.njit.kept_loops import sweep_back, sweep_on
 from tapegrad.njit.memory import FIRST, Tape, taken
 from tapegrad.njit.results import Result, nested, scalar, seeds
 from tapegrad.njit.runs import Function, check_floats, is_real
-from tapegrad.njit.sweeps import forward, reverse
 
 _DOUBLE = np.dtype(np.float64)
 
@@ -45,14 +45,14 @@ class Run:
                 np.add.at(adjoints, rows, w)
         # Row 0 stands for what depends on nothing.
         adjoints[0] = 0.0
-        self.tape.sweep(reverse, FIRST + self.count, self.length)
+        sweep_back(self.tape, FIRST + self.count, self.length)
         return adjoints[FIRST : FIRST + self.count]
 
     def push(self, tangents: np.ndarray) -> list[np.ndarray]:
         """The tangents of the leaves of the result, for those of what is differentiated."""
         found = self.tape.cleared(self.length)
         found[FIRST : FIRST + self.count] = tangents
-        self.tape.sweep(forward, FIRST + self.count, self.length)
+        sweep_on(self.tape, FIRST + self.count, self.length)
         found[0] = 0.0
         return [
             np.zeros(np.shape(x)) if rows is None else found[rows]
@@ -185,6 +185,19 @@ def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> 
         return run.result.value, _pushed(run, tangents)
 
 
+def pulled(function: Function, args: Sequence[Any], numbers: Sequence[int], cotangent: Any) -> list[Any]:
+    """The derivatives of <cotangent, result> by the arguments in `numbers`."""
+    with taken(True) as tape:
+        run = Run(function, tape, args, numbers)
+        return run.shaped(run.pull(seeds(run.result, cotangent)), numbers)
+
+
+def pushed(function: Function, args: Sequence[Any], numbers: Sequence[int], tangents: Sequence[Any]) -> Any:
+    """The derivative of the result along tangents of the arguments in `numbers`; those of others are not read."""
+    with taken(True) as tape:
+        return _pushed(Run(function, tape, args, numbers), tangents)
+
+
 def _copied(args: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(x.copy() if isinstance(x, np.ndarray) else x for x in args)
 
@@ -196,6 +209,8 @@ def _pushed(run: Run, tangents: Sequence[Any]) -> Any:
         raise ShapeError(f"there are {len(tangents)} tangents for {len(run.args)} arguments")
     flat: list[Any] = [np.zeros(0)]
     for n, (x, t) in enumerate(zip(run.args, tangents, strict=True)):
+        if n not in run.numbers:
+            continue
         leaves, structure = pytree.flatten(x)
         given = matching.matching(t, structure, [np.shape(y) for y in leaves], f"tangent of argument {n}", "argument")
         for leaf, along in zip(leaves, given, strict=True):

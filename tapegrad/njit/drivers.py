@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from tapegrad.njit.arrays import loops
-from tapegrad.njit.numbers import given, is_plain, is_recorded, jit, recorded_array
+from tapegrad.njit.linked import overload
+from tapegrad.njit.numbers import given, is_plain, is_recorded, jit, recorded_array, settled
 from tapegrad.njit.products import function_of
 from tapegrad.njit.results import Number, Numbers
 
@@ -65,11 +65,11 @@ def _put_back(x, to):
 @overload(lower)
 def _lower(x):
     if is_recorded(x):
-        return lambda x: Number(x._value, x._row)
+        return lambda x: Number(x._value, settled(x))
     if recorded_array(x) is not None:
         lines = ["values = np.empty(x.shape)", "rows = np.empty(x.shape, np.int64)"]
-        lines = [*_each(x, lines, "values[{at}] = x[{at}]._value"), *_each(x, [], "rows[{at}] = x[{at}]._row")]
-        return function_of("x", [*lines, "return Numbers(values, rows)"], Numbers=Numbers)
+        lines = [*_each(x, lines, "values[{at}] = x[{at}]._value"), *_each(x, [], "rows[{at}] = settled(x[{at}])")]
+        return function_of("x", [*lines, "return Numbers(values, rows)"], Numbers=Numbers, settled=settled)
     if isinstance(x, types.BaseTuple):
         parts = ", ".join(f"lower(x[{i}])" for i in range(len(x)))
         cls = getattr(x, "instance_class", None)
@@ -103,5 +103,5 @@ def driver(function: Any, text: str, kinds: Sequence[str], classes: dict[str, ty
         "function": function, "lift": lift, "keep": keep, "lower": lower, "put_back": put_back, **classes,
     }  # fmt: skip
     whole = function_of(", ".join(["kind", "tape", *leaves]), [*lines, "return result"], **space)
-    made: Callable[..., Any] = jit(whole)
+    made: Callable[..., Any] = jit(no_cfunc_wrapper=True)(whole)
     return made

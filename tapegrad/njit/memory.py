@@ -32,12 +32,15 @@ class Tape:
     """One tape; `partials` says what its rows hold."""
 
     def __init__(self, partials: bool) -> None:
+        self.partials = partials
         self.widths = (2, 2) if partials else (4, 1)
         self.links = np.zeros((_AT_FIRST, self.widths[0]), np.uint32)
         self.numbers = np.zeros((_AT_FIRST, self.widths[1]))
         self.adjoints = np.zeros(_AT_FIRST)
         # What was raised when there was to be more room.
         self.failed: BaseException | None = None
+        # What stands in place of the steps of some loops; see `kept_loops`.
+        self.loops: list[Any] = []
         self._frames: dict[Any, Any] = {}
         # Whoever keeps a tape for later sweeps may be asked for these by several threads.
         self.lock = threading.Lock()
@@ -56,6 +59,7 @@ class Tape:
     def begin(self) -> None:
         """Forget all rows but the first."""
         self.failed = None
+        self.loops = []
         self.header[LENGTH] = FIRST
 
     def grow(self) -> None:
@@ -105,6 +109,11 @@ def _grow(address: int) -> int:
     return 1
 
 
+def growing(address: int) -> Tape | None:
+    """The tape that is being written on, by the address of its header; None where that is none of ours."""
+    return _growing.get(address)
+
+
 _grow_function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(_grow)
 _grow_address = ctypes.cast(_grow_function, ctypes.c_void_p).value or 0
 _free = threading.local()
@@ -127,4 +136,5 @@ class taken:
     def __exit__(self, *_: Any) -> None:
         del _growing[self.tape.address]
         if len(self.tape.links) <= _KEPT and not self._keep:
+            self.tape.loops = []
             _free.__dict__[f"tapes {self._partials}"].append(self.tape)

@@ -4,6 +4,9 @@ A recorded number is its value, the number of its row on the tape, and the addre
 0 where the number does not depend on what is differentiated. An array of recorded numbers is an ordinary Numba array
 whose elements are recorded numbers, so Numba's own slices, views, item assignment and copies work on it as they are;
 memory filled with zeros is numbers 0.0 that depend on nothing.
+
+On a tape of partial derivatives a number has a slope besides: its derivative by its row. So what is computed of one
+number alone, however many operations that takes, is that number's row with another slope, and takes no row of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from numba.extending import (
 from tapegrad.njit.memory import CAPACITY, GROW, LENGTH, LINKS, NUMBERS
 from tapegrad.sweeps.marks import LEAF
 
-_I64, _I32, _F64 = ir.IntType(64), ir.IntType(32), ir.DoubleType()
+_I64, _I32, _I1, _F64 = ir.IntType(64), ir.IntType(32), ir.IntType(1), ir.DoubleType()
 
 # The row of a number that is given, on a tape of operations.
 _CONSTANT = [_I32(0), _I32(0), _I32(0), _I32(LEAF)]
@@ -64,21 +67,25 @@ PARTIALS, OPERATIONS = Recorded(True), Recorded(False)
 class _Model(models.StructModel):
     def __init__(self, manager: Any, fe_type: Any) -> None:
         members = [("value", types.float64), ("row", types.int64), ("tape", types.int64)]
-        super().__init__(manager, fe_type, members)
+        # A tape of operations has a row for each of them.
+        super().__init__(manager, fe_type, [*members, ("slope", types.float64)] if fe_type.partials else members)
 
 
 make_attribute_wrapper(Recorded, "value", "_value")
 make_attribute_wrapper(Recorded, "row", "_row")
 make_attribute_wrapper(Recorded, "tape", "_tape")
+make_attribute_wrapper(Recorded, "slope", "_slope")
 
 
 def _struct(context: Any, builder: Any, of: Any, value: Any = None) -> Any:
     return cgutils.create_struct_proxy(of)(context, builder, value=value)
 
 
-def _made(context: Any, builder: Any, of: Any, value: Any, row: Any, tape: Any) -> Any:
+def _made(context: Any, builder: Any, of: Any, value: Any, row: Any, tape: Any, slope: Any = None) -> Any:
     made = _struct(context, builder, of)
     made.value, made.row, made.tape = value, row, tape
+    if of.partials:
+        made.slope = _F64(1.0) if slope is None else slope
     return made._getvalue()
 
 
@@ -162,31 +169,38 @@ def element_type(typingctx: Any, like: Any) -> Any:
     return dtype(like), code
 
 
+def _apart(builder: Any, instruction: Any, header: bool) -> Any:
+    """Tell LLVM that the rows of a tape do not lie in its header, so that it need not read the header after each."""
+    module = builder.module
+    domain = module.add_metadata(["tapegrad tapes"])
+    scope = module.add_metadata([module.add_metadata(["header", domain])])
+    instruction.set_metadata("alias.scope" if header else "noalias", scope)
+    return instruction
+
+
+def _word(builder: Any, header: Any, word: int) -> Any:
+    return _apart(builder, builder.load(builder.gep(header, [_I64(word)])), True)
+
+
 def _pointer(builder: Any, header: Any, word: int, of: Any) -> Any:
-    address = builder.load(builder.gep(header, [_I64(word)]))
-    return builder.inttoptr(address, of.as_pointer())
+    return builder.inttoptr(_word(builder, header, word), of.as_pointer())
 
 
 def append(context: Any, builder: Any, tape: Any, links: list[Any], numbers: list[Any]) -> Any:
     """Write one row; returns its number. Where there is no room the tape's own function makes some, in Python."""
     header = builder.inttoptr(tape, _I64.as_pointer())
-    row = builder.load(builder.gep(header, [_I64(LENGTH)]))
-    room = builder.load(builder.gep(header, [_I64(CAPACITY)]))
+    row, room = _word(builder, header, LENGTH), _word(builder, header, CAPACITY)
     with cgutils.if_unlikely(builder, builder.icmp_signed(">=", row, room)):
         grow = _pointer(builder, header, GROW, ir.FunctionType(_I64, [_I64]))
         grown = builder.call(grow, [tape])
         with cgutils.if_unlikely(builder, builder.icmp_signed("==", grown, _I64(0))):
             context.call_conv.return_user_exc(builder, MemoryError, (FULL,))
-    to = _pointer(builder, header, LINKS, _I32)
-    at = builder.mul(row, _I64(len(links)))
-    for i, link in enumerate(links):
-        link = link if link.type == _I32 else builder.trunc(link, _I32)
-        builder.store(link, builder.gep(to, [builder.add(at, _I64(i))]))
-    to = _pointer(builder, header, NUMBERS, _F64)
-    at = builder.mul(row, _I64(len(numbers)))
-    for i, x in enumerate(numbers):
-        builder.store(x, builder.gep(to, [builder.add(at, _I64(i))]))
-    builder.store(builder.add(row, _I64(1)), builder.gep(header, [_I64(LENGTH)]))
+    links = [link if link.type == _I32 else builder.trunc(link, _I32) for link in links]
+    for word, parts, of in ((LINKS, links, _I32), (NUMBERS, numbers, _F64)):
+        to, at = _pointer(builder, header, word, of), builder.mul(row, _I64(len(parts)))
+        for i, x in enumerate(parts):
+            _apart(builder, builder.store(x, builder.gep(to, [builder.add(at, _I64(i))])), False)
+    _apart(builder, builder.store(builder.add(row, _I64(1)), builder.gep(header, [_I64(LENGTH)])), True)
     return row
 
 
@@ -204,31 +218,83 @@ def given(typingctx: Any, kind: Any, tape: Any, value: Any) -> Any:
     return kind.of(kind, types.int64, types.float64), code
 
 
+# Slopes outside of these bounds are not multiplied with others: products might leave the range of a float64, and 0
+# times infinity would be NaN where the way back passes nothing on. The bits of floats are ordered as the floats are.
+_LEAST, _MOST = ((1023 - 100) << 52), ((1023 + 100) << 52)
+
+
+def _moderate(builder: Any, slope: Any) -> Any:
+    """Whether a slope may be multiplied with others."""
+    bits = builder.and_(builder.bitcast(slope, _I64), _I64(2**63 - 1))
+    return builder.icmp_unsigned("<", builder.sub(bits, _I64(_LEAST)), _I64(_MOST - _LEAST))
+
+
+def _settled(context: Any, builder: Any, x: Any) -> Any:
+    """The row of a number that depends on something, in which its slope is 1: appended where it has none."""
+    row = cgutils.alloca_once_value(builder, x.row)
+    with cgutils.if_unlikely(builder, builder.fcmp_unordered("!=", x.slope, _F64(1.0))):
+        builder.store(append(context, builder, x.tape, [x.row, _I64(0)], [x.slope, _F64(0.0)]), row)
+    return builder.load(row)
+
+
+@intrinsic
+def settled(typingctx: Any, x: Any) -> Any:
+    """The row of a number, in which its slope is 1; 0 for one that depends on nothing."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = _struct(context, builder, x, args[0])
+        if not x.partials:
+            return number.row
+        row = cgutils.alloca_once_value(builder, _I64(0))
+        with builder.if_then(builder.icmp_signed("!=", number.tape, _I64(0))):
+            builder.store(_settled(context, builder, number), row)
+        return builder.load(row)
+
+    return types.int64(x), code
+
+
 @intrinsic(prefer_literal=True)
 def result(typingctx: Any, selects: Any, operands: Any, value: Any, partials: Any) -> Any:
     """The result of an operation, with its partial derivatives by one or two operands.
 
     Where none of the operands depends on anything, neither does the result. Of operations that choose, operands whose
-    partial derivative is 0 were not chosen, and nothing reaches them.
+    partial derivative is 0 were not chosen, and nothing reaches them. Where all operands have the same row, so has the
+    result; else it has one of its own.
     """
     of, count, chooses = operands[0], len(operands), selects.literal_value
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         parts = [_struct(context, builder, of, builder.extract_value(args[1], i)) for i in range(count)]
         slopes = [builder.extract_value(args[3], i) for i in range(count)]
-        rows = [p.row for p in parts]
         tape = parts[0].tape
         for p in parts[1:]:
             tape = builder.or_(tape, p.tape)
-        if chooses:
-            rows = [builder.select(builder.fcmp_unordered("!=", s, _F64(0.0)), r, _I64(0))
-                    for s, r in zip(slopes, rows, strict=True)]  # fmt: skip
+
+        def chosen(row: Any, slope: Any) -> Any:
+            if not chooses:
+                return row
+            return builder.select(builder.fcmp_unordered("!=", slope, _F64(0.0)), row, _I64(0))
+
+        rows = [chosen(p.row, s) for s, p in zip(slopes, parts, strict=True)]
+        whole = [builder.fmul(s, p.slope) for s, p in zip(slopes, parts, strict=True)]
         found = cgutils.alloca_once_value(builder, _I64(0))
+        slope = cgutils.alloca_once_value(builder, _F64(1.0))
         with cgutils.if_likely(builder, builder.icmp_signed("!=", tape, _I64(0))):
-            more = 2 - count
-            row = append(context, builder, tape, [*rows, *[_I64(0)] * more], [*slopes, *[_F64(0.0)] * more])
-            builder.store(row, found)
-        return _made(context, builder, of, args[2], builder.load(found), tape)
+            total, joins = whole[0], _I1(1)
+            if count == 2:
+                total, joins = builder.fadd(*whole), builder.icmp_signed("==", *rows)
+            joins = builder.and_(joins, _moderate(builder, total))
+            with builder.if_else(joins) as (then, otherwise):
+                with then:
+                    builder.store(rows[0], found)
+                    builder.store(total, slope)
+                with otherwise:
+                    if count == 1:
+                        # So that no partial derivative is multiplied with a slope that it does not go with.
+                        rows = [chosen(_settled(context, builder, parts[0]), slopes[0]), _I64(0)]
+                        whole = [slopes[0], _F64(0.0)]
+                    builder.store(append(context, builder, tape, rows, whole), found)
+        return _made(context, builder, of, args[2], builder.load(found), tape, builder.load(slope))
 
     return of(types.literal(chooses), operands, types.float64, partials), code
 

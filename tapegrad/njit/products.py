@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from tapegrad.njit.arrays import is_none, is_ours
+from tapegrad.njit.linked import overload
 from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, recorded_array
 
 # How the elements of a product are numbered, by the dimensions of the operands: the shape of the result, the loops, and
@@ -79,7 +79,10 @@ def _register_products() -> None:
     def outer(a, b):
         if not is_ours(a, b) or not all(isinstance(t, types.Array) and t.ndim == 1 for t in (a, b)):
             return None
-        return lambda a, b: a.reshape((len(a), 1)) * b.reshape((1, len(b)))
+        shown = "a" if recorded_array(a) is not None else "b"
+        lines = [f"out = np.empty((len(a), len(b)), element_type({shown}))", "for i in range(len(a)):",
+                 "    for j in range(len(b)):", "        out[i, j] = a[i] * b[j]", "return out"]  # fmt: skip
+        return function_of("a, b", lines)
 
 
 @functools.cache

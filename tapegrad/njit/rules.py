@@ -7,16 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from tapegrad.njit import numbers
+from tapegrad.njit import linked, numbers
 from tapegrad.ops import Elementwise
 from tapegrad.ops.rules import passes
 from tapegrad.sweeps.generate import SweepModule
 
 _NAMES = "xyw"
 # What divides must not raise where the user's own division would: a slope may be infinite.
-_QUIET = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_QUIET = {"nogil": True, "error_model": "numpy"}
 
 
 @functools.cache
@@ -57,6 +56,6 @@ def _function(module: SweepModule, lines: list[str], names: str) -> Callable[...
     space: dict[str, Any] = {"constant": numbers.constant, "result": numbers.result, "operation": numbers.operation}
     exec(compile(module.text(), "<operation of tapegrad>", "exec"), space)
     if "slopes" in space:
-        space["slopes_of"] = njit(**_QUIET)(space["slopes"])
+        space["slopes_of"] = linked.jit(**_QUIET)(space["slopes"])
     made: Callable[..., Any] = space["rule"]
     return made

@@ -28,6 +28,23 @@ class Argument(NamedTuple):
     classes: tuple[type, ...]
 
 
+class Driver(NamedTuple):
+    """What runs a function on a tape: `call(kind, address of the tape, *leaves)`, and the kinds of the leaves."""
+
+    call: Callable[..., Any]
+    kind: Any
+    kinds: list[str]
+
+
+def _kinds(given: list[Argument], relaxed: bool) -> list[str]:
+    """The kinds of all leaves, where arrays of floats that are not differentiated may take recorded numbers."""
+    return [
+        _KEPT if relaxed and kind == _PLAIN and is_real(x) and np.ndim(x) > 0 and x.flags.writeable else kind
+        for argument in given
+        for x, kind in zip(argument.leaves, argument.kinds, strict=True)
+    ]
+
+
 def _named(kind: type) -> str:
     return f"{kind.__name__}_{id(kind)}"
 
@@ -43,7 +60,7 @@ class Function:
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
         self.name = dispatcher.__qualname__
-        self._drivers: dict[Any, tuple[Callable[..., Any], Any, list[str]]] = {}
+        self._drivers: dict[Any, Driver] = {}
         self._lock = threading.RLock()
 
     def bound(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -63,24 +80,21 @@ class Function:
         leaves = [x for argument in given for x in argument.leaves]
         own = [x for argument in given for x, kind in zip(argument.leaves, argument.kinds, strict=True)
                if kind == _GIVEN]  # fmt: skip
-        kinds = [kind for argument in given for kind in argument.kinds]
         key = (partials, *((tuple(a.kinds), a.text, a.classes) for a in given), *map(_type, leaves))
-        known = self._drivers.get(key)
-        if known is not None:
-            kinds = known[2]
-        before = self._shared(leaves, kinds)
+        driver = self._drivers.get(key)
+        if driver is None:
+            with self._lock, originals():
+                driver = self._drivers.get(key) or self._first(tape, given, leaves)
+                self._drivers[key] = driver
+        if self._shared(leaves, driver.kinds):
+            self._check_shared(args)
         try:
             with originals():
-                if known is None:
-                    result = self._first(key, tape, given, leaves)
-                else:
-                    result = known[0](known[1], tape.address, *leaves)
+                result = driver.call(driver.kind, tape.address, *leaves)
         except MemoryError:
             if tape.failed is not None and not isinstance(tape.failed, MemoryError):
                 raise tape.failed from None
             raise
-        if before is not None:
-            self._check_shared(before)
         return result, own
 
     def _argument(self, x: Any, wanted: bool) -> Argument:
@@ -104,83 +118,130 @@ class Function:
         # What is no float stays what it is; who asks for its derivative is told.
         return Argument([x], [_PLAIN], "{}", ())
 
-    def _first(self, key: Any, tape: Tape, given: list[Argument], leaves: list[Any]) -> Any:
-        """Compile, and call. Arrays that the function makes by `np.zeros` are of floats where that is possible, else of
-        recorded numbers; so are arrays that it is given and stores recorded numbers in."""
+    def _first(self, tape: Tape, given: list[Argument], leaves: list[Any]) -> Driver:
+        """Find the compiled code on disk, or compile. Arrays that the function makes by `np.zeros` are of floats where
+        that is possible, else of recorded numbers; so are arrays that it is given and stores recorded numbers in."""
+        # Numba is imported here, and not before: somebody has a function of it.
         from numba.core.errors import NumbaError
 
+        from tapegrad.njit import kept
+
+        partials = tape.partials
+        name = None
+        if None not in map(exact, leaves):
+            texts = [x for argument in given for x in (argument.text, argument.kinds)]
+            name = kept.name_of(self.dispatcher, partials, texts, [c for a in given for c in a.classes], leaves)
+        found = None if name is None else kept.find(name)
+        if found is not None:
+            relaxed, call = found
+            return Driver(call, None, _kinds(given, relaxed))
         failed: Any = None
         for relaxed in (False, True):
-            driver, kind, kinds = self._compiled(tape, given, relaxed)
+            kinds = _kinds(given, relaxed)
             try:
                 self._shared(leaves, kinds)
             except UnsupportedError as error:
                 why = advice(self.dispatcher, failed)
                 raise UnsupportedError(f"{why}\nIf it stores differentiated numbers there: {error}") from failed
             try:
-                found = driver(kind, tape.address, *leaves)
+                made, kind = self._compiled(partials, given, kinds, relaxed, leaves)
             except NumbaError as error:
                 failed = error
-                tape.begin()
                 continue
-            self._drivers[key] = driver, kind, kinds
-            return found
+            if None in map(exact, leaves):
+                # Which code is meant is for Numba to find out at each call.
+                return Driver(made, kind, kinds)
+            (overload,) = made.overloads.values()
+            if name is not None:
+                kept.save(name, overload, relaxed)
+            return Driver(overload.entry_point, kind, kinds)
         raise UnsupportedError(advice(self.dispatcher, failed)) from failed
 
-    def _compiled(self, tape: Tape, given: list[Argument], relaxed: bool) -> tuple[Any, Any, list[str]]:
-        # Numba is imported here, and not before: somebody has a function of it.
-        from tapegrad.njit import drivers, numbers, twins
+    def _compiled(
+        self, partials: bool, given: list[Argument], kinds: list[str], relaxed: bool, leaves: list[Any]
+    ) -> tuple[Any, Any]:
+        """The driver for arguments like these, and the object that it takes first. Raises what Numba raises."""
+        from numba.types import pyobject
 
-        with self._lock:
-            twins.prepare()
-            partials = tape.widths[0] == 2
-            of = numbers.PARTIALS if partials else numbers.OPERATIONS
-            kinds: list[str] = []
-            text: list[str] = []
-            classes: dict[str, type] = {}
-            for argument in given:
-                names = [f"ax{len(kinds) + i}" for i in range(len(argument.leaves))]
-                for x, what in zip(argument.leaves, argument.kinds, strict=True):
-                    stored = relaxed and what == _PLAIN and is_real(x) and np.ndim(x) > 0 and x.flags.writeable
-                    kinds.append(_KEPT if stored else what)
-                text.append(argument.text.format(*names))
-                classes |= {_named(c): c for c in argument.classes}
-            twin = twins.twin(self.dispatcher, of, relaxed)
-            made = drivers.driver(twin, ", ".join(text), kinds, classes)
-            return made, numbers.OF_PARTIALS if partials else numbers.OF_OPERATIONS, kinds
+        from tapegrad.njit import drivers, linked, numbers, twins
 
-    def _shared(self, leaves: list[Any], kinds: list[str]) -> list[tuple[np.ndarray, np.ndarray]] | None:
-        """Copies of arrays that share memory with others, where some of these are differentiated; mostly None.
+        twins.prepare()
+        of = numbers.PARTIALS if partials else numbers.OPERATIONS
+        names = iter([f"ax{i}" for i in range(len(leaves))])
+        text = [argument.text.format(*(next(names) for _ in argument.leaves)) for argument in given]
+        classes = {_named(c): c for argument in given for c in argument.classes}
+        twin = twins.twin(self.dispatcher, of, relaxed)
+        made: Any = drivers.driver(twin, ", ".join(text), kinds, classes)
+        kind = numbers.OF_PARTIALS if partials else numbers.OF_OPERATIONS
+        for x in leaves:
+            if made.typeof_pyval(x) is pyobject:
+                raise UnsupportedError(
+                    f"{self.name} is a Numba function, and {type(x).__name__}, which it is given, is not a type that "
+                    "Numba knows"
+                )
+        made.compile(tuple(made.typeof_pyval(x) for x in (kind, 0, *leaves)))
+        for overload in made.overloads.values():
+            linked.connect(overload.library)
+        return made, kind
+
+    def _shared(self, leaves: list[Any], kinds: list[str]) -> bool:
+        """Whether an array that is differentiated shares memory with another.
 
         Raises UnsupportedError where an array that results are stored in shares memory with another.
         """
         arrays = [(x, kind) for x, kind in zip(leaves, kinds, strict=True) if isinstance(x, np.ndarray)]
-        if len(arrays) < 2:
-            return None
-        found = []
+        found = False
         for i, (x, kind) in enumerate(arrays):
-            for j, (y, other) in enumerate(arrays):
-                if i != j and not kind == other == _PLAIN and np.may_share_memory(x, y):
+            for y, other in arrays[:i]:
+                if not kind == other == _PLAIN and np.may_share_memory(x, y):
                     if _KEPT in (kind, other):
                         raise UnsupportedError(_SHARED.format(self.name))
-                    found.append((x, x.copy()))
-        return found or None
+                    found = True
+        return found
 
-    def _check_shared(self, before: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        for x, copy in before:
-            if not np.array_equal(x, copy, equal_nan=True):
+    def _check_shared(self, args: Sequence[Any]) -> None:
+        """Raise UnsupportedError where the function changes an array that it is given: it is called with copies."""
+        copies = _copied(tuple(args))
+        self.dispatcher(*copies)
+        for x, copy in zip(_leaves(tuple(args)), _leaves(copies), strict=True):
+            if isinstance(x, np.ndarray) and not np.array_equal(x, copy, equal_nan=x.dtype.kind in "fc"):
                 raise UnsupportedError(_SHARED.format(self.name))
 
 
+def _copied(x: Any) -> Any:
+    if isinstance(x, tuple):
+        parts = [_copied(y) for y in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+    return x.copy() if isinstance(x, np.ndarray) else x
+
+
 _SHARED = (
-    "{} changes an array that shares memory with another argument, one of which is differentiated: differentiated "
-    "arguments are copied, so the change would not be seen; pass a copy"
+    "{} changes an array that it is given, and an argument that is differentiated shares memory with another: those "
+    "that are differentiated are copied, so the change would not be seen in both; pass a copy"
 )
 
 
+def exact(x: Any) -> Any:
+    """What tells apart the arguments that Numba compiles different code for, where these are numbers, arrays of numbers
+    and tuples of such; None for others."""
+    if type(x) is np.ndarray:
+        flags = x.flags
+        if x.dtype.kind not in "biufc" or not x.dtype.isnative:
+            return None
+        return x.dtype, x.ndim, flags.c_contiguous, flags.f_contiguous, flags.writeable, flags.aligned
+    if type(x) is int:
+        return int if -(2**63) <= x < 2**63 else None
+    if type(x) in (bool, float, complex, type(None)) or isinstance(x, np.number | np.bool_):
+        return type(x)
+    if type(x) is tuple:
+        inner = tuple(map(exact, x))
+        return None if None in inner else inner
+    return None
+
+
 def _type(x: Any) -> Any:
-    """What Numba compiles another function for."""
-    return (x.dtype, x.ndim, x.flags.c_contiguous, x.flags.writeable) if isinstance(x, np.ndarray) else type(x)
+    found = exact(x)
+    return ("", type(x)) if found is None else found
 
 
 def _checked(x: Any) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import overload
 
 from tapegrad.njit import numbers
+from tapegrad.njit.linked import jit, overload
 from tapegrad.njit.numbers import is_plain, is_recorded
 from tapegrad.njit.rules import scalar
 from tapegrad.ops import BY_NAME, BY_UFUNC, Elementwise
@@ -104,7 +104,7 @@ def right(x, y):
 EXPECT = BY_NAME["expect"].opcode
 
 
-@numbers.jit(inline="never")
+@jit()
 def hold(x: Any, found: Any) -> Any:
     """Have replays of a tape check that a number is what was found."""
     numbers.operation(EXPECT, (x, numbers.constant(x, found)), found)
@@ -205,7 +205,7 @@ def _whole(function: Any, name: str) -> None:
     def typed(x):
         if not is_recorded(x):
             return None
-        made = numbers.jit(scalar(BY_NAME[name], (True,), x.partials))
+        made = jit()(scalar(BY_NAME[name], (True,), x.partials))
         if x.partials:
             return lambda x: np.int64(made(x)._value)
 

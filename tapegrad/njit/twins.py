@@ -16,18 +16,16 @@ import numba
 import numpy as np
 from numba import types
 from numba.core import ir, ir_utils
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.dispatcher import Dispatcher
-from numba.core.typed_passes import NopythonRewrites
 from numba.core.typing.npydecl import parse_dtype
 from numba.core.untyped_passes import IRProcessing
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from tapegrad.njit import arrays, products, scalars
+from tapegrad.njit import arrays, keys, linked, products, scalars
+from tapegrad.njit.linked import overload
 from tapegrad.njit.numbers import OPERATIONS, PARTIALS, Recorded, is_recorded
-
-_KEPT = ("nogil", "fastmath", "error_model", "boundscheck")
 
 
 @functools.cache
@@ -133,8 +131,10 @@ def pipeline(of: Recorded, relaxed: bool) -> Any:
     instead = _named_instead(of, relaxed)
 
     def stand_in(found: Any, called: bool) -> Any:
-        if isinstance(found, Dispatcher):
-            return twin(found, of, relaxed)
+        # What `njit_op` returns stands for its function.
+        function = getattr(found, "dispatcher", found)
+        if isinstance(function, Dispatcher):
+            return twin(function, of, relaxed)
         if found is np.float64 and called:
             return as_float
         try:
@@ -164,14 +164,13 @@ def pipeline(of: Recorded, relaxed: bool) -> Any:
             return True
 
     class Twins(CompilerBase):
-        """Numba's own passes and that one, without the fusing of expressions of arrays, which is for floats."""
+        """The passes of parts, and that one."""
 
         def define_pipelines(self) -> list[Any]:
-            passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-            passes.add_pass_after(Names, IRProcessing)
-            passes.passes = [p for p in passes.passes if p[0] is not NopythonRewrites]
-            passes.finalize()
-            return [passes]
+            found = linked.passes(self.state, f"tapegrad_twins_{of.partials}_{relaxed}")
+            found.add_pass_after(Names, IRProcessing)
+            found.finalize()
+            return [found]
 
     return Twins
 
@@ -218,8 +217,9 @@ def twin(dispatcher: Any, of: Recorded, relaxed: bool) -> Any:
     """The twin of a Numba function; the same one each time."""
     made = _twins.setdefault(dispatcher, {})
     if (of, relaxed) not in made:
-        options = {name: x for name, x in dispatcher.targetoptions.items() if name in _KEPT}
-        # Only compiled code calls twins, so they need no wrappers for Python (and the results have none).
-        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        made[of, relaxed] = numba.njit(pipeline_class=pipeline(of, relaxed), **options)(dispatcher.py_func)
+        keys.note(dispatcher)
+        options = {name: x for name, x in dispatcher.targetoptions.items() if name in keys.OPTIONS}
+        # What lies beyond an array of recorded numbers would be taken for the address of a tape.
+        options["boundscheck"] = True
+        made[of, relaxed] = linked.jit(pipeline_class=pipeline(of, relaxed), **options)(dispatcher.py_func)
     return made[of, relaxed]

@@ -1,6 +1,7 @@
 """Recordings: functions recorded once, to be replayed and differentiated at other inputs."""
 
 from tapegrad.recording.direct import Short, never
+from tapegrad.recording.in_numba import InNumba
 from tapegrad.recording.known import Known, branches_of, known, known_with_keywords, on_values
 from tapegrad.recording.loaded import load
 from tapegrad.recording.record import Unrecorded, record
@@ -9,6 +10,6 @@ from tapegrad.recording.standing import StandIn, behind
 from tapegrad.recording.stats import Stats
 
 __all__ = [
-    "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "branches_of", "known",
+    "InNumba", "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "branches_of", "known",
     "known_with_keywords", "load", "never", "on_values", "record",
 ]  # fmt: skip

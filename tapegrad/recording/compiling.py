@@ -69,7 +69,7 @@ def compile_now(recording: Any) -> None:
             raise CompileError(f"{what} cannot be compiled: {_VIEW}")
         if not derived.programs(key):
             try:
-                derived.write(key, _leaves(recording))
+                derived.write(key, leaves_of(recording, recording.program))
             except Exception as error:
                 raise CompileError(f"{what} cannot be compiled: {type(error).__name__}: {error}") from error
         for program in derived.programs(key):
@@ -92,10 +92,9 @@ def _has_gradient(recording: Any) -> bool:
     return bool(leaves) and all(isinstance(leaf, Input) and leaf.dtype.kind == "f" for leaf in leaves)
 
 
-def _leaves(recording: Any) -> Sequence[Any]:
-    """Arguments for the branch replayed last, as leaves: those of a replay where there are any, else zeros, with the
-    integers that it is held to."""
-    program = recording.program
+def leaves_of(recording: Any, program: Program) -> Sequence[Any]:
+    """Arguments for a branch, as leaves: those of a replay where there are any, else zeros, with the integers that it
+    is held to."""
     feeds = next((w[-1].feeds for w in (list(of.workspaces) for of in (program, *program.smaller_forms())) if w), None)
     found = [None if isinstance(leaf, Input) else leaf.value for leaf in recording.spec.leaves]
     for number, i in enumerate(program.leaves):

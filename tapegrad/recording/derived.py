@@ -312,6 +312,10 @@ class Derived:
         """Have the programs of a derivative, recorded at these arguments with tangents of zero if there are none."""
         self._branches(key, leaves, self.zeros(key))
 
+    def program_at(self, key: Any, leaves: Sequence[Any]) -> Any:
+        """The program of a derivative for the branch that is taken at these arguments, recorded if there is none."""
+        return self._branches(key, leaves, self.zeros(key)).fitting(leaves)
+
 
 def _forget(own: weakref.ref[Derived], key: Any) -> None:
     derived = own()

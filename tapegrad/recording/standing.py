@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tapegrad.errors import OperationError
+from tapegrad.recording.in_numba import InNumba
 
 
-class StandIn:
+class StandIn(InNumba):
     """What stands for a function `f`: differentiating it is differentiating f.
 
     Attributes:

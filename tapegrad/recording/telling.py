@@ -1,12 +1,14 @@
 """What a recording tells of itself: where a NaN began, where two replays part, what takes its time, all as a table.
 
-How that is found out stands in packages above this one, `inspect` and `debugging`, which know recordings and are not
-known here. They hand in a function for each of these methods when they are imported.
+How that is found out stands in packages above this one, `inspect`, `debugging` and `player`, which know recordings and
+are not known here. They hand in a function for each of these methods when they are imported.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 _told: dict[str, Callable[..., Any]] = {}
@@ -108,3 +110,35 @@ class Telling:
         Raises ExtraMissingError without pandas: `pip install "tapegrad[pandas]"` brings it.
         """
         return _told["to_dataframe"](self, *args, argnums=argnums)
+
+    def to_html(
+        self, path: str | os.PathLike[str], *args: Any, limit: int = 200, numbers: int = 64, source: bool = True
+    ) -> Path:
+        """Write a page in which one can step through both sweeps, forward for values and back for the gradient.
+
+        One file, for any browser, without a network: the instructions, the graph and the numbers in memory side by
+        side, and for each step back the chain rule with its numbers, `∂x += ∂z · cos(x) = 0.5 · 0.54 = 0.27`. The
+        numbers are those that the sweeps compute. Of a result that is not one number it is the gradient of the sum.
+
+        Args:
+            path: the file, .html.
+            args: what to play the function at; if nothing is given, the arguments of the recording, or of the latest
+                replay by the interpreter.
+            limit: show so many instructions; if there are more, those in the middle are swept in one step.
+            numbers: show so many numbers of an array.
+            source: show the user's lines. Where the function was recorded outside of `tapegrad.debug`, it is called
+                once more to find them.
+
+        Returns the path. Raises GraphError for another suffix, a `limit` below 2 or `numbers` below 1, and what a
+        replay raises.
+
+        >>> import tempfile
+        >>> import tapegrad as tg
+        >>> recording = tg.record(lambda x, y: x * y + x, 2.0, -3.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = recording.to_html(folder + "/page.html", 5.0, 1.0)
+        ...     page.read_text(encoding="utf-8").splitlines()[0]
+        '<!DOCTYPE html>'
+        """
+        written: Path = _told["to_html"](self, path, *args, limit=limit, numbers=numbers, source=source)
+        return written

@@ -74,8 +74,9 @@ def load(path: str | os.PathLike[str], classes: Sequence[type], most_bytes: int)
     Raises DataError for a file that is none, damaged or hostile, OperationError where it uses operations that are not
     declared here, and errors of opening a file.
     """
+    # A number would be a file that somebody else has opened.
     where = os.fspath(path)
-    with open(path, "rb") as file:
+    with open(where, "rb") as file:
         data = file.read()
     try:
         return _function(unpacked(data), classes, most_bytes)

@@ -152,6 +152,14 @@ class Protocol(Recorder):
             raise masked("an operation with a Value")
         self._cut("turning a Value into an array (np.asarray(v), or storing it in a float array)", to_write())
 
+    @property
+    def _numba_type_(self) -> Any:
+        # Numba asks for it where a function that it compiles is called with a Value, or names one.
+        raise UnsupportedError(
+            "a function compiled by Numba cannot be called with a Value: write @tg.njit_op above its @numba.njit, "
+            "which makes each call one operation of the tape, or differentiate the function itself"
+        )
+
     # A copy that is kept, of the best weights so far, must not follow what becomes of the original.
 
     def __copy__(self) -> Self:

@@ -400,9 +400,14 @@ def test_loops_name_the_step():
     assert "step      3210" in str(found)
 
 
+def quiet_log(x):
+    with np.errstate(all="ignore"):
+        return np.log(x)
+
+
 def test_functions_of_python_are_named_as_a_whole():
     def f(x):
-        return np.sum(tg.external(lambda x: np.log(x), lambda x, z, g: g / x)(x - 1.0)) * 2.0
+        return np.sum(tg.external(quiet_log, lambda x, z, g: g / x)(x - 1.0)) * 2.0
 
     with tg.debug():
         recording = tg.record(f, np.full(2, 3.0))

@@ -1,6 +1,7 @@
 """The examples run as a user runs them, on little data, and write what they say they write."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,8 @@ def test_mnist_without_its_data(tmp_path):
     ("name", "missing"),
     [
         ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib"),
-        ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"),
+        ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"), ("njit_simulation.py", "matplotlib"),
+        ("njit_sampler.py", "matplotlib"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
@@ -115,8 +117,36 @@ def test_gaussian_process(tmp_path):
     assert_picture(tmp_path / "g.png")
 
 
+def test_njit_simulation(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ["--years", 8, "--points", 40, "--steps", 30, "--tolerance", 1e-6, "--noise", 0.02, "--output", "s.png"]
+    done = run("import runpy, sys\n" + RUN, "njit_simulation.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "12 numbers to find from 80 counts" in done.stdout
+    assert float(done.stdout.split("as near as ")[1].split()[0]) < 1e-6
+    ends = {line.split(":")[0].strip(): float(line.split("then ")[1].split()[0]) for line in done.stdout.splitlines()
+            if "loss" in line}  # fmt: skip
+    assert ends["L-BFGS"] < 0.01 and ends["gradient descent"] < 0.1
+    assert ends["L-BFGS"] == pytest.approx(ends["L-BFGS, differences"], rel=0.05)
+    assert_picture(tmp_path / "s.png")
+
+
+def test_njit_sampler(tmp_path):
+    pytest.importorskip("matplotlib")
+    done = run("import runpy, sys\n" + RUN, "njit_sampler.py", "--seed", 3, "--output", "s.png", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "60,001 gradients in" in done.stdout
+    moments = re.findall(r"(mean|deviation) (\S+) ± (\S+) \(true (\S+)\)", done.stdout)
+    assert len(moments) == 8
+    for _, found, error, true in moments:
+        assert 0.0 < float(error) < 0.1 and abs(float(found) - float(true)) < 4.0 * float(error), done.stdout
+    assert abs(float(done.stdout.split("x2 and x3 ")[1].split()[0]) - 0.9) < 0.02
+    assert_picture(tmp_path / "s.png")
+
+
 def test_wrong_options(tmp_path):
-    given = {"mnist_mlp": "--epochs", "moons": "--steps", "ode_fit": "--points", "gaussian_process": "--points"}
+    given = {"mnist_mlp": "--epochs", "moons": "--steps", "ode_fit": "--points", "gaussian_process": "--points",
+             "njit_simulation": "--points", "njit_sampler": "--samples"}  # fmt: skip
     for name, option in given.items():
         done = run("import runpy, sys\n" + RUN, f"{name}.py", option, 0, folder=tmp_path)
         assert done.returncode == 2 and "must be at least" in done.stderr

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
+from tapegrad.adjoint import revolve
 from tapegrad.errors import IndexRangeError, OperationError, RecordingWarning, ShapeError, StructureError
-from tapegrad.looping import revolve, trial
+from tapegrad.looping import trial
 from tapegrad.looping.instruction import Loop, LoopBack
 from tapegrad.tape.ambient import unrolling
 

@@ -135,6 +135,117 @@ def test_arguments_that_share_memory():
         tg.grad(work_twice)(np.ones(3), room[:3], room[1:])
 
 
+@numba.njit
+def changed(x, y):
+    x[0] = 5.0
+    return x[0] * y[0] + y[1]
+
+
+def test_a_change_that_another_argument_would_show_is_refused():
+    x = np.array([1.0, 2.0])
+    for numbers in (0, 1, (0, 1)):
+        with pytest.raises(errors.UnsupportedError, match="changes an array that it is given"):
+            tg.grad(changed, argnums=numbers)(x, x)
+    np.testing.assert_array_equal(x, [1.0, 2.0])
+    np.testing.assert_array_equal(tg.grad(changed, argnums=1)(x, x.copy()), [5.0, 1.0])
+    gx, gy = tg.grad(dots, argnums=(0, 1))(x, x)
+    np.testing.assert_array_equal([gx, gy], [x, x])
+
+
+@numba.njit
+def dots(x, y):
+    return np.sum(x * y)
+
+
+@numba.njit
+def even(n, x):
+    return 1.0 * x if n == 0 else odd(n - 1, x) * x
+
+
+@numba.njit
+def odd(n, x):
+    return 2.0 * x if n == 0 else even(n - 1, x) * x
+
+
+def test_functions_that_call_each_other():
+    assert tg.grad(even, argnums=1)(4, 1.5) == pytest.approx(5.0 * 1.5**4)
+    assert tg.grad(even, argnums=1)(3, 1.5) == pytest.approx(2.0 * 4.0 * 1.5**3)
+
+
+@numba.njit
+def beyond(x, i):
+    total = x[0] * x[1]
+    y = x.copy()
+    y[i] = total
+    return y[i] * x[i]
+
+
+def test_indices_out_of_range_are_refused():
+    x = np.array([2.0, 3.0])
+    np.testing.assert_array_equal(tg.grad(beyond)(x, 1), [9.0, 12.0])
+    np.testing.assert_array_equal(tg.grad(beyond)(x, -1), [9.0, 12.0])
+    for i in (2, -3, 10**9):
+        with pytest.raises(IndexError):
+            tg.grad(beyond)(x, i)
+
+
+@numba.njit
+def chatty(n, x):
+    print("at", n)
+    return x if n == 0 else x * chatty(n - 1, x)
+
+
+def test_functions_may_print(capfd):
+    assert tg.grad(chatty, argnums=1)(2, 2.0) == 12.0
+    assert capfd.readouterr().out.split("\n")[:3] == ["at 2", "at 1", "at 0"]
+
+
+@numba.njit
+def one_number(x, y):
+    """Much of one number, then of two: 1e-200 is no slope to multiply with."""
+    a = math.sqrt(2.0 * x + 1.0) * 3.0
+    b = a * x - a / (x + 1.0)
+    c = (b * 1e-200) * 1e200 + b * y
+    return max(c, x) * min(b, 1e6) + 0.0 * math.sqrt(y - y)
+
+
+def test_what_is_computed_of_one_number_takes_no_rows():
+    from tapegrad.njit import memory
+    from tapegrad.njit.derivatives import Run
+    from tapegrad.njit.runs import function
+
+    x, y, h = 1.3, 0.7, 1e-6
+    gx, gy = tg.grad(one_number, argnums=(0, 1))(x, y)
+    assert gx == pytest.approx((one_number(x + h, y) - one_number(x - h, y)) / (2.0 * h), rel=1e-8)
+    assert gy == pytest.approx((one_number(x, y + h) - one_number(x, y - h)) / (2.0 * h), rel=1e-8)
+    # Row 0, the number, and the result.
+    with memory.taken(True) as tape:
+        assert Run(function(chain), tape, (x,), [0]).length == 3
+    _, slope = tg.jvp(one_number, (x, y), (2.0, 1.0))
+    assert slope == pytest.approx(2.0 * gx + gy)
+    # A slope of infinity meets a zero, which passes nothing on.
+    assert tg.grad(zero_times_root)(0.0) == 0.0
+    assert tg.grad(root)(0.0) == np.inf
+
+
+@numba.njit
+def chain(x):
+    y = 2.0 * x
+    for _ in range(10):
+        y = math.sin(y) * y + math.exp(-x) / y
+    return y
+
+
+@numba.njit
+def zero_times_root(x):
+    return 0.0 * math.sqrt(x)
+
+
+@numba.njit
+def root(x):
+    return 3.0 * math.sqrt(2.0 * x)
+
+
 def test_integers_made_of_numbers():
     np.testing.assert_array_equal(tg.grad(whole)(np.array([2.5, 3.5])), [3.0, 2.0])
     recording = tg.record(whole, np.array([2.5, 3.5]))
