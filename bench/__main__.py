@@ -31,6 +31,7 @@ TITLES = {
     "attention": "A block of attention",
     "njit": "Gradients of Numba code",
     "njit_inside": "Gradients inside Numba code",
+    "batch": "Many inputs at once",
 }
 THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
 # What a module has to say of its rows beside the times.

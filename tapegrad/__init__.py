@@ -1,6 +1,7 @@
 """Gradients of the same program, many times over: a flat tape of instructions, replayed at machine speed."""
 
 from tapegrad import errors, ops, player
+from tapegrad.batch import vmap
 from tapegrad.c_functions import CFunction, cfunc
 from tapegrad.calls import (
     ComplexValue,
@@ -107,6 +108,7 @@ __all__ = [
     "supported",
     "value_and_grad",
     "vjp",
+    "vmap",
     "where",
     "while_loop",
 ]

@@ -13,9 +13,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tapegrad"
 # itself, tapegrad/__init__.py, stands above them all: it imports any of them, and none imports from it.
 FLOORS = {
     "attached": 0,
+    "batch": 10,
     "cache": 0,
     "errors": 0,
     "names": 0,
+    "threads": 0,
     "captures": 1,
     "pytree": 0,
     "compiled": 1,

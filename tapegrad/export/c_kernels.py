@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tapegrad.ops.indexing import assemble_parts
+from tapegrad.ops.parts import assemble_parts
 
 # Each function takes the arena, the place of the result, and then what `CALLS` says.
 TEXTS = {

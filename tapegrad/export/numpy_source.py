@@ -14,7 +14,7 @@ from tapegrad.arguments import Input
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.layout import Layout, dense_strides
 from tapegrad.ops import Elementwise
-from tapegrad.ops.indexing import assemble_parts
+from tapegrad.ops.parts import assemble_parts
 from tapegrad.ops.record import OPCODE, A, B
 from tapegrad.program import Code, Program
 from tapegrad.storage.names import parameters_of

@@ -48,13 +48,20 @@ class LongRowsWriter(ScalarsWriter):
         # For each result that is stored for later in the row, which vector it is; likewise for sums over all rows.
         self._vectors: dict[int, int] = {}
         self._sums: dict[int, int] = {}
+        # Results that are copied to the arena, where that has them at all, when all of a row is computed.
+        self._late: dict[int, None] = {}
         if self.possible:
             self._prepare()
 
     @property
     def scratch_end(self) -> int:
         """The place behind the room that is used."""
-        return self._scratch + (len(self._vectors) + 2 * len(self._sums)) * self._lanes.lanes
+        return self._scratch + (self._room + 2 * len(self._sums)) * self._lanes.lanes
+
+    @property
+    def _room(self) -> int:
+        """How many vectors there is room for."""
+        return max(self._vectors.values(), default=-1) + 1
 
     def _fits(self, item: Item) -> bool:
         simple = not item.dims and not item.shift and not item.first and item.count in (1, self.node.rows)
@@ -96,13 +103,23 @@ class LongRowsWriter(ScalarsWriter):
         own = np.isin(outs, stored) & (self._rows[:, 0] >= 0)
         written = [outs[at] for part in self._body if isinstance(part, Repeat) for at in positions(part)]
         for at in (at for part in self._body if isinstance(part, Repeat) for at in positions(part)):
+            if not self._is_alike_in_arena(outs[at]):
+                # Some rounds make what others read: it goes to the arena when the loop is over.
+                self._late |= dict.fromkeys(outs[at].reshape(-1).tolist())
+                own[at] = True
             own[at] |= own[at].any()
-        self._vectors = {int(out): i for i, out in enumerate(outs[own])}
+        looped = np.zeros(len(outs), bool)
+        for part in self._body:
+            if isinstance(part, Repeat):
+                looped[part.start : part.start + part.period * part.count] = True
+        self._vectors = beside(outs[own & looped], outs[own & ~looped], reads)
         sums = outs[self._rows[:, 0] < 0]
         self._sums = {int(out): i for i, out in enumerate(np.unique(sums))}
-        self.possible = all(advance(self._moved(names)) for names in (*reads, *written)) and all(
-            self._is_alike_in_arena(names) for names in written
-        )
+        if not all(advance(self._moved(names)) for names in (*reads, *written)) and len(self._vectors) > 1:
+            # With a room for every result, all advance as the results do in the program's own arena.
+            apart = int(np.gcd.reduce(np.diff(outs[own])))
+            self._vectors = {int(out): int(out - outs[own][0]) // apart for out in outs[own]}
+        self.possible = all(advance(self._moved(names)) for names in (*reads, *written))
 
     def _is_alike_in_arena(self, names: np.ndarray) -> bool:
         """Whether the results of an item in all rounds are stored in the arena at places that advance, or none is."""
@@ -110,6 +127,10 @@ class LongRowsWriter(ScalarsWriter):
         kept = [self._is_kept(int(r)) for r in results]
         places = [self._in_arena(int(r), int(n) // _MODES) for r, n in zip(results, names.reshape(-1), strict=True)]
         return not any(kept) or (all(kept) and advance(np.array(places).reshape(names.shape)))
+
+    def _result(self, name: int) -> int:
+        """The result in which a number is."""
+        return int(self._owners(np.array([name // _MODES]))[0])
 
     def _moved(self, names: np.ndarray) -> np.ndarray:
         """Where numbers stand: vectors and sums by their number, others by their place in the arena."""
@@ -126,8 +147,7 @@ class LongRowsWriter(ScalarsWriter):
             return "vector", self._vectors[name]
         if name in self._sums:
             return "sum", self._sums[name]
-        place = name // _MODES
-        result = int(self._owners(np.array([place]))[0])
+        place, result = name // _MODES, self._result(name)
         if result in self.node.items:
             # It is in registers only.
             return "none", 0
@@ -140,7 +160,7 @@ class LongRowsWriter(ScalarsWriter):
         self._writer, w = self._lanes, self._lanes
         self._scopes, self.reads = self._scopes[:1], []
         self._scopes[0].known.clear()
-        first = self._scratch + len(self._vectors) * w.lanes
+        first = self._scratch + self._room * w.lanes
         count = 2 * len(self._sums)
         zero = w.type(True) + " zeroinitializer"
         lines = [f"%base = getelementptr {w.real}, ptr %v, i64 {self._scratch}",
@@ -156,6 +176,11 @@ class LongRowsWriter(ScalarsWriter):
         w.open("rows")
         at = len(w.lines)
         self._parts(self._body, ())
+        for place in self._late:
+            if self._is_kept(self._result(place)):
+                p, q = self._pointer(place, ()), self._arena_pointer(place, ())
+                x = w.new(f"load {w.type(True)}, ptr {p}, align {self._align}", True)
+                w.lines.append(f"store {w.type(True)} {x.text}, ptr {q}, align {self._align}")
         w.lines += ["br label %latch", "latch:", f"%tn = add nuw nsw i64 %t, {w.lanes}"]
         w.lines.append(f"%tg = icmp ult i64 %tn, {self.node.rows}")
         w.lines += [f"br i1 {w.unless_stopped('%tg')}, label %rows, label %after", "after:"]
@@ -208,8 +233,7 @@ class LongRowsWriter(ScalarsWriter):
         if place in self._vectors:
             p = self._pointer(place, strides)
             w.lines.append(f"store {w.type(True)} {w.wide(found).text}, ptr {p}, align {self._align}")
-        result = int(self._owners(np.array([place // _MODES]))[0])
-        if self._is_kept(result):
+        if place not in self._late and self._is_kept(self._result(place)):
             q = self._arena_pointer(place, strides)
             w.lines.append(f"store {w.type(True)} {w.wide(found).text}, ptr {q}, align {self._align}")
 
@@ -238,8 +262,7 @@ class LongRowsWriter(ScalarsWriter):
         w, stride = self.w, self._strides[place % _MODES]
 
         def moved(name: int) -> int:
-            result = int(self._owners(np.array([name // _MODES]))[0])
-            return self._in_arena(result, name // _MODES)
+            return self._in_arena(self._result(name), name // _MODES)
 
         at = self._index(moved(place), place, strides, moved)
         if stride:
@@ -280,6 +303,35 @@ class LongRowsWriter(ScalarsWriter):
             ).text
             w.lines.append(f"store {w.real} {found.text}, ptr {q}, align {self._align}")
 
+
+
+def beside(looped: np.ndarray, straight: np.ndarray, reads: Sequence[np.ndarray]) -> dict[int, int]:
+    """For each name of a result that is stored, which vector it is.
+
+    Those that loops make stand beside each other, round by round. Of those that straight code makes, what a loop reads
+    in a row with these continues the row: the round before the first, mostly, which is written out because it begins
+    otherwise. Others come last.
+    """
+    found = {int(name): i for i, name in enumerate(looped)}
+    rest, taken = set(straight.tolist()), set(found.values())
+    for names in reads:
+        row = names.tolist() if names.ndim == 1 else []
+        known = [i for i, name in enumerate(row) if name in found and name not in rest]
+        if len(known) < 2 or len(known) == len(row):
+            continue
+        i, j = known[:2]
+        step = (found[row[j]] - found[row[i]]) // (j - i)
+        for k, name in enumerate(row):
+            at = found[row[i]] + (k - i) * step
+            if name in rest and name not in found and at not in taken:
+                found[name] = at
+                taken.add(at)
+    last = max(taken, default=-1)
+    for name in straight.tolist():
+        if name not in found:
+            found[name] = last = last + 1
+    first = min(found.values(), default=0)
+    return {name: at - first for name, at in found.items()}
 
 
 def _held(op: int) -> tuple[int, ...]:

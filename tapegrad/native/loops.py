@@ -14,7 +14,8 @@ from tapegrad.native.ir import ADD, COMPUTE, MAX, MIN, NEUTRAL, SET, Item, Ref
 from tapegrad.native.rules import can_write
 from tapegrad.ops import Elementwise
 from tapegrad.ops.arithmetic import copy
-from tapegrad.ops.indexing import assemble, assemble_parts, concatenate
+from tapegrad.ops.indexing import assemble, concatenate
+from tapegrad.ops.parts import assemble_parts
 from tapegrad.ops.reduction import max_, sum_
 from tapegrad.tape import Instruction
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.compiled.callable import FLUSH, flushes
+from tapegrad.errors import OperationError
 from tapegrad.native.lanes import RowsWriter
 from tapegrad.native.long_rows import LongRowsWriter
 from tapegrad.native.outer import Outer, outer_of
@@ -21,6 +22,8 @@ from tapegrad.native.writer import USUAL, Writer
 from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE
 
+# The most items of a loop over rows that are written out one by one: LLVM takes minutes for a few times as many.
+_MOST_ITEMS = 20_000
 # Words of the table of calls for each stretch that the interpreter carries out: the function, its words, step numbers.
 _WORDS = 3
 
@@ -141,6 +144,11 @@ def _long_rows(program: Any, schedule: Schedule, places: Places, lanes: int, num
     writer = Writer(program.code.dtype, lanes, program.long)
     given = node, writer, places, places.kept.__getitem__, places.size, places.constants
     made = LongRowsWriter(*given, schedule.owners.of)
+    if not made.possible and len(made.items) > _MOST_ITEMS:
+        raise OperationError(
+            f"{len(made.items)} instructions over {node.rows} rows would have to be written out, and at most "
+            f"{_MOST_ITEMS} are: blocks of them that repeat could not be found, or not be made loops"
+        )
     return made if made.possible else None
 
 

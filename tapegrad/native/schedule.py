@@ -3,6 +3,7 @@ interpreter does."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -70,6 +71,7 @@ class Schedule:
     def __init__(self, program: Any) -> None:
         self.program, self.steps, self.side = program, program.steps, program.code.side
         self.owners = owners(program.code.rows[:, OUT])
+        self._starts = self.owners.starts.tolist()
         self.nodes: list[Node] = []
         self.reasons: dict[str, str] = {}
         self.made_by = np.full(len(program.code.rows), -1, np.int64)
@@ -80,7 +82,8 @@ class Schedule:
 
     def owner(self, place: int) -> int:
         """The number of the instruction whose result a place is in."""
-        return int(np.searchsorted(self.owners.starts, place, "right")) - 1
+        # Of one place at a time, for which NumPy takes thirty times as long.
+        return bisect_right(self._starts, place) - 1
 
     def _place_all(self) -> None:
         scalar = self.steps[:, OPCODE] < RUN

@@ -13,9 +13,9 @@ from tapegrad.nn.loops import START
 from tapegrad.nn.losses import LOSSES, check_labels
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.steps import Rule, Step
-from tapegrad.nn.threads import blas_threads
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.recording import Recording
+from tapegrad.threads import blas_threads
 
 
 class Result(NamedTuple):

@@ -7,6 +7,8 @@ import numpy as np
 
 from tapegrad.compiled import read, write
 from tapegrad.errors import IndexRangeError
+from tapegrad.ops.in_lanes import assemble_in_lanes, concatenate_in_lanes, gather_in_lanes, scatter_in_lanes
+from tapegrad.ops.parts import assemble_params, assemble_parts
 from tapegrad.ops.record import operand_at, operand_count, params_at, params_of_two, result_at, result_size
 from tapegrad.ops.reduction import axis_in_words
 from tapegrad.ops.spec import ALL, structured
@@ -202,17 +204,6 @@ def assemble_tangent(side, k, v, t):
     assemble_forward(side, k, t)
 
 
-def assemble_parts(p):
-    # For each operand: position of its first element in the output, shape, strides, strides in the output.
-    at, parts = 1, []
-    while at < len(p):
-        ndim = p[at]
-        lengths = [tuple(p[at + 2 + i * ndim : at + 2 + (i + 1) * ndim]) for i in range(3)]
-        parts.append((p[at + 1], *lengths))
-        at += 2 + 3 * ndim
-    return parts
-
-
 def assemble_views(p):
     return [(shape, strides) for _, shape, strides, _ in assemble_parts(p)], (p[0],)
 
@@ -223,15 +214,6 @@ def assemble_links(p, *operands):
         places = offset + sum(i * s for i, s in zip(np.indices(shape), strides))
         links.append((places.reshape(-1), np.arange(places.size)))
     return links
-
-
-def assemble_params(size, parts):
-    # Of dense operands: for each the position of its first element in the output, its shape, and its strides there.
-    p = [size]
-    for offset, shape, to in parts:
-        steps = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
-        p += [len(shape), offset, *shape, *steps, *to]
-    return p
 
 
 def assemble_pushforward(p, z, operands, tangents):
@@ -332,26 +314,26 @@ def gather_note(p):
 
 gather = structured("gather", "z_j = x at index_j along an axis", arity=2, accepts=accepts_indexing,
     forward=gather_forward, reverse=gather_reverse, tangent=gather_tangent, views=dense_gather, depends=gather_links,
-    pullback=gather_pullback, pushforward=gather_pushforward, moves=1, refusal=bad_index, note=gather_note,
-    reads=((False, True), False))
+    pullback=gather_pullback, pushforward=gather_pushforward, batched=gather_in_lanes, moves=1, refusal=bad_index,
+    note=gather_note, reads=((False, True), False))
 
 concatenate = structured("concatenate", "z = the operands joined along an axis", arity=-1, moves=ALL,
     accepts=accepts_joining,
     forward=concatenate_forward, reverse=concatenate_reverse, tangent=concatenate_tangent,
     views=lambda p: ([((p[0], row), None) for row in p[2:]], (p[0], p[1])), depends=concatenate_links,
     pullback=lambda p, z, gz, *operands: tuple(gz[:, start:end] for start, end in joined_rows(p)),
-    pushforward=concatenate_pushforward)
+    pushforward=concatenate_pushforward, batched=concatenate_in_lanes)
 
 # Adjoints are put together by these two: `scatter` is the transpose of `gather`, and `assemble` that of taking views.
 scatter = structured("scatter", "z at index_j along an axis = sum of x_j", arity=2, accepts=accepts_indexing,
     forward=scatter_forward, reverse=scatter_reverse, tangent=scatter_tangent,
     views=dense_scatter, depends=scatter_links,
     pullback=lambda p, z, gz, x, index: (gather(gz, index, params=p), None), pushforward=scatter_pushforward,
-    refusal=bad_index, reads=((False, True), False))
+    batched=scatter_in_lanes, refusal=bad_index, reads=((False, True), False))
 
 assemble = structured("assemble", "z = sum of the operands, each added into a view of z", arity=-1,
     accepts=accepts_parts,
     forward=assemble_forward, reverse=assemble_reverse, tangent=assemble_tangent,
     views=assemble_views, depends=assemble_links,
     pullback=lambda p, z, gz, *operands: tuple(gz._strided(at, shape, to) for at, shape, _, to in assemble_parts(p)),
-    pushforward=assemble_pushforward)
+    pushforward=assemble_pushforward, batched=assemble_in_lanes)

@@ -116,10 +116,29 @@ def matmul_note(p):
     return (f"{batch} of " if batch != 1 else "") + f"({m},{n_inner})x({n_inner},{n})"
 
 
+# Where both operands of a product in lanes differ from lane to lane, it is a sum of products if each number of the
+# result takes at most so many, or one operand is a vector. Else lanes become the batch of a product by BLAS.
+SUMMED = 8
+
+
+def matmul_in_lanes(p, lanes, x, y):
+    batch, m, n_inner, n = p[:4]
+    if y.ndim == 3:
+        # (N, K) times (K, lanes), for each row of X.
+        if batch == 1:
+            return np.matmul(np.swapaxes(y, 1, 2), x.reshape(m, n_inner, lanes))
+        return np.matmul(np.swapaxes(y, 1, 2)[:, None], x)
+    if x.ndim == 3:
+        return np.matmul(x, y.reshape(batch, n_inner, n * lanes))
+    if n_inner <= SUMMED or m == 1 or n == 1:
+        return np.sum(x[:, :, :, None, :] * y[:, None, :, :, :], 2)
+    return np.moveaxis(np.matmul(np.moveaxis(x, 3, 0), np.moveaxis(y, 3, 0)), 0, 3)
+
+
 matmul = structured("matmul", "z = X Y", arity=2, symbol="@", note=matmul_note, accepts=accepts_product,
     forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent, views=matmul_views, depends="bmk,bkn->bmn",
     pullback=lambda p, z, gz, x, y: (np.matmul(gz, transposed(y)), np.matmul(transposed(x), gz)),
-    pushforward=matmul_pushforward, reads=((True, True), False))
+    pushforward=matmul_pushforward, batched=matmul_in_lanes, reads=((True, True), False))
 
 
 def affine_forward(side, k, v):
@@ -166,8 +185,13 @@ def affine_pushforward(p, z, operands, tangents):
     return sum(terms if tb is None else [*terms, np.broadcast_to(tb, (p[1], p[3]))])
 
 
+def affine_in_lanes(p, lanes, x, y, b):
+    product = np.matmul(x, y)[..., None] if x.ndim == y.ndim == 2 else matmul_in_lanes(p, lanes, x[None], y[None])
+    return product.reshape(p[1], p[3], -1) + (b if b.ndim == 2 else b[:, None])
+
+
 affine = structured("affine", "z = X Y + b", arity=3, note=matmul_note,
     accepts=lambda p: accepts_product(p) and p[0] == 1,
     forward=affine_forward, reverse=affine_reverse, tangent=affine_tangent, views=affine_views, depends="mk,kn,n->mn",
     pullback=lambda p, z, gz, x, y, b: (np.matmul(gz, y.T), np.matmul(x.T, gz), np.sum(gz, 0)),
-    pushforward=affine_pushforward, reads=((True, True, False), False))
+    pushforward=affine_pushforward, batched=affine_in_lanes, reads=((True, True, False), False))

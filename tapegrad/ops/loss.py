@@ -141,9 +141,17 @@ def cross_entropy_pushforward(p, z, operands, tangents):
     return np.sum((t - own) * chances, 1)
 
 
+def cross_entropy_in_lanes(p, lanes, x, labels):
+    # Each row of each lane is a row.
+    n, classes = p
+    rows = np.broadcast_to(x if x.ndim == 3 else x[:, :, None], (n, classes, lanes)).transpose(0, 2, 1)
+    labels = np.broadcast_to(labels if labels.ndim == 2 else labels[:, None], (n, lanes))
+    return cross_entropy(rows, labels, params=[n * lanes, classes])
+
+
 cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,
     accepts=lambda p: len(p) == 2 and p[0] >= 0 and p[1] > 0,
     forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent,
     views=lambda p: ([((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)), depends="nc,n->n",
-    pullback=cross_entropy_pullback, pushforward=cross_entropy_pushforward, refusal=bad_label,
-    note=lambda p: f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]} classes")
+    pullback=cross_entropy_pullback, batched=cross_entropy_in_lanes, pushforward=cross_entropy_pushforward,
+    refusal=bad_label, note=lambda p: f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]} classes")

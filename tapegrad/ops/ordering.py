@@ -8,7 +8,7 @@ import numpy as np
 from tapegrad.compiled import read
 from tapegrad.ops.lines import LONG, extent, layout, line
 from tapegrad.ops.record import operand_at, params_of_one, result_at, result_size
-from tapegrad.ops.reduction import accepts, accepts_with_elements, gap, line_note, line_views, views
+from tapegrad.ops.reduction import accepts, accepts_with_elements, gap, line_note, line_views, views, with_lanes
 from tapegrad.ops.spec import structured
 
 
@@ -60,6 +60,14 @@ def no_tangent(side, k, v, t):
         t[i] = 0.0
 
 
+def argmax_in_lanes(p, lanes, x):
+    return argmax(x, params=with_lanes(p, lanes))
+
+
+def argsort_in_lanes(p, lanes, x):
+    return argsort(x, params=with_lanes(p, lanes))
+
+
 def nearest(p, z, x):
     # The smallest gap between neighbours in order.
     return np.min(np.diff(np.sort(x, 1), axis=1), 1) if x.shape[1] > 1 else np.full((x.shape[0], x.shape[2]), np.inf)
@@ -68,9 +76,10 @@ def nearest(p, z, x):
 argmax = structured("argmax", "z = position of the first largest (sign -1: smallest) of x along an axis", arity=1,
     accepts=accepts_with_elements,
     forward=argmax_forward, reverse=no_reverse, tangent=no_tangent, views=views, kink=gap, passive=True,
-    note=line_note, title=lambda p: "argmax" if p[6] > 0 else "argmin", needs_elements=True)
+    note=line_note, title=lambda p: "argmax" if p[6] > 0 else "argmin", needs_elements=True,
+    batched=argmax_in_lanes)
 
 argsort = structured("argsort", "z = positions of x in ascending order along an axis, stable", arity=1,
     accepts=accepts,
     forward=argsort_forward, reverse=no_reverse, tangent=no_tangent, views=line_views, kink=nearest, passive=True,
-    note=line_note)
+    note=line_note, batched=argsort_in_lanes)

@@ -87,6 +87,20 @@ def directions(x, z):
     return where(along(z, x) == 0.0, 0.0, x / along(z, x))
 
 
+def with_lanes(p, lanes):
+    # The parameters for a dense operand with lanes as its last axis, which go with `inner`.
+    outer, n, inner = p[0], p[1], p[2] * lanes
+    return [outer, n, inner, n * inner, inner, 1, *p[6:]]
+
+
+def logsumexp_in_lanes(p, lanes, x):
+    return logsumexp(x, params=with_lanes(p, lanes))
+
+
+def norm_in_lanes(p, lanes, x):
+    return norm(x, params=with_lanes(p, lanes))
+
+
 def gap(p, z, x):
     # The distance between the largest element and the second largest; with sign -1, between the two smallest.
     ordered = np.sort(x, 1)
@@ -124,33 +138,35 @@ def weighted(weights):
 
 sum_ = structured("sum", "z = sum of x along an axis", arity=1, accepts=accepts,
     forward=sum_forward, reverse=sum_reverse, tangent=sum_tangent, views=views, depends="oni->oi",
-    note=line_note,
+    note=line_note, batched=lambda p, lanes, x: np.sum(x, 1),
     pullback=lambda p, z, gz, x: (along(gz, x),),
     pushforward=lambda p, z, operands, tangents: np.sum(tangents[0], 1))
 
 prod = structured("prod", "z = product of x along an axis", arity=1, accepts=accepts,
     forward=prod_forward, reverse=prod_reverse, tangent=prod_tangent, views=views, depends="oni->oi",
-    note=line_note,
+    note=line_note, batched=lambda p, lanes, x: np.prod(x, 1),
     **weighted(lambda x, z: products_of_others(x)))
 
 max_ = structured("max", "z = largest (sign -1: smallest) of x along an axis", arity=1, accepts=accepts_with_elements,
     forward=max_forward, reverse=max_reverse, tangent=max_tangent, views=views, depends="oni->oi",
     note=line_note, title=lambda p: "max" if p[6] > 0 else "min", needs_elements=True, kind_of=(0,),
+    batched=lambda p, lanes, x: np.max(x, 1) if p[6] > 0 else np.min(x, 1),
     **weighted(shares), kink=gap,
     convention="ties share the derivative equally")
 
 logsumexp = structured("logsumexp", "z = ln of the sum of e^x along an axis", arity=1, accepts=accepts_with_elements,
     forward=logsumexp_forward, reverse=logsumexp_reverse, tangent=logsumexp_tangent, views=views, depends="oni->oi",
-    note=line_note, needs_elements=True, **weighted(lambda x, z: np.exp(x - along(z, x))))
+    note=line_note, needs_elements=True, batched=logsumexp_in_lanes,
+    **weighted(lambda x, z: np.exp(x - along(z, x))))
 
 norm = structured("norm", "z = sqrt of the sum of x^2 along an axis", arity=1, accepts=accepts_with_elements,
     forward=norm_forward, reverse=norm_reverse, tangent=norm_tangent, views=views, depends="oni->oi",
-    note=line_note, needs_elements=True,
+    note=line_note, needs_elements=True, batched=norm_in_lanes,
     **weighted(directions), kink=lambda p, z, x: z,
     convention="derivative 0 where the norm is 0")
 
 cumsum = structured("cumsum", "z_i = x_0 + ... + x_i along an axis", arity=1, accepts=accepts,
     views=line_views, note=line_note,
     forward=cumsum_forward, reverse=cumsum_reverse, tangent=cumsum_tangent, depends="oni->oji",
-    pullback=reversed_cumsum,
+    pullback=reversed_cumsum, batched=lambda p, lanes, x: np.cumsum(x, 1),
     pushforward=lambda p, z, operands, tangents: np.cumsum(tangents[0], 1))

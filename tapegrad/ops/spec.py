@@ -193,6 +193,11 @@ class Structured(Operation):
     where it is not stated, of all, if the kernel has any use for numbers. Long arrays that are not read on the way back
     leave their places to others.
 
+    `batched(p, lanes, *operands)` says how it is carried out for many inputs at once. Operands are as `views` states
+    them; those that differ from lane to lane have one axis more, the last. It returns the result with such an axis, as
+    one Value, in terms of this and other operations; or None where these operands are to be taken lane by lane, as all
+    are without this rule.
+
     `accepts(p)` says whether a list of whole numbers, which may come from a file that nobody is to trust, are
     parameters that the kernels can be given, apart from what `views` says of the operands. An operation without it
     cannot be saved.
@@ -206,6 +211,7 @@ class Structured(Operation):
     pushforward: Callable[..., Any] | None = field(default=None, repr=False)
     depends: str | Callable[..., Any] | None = field(default=None, repr=False)
     params: Callable[..., Any] | None = field(default=None, repr=False)
+    batched: Callable[..., Any] | None = field(default=None, repr=False)
     note: Callable[..., str] | None = field(default=None, repr=False)
     title: Callable[..., str] | None = field(default=None, repr=False)
     refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)

@@ -2,7 +2,7 @@
 
 from tapegrad.recording.direct import Short, never
 from tapegrad.recording.in_numba import InNumba
-from tapegrad.recording.known import Known, known, known_with_keywords, on_values
+from tapegrad.recording.known import Known, branches_of, known, known_with_keywords, on_values
 from tapegrad.recording.loaded import load
 from tapegrad.recording.record import Unrecorded, record
 from tapegrad.recording.recording import Recording
@@ -10,6 +10,6 @@ from tapegrad.recording.standing import StandIn, behind
 from tapegrad.recording.stats import Stats
 
 __all__ = [
-    "InNumba", "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "known",
+    "InNumba", "Known", "Recording", "Short", "StandIn", "Stats", "Unrecorded", "behind", "branches_of", "known",
     "known_with_keywords", "load", "never", "on_values", "record",
 ]  # fmt: skip

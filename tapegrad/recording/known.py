@@ -11,6 +11,7 @@ from tapegrad import pytree
 from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
 from tapegrad.attached import attached
 from tapegrad.njit import is_numba
+from tapegrad.program import Branches
 from tapegrad.recording.direct import Short
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
@@ -83,6 +84,11 @@ class Known:
         specs = (_spec_on(tape, x) if isinstance(x, Value) else leaf_spec(x) for x in leaves)
         recording = self._recordings.get(Spec(structure, tuple(specs)))
         return self.f if recording is None or len(recording) < _WORTH_WRITING else recording.written
+
+
+def branches_of(recording: Recording) -> Branches:
+    """The programs of all branches of a recording, and what finds the one that fits."""
+    return recording._branches
 
 
 def _spec_on(tape: Tape, x: Value) -> Input:
