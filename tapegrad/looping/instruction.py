@@ -88,7 +88,7 @@ class _Steps:
             type(self) is type(other)
             and (self.count, self.start, self.states) == (other.count, other.start, other.states)
             and self.body.signature == other.body.signature
-            and Slice(self.body.program, [], []).alike(Slice(other.body.program, [], []))
+            and Slice(self.body.program, [], [], {}).alike(Slice(other.body.program, [], [], {}))
         )  # fmt: skip
 
     def pull(self, operands: Sequence[Any], result: Any, adjoint: Any, wanted: Sequence[bool]) -> list[Any]:

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import tapegrad as tg
 from tapegrad.command import info, main, measure
 
 
@@ -84,3 +86,41 @@ def test_what_is_no_command_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["frobnicate"])
     assert "invalid choice: 'frobnicate'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def file(tmp_path):
+    recording = tg.record(lambda x, k, n: np.sum(np.sin(x) * k) * n, np.array([0.1, 0.2]), 2.0, 3)
+    recording.save(tmp_path / "sines.tape")
+    return str(tmp_path / "sines.tape")
+
+
+def test_a_saved_recording_is_listed(capsys, file):
+    status, said, _ = run(capsys, "show", file, "--at", "[0.5, 1]", "3", "2")
+    assert status == 0 and f"{2 * 3 * (np.sin(0.5) + np.sin(1.0)):.5f}" in said and "sin" in said
+    assert "0.841471" in run(capsys, "show", file)[1]
+
+
+def test_a_saved_recording_is_drawn_and_played(capsys, file, tmp_path):
+    assert run(capsys, "draw", file)[0] == 0 and "<svg" in (tmp_path / "sines.svg").read_text()
+    status, said, _ = run(capsys, "play", file, "--at", "[0.5, 1]", "3.5", "2", "--output", str(tmp_path / "p.html"))
+    assert status == 0 and "p.html" in said and "<html" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("at", "wrong"),
+    [
+        (["3"], "takes 3 arguments, --at has 1"), (["[1, 2", "3", "1"], "no JSON"),
+        (["[1, 2, 3]", "3", "1"], "shape (2,)"), (["[1, 2]", '"text"', "1"], "argument 1"),
+        (["[[1], [2, 3]]", "3", "1"], "argument 0"),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit_are_said(capsys, file, at, wrong):
+    status, said, error = run(capsys, "show", file, "--at", *at)
+    assert status == 1 and not said and wrong in error and error.count("\n") == 1
+
+
+def test_files_that_are_no_recordings_are_said(capsys, tmp_path):
+    (tmp_path / "x.tape").write_text("hello")
+    assert "no file that a recording was saved in" in run(capsys, "show", str(tmp_path / "x.tape"))[2]
+    assert "No such file" in run(capsys, "play", str(tmp_path / "y.tape"))[2]
