@@ -62,8 +62,12 @@ class CWriter:
         """Whether a truth value is false."""
         return self._new(f"!{x.text}", True)
 
-    def select(self, condition: Register, x: Register, y: Register) -> Register:
-        """x where the condition holds, else y."""
+    def rounded(self, number: float) -> float:
+        """A number as the dtype holds it."""
+        return float(self.dtype.type(number))
+
+    def select(self, condition: Register, x: Register, y: Register, usual: bool | None = None) -> Register:
+        """x where the condition holds, else y. A compiler of C is told nothing of what is `usual`."""
         return self._new(f"{condition.text} ? {x.text} : {y.text}", x.truth and y.truth)
 
     def number(self, x: Register) -> Register:

@@ -15,7 +15,7 @@ from tapegrad.layout import dense
 from tapegrad.program import Program, write
 from tapegrad.program.build import code_of
 from tapegrad.tape import Tape, recording_on
-from tapegrad.value import Value, handle, leaf
+from tapegrad.value import Value, contiguous, handle, leaf
 
 
 class Part(NamedTuple):
@@ -158,7 +158,8 @@ def program_of(dtype: np.dtype, inputs: Sequence[Part], f: Callable[[list[Value]
         for part in inputs:
             slot = tape.leaf(np.zeros(part.size), part.size, part.smooth)
             values.append(handle(tape, slot, shape_of(part.size)))
-        return finished(tape, inputs, f(values))
+        # A derivative may be a view that shows one number many times; a loop wants each number at a place of its own.
+        return finished(tape, inputs, [contiguous(y) for y in f(values)])
 
 
 def finished(tape: Tape, inputs: Sequence[Part], outputs: Sequence[Value]) -> Program:

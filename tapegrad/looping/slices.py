@@ -56,11 +56,13 @@ class Slice(NamedTuple):
     """The program of a step, and what it takes from around it besides its inputs.
 
     The inputs are `outside`, (place, size) each, then those given before the carry, then `taken`, then the carry.
+    `held` are numbers from around it on which it has guards: their places, and what they are.
     """
 
     program: Program
     outside: list[tuple[int, int]]
     taken: list[Taken]
+    held: dict[int, float]
 
     @property
     def gathered(self) -> int:
@@ -74,7 +76,7 @@ class Slice(NamedTuple):
         """Whether two calls of a step have recorded the same."""
         a, b = self.program.code, other.program.code
         same = self.outside == other.outside and len(self.taken) == len(other.taken) and a.outputs == b.outputs
-        same = same and all(
+        same = same and self.held == other.held and all(
             x.place == y.place and x.shape == y.shape and np.array_equal(x.which, y.which)
             for x, y in zip(self.taken, other.taken, strict=True)
         )
@@ -120,6 +122,7 @@ class Step:
         self._known: dict[int, Any] = {}
         self.taken: list[Taken] = []
         self._taken_at: list[tuple[int, int]] = []
+        self._held: dict[int, float] = {}
 
     def slice(self) -> Slice:
         """Its program. Raises NotALoopError."""
@@ -128,7 +131,7 @@ class Step:
         self._take()
         self._drop_unused()
         outside, constants = self._read_outside()
-        return Slice(self._program(outside, constants), outside, self.taken)
+        return Slice(self._program(outside, constants), outside, self.taken, self._held)
 
     # What is known for all steps
 
@@ -163,7 +166,10 @@ class Step:
         guards = self.code[:, OPCODE] == EXPECT
         for _, _, a, b, _ in self.code[guards].tolist():
             found, expected = self._number(a), self.tape.values[b]
-            if found is None or not np.all(found == expected):
+            if found is None and a < self.begun.slots:
+                # It comes from around, so it is the same in all steps, and a guard before the loop holds for them.
+                self._held[a] = float(expected)
+            elif found is None or not np.all(found == expected):
                 raise NotALoopError
         self.code = self.code[~guards]
 

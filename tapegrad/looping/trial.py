@@ -29,6 +29,8 @@ from tapegrad.tape.ambient import ambient
 from tapegrad.tape.collect import Mark, cut_back, mark
 from tapegrad.value import Integer, Value, apply, as_value, contiguous, handle, integer_at, leaf
 from tapegrad.value.exact import limit
+from tapegrad.value.integer import forget_guards
+from tapegrad.value.reading import guard
 
 # Loops of fewer steps are recorded step by step without a trial; and those whose steps have no more instructions and
 # numbers than these together, since steps are then compiled together: the gradient of 256 steps of a map of one number
@@ -122,6 +124,7 @@ class _Recorder:
     def meets_values(self) -> bool:
         """Whether a step of plain numbers returns Values, which it must have from around it."""
         found, around, begun = False, Around(self.step), mark(self.tape)
+        guarded, ambient.guarded = ambient.guarded, {}
         try:
             x = pytree.unflatten(self.nested, [x[0] for x in self.xs])
             answer = self.step(pytree.unflatten(self.structure, self.leaves), x, self.start)
@@ -131,6 +134,8 @@ class _Recorder:
             found = False
         finally:
             cut_back(self.tape, begun)
+            forget_guards(ambient.guarded)
+            ambient.guarded = guarded
             around.restore()
         return found
 
@@ -176,6 +181,7 @@ class _Recorder:
     def _trial(self) -> _Trial:
         tape, begun = self.tape, mark(self.tape)
         before = tape.recording, tape.derived
+        guarded, ambient.guarded = ambient.guarded, {}
         try:
             # What is recorded from here on has pages of its own, by which it shows whether a Value is kept somewhere.
             tape._open_page()
@@ -191,6 +197,8 @@ class _Recorder:
             tape._open_page()
             pages = [page for _, _, page in tape.pages[first:-1]]
             cut_back(tape, begun)
+            forget_guards(ambient.guarded)
+            ambient.guarded = guarded
         if any(page() is not None for page in pages):
             gc.collect()
             if any(page() is not None for page in pages):
@@ -294,6 +302,9 @@ class _Recorder:
         # Places hold until the next instruction is recorded.
         outside = [outside_on(tape, place, shape_of(n)) for place, n in found.outside]
         wholes = [outside_on(tape, t.place, dense(t.shape)) for t in found.taken]
+        held = [(outside_on(tape, place, None), number) for place, number in found.held.items() if tape.recording]
+        for x, number in held:
+            guard(tape, x._slot, number, "number in the step of a loop")
         for x, kind in zip(self.leaves, self.kinds, strict=True):
             if kind == INT and isinstance(x, Integer):
                 x._is_within(limit(tape.dtype) // 8)

@@ -24,6 +24,8 @@ class _Current(threading.local):
         self.debugging: Any = None
         # Whether loops are to be recorded step by step, and whether their steps are compiled: see `native.choice.mode`.
         self.unrolling = False
+        # While a step of a loop is tried out, what whole numbers knew of guards on them before it: see `value.integer`.
+        self.guarded: dict[int, Any] | None = None
         self.forced: bool | None = None
 
 

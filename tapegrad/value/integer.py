@@ -22,6 +22,7 @@ import numpy as np
 
 from tapegrad.ops import BY_NAME, BY_UFUNC
 from tapegrad.tape import Tape
+from tapegrad.tape.ambient import ambient
 from tapegrad.value.exact import limit, small
 from tapegrad.value.integers import combined, compared, is_value, number_of, real
 from tapegrad.value.protocol import IMPLEMENTATIONS
@@ -104,13 +105,20 @@ class Integer(Value):
     def _fix(self) -> int:
         if not self._fixed:
             guard(self._tape, self._slot, float(self._number), "integer")
+            self._remember()
             self._fixed = True
         return self._number
+
+    def _remember(self) -> None:
+        # The guard that follows may be cut off the tape again.
+        if ambient.guarded is not None:
+            ambient.guarded.setdefault(id(self), (self, self._fixed, self._asked, self._bound))
 
     def _narrow(self) -> None:
         # One guard on a number, so that what is computed from it need not be guarded again and again.
         most = small(self._tape.dtype)
         if self._bound > most and not self._asked:
+            self._remember()
             self._asked = True
             self._bound = most if self._is_within(most) else self._bound
 
@@ -277,6 +285,12 @@ class Integer(Value):
 
 # So that whoever asks for a number by its abstract class finds one.
 abstract.Integral.register(Integer)
+
+
+def forget_guards(guarded: dict[int, Any] | None) -> None:
+    """Have whole numbers know of no guard that was written since `ambient.guarded` was set: these are cut off."""
+    for number, fixed, asked, bound in (guarded or {}).values():
+        number._fixed, number._asked, number._bound = fixed, asked, bound
 
 
 def _nested(change: Callable[[Any], Any], x: Any) -> Any:
