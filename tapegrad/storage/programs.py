@@ -32,6 +32,9 @@ STEP, BRANCH, LAST = range(3)
 # The sections of each program, in order.
 KINDS = ("PROG", "ROWS", "SIDE", "CONS", "OUTS")
 
+# What single numbers among the arguments may be.
+_OF_NUMBERS = tuple(map(np.dtype, (np.float16, np.float32, np.float64, np.int64)))
+
 
 class Writer:
     """Makes the sections of programs, and gives each a number. What a program calls comes before it."""
@@ -270,7 +273,7 @@ def leaf_from_json(x: Any, arrays: Arrays) -> Any:
             return Static(type(value), value)
     if kind == "input" and len(rest) == 3 and type(rest[2]) is bool:
         own = Input(plain.shape_of(rest[1]), plain.dtype_named(rest[0]), rest[2])
-        if not own.scalar or (not own.shape and own.dtype.name in ("float16", "float32", "float64", "int64")):
+        if not own.scalar or (not own.shape and own.dtype in _OF_NUMBERS):
             return own
     raise DataError(f"{x!r:.80} is no leaf of arguments")
 
