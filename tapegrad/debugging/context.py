@@ -37,7 +37,7 @@ class debug(contextlib.ContextDecorator):
     ...         np.sum(np.log(x - 1.0)).item()
     ...     except tg.errors.NonFiniteError as error:
     ...         print(error.report.what, error.report.text, error.report.index)
-    NaN v[5:7] = ln v[3:5]  (2) (1,)
+    NaN v[...] = ln v[...]  (2) (1,)
     """
 
     def __init__(self, *, anywhere: bool = False, infinity: bool = True) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad.njit import keys
+from tapegrad.njit import kept, keys
 
 PROGRAM = """
 import math
@@ -123,7 +123,9 @@ def test_keys_hold_what_is_taken_from_modules(monkeypatch):
     assert keys.key(program(text).f) != found
 
 
-def test_what_was_compiled_before_a_global_changed_is_not_kept_for_what_it_is_now():
+def test_what_was_compiled_before_a_global_changed_is_not_kept_for_what_it_is_now(monkeypatch):
+    # What an earlier run has left on disk would not be compiled.
+    monkeypatch.setattr(kept, "find", lambda name: None)
     # Numba compiles `inner` once, with the number that it finds then, and g calls that.
     text = PROGRAM + "\n@numba.njit\ndef g(x):\n    return inner(x[0])\n"
     module = program(text)
