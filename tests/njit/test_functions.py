@@ -106,3 +106,11 @@ def test_the_norm_has_slope_0_at_0():
     np.testing.assert_allclose(r.grad(p), [[0.0, 0.0], [-h, -h], [h, h]], rtol=1e-14)
     assert r.stats().branches == 1 and np.isfinite(r.hessian(p)).all()
     assert np.isnan(r(np.full((3, 2), np.nan)))
+
+
+def test_a_list_is_refused_as_a_result():
+    f = numba.njit(lambda x: [x, x * x])
+    op = tg.njit_op(lambda x: [x, x])
+    for g in (tg.jacobian(f), lambda x: tg.record(f, x), tg.grad(lambda x: op(x)[0])):
+        with pytest.raises(tg.errors.UnsupportedError, match="returns a list.* tuple, or as an array"):
+            g(1.0)
