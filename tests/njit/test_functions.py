@@ -114,3 +114,8 @@ def test_a_list_is_refused_as_a_result():
     for g in (tg.jacobian(f), lambda x: tg.record(f, x), tg.grad(lambda x: op(x)[0])):
         with pytest.raises(tg.errors.UnsupportedError, match="returns a list.* tuple, or as an array"):
             g(1.0)
+
+
+def test_the_refusal_of_a_function_says_what_there_is():
+    with pytest.raises(tg.errors.UnsupportedError, match=r"`std\(.* supported are .*docs/styles.md lists"):
+        tg.grad(numba.njit(lambda x: np.std(x)))(np.ones(3))
