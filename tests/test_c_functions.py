@@ -159,7 +159,7 @@ def test_it_stays_as_long_as_somebody_calls_it():
         (lambda: np.sin, 3, (), errors.OperationError, "the signature is a text"),
         (lambda: np.sin, None, (), errors.OperationError, "the signature is a text"),
         (lambda: np.sin, "double (double", (), errors.OperationError, "the signature is one of"),
-        (lambda: tg.record(np.sin, 1.0), "double (double, void *)", (), errors.UnsupportedError, r"give double \(double"),
+        (lambda: tg.record(np.sin, 1.0), "double (double, void *)", (), errors.UnsupportedError, r"double \(d"),
         (lambda: tg.record(np.sin, np.ones(2)), "double (double)", (), errors.UnsupportedError, "double \\*"),
         (lambda: tg.record(np.sin, np.ones(2)), "double (int, double *)", (), errors.UnsupportedError, "one number"),
         (lambda: tg.record(np.sin, 1), "double (int, double *)", (), errors.UnsupportedError, "not of float64"),

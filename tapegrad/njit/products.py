@@ -59,19 +59,19 @@ def function_of(names: str, lines: list[str], **space: Any) -> Callable[..., Any
     return found
 
 
-def norm_of_partials(a):
+def _norm_of_partials(a):
     # The slope of the root is infinite at 0, where that of the norm is 0 by convention.
     square = np.sum(a * a)
     return math.sqrt(square) if square._value != 0.0 else constant(square, 0.0)
 
 
-def norm_of_operations(a):
+def _norm_of_operations(a):
     # Chosen by np.where's operation, as a branch would be one more that replays can meet.
     square = np.sum(a * a)
     zero, there = constant(square, 0.0), square._value != 0.0
     nonzero = operation(_NOT_EQUAL, (square, zero), 1.0 if there else 0.0)
     safe = operation(_WHERE, (nonzero, square, constant(square, 1.0)), square._value if there else 1.0)
-    root = math.sqrt(safe)
+    root: Any = math.sqrt(safe)
     return operation(_WHERE, (nonzero, root, zero), root._value if there else 0.0)
 
 
@@ -92,7 +92,7 @@ def _register_products() -> None:
         of = recorded_array(a)
         if of is None or a.ndim > 2:
             return None
-        return norm_of_partials if of.partials else norm_of_operations
+        return _norm_of_partials if of.partials else _norm_of_operations
 
     @overload(np.outer)
     def outer(a, b):
