@@ -41,7 +41,8 @@ def advice(dispatcher: Any, error: Any) -> str:
         instead = (
             f"`{call}` has no derivative here; supported are arithmetic, elementary functions of math and np (exp, "
             "sin, hypot, ...), np.where, sum, prod, mean, max, min, products and np.linalg.solve, and what "
-            "docs/styles.md lists besides: write it with these, as a loop, or compute it from arguments that are not differentiated"
+            "docs/styles.md lists besides: write it with these, as a loop, or "
+            "compute it from arguments that are not differentiated"
         )
     of_loop = _LOOP.search(text)
     if of_loop:
