@@ -139,13 +139,15 @@ def cfunc(f: Any, signature: str, *examples: Any) -> CFunction:
 
 
 def _kind(signature: str) -> tuple[_Kind, str]:
-    returns, _, inner = signature.partition("(")
+    if not isinstance(signature, str):
+        raise OperationError(f"the signature is a text, one of {', '.join(_KINDS)}; not {signature!r}")
+    returns, _, inner = signature.strip().partition("(")
     types = []
-    for parameter in inner.rstrip(" )").split(","):
+    for parameter in inner.removesuffix(")").split(","):
         words = parameter.replace("*", " * ").replace("const", " ").split()
         types.append(f"{words[0]} *" if "*" in words else words[0] if words else "")
     found = f"{returns.strip()} ({', '.join(types)})".replace("intptr_t", "npy_intp").replace("(unsigned", "(int")
-    if found not in _KINDS:
+    if found not in _KINDS or not inner.endswith(")"):
         raise OperationError(f"the signature is one of {', '.join(_KINDS)}; not {signature!r}")
     return _KINDS[found], found
 
@@ -188,7 +190,10 @@ def _written(f: Any, kind: _Kind, arguments: Sequence[Any], name: str) -> Any:
     given = list(kind.parameters)
     last = "data" in given and (kind.status is None or len(arguments) > 1)
     if "x0" in given and (len(arguments) != 1 + last or _size(arguments[:1]) != 1):
-        raise UnsupportedError(f"{name} takes {len(arguments)} arguments: give a signature with double * for them")
+        if last and len(arguments) == 1 and _size(arguments) == 1:
+            raise UnsupportedError(f"{name} takes one number, and void * is for another argument: give double (double)")
+        takes = "1 argument" if len(arguments) == 1 else f"{len(arguments)} arguments"
+        raise UnsupportedError(f"{name} takes {takes}: give a signature with double * for them")
     if last and len(arguments) < 2:
         raise UnsupportedError(f"{name} takes one argument, and void * is for another one")
     texts, classes, at = [], dict[str, type](), 0

@@ -260,14 +260,22 @@ def fori_loop(
         for i in range(max_steps) if made is None else ():
             state = step(state, None, i)[0]
         return _settled(_truth(np.less(lower + max_steps, upper), "fori_loop"), state, max_steps, "fori_loop")
-    first, end = int(lower), int(upper)
+    return counted(int(lower), int(upper), body_fun, init, memory_limit)
+
+
+def counted(
+    first: int, end: int, body_fun: Callable[[Any, Any], Any], init: Any, memory_limit: int | None,
+    name: str = "fori_loop", body_name: str = "body_fun", called: str = "a loop with a memory_limit",
+) -> Any:  # fmt: skip
+    """`fori_loop` with plain bounds, for functions whose users know it and what it calls by other names."""
     body = lambda state, _, i: (body_fun(i, state), None)
-    made = looped(body, init, None, end - first, start=first, memory_limit=limit)
+    limit = _limited(memory_limit, name)
+    made = looped(body, init, None, end - first, start=first, memory_limit=limit, called=called)
     if made is not None:
         return made[0]
     state = init
     for i in range(first, end):
         following = body_fun(i, state)
-        _matched(state, following, "fori_loop", "the state", "the state that body_fun returned")
+        _matched(state, following, name, "the state", f"the state that {body_name} returned")
         state = following
     return state

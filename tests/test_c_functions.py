@@ -156,6 +156,10 @@ def test_it_stays_as_long_as_somebody_calls_it():
     ("f", "signature", "examples", "error", "message"),
     [
         (lambda: tg.record(np.sin, 1.0), "float (float)", (), errors.OperationError, "the signature is one of"),
+        (lambda: np.sin, 3, (), errors.OperationError, "the signature is a text"),
+        (lambda: np.sin, None, (), errors.OperationError, "the signature is a text"),
+        (lambda: np.sin, "double (double", (), errors.OperationError, "the signature is one of"),
+        (lambda: tg.record(np.sin, 1.0), "double (double, void *)", (), errors.UnsupportedError, r"double \(d"),
         (lambda: tg.record(np.sin, np.ones(2)), "double (double)", (), errors.UnsupportedError, "double \\*"),
         (lambda: tg.record(np.sin, np.ones(2)), "double (int, double *)", (), errors.UnsupportedError, "one number"),
         (lambda: tg.record(np.sin, 1), "double (int, double *)", (), errors.UnsupportedError, "not of float64"),

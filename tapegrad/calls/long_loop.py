@@ -12,7 +12,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.calls.of_numba import njit_op
 from tapegrad.errors import OperationError
-from tapegrad.flow import fori_loop
+from tapegrad.flow import counted
 from tapegrad.njit import is_numba
 from tapegrad.value import number_of
 
@@ -111,7 +111,8 @@ def checkpointed_loop(
     if memory_limit is None and count >= _LEAST:
         size = sum(np.size(x) for x in pytree.flatten(state)[0])
         memory_limit = 8 * size * 2 * (math.isqrt(count) + 1) or None
-    return fori_loop(0, count, lambda i, now: step(now, i, *args), state, memory_limit=memory_limit)
+    body = lambda i, now: step(now, i, *args)
+    return counted(0, count, body, state, memory_limit, "checkpointed_loop", "step", "checkpointed_loop")
 
 
 @functools.cache

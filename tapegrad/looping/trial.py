@@ -59,7 +59,7 @@ class _Trial(NamedTuple):
 
 def looped(
     step: Callable[[Any, Any, Any], tuple[Any, Any]], init: Any, xs: Any, count: int, *, start: int | None = None,
-    memory_limit: int | None = None,
+    memory_limit: int | None = None, called: str = "a loop with a memory_limit",
 ) -> tuple[Any, Any] | None:  # fmt: skip
     """A loop as one instruction: carry, y = step(carry, x, i) for `count` steps. Returns the last carry and the ys
     stacked; None where the loop is to be recorded step by step.
@@ -69,6 +69,7 @@ def looped(
         xs: arrays or Values with a leading axis of `count`, nested.
         start: the first i.
         memory_limit: how many bytes the states may take that are kept for the gradient.
+        called: what a warning calls the loop, where there is a memory limit.
 
     Raises OperationError where not even two states fit in the memory limit.
     """
@@ -77,7 +78,8 @@ def looped(
     leaves, structure = pytree.flatten(init)
     if not leaves:
         answered = looped(
-            lambda c, x, i: (c, step(init, x, i)[1]), (0.0,), xs, count, start=start, memory_limit=memory_limit
+            lambda c, x, i: (c, step(init, x, i)[1]), (0.0,), xs, count, start=start, memory_limit=memory_limit,
+            called=called,
         )
         return None if answered is None else (init, answered[1])
     given, nested = pytree.flatten(xs)
@@ -94,7 +96,7 @@ def looped(
     except NotALoopError:
         if memory_limit is not None:
             warn(
-                "the steps of a loop with a memory_limit are no program of their own (they read numbers, call "
+                f"the steps of {called} are no program of their own (they read numbers, call "
                 "functions of Python, or change something around them), so all of them are kept", RecordingWarning,
             )  # fmt: skip
         return None

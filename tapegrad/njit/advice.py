@@ -39,8 +39,9 @@ def advice(dispatcher: Any, error: Any) -> str:
     instead = _INSTEAD.get(what, "")
     if not instead and call:
         instead = (
-            f"`{call}` has no derivative here; supported are arithmetic, the functions of math and np of single "
-            "numbers and of arrays, reductions, products and np.linalg.solve: write it with these, as a loop, or "
+            f"`{call}` has no derivative here; supported are arithmetic, elementary functions of math and np (exp, "
+            "sin, hypot, ...), np.where, sum, prod, mean, max, min, products and np.linalg.solve, and what "
+            "docs/styles.md lists besides: write it with these, as a loop, or "
             "compute it from arguments that are not differentiated"
         )
     of_loop = _LOOP.search(text)

@@ -13,8 +13,10 @@ from numba import types
 
 from tapegrad.njit.arrays import is_none, is_ours
 from tapegrad.njit.linked import overload
-from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, recorded_array
+from tapegrad.njit.numbers import constant, element_type, is_plain, is_recorded, operation, recorded_array
+from tapegrad.ops import BY_NAME
 
+_NOT_EQUAL, _WHERE = BY_NAME["not_equal"].opcode, BY_NAME["where"].opcode
 # How the elements of a product are numbered, by the dimensions of the operands: the shape of the result, the loops, and
 # the two vectors whose product stands there.
 _PRODUCTS = {
@@ -57,6 +59,22 @@ def function_of(names: str, lines: list[str], **space: Any) -> Callable[..., Any
     return found
 
 
+def _norm_of_partials(a):
+    # The slope of the root is infinite at 0, where that of the norm is 0 by convention.
+    square = np.sum(a * a)
+    return math.sqrt(square) if square._value != 0.0 else constant(square, 0.0)
+
+
+def _norm_of_operations(a):
+    # Chosen by np.where's operation, as a branch would be one more that replays can meet.
+    square = np.sum(a * a)
+    zero, there = constant(square, 0.0), square._value != 0.0
+    nonzero = operation(_NOT_EQUAL, (square, zero), 1.0 if there else 0.0)
+    safe = operation(_WHERE, (nonzero, square, constant(square, 1.0)), square._value if there else 1.0)
+    root: Any = math.sqrt(safe)
+    return operation(_WHERE, (nonzero, root, zero), root._value if there else 0.0)
+
+
 def _product(a: Any, b: Any) -> Any:
     if not (isinstance(a, types.Array) and isinstance(b, types.Array) and is_ours(a, b)):
         return None
@@ -71,9 +89,10 @@ def _register_products() -> None:
 
     @overload(np.linalg.norm)
     def norm(a):
-        if recorded_array(a) is None or a.ndim > 2:
+        of = recorded_array(a)
+        if of is None or a.ndim > 2:
             return None
-        return lambda a: math.sqrt(np.sum(a * a))
+        return _norm_of_partials if of.partials else _norm_of_operations
 
     @overload(np.outer)
     def outer(a, b):

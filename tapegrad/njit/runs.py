@@ -181,6 +181,12 @@ class Function:
                 )
         made.compile(tuple(made.typeof_pyval(x) for x in (kind, 0, *leaves)))
         for overload in made.overloads.values():
+            # Numbers, arrays and tuples have been lowered to plain ones by now.
+            if "recorded(" in str(overload.signature.return_type):
+                raise UnsupportedError(
+                    f"{self.name} returns a list, or something else that is no number, array or tuple, with numbers "
+                    "that are differentiated: return them as a tuple, or as an array, np.array(...)"
+                )
             linked.connect(overload.library)
         return made, kind
 

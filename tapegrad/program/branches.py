@@ -196,7 +196,14 @@ class Branches:
             program.reads = reads
             # Nothing is computed here: the first replay does that, at these inputs mostly.
             program.workspaces[0].fill(leaves)
+            self._note(program, leaves)
             return program
+
+    def _note(self, program: Program, leaves: Sequence[Any]) -> None:
+        """Keep arguments that take the way of a program, where guards have a say: derivatives are recorded at them.
+        Those in its workspaces may be of a replay that a guard has stopped."""
+        if program.taken_at is None and len(program.guards):
+            program.taken_at = [x.copy() if isinstance(x, np.ndarray) else x for x in leaves]
 
     def _keep(self, program: Program) -> None:
         self.programs.append(program)
@@ -227,6 +234,8 @@ class Branches:
                 seed = swept.seed(has_aux) if tasks & ADJOINTS else -1
                 failed = swept.sweep(workspace, tasks, seed, wrt)
                 if failed < 0:
+                    if program.taken_at is None:
+                        self._note(program, leaves)
                     if program.calls:
                         callbacks.check(workspace.scratch)
                     if deciding and self.program is not program and program in self.programs:

@@ -111,6 +111,8 @@ class Program(Swept):
         # it is not to be compared with itself.
         self.rival: tuple[int, Callable[[], float]] | None = None
         self.give(Workspace(code, self.shapes, self.leaves, arena))
+        # Arguments that take this way, as leaves, where it has guards and they are known.
+        self.taken_at: list[Any] | None = None
         # Whether it was replayed lately, and what forgets it: for `memory`.
         self.used = True
         self.owner: weakref.ref[Any] | None = None
@@ -121,6 +123,7 @@ class Program(Swept):
     def nbytes(self) -> int:
         """What it takes in memory, with the workspaces that are not in use."""
         own = self.steps.nbytes + self._groups.nbytes + sum(flags.nbytes for flags in list(self._flags.values()))
+        own += sum(x.nbytes for x in self.taken_at or () if isinstance(x, np.ndarray))
         return self.code.nbytes + own + sum(of.nbytes for of in self.smaller_forms()) + self.idle_bytes
 
     @property

@@ -93,15 +93,18 @@ def _has_gradient(recording: Any) -> bool:
 
 
 def leaves_of(recording: Any, program: Program) -> Sequence[Any]:
-    """Arguments for a branch, as leaves: those of a replay where there are any, else zeros, with the integers that it
-    is held to."""
+    """Arguments for a branch, as leaves: some that are known to take it, else those of a replay where there are any,
+    else zeros, with the integers that it is held to."""
+    taken = program.taken_at
     feeds = next((w[-1].feeds for w in (list(of.workspaces) for of in (program, *program.smaller_forms())) if w), None)
     found = [None if isinstance(leaf, Input) else leaf.value for leaf in recording.spec.leaves]
     for number, i in enumerate(program.leaves):
         leaf = recording.spec.leaves[i]
         x = np.zeros(leaf.shape) if feeds is None else feeds[number][0]
+        if taken is not None:
+            x = np.asarray(taken[i])
         found[i] = int(x) if leaf.is_integer else x.astype(leaf.dtype) if not leaf.scalar else leaf.dtype.type(x)
-        if feeds is None and i in program.decided:
+        if taken is None and feeds is None and i in program.decided:
             found[i] = program.decided[i]
     return found
 

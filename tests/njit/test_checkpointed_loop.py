@@ -480,8 +480,15 @@ def test_bad_input_in_python():
             tg.checkpointed_loop(step, 1.0, n)
     with pytest.raises(errors.OperationError, match="memory_limit"):
         tg.checkpointed_loop(logistic, 0.3, 10, 2.5, memory_limit=1000)
-    with pytest.raises(errors.ShapeError):
+    with pytest.raises(errors.ShapeError, match="^checkpointed_loop: the state and the state that step returned|"
+                       "^checkpointed_loop: the state has shape .*, the state that step returned"):  # fmt: skip
         tg.checkpointed_loop(lambda x, i: np.zeros(i), np.ones(2), 5)
+    with pytest.raises(errors.OperationError, match="^checkpointed_loop: memory_limit must be"):
+        tg.checkpointed_loop(step, 1.0, 5, memory_limit=-1)
+    # Steps that read numbers are kept, all of them. The warning does not speak of a limit that nobody gave.
+    reading = lambda x, i: 0.9 * x if x > 0.1 else 1.1 * x
+    with pytest.warns(errors.RecordingWarning, match="^the steps of checkpointed_loop are no program"):
+        tg.grad(lambda x: tg.checkpointed_loop(reading, x, 20))(1.0)
 
 
 def test_a_step_of_numba_in_python():

@@ -94,3 +94,28 @@ def test_arrays():
                     moved.flat[i] += sign * h
                     ends.append(of_arrays(moved, x) if given is a else of_arrays(a, moved))
                 assert found.flat[i] == pytest.approx((ends[0] - ends[1]) / (2.0 * h), rel=1e-4, abs=1e-5)
+
+
+def test_the_norm_has_slope_0_at_0():
+    f = numba.njit(lambda p: np.linalg.norm(p[0] - p[1]) + np.linalg.norm(p[1] - p[2]))
+    p = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    h = math.sqrt(0.5)
+    np.testing.assert_allclose(tg.grad(f)(p), [[0.0, 0.0], [-h, -h], [h, h]], rtol=1e-14)
+    # The same as operations, without a guard: one branch serves for all numbers.
+    r = tg.record(f, np.arange(6.0).reshape(3, 2) ** 2)
+    np.testing.assert_allclose(r.grad(p), [[0.0, 0.0], [-h, -h], [h, h]], rtol=1e-14)
+    assert r.stats().branches == 1 and np.isfinite(r.hessian(p)).all()
+    assert np.isnan(r(np.full((3, 2), np.nan)))
+
+
+def test_a_list_is_refused_as_a_result():
+    f = numba.njit(lambda x: [x, x * x])
+    op = tg.njit_op(lambda x: [x, x])
+    for g in (tg.jacobian(f), lambda x: tg.record(f, x), tg.grad(lambda x: op(x)[0])):
+        with pytest.raises(tg.errors.UnsupportedError, match="returns a list.* tuple, or as an array"):
+            g(1.0)
+
+
+def test_the_refusal_of_a_function_says_what_there_is():
+    with pytest.raises(tg.errors.UnsupportedError, match=r"`std\(.* supported are .*docs/styles.md lists"):
+        tg.grad(numba.njit(lambda x: np.std(x)))(np.ones(3))

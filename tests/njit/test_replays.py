@@ -178,6 +178,20 @@ def test_a_branch_that_only_the_gradient_was_replayed_in():
         same(both_of(r, x), r.value_and_grad(x))
 
 
+def test_the_gradient_of_every_recorded_branch_is_handed_over():
+    r = tg.record(lambda x: x * x if x < 1.0 else 3.0 * x, 0.5)
+    r.grad(0.5)
+    # The replay of the first branch that a guard stops here leaves its argument in the workspace of that branch.
+    r.grad(2.0)
+    r.compile()
+    for x, slope in ((2.0, 3.0), (0.5, 1.0)):
+        same(slope_of(r, x), slope)
+    f = tg.cfunc(r, "int (const double *x, double *value, double *gradient)")
+    numbers = [np.array([0.25]), np.empty(1), np.empty(1)]
+    assert f.ctypes(*[x.ctypes.data_as(f.ctypes.argtypes[0]) for x in numbers]) == 0
+    assert [x[0] for x in numbers] == [0.25, 0.0625, 0.5]
+
+
 def test_indices_out_of_range():
     x = np.arange(4.0)
     r = tg.record(lambda x, i: np.sum(x[i] ** 2), x, np.array([0, 1])).compile()
