@@ -112,6 +112,9 @@ class Graph:
     def _part(self, operand: Operand, owner: Instruction) -> str:
         if owner.count == 1:
             return ""
+        label, of_it = self.reader.within(operand, owner)
+        if label:
+            return label + of_it
         shape = self.shapes.get(owner.row)
         return self.reader.part(operand, owner, shape)
 
@@ -177,13 +180,13 @@ class Graph:
         return int(self.folded.times[self._position[i.row]])
 
     def _box(self, name: str, i: Instruction, look: str, times: int) -> Node:
-        shape, labels = self.shapes.get(i.row), self.reader.labels
+        shape = self.shapes.get(i.row)
         first = self._contents(i)
-        label = labels.get(i.out, "")
+        label = self.reader.title(i)
         if times == 1:
             return self._value(name, label, first, first, shape, look)
         end = self.reader.instruction(int(self.folded.rows[self.folded.last[self._position[i.row]]]))
-        other = labels.get(end.out, "")
+        other = self.reader.title(end)
         label = f"{label} … {other}" if other and label and other != label else label or other
         return self._value(name, label, first, self._contents(end), shape, look, times)
 
@@ -210,8 +213,7 @@ class Graph:
         value: Any = self.value
         grad = value.grad
         numbers = value.numpy().reshape(-1), None if grad is None else np.asarray(grad).reshape(-1)
-        label = self.reader.labels.get(self.seen_as.place, "")
-        return self._value("view", label, numbers, numbers, value.shape, RESULT)
+        return self._value("view", value.label, numbers, numbers, value.shape, RESULT)
 
     def _constant(self, leaf: Instruction) -> list[str]:
         numbers = self.reader.shown.values[leaf.out : leaf.out + leaf.count]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad import Value
+from tapegrad import Value, nn
 from tapegrad.errors import GraphError
 from tapegrad.inspect import draw
 from tapegrad.inspect.fold import folded, nearest
@@ -132,6 +132,24 @@ def test_a_recording_is_drawn():
     assert "(2, 3)" in texts(draw(matrix).svg("own"))
     several = draw(tg.record(lambda x: (x + 1.0, x * x), 3.0))
     assert several.source.count("#fdf1d3") == 2
+
+
+def test_a_label_stands_only_for_the_numbers_that_it_names():
+    model = nn.MLP([3, 4, 1], "tanh", seed=0)
+    picture = draw(np.sum(model(np.ones((2, 3)))))
+    written = texts(picture.svg("own"))
+    # All parameters are one box, which bears all their names; what an operation takes of it has its own.
+    assert "0.weight, 0.bias, 2.weight, 2.bias" in written
+    assert {"0.weight", "0.bias", "2.weight", "2.bias"} <= set(written) and "[:12]" not in written
+    listed = tg.listing(tg.current_tape())
+    assert "affine(v[21:27], '0.weight', '0.bias')" in listed and "v[0:21] given" in listed
+
+    x = Value(np.arange(6.0))
+    x[0].label, x[::2].label = "first", "even"
+    listed = draw(x[0] * x[1] + np.sum(x[0:3])).source
+    # Of three numbers that do not stand side by side the label is no name for the first three.
+    assert 'label="first"' in listed and "even" not in listed and "{first" not in listed
+    assert draw(Value(np.ones(3), label="whole")[:2]).source.count("whole") == 1
 
 
 def test_an_engine_that_is_not_there():
