@@ -112,7 +112,7 @@ def draw(
     A box shows label, shape, data and gradient; leaves are blue, `value` itself is yellow, constants are grey and
     drawn wherever they are used. Views are no operations: an edge says which part of an array it takes.
     Gradients are those accumulated by `backward`, 0 before it. Of a recording what it returns is drawn, with the
-    numbers of the latest replay.
+    numbers of the latest replay, and with gradients once one was computed.
 
     Of a large graph, blocks of operations that repeat are drawn once: `×1,000` says how often, a dashed arrow leads to
     the next round, and boxes show the numbers of the first and the last round. If that is still too much, the

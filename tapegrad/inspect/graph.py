@@ -95,6 +95,8 @@ class Graph:
     def _open_recording(self, recording: Recording) -> np.ndarray:
         program = recording.program
         self.reader = Reader(program_shown(program), argument_names(recording))
+        # Where a gradient was computed, the adjoint of a result is not 0.
+        self._swept_back = bool(self.reader.shown.grads.any())
         places = np.unique(program.code.output_places)
         if not len(places):
             raise GraphError(f"nothing to draw: what {recording.name} returns does not depend on its arguments")
@@ -206,6 +208,9 @@ class Graph:
 
     def _contents(self, i: Instruction) -> Numbers:
         shown, end = self.reader.shown, i.out + i.count
+        # A Value's gradient is 0 before `backward`; a recording has none before one is asked for.
+        if self.value is None and not self._swept_back:
+            return shown.values[i.out : end], None
         grads = shown.grads[i.out : end] if len(shown.grads) >= end else np.zeros(i.count)
         return shown.values[i.out : end], grads if shown.active[i.out : end].any() else None
 

@@ -153,6 +153,15 @@ def test_a_label_stands_only_for_the_numbers_that_it_names():
     assert draw(Value(np.ones(3), label="whole")[:2]).source.count("whole") == 1
 
 
+def test_a_recording_has_gradients_once_one_was_computed():
+    recording = tg.record(lambda x, y: x * y, 2.0, 5.0, compile=False)
+    recording(3.0, 5.0)
+    assert "grad" not in draw(recording).source
+    recording.grad(3.0, 5.0, argnums=(0, 1))
+    assert "{x | data 3.0000 | grad 5.0000}" in draw(recording).source
+    assert "{data 2.0000 | grad 0.0000}" in draw(Value(2.0)).source
+
+
 def said_by_arrows(svg):
     """What is written beside arrows, and where."""
     return [
