@@ -59,7 +59,8 @@ class Parting:
             yield f"  line      {self.line}"
         yield f"  results   {self.first!r} and {self.second!r}"
         for n, (one, other) in enumerate(self.operands):
-            yield f"  {'' if n else 'operands':<9} {one.name} = {written(one.numbers)} and {written(other.numbers)}"
+            name = one.name or "a constant"
+            yield f"  {'' if n else 'operands':<9} {name} = {written(one.numbers)} and {written(other.numbers)}"
 
 
 def diff(recording: Any, x1: Any, x2: Any, tolerance: float = 1e-9) -> Parting | None:

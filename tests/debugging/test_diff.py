@@ -30,6 +30,11 @@ def test_the_first_instruction(compiled):
     assert recording.diff(x, np.array([1.0, 2.0, 0.78])).operation == "multiply"
 
 
+def test_a_constant_is_told_as_one():
+    text = str(tg.record(lambda x: x * 2.0, 1.0).diff(1.0, 3.0))
+    assert "operands  x = 1.0 and 3.0" in text and "            a constant = 2.0 and 2.0" in text
+
+
 def test_the_tolerance_is_relative_for_large_numbers():
     recording = tg.record(lambda x: x * 1e6, 1.0)
     assert recording.diff(1.0, 1.0 + 1e-7, tolerance=1e-6) is None
