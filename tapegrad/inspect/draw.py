@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from tapegrad.errors import ExtraMissingError, GraphError
 from tapegrad.inspect import dot, vector
 from tapegrad.inspect.graph import Graph
 from tapegrad.inspect.picture import Picture
+from tapegrad.inspect.text import whole_number
 from tapegrad.recording import Recording
 from tapegrad.value import Value
 
@@ -148,9 +148,9 @@ def draw(
         raise GraphError(f"draw takes a Value or a recording, not {type(given).__name__}")
     if direction not in _DIRECTIONS:
         raise GraphError(f"direction must be one of {', '.join(_DIRECTIONS)}, not {direction!r}")
-    if depth is not None and operator.index(depth) < 0:
+    if depth is not None and whole_number(depth, "depth") < 0:
         raise GraphError(f"depth must not be negative, it is {depth}")
-    if operator.index(max_nodes) < 1:
+    if whole_number(max_nodes, "max_nodes") < 1:
         raise GraphError(f"max_nodes must be at least 1, it is {max_nodes}")
     graph = Graph(given, max_nodes, depth, fold)
     return Drawing(graph.picture(direction), graph.operations)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad.errors import OperationError, ShapeError
+from tapegrad.errors import OperationError, ShapeError, StructureError
 
 
 def rounded(x):
@@ -59,6 +59,11 @@ def test_several_arguments_and_kinds():
         recording.diff(first, (np.ones(2), np.ones(2)))
     with pytest.raises(OperationError, match="tolerance must be a number from 0 on, not -1"):
         recording.diff(first, second, tolerance=-1)
+    with pytest.raises(OperationError, match="tolerance must be a number from 0 on, not 'a'"):
+        recording.diff(first, second, tolerance="a")
+    two = tg.record(lambda x, y: x * y, 1.0, 2.0)
+    with pytest.raises(StructureError, match="has 2 arguments: the second input of diff must be a tuple of them, not f"):
+        two.diff((0.5, 0.5), 0.6)
 
 
 def test_branches():
