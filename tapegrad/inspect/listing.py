@@ -61,9 +61,9 @@ def listing(
     if not isinstance(given, Tape | Recording):
         hint = "; the tape of this thread is tapegrad.current_tape()" if hasattr(given, "backward") else ""
         raise StructureError(f"listing takes a tape or a recording, not {type(given).__name__}{hint}")
-    start, stop, limit = (
-        x if x is None else whole_number(x, what) for what, x in (("start", start), ("stop", stop), ("limit", limit))
-    )  # fmt: skip
+    for what, bound in (("start", start), ("stop", stop), ("limit", limit)):
+        if bound is not None:
+            whole_number(bound, what)
     recording = tape if isinstance(tape, Recording) else None
     names = argument_names(recording) if recording else {}
     shown, line = seen(tape, at)
