@@ -20,7 +20,7 @@ from tapegrad.debugging.backward import Way
 from tapegrad.debugging.describe import Scene, blame_back, blame_forward
 from tapegrad.debugging.forward import is_wrong
 from tapegrad.debugging.recordings import all_numbers, blame_at, learn_lines, seeds_for
-from tapegrad.debugging.report import Blame
+from tapegrad.debugging.report import Blame, of_tangents
 from tapegrad.errors import IndexRangeError, LabelError, NonFiniteError
 from tapegrad.inspect.reading import Reader, tape_shown
 from tapegrad.inspect.replays import floats_among, replayed
@@ -174,7 +174,7 @@ def _evaluate(plain: Callable[..., Any], self: Tape) -> None:
 
 def _checking_result(
     self: Any, compute: Callable[[], Any], leaves: Callable[[], Sequence[Any]], argnums: Any, what: str,
-    branches: Callable[[], Any] | None = None, seeds: Callable[[], Any] | None = None,
+    branches: Callable[[], Any] | None = None, seeds: Callable[[], Any] | None = None, tangents: bool = False,
 ) -> Any:  # fmt: skip
     """The result of a method of a recording. Raises where it is NaN or infinite, and names the line of other errors."""
     wanted = ambient.debugging
@@ -202,6 +202,8 @@ def _checking_result(
             # the lines of what it is the gradient of.
             learn_lines(self._branches, self._branches.program, given)
             report = look(branches(), given, chosen)
+        if report is not None and tangents:
+            report = of_tangents(report)
         kind = "NaN" if any(np.isnan(x).any() for x in wrong) else "infinite"
         _raise(report, f"the {what} of {self.name} is {kind}, and value and gradient are finite" if wrong else "")
     return result
@@ -244,7 +246,7 @@ def _of_arguments(name: str, what: str, second: bool = False) -> None:
             return plain(self, *args, argnums=argnums, **how)
         return _checking_result(
             self, lambda: plain(self, *args, argnums=argnums, **how), lambda: self.check(args), argnums, what,
-            (lambda: self._gradient(args, argnums)) if second else None,
+            (lambda: self._gradient(args, argnums)) if second else None, tangents=name == "jacfwd",
         )  # fmt: skip
 
 
@@ -278,8 +280,9 @@ def _jvp(plain: Callable[..., Any], self: Any, primals: Sequence[Any], tangents:
         return plain(self, primals, tangents)
     every = tuple(range(len(primals)))
     return _checking_result(
-        self, lambda: plain(self, primals, tangents), lambda: self.check(tuple(primals)), every, "derivative"
-    )
+        self, lambda: plain(self, primals, tangents), lambda: self.check(tuple(primals)), every, "derivative",
+        tangents=True,
+    )  # fmt: skip
 
 
 @_checked(Recording, "hvp")

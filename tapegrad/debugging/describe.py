@@ -144,7 +144,7 @@ def numbers_of(reader: Reader, values: np.ndarray, operand: Operand) -> Numbers:
 
 def _element(reader: Reader, owner: Instruction, at: int) -> str:
     """What an element of a result is called: `x[2]`, or by its slot."""
-    if owner.count > 1 and owner.out in reader.labels:
+    if owner.count > 1:
         return reader.operand(Operand(owner.out + at, _ONE))
     return reader.name(owner.out + at)
 

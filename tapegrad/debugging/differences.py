@@ -12,7 +12,7 @@ from tapegrad import pytree
 from tapegrad.debugging.describe import index_of, numbers_of, one_of
 from tapegrad.debugging.recordings import learn_lines, scene_of
 from tapegrad.debugging.report import Numbers, written
-from tapegrad.errors import OperationError
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.inspect.listing import statement
 from tapegrad.inspect.replays import replayed
 from tapegrad.ops import Elementwise
@@ -59,14 +59,15 @@ class Parting:
             yield f"  line      {self.line}"
         yield f"  results   {self.first!r} and {self.second!r}"
         for n, (one, other) in enumerate(self.operands):
-            yield f"  {'' if n else 'operands':<9} {one.name} = {written(one.numbers)} and {written(other.numbers)}"
+            name = one.name or "a constant"
+            yield f"  {'' if n else 'operands':<9} {name} = {written(one.numbers)} and {written(other.numbers)}"
 
 
 def diff(recording: Any, x1: Any, x2: Any, tolerance: float = 1e-9) -> Parting | None:
     """See `Recording.diff`."""
-    if not tolerance >= 0.0:
+    if not isinstance(tolerance, int | float | np.number) or not tolerance >= 0.0:
         raise OperationError(f"tolerance must be a number from 0 on, not {tolerance!r}")
-    given = [recording.check(_arguments(recording, x)) for x in (x1, x2)]
+    given = [recording.check(_arguments(recording, x, what)) for x, what in ((x1, "first"), (x2, "second"))]
     branches = recording._branches
     first, second = (replayed(branches, leaves) for leaves in given)
     scenes = [scene_of(recording, replay) for replay in (first, second)]
@@ -98,8 +99,16 @@ def diff(recording: Any, x1: Any, x2: Any, tolerance: float = 1e-9) -> Parting |
     )  # fmt: skip
 
 
-def _arguments(recording: Any, x: Any) -> Sequence[Any]:
-    return (x,) if len(pytree.children(recording.spec.structure)) == 1 else tuple(x)
+def _arguments(recording: Any, x: Any, what: str) -> Sequence[Any]:
+    count = len(pytree.children(recording.spec.structure))
+    if count == 1:
+        return (x,)
+    if not np.iterable(x):
+        raise StructureError(
+            f"{recording.name} has {count} arguments: the {what} input of diff must be a tuple of them, "
+            f"not {type(x).__name__}"
+        )
+    return tuple(x)
 
 
 def _other_branch(recording: Any, scene: Any, first: Any, second: Any) -> Parting | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ class Blame:
 
     Attributes:
         what: "NaN", "infinity", or "overflow": an infinity that stands for a finite number which is too large.
-        sweep: "forward", for numbers, or "reverse", for the adjoints of a gradient.
+        sweep: "forward", for numbers, "reverse", for the adjoints of a gradient, or "tangents", for a derivative in
+            forward mode.
         given: whether it was not computed but given: in an argument, or as a constant.
         name: what it is called: a label, an argument's name, or the slot.
         index: which element it is; () for a single number.
@@ -80,6 +81,8 @@ class Blame:
             yield f"{self.what} was given: {self.name}{at}{within}"
         elif self.sweep == "forward":
             yield f"{self.what} made{at} by instruction {self.row}{within}: {self.text}"
+        elif self.sweep == "tangents":
+            yield f"{self.what} made in the tangents{at} by instruction {self.row}{within}: {self.text}"
         else:
             yield f"{self.what} made on the way back{at} by instruction {self.row}{within}: {self.text}"
         if self.line is not None:
@@ -102,6 +105,12 @@ class Blame:
             if other is not None:
                 yield f"  {title}:"
                 yield from (f"    {line}" for line in other._lines())
+
+
+def of_tangents(blame: Blame) -> Blame:
+    """A report on a derivative in forward mode. The search goes back from the results; the instruction whose derivative
+    is NaN or infinite is the same, but adjoints are none of the caller's."""
+    return replace(blame, sweep="tangents", adjoint=None, added=None) if blame.sweep == "reverse" else blame
 
 
 def written(numbers: Any) -> str:

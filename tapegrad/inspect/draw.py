@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from tapegrad.errors import ExtraMissingError, GraphError
 from tapegrad.inspect import dot, vector
 from tapegrad.inspect.graph import Graph
 from tapegrad.inspect.picture import Picture
+from tapegrad.inspect.text import whole_number
 from tapegrad.recording import Recording
 from tapegrad.value import Value
 
@@ -112,7 +112,7 @@ def draw(
     A box shows label, shape, data and gradient; leaves are blue, `value` itself is yellow, constants are grey and
     drawn wherever they are used. Views are no operations: an edge says which part of an array it takes.
     Gradients are those accumulated by `backward`, 0 before it. Of a recording what it returns is drawn, with the
-    numbers of the latest replay.
+    numbers of the latest replay, and with gradients once one was computed.
 
     Of a large graph, blocks of operations that repeat are drawn once: `×1,000` says how often, a dashed arrow leads to
     the next round, and boxes show the numbers of the first and the last round. If that is still too much, the
@@ -148,9 +148,9 @@ def draw(
         raise GraphError(f"draw takes a Value or a recording, not {type(given).__name__}")
     if direction not in _DIRECTIONS:
         raise GraphError(f"direction must be one of {', '.join(_DIRECTIONS)}, not {direction!r}")
-    if depth is not None and operator.index(depth) < 0:
+    if depth is not None and whole_number(depth, "depth") < 0:
         raise GraphError(f"depth must not be negative, it is {depth}")
-    if operator.index(max_nodes) < 1:
+    if whole_number(max_nodes, "max_nodes") < 1:
         raise GraphError(f"max_nodes must be at least 1, it is {max_nodes}")
     graph = Graph(given, max_nodes, depth, fold)
     return Drawing(graph.picture(direction), graph.operations)

@@ -95,6 +95,8 @@ class Graph:
     def _open_recording(self, recording: Recording) -> np.ndarray:
         program = recording.program
         self.reader = Reader(program_shown(program), argument_names(recording))
+        # Where a gradient was computed, the adjoint of a result is not 0.
+        self._swept_back = bool(self.reader.shown.grads.any())
         places = np.unique(program.code.output_places)
         if not len(places):
             raise GraphError(f"nothing to draw: what {recording.name} returns does not depend on its arguments")
@@ -112,6 +114,9 @@ class Graph:
     def _part(self, operand: Operand, owner: Instruction) -> str:
         if owner.count == 1:
             return ""
+        label, of_it = self.reader.within(operand, owner)
+        if label:
+            return label + of_it
         shape = self.shapes.get(owner.row)
         return self.reader.part(operand, owner, shape)
 
@@ -177,13 +182,13 @@ class Graph:
         return int(self.folded.times[self._position[i.row]])
 
     def _box(self, name: str, i: Instruction, look: str, times: int) -> Node:
-        shape, labels = self.shapes.get(i.row), self.reader.labels
+        shape = self.shapes.get(i.row)
         first = self._contents(i)
-        label = labels.get(i.out, "")
+        label = self.reader.title(i)
         if times == 1:
             return self._value(name, label, first, first, shape, look)
         end = self.reader.instruction(int(self.folded.rows[self.folded.last[self._position[i.row]]]))
-        other = labels.get(end.out, "")
+        other = self.reader.title(end)
         label = f"{label} … {other}" if other and label and other != label else label or other
         return self._value(name, label, first, self._contents(end), shape, look, times)
 
@@ -203,6 +208,9 @@ class Graph:
 
     def _contents(self, i: Instruction) -> Numbers:
         shown, end = self.reader.shown, i.out + i.count
+        # A Value's gradient is 0 before `backward`; a recording has none before one is asked for.
+        if self.value is None and not self._swept_back:
+            return shown.values[i.out : end], None
         grads = shown.grads[i.out : end] if len(shown.grads) >= end else np.zeros(i.count)
         return shown.values[i.out : end], grads if shown.active[i.out : end].any() else None
 
@@ -210,8 +218,7 @@ class Graph:
         value: Any = self.value
         grad = value.grad
         numbers = value.numpy().reshape(-1), None if grad is None else np.asarray(grad).reshape(-1)
-        label = self.reader.labels.get(self.seen_as.place, "")
-        return self._value("view", label, numbers, numbers, value.shape, RESULT)
+        return self._value("view", value.label, numbers, numbers, value.shape, RESULT)
 
     def _constant(self, leaf: Instruction) -> list[str]:
         numbers = self.reader.shown.values[leaf.out : leaf.out + leaf.count]

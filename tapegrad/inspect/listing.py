@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import OperationError
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.inspect.algebra import algebra, call
 from tapegrad.inspect.reading import Reader, Shape, Shown, program_shown, shown_with, tape_shown
 from tapegrad.inspect.recorded import argument_names, returned
 from tapegrad.inspect.replays import replayed, swept_back
-from tapegrad.inspect.text import brief, shape_text, spelled
+from tapegrad.inspect.text import brief, shape_text, spelled, whole_number
 from tapegrad.ops import Elementwise
 from tapegrad.ops.record import OUT
 from tapegrad.recording import Recording
@@ -45,7 +45,8 @@ def listing(
         at: of a recording, arguments to replay it at.
 
     Raises ThreadError for a tape of another thread that has instructions not yet written down, OperationError for
-    arguments of a tape, and what a replay at arguments raises.
+    arguments of a tape, or where a bound is no whole number, StructureError for what is neither a tape nor a recording
+    and for arguments that are no sequence, and what a replay at arguments raises.
 
     >>> import tapegrad as tg
     >>> print(listing(tg.record(lambda x, y: x * y + x, 2.0, -3.0)))
@@ -56,6 +57,13 @@ def listing(
       3  v3 = v2 + x      -4.0
     returns v3
     """
+    given: Any = tape
+    if not isinstance(given, Tape | Recording):
+        hint = "; the tape of this thread is tapegrad.current_tape()" if hasattr(given, "backward") else ""
+        raise StructureError(f"listing takes a tape or a recording, not {type(given).__name__}{hint}")
+    for what, bound in (("start", start), ("stop", stop), ("limit", limit)):
+        if bound is not None:
+            whole_number(bound, what)
     recording = tape if isinstance(tape, Recording) else None
     names = argument_names(recording) if recording else {}
     shown, line = seen(tape, at)
@@ -93,6 +101,8 @@ def seen(
     """
     if isinstance(tape, Recording):
         program = tape.program
+        if at is not None and not np.iterable(at):
+            raise StructureError(f"at must be a tuple of the arguments, such as at=(x,), not {type(at).__name__}")
         if at is None:
             shown = program_shown(program)
         else:

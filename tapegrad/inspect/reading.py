@@ -97,11 +97,34 @@ class Reader:
         self.shown = shown
         self.code = shown.rows
         self._outs = self.code[:, 1].astype(np.int64)
-        # An array and its first element begin at the same place: there the label of the whole wins.
-        by_size = sorted(shown.labels.items(), key=lambda item: item[0][1])
-        self.labels: dict[int, str] = {place: label for (place, _), label in by_size if label}
+        # Labels of all that an instruction writes, by its place; and those of parts of it, as (place, size, label).
+        self.labels: dict[int, str] = {}
+        self._parts: dict[int, list[tuple[int, int, str]]] = {}
+        self._read_labels()
         self.labels.update(names or {})
         self._twice = {label for label, n in Counter(self.labels.values()).items() if n > 1}
+
+    def _read_labels(self) -> None:
+        found: dict[int, list[tuple[int, int, str]]] = {}
+        ends: dict[int, int] = {}
+        for (place, n), label in self.shown.labels.items():
+            if not label or not n or not len(self.code):
+                continue
+            owner = self.instruction(self.row_of(place))
+            if (owner.out, owner.count) == (place, n):
+                self.labels[place] = label
+            elif place + n <= owner.out + owner.count:
+                found.setdefault(owner.out, []).append((place, n, label))
+                ends[owner.out] = owner.out + owner.count
+        for out, parts in found.items():
+            # Of a label only the first place and the size are known, and a view may leave elements out. Labels that
+            # stand side by side from end to end, as those of parameters do, leave none out; nor does that of a number.
+            at, tiles = out, []
+            for tile in sorted(parts, key=lambda part: (part[0], -part[1])):
+                if tile[0] == at:
+                    tiles.append(tile)
+                    at += tile[1]
+            self._parts[out] = tiles if at == ends[out] else [part for part in parts if part[1] == 1]
 
     def row_of(self, place: int) -> int:
         """The instruction that writes a place of the arena."""
@@ -123,9 +146,29 @@ class Reader:
             return f"{as_word(label)}@{place}" if label in self._twice else as_word(label)
         return f"v{place}" if count == 1 else f"v[{place}:{place + count}]"
 
+    def title(self, owner: Instruction) -> str:
+        """What stands above the numbers of an instruction: their label; or the labels of the parts that they consist
+        of, the first three; "" where there are none."""
+        parts = self._parts.get(owner.out, [])
+        if owner.out in self.labels or sum(n for _, n, _ in parts) < owner.count:
+            return self.labels.get(owner.out, "")
+        names = [label for _, _, label in parts]
+        return ", ".join(names if len(names) <= 4 else [*names[:3], "…"])
+
+    def within(self, operand: Operand, owner: Instruction) -> tuple[str, str]:
+        """Of an operand that is taken from a labelled part of an array: the label, and which part of that it is. Two
+        empty texts where the array has a label itself, or none covers the operand."""
+        if owner.out not in self.labels and operand.size:
+            low, high = (operand.place + x for x in operand.layout.reach)
+            for place, n, label in self._parts.get(owner.out, ()):
+                if place <= low and high <= place + n:
+                    return label, part((n,), operand.place - place, operand.axes) if n > 1 else ""
+        return "", ""
+
     def is_constant(self, leaf: Instruction) -> bool:
         """Whether a leaf is a plain number or array: without a label, and no gradient wanted."""
-        return leaf.is_leaf and not leaf.wants_grad and leaf.out not in self.labels
+        labelled = leaf.out in self.labels or leaf.out in self._parts
+        return leaf.is_leaf and not leaf.wants_grad and not labelled
 
     def operand(self, operand: Operand) -> str:
         """An operand by the name of what it is taken from: `a`, `x[1]`, `v[10:16]`, `x.T`; a constant's number."""
@@ -136,6 +179,9 @@ class Reader:
             return number(self.shown.values[owner.out]) if self.is_constant(owner) else self.name(owner.out)
         if owner.out in self.labels:
             return self.name(owner.out, owner.count) + self.part(operand, owner)
+        label, of_it = self.within(operand, owner)
+        if label:
+            return as_word(label) + of_it
         if all(n == 1 or stride == 0 for n, stride in operand.axes):
             return self.name(operand.place)
         return "v" + part((self.shown.slots,), operand.place, operand.axes, bounds=True)

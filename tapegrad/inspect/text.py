@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from tapegrad.errors import OperationError
 
 # Labels that read as one word, with attributes and subscripts: `x1`, `∂u`, `layers[0].weight`, `params['w']`.
 _PLAIN = r"""[^\s'"*+\-/^|=<>()\[\].,]+"""
@@ -92,6 +95,14 @@ def shape_text(shape: Sequence[int]) -> str:
     ('(2, 3)', '(6)')
     """
     return f"({', '.join(map(str, shape))})"
+
+
+def whole_number(x: Any, what: str) -> int:
+    """What is given for a whole number, as one. Raises OperationError where it is something else."""
+    try:
+        return operator.index(x)
+    except TypeError:
+        raise OperationError(f"{what} must be a whole number, not {x!r}") from None
 
 
 def as_word(label: str) -> str:

@@ -7,15 +7,20 @@ import math
 from collections.abc import Sequence
 
 from tapegrad.inspect.layered import Placed, layered, path
-from tapegrad.inspect.picture import CONSTANT, LEAF, MORE, OPERATION, PLAIN, RESULT, VALUE, Edge, Node, Picture
+from tapegrad.inspect.picture import CONSTANT, LEAF, MORE, OPERATION, PLAIN, RESULT, VALUE, Node, Picture
 
 _SIZE, _LINE, _PAD = 11.0, 15.0, 8.0
 _MARGIN = 12.0
+# What an arrow says: its size, the distance of lines, and how far apart it may push two layers.
+_PART, _PART_LINE, _FARTHEST = 9.5, 11.0, 200.0
+# Bold letters are wider.
+_BOLD = 1.1
 _FILL = {LEAF: "#e3f0fb", RESULT: "#fdf1d3", PLAIN: "#ffffff"}
 _STYLE = """
 text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;font-variant-numeric:tabular-nums;
 fill:#1f2933;white-space:pre}
-.name{font-weight:600}.what,.shape,.part,.note{fill:#52606d}.part{font-size:9.5px}.data{fill:#174f8a}.grad{fill:#93400d}
+.name{font-weight:600}.what,.shape,.part,.note{fill:#52606d}.part{font-size:9.5px;
+paint-order:stroke;stroke:#fff;stroke-width:2.5px}.data{fill:#174f8a}.grad{fill:#93400d}
 .box{stroke:#7b8794;stroke-width:.8}.rule{stroke:#cbd2d9;stroke-width:.8}.constant{fill:#f0f2f4;stroke:#cbd2d9}
 .op{fill:#334e68}.sign{fill:#fff;text-anchor:middle}.middle{text-anchor:middle}
 .edge{fill:none;stroke:#7b8794;stroke-width:1;marker-end:url(#tapegrad-tip)}.carried{stroke-dasharray:4 3}
@@ -55,7 +60,7 @@ class _Cell:
         # One line stands behind what it is, several below it.
         self.stacked = len(lines) > 1
         said = [what, *lines] if self.stacked else [f"{what} {lines[0]}" if what else lines[0]]
-        self.width = max(map(width, said)) + 2 * _PAD
+        self.width = max(map(width, said)) * (_BOLD if kind == "name" else 1.0) + 2 * _PAD
         self.height = _LINE * (len(lines) + (1 if self.stacked else 0)) + 6
 
     def drawn(self, x: float, y: float) -> str:
@@ -144,7 +149,10 @@ def drawn(picture: Picture) -> str:
     number = {node.name: i for i, node in enumerate(picture.nodes)}
     forward = [edge for edge in picture.edges if not edge.carried]
     ends = [(number[edge.start], number[edge.end]) for edge in forward]
-    placed = layered([box.size for box in boxes], ends, picture.direction)
+    # Layers are so far apart that what an arrow says has room between them.
+    said = max((width(edge.label, _PART) for edge in forward), default=0.0)
+    across = max(34.0, min(said + 12.0, _FARTHEST)) if not upright else 34.0
+    placed = layered([box.size for box in boxes], ends, picture.direction, across)
     back = [(number[edge.start], number[edge.end]) for edge in picture.edges if edge.carried]
     loops, room = _loops(placed, boxes, back, upright)
     left, above = (room, 0.0) if upright else (0.0, room)
@@ -159,8 +167,16 @@ def drawn(picture: Picture) -> str:
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<g transform="translate({_MARGIN + left:g} {_MARGIN + above:g})">',
     ]
-    out += [_arrow(edge, route, picture.direction) for edge, route in zip(forward, placed.routes, strict=True)]
+    # Two parts of one array that go into one operation take the same way: one arrow, which says both.
+    together: dict[tuple[int, int], tuple[list[tuple[float, float]], list[str]]] = {}
+    for pair, edge, route in zip(ends, forward, placed.routes, strict=True):
+        labels = together.setdefault(pair, (route, []))[1]
+        if edge.label and edge.label not in labels:
+            labels.append(edge.label)
+    out += [f'<path class="edge" d="{path(route, picture.direction)}"/>' for route, _ in together.values()]
     out += loops
+    # Words stand above all lines, on a rim of white.
+    out += [_words(labels, route) for route, labels in together.values() if labels]
     out += [box.drawn(centre) for box, centre in zip(boxes, placed.centres, strict=True)]
     out.append("</g>")
     out += [
@@ -169,14 +185,14 @@ def drawn(picture: Picture) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
-def _arrow(edge: Edge, route: list[tuple[float, float]], direction: str) -> str:
-    line = f'<path class="edge" d="{path(route, direction)}"/>'
-    if not edge.label:
-        return line
-    # Beside the last stretch, where the operation is that takes the part.
+def _words(labels: Sequence[str], route: list[tuple[float, float]]) -> str:
+    # Beside the last stretch, where the operation is that takes the parts; the first above the second.
     (x0, y0), (x1, y1) = route[-2:]
-    at = f'x="{(x0 + x1) / 2:.1f}" y="{(y0 + y1) / 2 - 4:.1f}"'
-    return f'{line}<text class="part middle" {at}>{escape(edge.label)}</text>'
+    return "".join(
+        f'<text class="part middle" x="{(x0 + x1) / 2:.1f}" y="{(y0 + y1) / 2 - 4 - _PART_LINE * n:.1f}">'
+        f"{escape(label)}</text>"
+        for n, label in enumerate(reversed(labels))
+    )
 
 
 def _loops(placed: Placed, boxes: list[_Box], ends: list[tuple[int, int]], upright: bool) -> tuple[list[str], float]:

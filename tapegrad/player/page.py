@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import operator
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from tapegrad.errors import GraphError, OperationError
 from tapegrad.inspect.layered import layered, path
 from tapegrad.inspect.listing import listing
+from tapegrad.inspect.text import whole_number
 from tapegrad.player.trace import Json, Trace
 from tapegrad.program import Program
 from tapegrad.recording import Recording
@@ -39,7 +39,7 @@ def html_of(
 ) -> str:
     """The text of the page that `Recording.to_html` writes, with the arguments in a sequence."""
     for what, given, least in (("limit", limit, 2), ("numbers", numbers, 1)):
-        if operator.index(given) < least:
+        if whole_number(given, what) < least:
             raise GraphError(f"{what} must be {least} or more, it is {given}")
     if not isinstance(getattr(recording, "program", None), Program):
         raise OperationError("only a recording that has a program of its own can be played")

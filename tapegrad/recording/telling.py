@@ -67,7 +67,8 @@ class Telling:
 
         Where the replays take different branches, it says which guard parts them. As with `blame`, the function may be
         called once more for its lines. Raises ShapeError for arguments of another kind than recorded, OperationError
-        for a negative tolerance.
+        for a tolerance that is no number from 0 on, StructureError for an input of a function of several arguments that
+        is no tuple of them.
 
         >>> import numpy as np
         >>> from tapegrad import record
@@ -129,8 +130,8 @@ class Telling:
             source: show the user's lines. Where the function was recorded outside of `tapegrad.debug`, it is called
                 once more to find them.
 
-        Returns the path. Raises GraphError for another suffix, a `limit` below 2 or `numbers` below 1, and what a
-        replay raises.
+        Returns the path. Raises GraphError for another suffix, a `limit` below 2 or `numbers` below 1,
+        OperationError where these are no whole numbers, and what a replay raises.
 
         >>> import tempfile
         >>> import tapegrad as tg

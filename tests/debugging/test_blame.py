@@ -339,12 +339,14 @@ def test_every_derivative_is_checked():
         lambda x: tg.grad(lambda x, n: n * root(x))(x, n=2.0),
         lambda x: tg.grad(lambda x: (root(x), x), has_aux=True)(x),
     ]
-    for call in calls:
+    forward = {3, 7}  # jacfwd and jvp
+    for n, call in enumerate(calls):
         call(zeros)
         with tg.debug():
             call(good)
             found = raised(call, zeros)
-        assert (found.operation, found.sweep, found.what) == ("sqrt", "reverse", "infinity")
+        sweep = "tangents" if n in forward else "reverse"
+        assert (found.operation, found.sweep, found.what) == ("sqrt", sweep, "infinity")
         assert found.line.file == __file__
         call(zeros)
 
@@ -623,3 +625,16 @@ def test_the_error_can_be_pickled():
         tg.record(np.log, 1.0)(-1.0)
     again = pickle.loads(pickle.dumps(error.value))
     assert str(again) == str(error.value) and repr(again.report) == repr(error.value.report)
+
+
+@pytest.mark.parametrize(
+    "derivative", [lambda f: tg.jvp(f, (0.0,), (1.0,)), lambda f: tg.jacfwd(f)(0.0)], ids=["jvp", "jacfwd"]
+)
+def test_forward_mode_is_not_the_way_back(derivative):
+    with tg.debug(), pytest.raises(NonFiniteError, match="infinity made in the tangents by instruction 1 of") as caught:
+        derivative(lambda x: np.sqrt(x))
+    report = caught.value.report
+    assert (report.sweep, report.operation, report.adjoint, report.added) == ("tangents", "sqrt", None, None)
+    assert "way back" not in str(report) and "adjoint" not in str(report)
+    with tg.debug(), pytest.raises(NonFiniteError, match="infinity made on the way back"):
+        tg.grad(lambda x: np.sqrt(x))(0.0)

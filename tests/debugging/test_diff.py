@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad.errors import OperationError, ShapeError
+from tapegrad.errors import OperationError, ShapeError, StructureError
 
 
 def rounded(x):
@@ -28,6 +28,11 @@ def test_the_first_instruction(compiled):
     assert "the replays part at [2]" in text and "1.0 and 2.0" in text and "test_diff.py" in text
     # A tighter tolerance finds what came before.
     assert recording.diff(x, np.array([1.0, 2.0, 0.78])).operation == "multiply"
+
+
+def test_a_constant_is_told_as_one():
+    text = str(tg.record(lambda x: x * 2.0, 1.0).diff(1.0, 3.0))
+    assert "operands  x = 1.0 and 3.0" in text and "            a constant = 2.0 and 2.0" in text
 
 
 def test_the_tolerance_is_relative_for_large_numbers():
@@ -54,6 +59,11 @@ def test_several_arguments_and_kinds():
         recording.diff(first, (np.ones(2), np.ones(2)))
     with pytest.raises(OperationError, match="tolerance must be a number from 0 on, not -1"):
         recording.diff(first, second, tolerance=-1)
+    with pytest.raises(OperationError, match="tolerance must be a number from 0 on, not 'a'"):
+        recording.diff(first, second, tolerance="a")
+    two = tg.record(lambda x, y: x * y, 1.0, 2.0)
+    with pytest.raises(StructureError, match="has 2 arguments: the second input of diff must be a tuple of them"):
+        two.diff((0.5, 0.5), 0.6)
 
 
 def test_branches():

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad import Value
+from tapegrad import Value, nn
 from tapegrad.errors import GraphError
 from tapegrad.inspect import draw
 from tapegrad.inspect.fold import folded, nearest
 from tapegrad.inspect.layered import layered, path
+from tapegrad.inspect.vector import _Cell, width
 
 SVG = "{http://www.w3.org/2000/svg}"
 DIRECTIONS = ["LR", "RL", "TB", "BT"]
@@ -132,6 +133,72 @@ def test_a_recording_is_drawn():
     assert "(2, 3)" in texts(draw(matrix).svg("own"))
     several = draw(tg.record(lambda x: (x + 1.0, x * x), 3.0))
     assert several.source.count("#fdf1d3") == 2
+
+
+def test_a_label_stands_only_for_the_numbers_that_it_names():
+    model = nn.MLP([3, 4, 1], "tanh", seed=0)
+    picture = draw(np.sum(model(np.ones((2, 3)))))
+    written = texts(picture.svg("own"))
+    # All parameters are one box, which bears all their names; what an operation takes of it has its own.
+    assert "0.weight, 0.bias, 2.weight, 2.bias" in written
+    assert {"0.weight", "0.bias", "2.weight", "2.bias"} <= set(written) and "[:12]" not in written
+    listed = tg.listing(tg.current_tape())
+    assert "affine(v[21:27], '0.weight', '0.bias')" in listed and "v[0:21] given" in listed
+
+    x = Value(np.arange(6.0))
+    x[0].label, x[::2].label = "first", "even"
+    listed = draw(x[0] * x[1] + np.sum(x[0:3])).source
+    # Of three numbers that do not stand side by side the label is no name for the first three.
+    assert 'label="first"' in listed and "even" not in listed and "{first" not in listed
+    assert draw(Value(np.ones(3), label="whole")[:2]).source.count("whole") == 1
+
+
+def test_a_recording_has_gradients_once_one_was_computed():
+    recording = tg.record(lambda x, y: x * y, 2.0, 5.0, compile=False)
+    recording(3.0, 5.0)
+    assert "grad" not in draw(recording).source
+    recording.grad(3.0, 5.0, argnums=(0, 1))
+    assert "{x | data 3.0000 | grad 5.0000}" in draw(recording).source
+    assert "{data 2.0000 | grad 0.0000}" in draw(Value(2.0)).source
+
+
+def said_by_arrows(svg):
+    """What is written beside arrows, and where."""
+    return [
+        (t.text, float(t.get("x")), float(t.get("y")))
+        for t in ET.fromstring(svg).iter(f"{SVG}text") if t.get("class") == "part middle"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_what_two_arrows_say_does_not_overlap(direction):
+    x, model = Value(np.ones(4), label="x"), nn.MLP([3, 4, 1], "tanh", seed=0)
+    for value, expected in (
+        (x[1] * x[0], ["[1]", "[0]"]),
+        (x[1] * Value([1.0, 2.0])[0], ["[1]", "[0]"]),
+        (np.sum(model(np.ones((2, 3)))), ["0.weight", "0.bias", "2.weight", "2.bias"]),
+        (x[1] * x[1], ["[1]"]),
+    ):
+        found = said_by_arrows(draw(value, direction=direction).svg("own"))
+        assert sorted(text for text, _, _ in found) == sorted(expected)
+        for (_, x0, y0), (_, x1, y1) in itertools.combinations(found, 2):
+            assert abs(x0 - x1) > 30.0 or abs(y0 - y1) > 9.0
+
+
+def test_what_an_arrow_says_has_room_between_boxes():
+    model = nn.MLP([3, 4, 1], "tanh", seed=0)
+    svg = draw(np.sum(model(np.ones((2, 3))))).svg("own")
+    boxes = [
+        (float(box.get("x")), float(box.get("x")) + float(box.get("width")))
+        for box in ET.fromstring(svg).iter(f"{SVG}rect") if box.get("x")
+    ]  # fmt: skip
+    for text, x, _ in said_by_arrows(svg):
+        wide = width(text, 9.5) / 2
+        # In no column does a box begin or end below the words.
+        assert not any(x - wide < side < x + wide for box in boxes for side in box), text
+    # Bold names are wider than plain ones.
+    plain, bold = (_Cell("", ["a label that is long"], kind).width for kind in ("shape", "name"))
+    assert bold > plain + 5.0
 
 
 def test_an_engine_that_is_not_there():

@@ -13,7 +13,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import Value
-from tapegrad.errors import ExtraMissingError, GraphError
+from tapegrad.errors import ExtraMissingError, GraphError, OperationError, StructureError
 from tapegrad.inspect import draw, listing
 from tapegrad.inspect.algebra import algebra, symbol
 from tapegrad.inspect.places import part
@@ -264,6 +264,23 @@ def test_a_rewound_tape_lists_what_is_left(tape):
     z = x + x
     z.label = "z"
     assert [line[3:] for line in lines(tape)[1:]] == ["x given  1.0", "z = x + x"]
+
+
+def test_what_cannot_be_listed(tape):
+    recording = tg.record(lambda x, y: x * y, 2.0, 5.0)
+    with pytest.raises(StructureError, match=r"a tape or a recording, not Value; .* tapegrad.current_tape\(\)"):
+        listing(Value(2.0) * 3)
+    with pytest.raises(StructureError, match="a tape or a recording, not str$"):
+        listing("abc")
+    with pytest.raises(StructureError, match=r"at must be a tuple of the arguments, such as at=\(x,\), not float"):
+        listing(recording, at=0.2)
+    with pytest.raises(OperationError, match="limit must be a whole number, not 'a'"):
+        listing(recording, limit="a")
+    with pytest.raises(OperationError, match="limit must be a whole number, not 'a'"):
+        recording.to_html("never.html", limit="a")
+    with pytest.raises(OperationError, match="depth must be a whole number, not 1.5"):
+        draw(Value(2.0), depth=1.5)
+    assert "10.0" in listing(recording, at=[2.0, 5.0], limit=np.int64(10))
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------

@@ -332,6 +332,19 @@ def test_long_tapes_say_what_is_left_out(page, folder):
     assert "Swept back in one go" in text(page, "#formula")
 
 
+def test_the_tape_opens_where_computing_begins(page, folder):
+    def many(x):
+        return sum(x * k for k in range(2, 60))
+
+    tg.record(many, 2.0).to_html(folder / "many.html")
+    page.open(folder / "many.html")
+    first = page.run("tapePlayer.data.entries.findIndex(entry => entry.text !== undefined)")
+    box = "(e => (b => [b.top, b.bottom])(e.getBoundingClientRect()))"
+    top, bottom = page.run(f"{box}(document.querySelector('#listing .scroll'))")
+    row = page.run(f"{box}(document.querySelectorAll('#listing tbody tr')[{first}])")
+    assert first > 0 and top <= row[0] and row[1] <= bottom
+
+
 def test_numbers_that_are_not_finite_and_hostile_labels(page, folder):
     page.open(folder / "bad.html")
     page.key("End")

@@ -198,7 +198,9 @@ function drawViews(moment) {
     }
   });
   const focus = what.at ?? what.hits[0];
-  scrollTo($("#listing .scroll"), rows[focus]?.row);
+  // Before the start, what will be computed first: hundreds of constants may stand before it.
+  const begins = moment === 0 ? entries.findIndex((entry) => entry.text !== undefined) : -1;
+  scrollTo($("#listing .scroll"), rows[begins >= 0 ? begins : focus]?.row);
   scrollTo($("#arena .scroll"), cells[what.kind === "back" ? (what.hits[0] ?? focus) : focus]?.cell);
   const at = what.at === null ? null : entries[what.at].line;
   for (const line of lines.values()) line.classList.remove("at-f", "at-r");
