@@ -1,5 +1,6 @@
 """Recordings in files: what they compute here, in a process without their source, and in C; what cannot be saved."""
 
+import collections
 import copy
 import dataclasses
 import pickle
@@ -348,3 +349,11 @@ def test_the_format_names_all_operations():
             assert f"| `{row.name}` | {row.formula.replace('|', chr(92) + '|')} |" in text, row.name
         elif isinstance(row, Structured) and row.forward.__module__.startswith("tapegrad"):
             assert f"`{row.name}`" in text and row.accepts is not None, row.name
+
+
+def test_a_class_that_load_was_not_given_is_told_from_the_one_it_made(tmp_path):
+    pair = collections.namedtuple("pair", "a b")
+    tg.record(lambda q: q.a * q.b, pair(1.0, 2.0)).save(tmp_path / "saved.tape")
+    with pytest.raises(errors.ShapeError, match=r"another class of that name; .*tg.load\(path, classes=\[pair\]\)"):
+        tg.load(tmp_path / "saved.tape")(pair(1.0, 2.0))
+    assert tg.load(tmp_path / "saved.tape", classes=[pair])(pair(3.0, 2.0)) == 6.0
