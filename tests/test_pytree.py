@@ -162,7 +162,7 @@ def test_a_recording_tells_nested_arguments_from_flat_ones():
     [
         ({"w": 1.0, "c": 2.0}, r"keys \['a', 'w'\], called without the keys \['a'\] and with the other keys \['c'\]"),
         ({"a": 1.0, "w": (2.0, (3.0,))}, r"argument 0\['w'\]\[1\]: recorded as a list of 1, called with a tuple of 1"),
-        ({"w": (2.0, [3.0, 4.0]), "a": 1.0}, r"argument 0\['w'\]\[1\]: recorded as a list of 1, called with a list of 2"),
+        ({"w": (2.0, [3.0, 4.0]), "a": 1.0}, r"0\['w'\]\[1\]: recorded as a list of 1, called with a list of 2"),
     ],
 )
 def test_what_differs_between_nested_arguments_is_named(given, said):

@@ -357,3 +357,14 @@ def test_a_class_that_load_was_not_given_is_told_from_the_one_it_made(tmp_path):
     with pytest.raises(errors.ShapeError, match=r"another class of that name; .*tg.load\(path, classes=\[pair\]\)"):
         tg.load(tmp_path / "saved.tape")(pair(1.0, 2.0))
     assert tg.load(tmp_path / "saved.tape", classes=[pair])(pair(3.0, 2.0)) == 6.0
+
+
+def test_a_path_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    recording = tg.record(lambda x: x * x, 1.0)
+    for write, name in ((recording.save, "x.tape"), (recording.to_c, "x.c")):
+        missing, folder = tmp_path / "missing" / name, tmp_path / name
+        folder.mkdir()
+        for path, kind in ((missing, FileNotFoundError), (folder, IsADirectoryError)):
+            with pytest.raises(kind) as error:
+                write(str(path))
+            assert error.value.filename == str(path) and ".tmp" not in str(error.value)
