@@ -368,3 +368,13 @@ def test_a_path_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
             with pytest.raises(kind) as error:
                 write(str(path))
             assert error.value.filename == str(path) and ".tmp" not in str(error.value)
+
+
+def test_what_load_takes_is_said(tmp_path):
+    tg.record(lambda x: x * x, 1.0).save(tmp_path / "x.tape")
+    for classes in (dict, 3, [3]):
+        with pytest.raises(errors.OperationError, match=r"must be a list of classes, as in classes=\[Q\], not"):
+            tg.load(tmp_path / "x.tape", classes=classes)
+    for path in ((tmp_path / "x.tape").read_bytes(), 3):
+        with pytest.raises(errors.OperationError, match="load takes the path of a file, not"):
+            tg.load(path)
