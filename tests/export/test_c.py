@@ -122,7 +122,7 @@ def test_perceptron(tmp_path, rng):
 
     args = tuple(rng.normal(size=shape) for shape in ((4, 8), 8, 8, (10, 4), 10))
     own, _ = check(tg.record(loss, *args), args, tmp_path)
-    assert "k_matmul" in own.text and "x[32] to x[39]: argument 1, an array of shape (8,)" in own.header
+    assert "k_matmul" in own.text and "x[32] to x[39]: b1, an array of shape (8,)" in own.header
 
 
 @needs_gcc

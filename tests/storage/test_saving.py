@@ -311,7 +311,7 @@ def test_classes(tmp_path):
     assert kind is not Pair and kind.__name__ == "Pair"
     assert found(kind(2.0, 4.0)).left == 8.0
     assert pytree.kind(pytree.children(again(recording, tmp_path).spec.structure)[0]) is kind
-    with pytest.raises(errors.OperationError, match="classes must be classes"):
+    with pytest.raises(errors.OperationError, match="classes must be a list of classes"):
         again(recording, tmp_path, classes=["Pair"])
 
 
