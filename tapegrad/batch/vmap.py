@@ -16,6 +16,7 @@ from tapegrad.batch.blocks import thread_count
 from tapegrad.batch.on_values import batch_on_values
 from tapegrad.batch.runs import Results, Run, lane_of
 from tapegrad.errors import OuterValueError, ShapeError
+from tapegrad.made import made
 from tapegrad.native import choice
 from tapegrad.recording import behind, branches_of, known, known_with_keywords, on_values
 from tapegrad.value import Value
@@ -89,7 +90,8 @@ def vmap(
         call = (lambda *parts: own(*parts[:-1], **parts[-1])) if kwargs else own
         return batch_on_values(call, recordings, leaves, axes, total, structure, out_axes)
 
-    return batched
+    by: Any = vmap if threads is None else functools.partial(vmap, threads=threads)
+    return made(batched, compile, by, f, in_axes, out_axes)
 
 
 def _array(x: Any) -> Any:

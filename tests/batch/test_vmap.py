@@ -1,5 +1,6 @@
 """`vmap` on plain arrays: each lane as if it had been called alone."""
 
+import pickle
 import warnings
 from dataclasses import dataclass
 
@@ -293,3 +294,14 @@ def test_no_warning_for_ordinary_batches():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tg.vmap(tg.grad(smooth))(np.ones((100, 3)))
+
+
+def total(x):
+    return np.sum(np.sin(x) * x)
+
+
+def test_what_vmap_returns_can_be_pickled():
+    f = tg.vmap(tg.grad(total), in_axes=1, out_axes=1, threads=2)
+    x = np.random.default_rng(0).normal(size=(3, 20))
+    again = pickle.loads(pickle.dumps(f))
+    assert np.array_equal(again(x), f(x)) and np.allclose(f(x), np.sin(x) + x * np.cos(x))
