@@ -168,12 +168,45 @@ def difference(recorded: Spec, given: Spec) -> str:
         return f"recorded with {len(before)} arguments, called with {len(now)}"
     for n, (one, other) in enumerate(zip(before, now, strict=True)):
         if one != other:
-            return f"argument {n}: recorded as {_nesting(one)}, called with {_nesting(other)}, nested differently"
+            return _apart(f"argument {n}", one, other)
     owner = owners(recorded.structure)
     for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
         if a != b:
             return f"argument {owner[i]}: recorded with {_describe(a)}, called with {_describe(b)}"
     return "the arguments differ from those recorded"
+
+
+def _apart(where: str, one: Any, other: Any) -> str:
+    """Where two structures that are not equal differ first, and how."""
+    plain = f"{where}: recorded as {_nesting(one)}, called with {_nesting(other)}"
+    if pytree.is_leaf(one) or pytree.is_leaf(other):
+        return plain
+    kind, kind_now = pytree.kind(one), pytree.kind(other)
+    if kind is not kind_now:
+        if kind.__name__ == kind_now.__name__:
+            return (
+                f"{plain}, which is another class of that name; for a recording from a file, "
+                f"tg.load(path, classes=[{kind.__name__}]) takes yours"
+            )
+        return plain
+    names, names_now = pytree.names(one), pytree.names(other)
+    keyed = issubclass(kind, dict)
+    if keyed and names != names_now:
+        lacks, more = [k for k in names if k not in names_now], [k for k in names_now if k not in names]
+        if not lacks and not more:
+            parts, now = (dict(zip(pytree.names(x), pytree.children(x), strict=True)) for x in (one, other))
+            for name in names:
+                if not pytree.same_but_for_order(parts[name], now[name]):
+                    return _apart(f"{where}[{name!r}]", parts[name], now[name])
+            return f"{where}: recorded with the keys in the order {names}, called with {names_now}"
+        said = [f"{what} {keys}" for what, keys in (("without the keys", lacks), ("with the other keys", more)) if keys]
+        return f"{where}: recorded as a {kind.__name__} with the keys {names}, called {' and '.join(said)}"
+    if len(names) != len(names_now):
+        return plain
+    for name, a, b in zip(names, pytree.children(one), pytree.children(other), strict=True):
+        if a != b:
+            return _apart(f"{where}.{name}" if isinstance(name, str) and not keyed else f"{where}[{name!r}]", a, b)
+    return f"{plain}, which differ in what is no number or array in them"
 
 
 def _nesting(node: Any) -> str:

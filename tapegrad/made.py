@@ -8,6 +8,7 @@ import types
 from typing import Any
 
 from tapegrad.recording.in_numba import InNumba
+from tapegrad.recording.standing import behind
 
 
 class _Made(InNumba, functools.partial[Any]):
@@ -29,7 +30,11 @@ class _Made(InNumba, functools.partial[Any]):
 
 
 def made(function: Any, compile: bool | None, transform: Any, *given: Any) -> Any:
-    """What a transform returns: a function, which knows by what it was made, and from what."""
+    """What a transform returns: a function, which knows by what it was made, and from what.
+
+    Raises StructureError where it was given no function, and OperationError for another `compile`.
+    """
+    behind(given[0], compile)
     found = _Made(function)
     functools.update_wrapper(found, function)
     found.made = (transform if compile is None else functools.partial(transform, compile=compile)), *given

@@ -112,6 +112,25 @@ def leaves_as(structure: Structure, x: Any) -> list[Any]:
     return found
 
 
+def same_but_for_order(one: Structure, other: Structure) -> bool:
+    """Whether two structures are equal but for the order of the keys of dicts.
+
+    >>> same_but_for_order(flatten({"w": 1.0, "b": 2.0})[1], flatten({"b": 1.0, "w": 2.0})[1])
+    True
+    """
+    if one == other:
+        return True
+    if is_leaf(one) or is_leaf(other) or kind(one) is not kind(other):
+        return False
+    parts, others = (dict(zip(names(x), children(x), strict=True)) for x in (one, other))
+    if parts.keys() != others.keys() or not (issubclass(kind(one), dict) or list(parts) == list(others)):
+        return False
+    if all(parts[name] == others[name] for name in parts):
+        # All parts are equal, so that what differs is the order, or something that belongs to the container itself.
+        return list(parts) != list(others)
+    return all(same_but_for_order(parts[name], others[name]) for name in parts)
+
+
 def is_leaf(structure: Structure) -> bool:
     """Whether this is the structure of a leaf. (None is not a leaf, but a container without children.)
 

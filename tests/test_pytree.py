@@ -157,6 +157,33 @@ def test_a_recording_tells_nested_arguments_from_flat_ones():
         f(5.0, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"w": 1.0, "c": 2.0}, r"keys \['a', 'w'\], called without the keys \['a'\] and with the other keys \['c'\]"),
+        ({"a": 1.0, "w": (2.0, (3.0,))}, r"argument 0\['w'\]\[1\]: recorded as a list of 1, called with a tuple of 1"),
+        ({"w": (2.0, [3.0, 4.0]), "a": 1.0}, r"0\['w'\]\[1\]: recorded as a list of 1, called with a list of 2"),
+    ],
+)
+def test_what_differs_between_nested_arguments_is_named(given, said):
+    recording = tg.record(lambda p: p["a"] * p["w"][0] * p["w"][1][0], {"a": 2.0, "w": (1.0, [3.0])})
+    with pytest.raises(ShapeError, match=said):
+        recording.grad(given)
+
+
+def test_a_recording_takes_the_keys_of_dicts_in_another_order():
+    recording = tg.record(lambda p, x: {"y": p["a"] * x - p["in"]["w"] / p["in"]["v"]},
+                          {"a": 2.0, "in": {"w": 1.0, "v": 2.0}}, 3.0)  # fmt: skip
+    assert recording({"in": {"v": 4.0, "w": 2.0}, "a": 5.0}, 7.0) == {"y": 34.5}
+    loss = tg.record(lambda p: p["a"] ** 2 / p["b"], {"a": 2.0, "b": 3.0})
+    assert loss.grad({"b": 4.0, "a": 2.0}) == {"a": 1.0, "b": -0.25}
+    # Where the function goes through the dict, another order is another program: never a wrong number.
+    ordered = tg.record(lambda p: next(iter(p.values())) ** 2, {"a": 2.0, "b": 3.0})
+    for _ in range(2):
+        with pytest.raises(ShapeError, match="in another order; call it with the keys in the recorded order"):
+            ordered.grad({"b": 4.0, "a": 2.0})
+
+
 def test_a_gradient_that_is_a_module_is_a_direction():
     model = nn.Linear(2, 1)
     x = np.array([[1.0, 2.0]])

@@ -20,6 +20,7 @@ from tapegrad.export.c_rules import function_of, literal
 from tapegrad.ops import Elementwise
 from tapegrad.program import Code, Output, Program
 from tapegrad.storage import write_whole
+from tapegrad.storage.names import parameters_of
 
 _DIFFER = """static int differ(real x, real y)
 {
@@ -198,10 +199,9 @@ class _File:
     ) -> str:  # fmt: skip
         written = ProgramInC(code)
         self.used |= written.used
-        lines, at = [f"    {self.real} *v = work;"], 0
-        arrays = dict.fromkeys([*function.given, *function.made])
+        lines: list[str] = []
+        at = 0
         for array, start, count in given:
-            arrays.pop(array, None)
             lines.append(_copied(f"v[{at} + i]", f"{array}[{start} + i]", count))
             at += count
         before = []
@@ -211,9 +211,13 @@ class _File:
             lines.append(_copied(f"v[{at} + i]", f"{table}[i]", len(code.constants)))
         lines += written.lines
         for target in targets:
-            arrays.pop(target.array, None)
             lines += _result(target, self.dtype)
-        unused = [f"    (void){array};" for array in arrays]
+        # Of arrays without numbers no line says anything, and where there are no numbers at all, not of the arena.
+        words = set(re.findall(r"\w+", "\n".join(lines)))
+        if "v" in words:
+            lines.insert(0, f"    {self.real} *v = work;")
+            words.add("work")
+        unused = [f"    (void){array};" for array in (*function.given, *function.made, "work") if array not in words]
         head = self._signature(function, suffix)
         return "\n".join([*before, ("static " if suffix else "") + head, "{", *lines, *unused, "    return 0;", "}"])
 
@@ -298,8 +302,8 @@ int {name}_sparse_jacobian(const {real} *x, {real} *j, {real} *work)
 
     def _arguments(self) -> list[tuple[str, int, int]]:
         found, spec = [], self.recording.spec
-        nodes = enumerate(pytree.children(spec.structure))
-        paths = [path for n, node in nodes for path in pytree.paths(node, f"argument {n}")]
+        nodes, names = enumerate(pytree.children(spec.structure)), dict(enumerate(parameters_of(self.recording.f)))
+        paths = [path for n, node in nodes for path in pytree.paths(node, names.get(n, f"argument {n}"))]
         spans = iter(self.recording.code.spans)
         for path, leaf in zip(paths, spec.leaves, strict=True):
             if isinstance(leaf, Input):

@@ -251,13 +251,15 @@ def _caller(form: Form) -> Any:
     arguments = [pair for name, node in zip(names, form.arguments, strict=True) for pair in leaves(node, name)]
     lines: list[str] = []
     for of, x in arguments:
+        # Recordings of functions with other names for their parameters share this code.
+        where = f"argument {x.removeprefix('a')}"
         if of.static is not None:
-            lines += [f"if {x} != {of.static}:", f"    raise ShapeError('{x}: recorded with {of.static}')"]
+            lines += [f"if {x} != {of.static}:", f"    raise ShapeError('{where}: recorded with {of.static}')"]
         elif of.shape is not None:
-            wrong = f"{x}: recorded with {described(of)}, called with an array of another shape"
+            wrong = f"{where}: recorded with {described(of)}, called with an array of another shape"
             lines += [f"if {x}.shape != {of.shape}:", f"    raise ShapeError('{wrong}')"]
         elif of.dtype == "int64":
-            wrong = f"{x}: an integer above {form.most}, which a recording of {form.dtype} does not hold exactly"
+            wrong = f"{where}: an integer above {form.most}, which a recording of {form.dtype} does not hold exactly"
             lines += [f"if {x} > {form.most} or {x} < -{form.most}:", f"    raise IntegerInputError('{wrong}')"]
     used = _used(form.returned)
     for i in used:

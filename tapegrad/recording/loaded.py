@@ -58,8 +58,10 @@ def load(
     >>> tg.load(path).value_and_grad(np.zeros(3))
     (0.0, array([0., 0., 0.]))
     """
-    if not all(isinstance(kind, type) for kind in classes):
-        raise OperationError(f"classes must be classes, not {classes!r}")
+    if not isinstance(classes, list | tuple | set | frozenset) or not all(isinstance(kind, type) for kind in classes):
+        raise OperationError(f"classes must be a list of classes, as in classes=[Q], not {classes!r:.80}")
+    if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):
+        raise OperationError(f"load takes the path of a file, not {path!r:.40} ({type(path).__name__})")
     limit = memory.limit if memory_limit is None else checked(memory_limit)
     return Loaded(read(path, classes, limit), behind(None, compile)[1])
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
+from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
 from tapegrad.attached import named_like
 from tapegrad.captures import Captures
 from tapegrad.errors import ShapeError
@@ -26,6 +26,7 @@ from tapegrad.recording.linear import Linear
 from tapegrad.recording.matrices import Matrices, check_plain
 from tapegrad.recording.on_values import OnValues
 from tapegrad.recording.plans import Plan, Plans, hashable
+from tapegrad.recording.reordered import in_own_order
 from tapegrad.recording.saving import Saving
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.recording.stepwise import stepwise
@@ -110,13 +111,11 @@ class Recording(Saving, Telling):
         return self.program.code
 
     def check(self, args: Sequence[Any]) -> Sequence[Any]:
-        """The leaves of arguments. Raises ShapeError if they are not what was recorded."""
+        """The leaves of arguments. Raises ShapeError if they are not what was recorded, but for the order of keys."""
         if self._plain is not None and plain_key(args) == self._plain:
             return args
         spec, leaves = spec_of(args)
-        if spec != self.spec:
-            raise ShapeError(difference(self.spec, spec))
-        return leaves
+        return leaves if spec == self.spec else in_own_order(self, args, spec)
 
     def __call__(self, *args: Any) -> Any:
         """The function's value at new arguments, by replay.

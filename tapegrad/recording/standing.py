@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tapegrad.errors import OperationError
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.recording.in_numba import InNumba
 
 
@@ -23,8 +23,13 @@ class StandIn(InNumba):
 def behind(f: Any, forced: bool | None) -> tuple[Any, bool | None]:
     """The function that another may stand for, and whether its programs are compiled, where that is said.
 
-    Raises OperationError where what is said is no truth value.
+    Raises OperationError where what is said is no truth value, StructureError where f is no function.
     """
+    if f is not None and not callable(f):
+        raise StructureError(
+            f"a function is needed to differentiate or record, not {f!r:.60} ({type(f).__name__}): "
+            "give the function f itself, not its value f(x)"
+        )
     if forced is not None and not isinstance(forced, bool):
         raise OperationError(f"compile must be True, False or None, not {forced!r}")
     while isinstance(f, StandIn):

@@ -122,7 +122,7 @@ def test_perceptron(tmp_path, rng):
 
     args = tuple(rng.normal(size=shape) for shape in ((4, 8), 8, 8, (10, 4), 10))
     own, _ = check(tg.record(loss, *args), args, tmp_path)
-    assert "k_matmul" in own.text and "x[32] to x[39]: argument 1, an array of shape (8,)" in own.header
+    assert "k_matmul" in own.text and "x[32] to x[39]: b1, an array of shape (8,)" in own.header
 
 
 @needs_gcc
@@ -247,3 +247,21 @@ def test_a_loaded_recording_with_any_name(tmp_path):
     recording.save(tmp_path / "f.tape")
     own = Compiled(tg.load(tmp_path / "f.tape"), tmp_path)
     assert own("value", [3.0], made=[1])[1] == 6.0 and sys.executable
+
+
+def test_the_header_calls_arguments_as_the_function_does(tmp_path):
+    def energy(x, k, *rest):
+        return np.sum(x**2) * k["stiff"] + rest[0]
+
+    tg.record(energy, np.ones(3), {"stiff": 2.0}, 1.0).to_c(tmp_path / "energy.c")
+    header = (tmp_path / "energy.h").read_text()
+    for said in ("x[0] to x[2]: x, an array of shape (3,)", "x[3] to x[3]: k['stiff']", "x[4] to x[4]: argument 2"):
+        assert f" *   {said}" in header
+
+
+@needs_gcc
+def test_arguments_without_numbers_give_no_warning(tmp_path):
+    for name, f, expected in (("total", np.sum, 0.0), ("constant", lambda x: 3.0, 3.0)):
+        own = Compiled(tg.record(f, np.zeros(0)), tmp_path, name)
+        status, y = own("value", np.zeros(0), made=[1])
+        assert status == 0 and y.tolist() == [expected]

@@ -334,7 +334,7 @@ def test_arguments_that_do_not_fit(args, message):
 def test_shapes_that_do_not_fit():
     r = tg.record(banana, np.ones(3)).compile()
     for f in (value_of, both_of):
-        with pytest.raises(errors.ShapeError, match=r"recorded with a float64 array of shape \(3,\)"):
+        with pytest.raises(errors.ShapeError, match=r"argument 0: recorded with a float64 array of shape \(3,\)"):
             f(r, np.ones(4))
 
 

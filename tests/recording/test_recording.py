@@ -377,3 +377,11 @@ def test_threads_may_call_one_gradient_at_once(rng):
         t.join()
     expected = np.where(points[..., :1] > 0, np.where(points > 0, 2 * points, np.cos(points)), 3 * points**2)
     np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("what", ["grad", "value_and_grad", "jacobian", "jacrev", "jacfwd", "hessian", "make_hvp",
+                                  "elementwise_grad", "record", "vjp", "jvp", "linearize", "hvp"])  # fmt: skip
+def test_what_is_no_function_is_refused_at_once(what):
+    given = {"record": (1.0,), "vjp": (1.0,), "linearize": (1.0,), "jvp": ((1.0,), (1.0,)), "hvp": ((1.0,), (1.0,))}
+    with pytest.raises(StructureError, match=r"a function is needed to differentiate or record, not 3 \(int\)"):
+        getattr(tg, what)(3, *given.get(what, ()))

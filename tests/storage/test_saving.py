@@ -1,5 +1,6 @@
 """Recordings in files: what they compute here, in a process without their source, and in C; what cannot be saved."""
 
+import collections
 import copy
 import dataclasses
 import pickle
@@ -310,7 +311,7 @@ def test_classes(tmp_path):
     assert kind is not Pair and kind.__name__ == "Pair"
     assert found(kind(2.0, 4.0)).left == 8.0
     assert pytree.kind(pytree.children(again(recording, tmp_path).spec.structure)[0]) is kind
-    with pytest.raises(errors.OperationError, match="classes must be classes"):
+    with pytest.raises(errors.OperationError, match="classes must be a list of classes"):
         again(recording, tmp_path, classes=["Pair"])
 
 
@@ -348,3 +349,32 @@ def test_the_format_names_all_operations():
             assert f"| `{row.name}` | {row.formula.replace('|', chr(92) + '|')} |" in text, row.name
         elif isinstance(row, Structured) and row.forward.__module__.startswith("tapegrad"):
             assert f"`{row.name}`" in text and row.accepts is not None, row.name
+
+
+def test_a_class_that_load_was_not_given_is_told_from_the_one_it_made(tmp_path):
+    pair = collections.namedtuple("pair", "a b")
+    tg.record(lambda q: q.a * q.b, pair(1.0, 2.0)).save(tmp_path / "saved.tape")
+    with pytest.raises(errors.ShapeError, match=r"another class of that name; .*tg.load\(path, classes=\[pair\]\)"):
+        tg.load(tmp_path / "saved.tape")(pair(1.0, 2.0))
+    assert tg.load(tmp_path / "saved.tape", classes=[pair])(pair(3.0, 2.0)) == 6.0
+
+
+def test_a_path_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    recording = tg.record(lambda x: x * x, 1.0)
+    for write, name in ((recording.save, "x.tape"), (recording.to_c, "x.c")):
+        missing, folder = tmp_path / "missing" / name, tmp_path / name
+        folder.mkdir()
+        for path, kind in ((missing, FileNotFoundError), (folder, IsADirectoryError)):
+            with pytest.raises(kind) as error:
+                write(str(path))
+            assert error.value.filename == str(path) and ".tmp" not in str(error.value)
+
+
+def test_what_load_takes_is_said(tmp_path):
+    tg.record(lambda x: x * x, 1.0).save(tmp_path / "x.tape")
+    for classes in (dict, 3, [3]):
+        with pytest.raises(errors.OperationError, match=r"must be a list of classes, as in classes=\[Q\], not"):
+            tg.load(tmp_path / "x.tape", classes=classes)
+    for path in ((tmp_path / "x.tape").read_bytes(), 3):
+        with pytest.raises(errors.OperationError, match="load takes the path of a file, not"):
+            tg.load(path)
