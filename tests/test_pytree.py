@@ -171,17 +171,11 @@ def test_what_differs_between_nested_arguments_is_named(given, said):
         recording.grad(given)
 
 
-def test_a_recording_takes_the_keys_of_dicts_in_another_order():
-    recording = tg.record(lambda p, x: {"y": p["a"] * x - p["in"]["w"] / p["in"]["v"]},
-                          {"a": 2.0, "in": {"w": 1.0, "v": 2.0}}, 3.0)  # fmt: skip
-    assert recording({"in": {"v": 4.0, "w": 2.0}, "a": 5.0}, 7.0) == {"y": 34.5}
-    loss = tg.record(lambda p: p["a"] ** 2 / p["b"], {"a": 2.0, "b": 3.0})
-    assert loss.grad({"b": 4.0, "a": 2.0}) == {"a": 1.0, "b": -0.25}
-    # Where the function goes through the dict, another order is another program: never a wrong number.
+def test_keys_in_another_order_are_said():
+    """A function may go through a dict in its order, so a replay is not the same."""
     ordered = tg.record(lambda p: next(iter(p.values())) ** 2, {"a": 2.0, "b": 3.0})
-    for _ in range(2):
-        with pytest.raises(ShapeError, match="in another order; call it with the keys in the recorded order"):
-            ordered.grad({"b": 4.0, "a": 2.0})
+    with pytest.raises(ShapeError, match=r"recorded with the keys in the order \['a', 'b'\], called with \['b', 'a'\]"):
+        ordered.grad({"b": 4.0, "a": 2.0})
 
 
 def test_a_gradient_that_is_a_module_is_a_direction():

@@ -26,7 +26,6 @@ from tapegrad.recording.linear import Linear
 from tapegrad.recording.matrices import Matrices, check_plain
 from tapegrad.recording.on_values import OnValues
 from tapegrad.recording.plans import Plan, Plans, hashable
-from tapegrad.recording.reordered import in_own_order
 from tapegrad.recording.saving import Saving
 from tapegrad.recording.stats import Stats, stats_of
 from tapegrad.recording.stepwise import stepwise
@@ -111,11 +110,13 @@ class Recording(Saving, Telling):
         return self.program.code
 
     def check(self, args: Sequence[Any]) -> Sequence[Any]:
-        """The leaves of arguments. Raises ShapeError if they are not what was recorded, but for the order of keys."""
+        """The leaves of arguments. Raises ShapeError if they are not what was recorded."""
         if self._plain is not None and plain_key(args) == self._plain:
             return args
         spec, leaves = spec_of(args)
-        return leaves if spec == self.spec else in_own_order(self, args, spec)
+        if spec != self.spec:
+            raise ShapeError(difference(self.spec, spec))
+        return leaves
 
     def __call__(self, *args: Any) -> Any:
         """The function's value at new arguments, by replay.
