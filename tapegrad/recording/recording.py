@@ -11,7 +11,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import Spec, argument_numbers, plain_key, spec_of
+from tapegrad.arguments import Spec, argument_numbers, difference, plain_key, spec_of
 from tapegrad.attached import named_like
 from tapegrad.captures import Captures
 from tapegrad.errors import ShapeError
