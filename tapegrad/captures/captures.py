@@ -21,6 +21,8 @@ _SHARE = 0.02
 # Contents are looked at at so many calls. When they have stayed the same through all of these, they are looked at when
 # so much time has passed since the last look, in seconds.
 _AT_FIRST, _PAUSE = 64, 2e-4
+# A look that takes longer puts off the next one even among the first.
+_LONG_AT_FIRST = 5e-3
 # Names that are compared at every call. What is beyond is compared when contents are.
 _AT_EVERY_CALL = 64
 # How long all contents may be looked at before a function is recorded, in seconds.
@@ -188,7 +190,9 @@ class Captures:
         # Processor time: a look that waits for the processor costs nothing, and no change is to be overlooked for it.
         took = min(self._looked - begun, time.thread_time() - worked)
         # A stretch that cannot be cut, of a large dict say, may take longer than its share: the next look waits for it.
-        pause = took / _SHARE if took > _PAUSE else _PAUSE if self._looks > _AT_FIRST else 0.0
+        # The first looks may take longer: on a busy machine with cold caches any of them may.
+        first = self._looks <= _AT_FIRST
+        pause = took / _SHARE if took > (_LONG_AT_FIRST if first else _PAUSE) else 0.0 if first else _PAUSE
         self._scope["due"] = self._looked + pause
 
     def _look_at(self, seconds: float) -> None:
