@@ -38,6 +38,8 @@ MAX_BRANCHES = 64
 MAX_PROGRAMS = 4 * MAX_BRANCHES
 # For how many choices of integers it is remembered which branch fitted.
 MAX_FITTED = 1024
+# Arguments of more numbers are not kept with a branch.
+_FEW_NUMBERS = 1000
 
 # What is read where branches part, and what to write instead.
 ADVICE = {
@@ -201,9 +203,10 @@ class Branches:
 
     def _note(self, program: Program, leaves: Sequence[Any]) -> None:
         """Keep arguments that take the way of a program, where guards have a say: derivatives are recorded at them.
-        Those in its workspaces may be of a replay that a guard has stopped."""
-        if program.taken_at is None and len(program.guards):
-            program.taken_at = [x.copy() if isinstance(x, np.ndarray) else x for x in leaves]
+        Those in its workspaces may be of a replay that a guard has stopped. Long ones would cost too much memory."""
+        if program.taken_at is None:
+            few = len(program.guards) and sum(x.size for x in leaves if isinstance(x, np.ndarray)) <= _FEW_NUMBERS
+            program.taken_at = [x.copy() if isinstance(x, np.ndarray) else x for x in leaves] if few else []
 
     def _keep(self, program: Program) -> None:
         self.programs.append(program)

@@ -111,7 +111,7 @@ class Program(Swept):
         # it is not to be compared with itself.
         self.rival: tuple[int, Callable[[], float]] | None = None
         self.give(Workspace(code, self.shapes, self.leaves, arena))
-        # Arguments that take this way, as leaves, where it has guards and they are known.
+        # Arguments that take this way, as leaves, once they are known; empty where it has no guards or they are long.
         self.taken_at: list[Any] | None = None
         # Whether it was replayed lately, and what forgets it: for `memory`.
         self.used = True

@@ -95,7 +95,7 @@ def _has_gradient(recording: Any) -> bool:
 def leaves_of(recording: Any, program: Program) -> Sequence[Any]:
     """Arguments for a branch, as leaves: some that are known to take it, else those of a replay where there are any,
     else zeros, with the integers that it is held to."""
-    taken = program.taken_at
+    taken = program.taken_at or None
     feeds = next((w[-1].feeds for w in (list(of.workspaces) for of in (program, *program.smaller_forms())) if w), None)
     found = [None if isinstance(leaf, Input) else leaf.value for leaf in recording.spec.leaves]
     for number, i in enumerate(program.leaves):
