@@ -29,7 +29,7 @@ from tapegrad.tape.ambient import ambient
 from tapegrad.tape.collect import Mark, cut_back, mark
 from tapegrad.value import Integer, Value, apply, as_value, contiguous, handle, integer_at, leaf
 from tapegrad.value.exact import limit
-from tapegrad.value.integer import forget_guards
+from tapegrad.value.integer import guards_forgotten
 from tapegrad.value.reading import guard
 
 # Loops of fewer steps are recorded step by step without a trial; and those whose steps have no more instructions and
@@ -123,10 +123,10 @@ class _Recorder:
 
     # Calling the step
 
+    @guards_forgotten()
     def meets_values(self) -> bool:
         """Whether a step of plain numbers returns Values, which it must have from around it."""
         found, around, begun = False, Around(self.step), mark(self.tape)
-        guarded, ambient.guarded = ambient.guarded, {}
         try:
             x = pytree.unflatten(self.nested, [x[0] for x in self.xs])
             answer = self.step(pytree.unflatten(self.structure, self.leaves), x, self.start)
@@ -136,8 +136,6 @@ class _Recorder:
             found = False
         finally:
             cut_back(self.tape, begun)
-            forget_guards(ambient.guarded)
-            ambient.guarded = guarded
             around.restore()
         return found
 
@@ -180,10 +178,10 @@ class _Recorder:
             first = second
         raise NotALoopError
 
+    @guards_forgotten()
     def _trial(self) -> _Trial:
         tape, begun = self.tape, mark(self.tape)
         before = tape.recording, tape.derived
-        guarded, ambient.guarded = ambient.guarded, {}
         try:
             # What is recorded from here on has pages of its own, by which it shows whether a Value is kept somewhere.
             tape._open_page()
@@ -199,8 +197,6 @@ class _Recorder:
             tape._open_page()
             pages = [page for _, _, page in tape.pages[first:-1]]
             cut_back(tape, begun)
-            forget_guards(ambient.guarded)
-            ambient.guarded = guarded
         if any(page() is not None for page in pages):
             gc.collect()
             if any(page() is not None for page in pages):

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import numbers as abstract
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self, cast
 
 import numpy as np
@@ -287,10 +288,16 @@ class Integer(Value):
 abstract.Integral.register(Integer)
 
 
-def forget_guards(guarded: dict[int, Any] | None) -> None:
-    """Have whole numbers know of no guard that was written since `ambient.guarded` was set: these are cut off."""
-    for number, fixed, asked, bound in (guarded or {}).values():
-        number._fixed, number._asked, number._bound = fixed, asked, bound
+@contextmanager
+def guards_forgotten() -> Iterator[None]:
+    """At its end whole numbers know of no guard that was written within it: what is recorded there is cut off again."""
+    before, ambient.guarded = ambient.guarded, {}
+    try:
+        yield
+    finally:
+        for number, fixed, asked, bound in ambient.guarded.values():
+            number._fixed, number._asked, number._bound = fixed, asked, bound
+        ambient.guarded = before
 
 
 def _nested(change: Callable[[Any], Any], x: Any) -> Any:
