@@ -119,7 +119,7 @@ class LBFGS(Optimizer):
 
         def evaluate(p: np.ndarray) -> tuple[float, np.ndarray]:
             value, gradient = grads(nested.put(p.copy()))
-            return _number(value), nested.gradient(gradient, p.dtype, p.size)
+            return _number(value), nested.gradient(gradient, p.dtype, p.size, self._room).copy()
 
         return nested.put(self._iterate(nested.vector(), evaluate))
 

@@ -56,10 +56,11 @@ def sgd_update(p, g, state, hyper, rate, step):
 def adam_update(p, g, state, hyper, rate, step):
     # The corrections for the bias of the moments are the same for all parameters: two numbers outside the loop.
     real = p.dtype.type
-    one = real(1.0)
     beta1, beta2, eps = real(hyper[0]), real(hyper[1]), real(hyper[2])
+    # Not 1 - beta2, which is wrong in the fifth digit where beta2 is float32.
+    rest1, rest2 = real(1.0 - hyper[0]), real(1.0 - hyper[1])
     coupled, sign = real(hyper[3]), real(1.0 - 2.0 * hyper[6])
-    keep = one - real(rate * hyper[4])
+    keep = real(1.0 - rate * hyper[4])
     scale = real(rate / (1.0 - hyper[0] ** step))
     root = real(1.0 / math.sqrt(1.0 - hyper[1] ** step))
     m, s = state[0], state[1]
@@ -67,30 +68,30 @@ def adam_update(p, g, state, hyper, rate, step):
         largest = state[2]
         for i in range(p.shape[0]):
             d = sign * g[i] + coupled * p[i]
-            m[i] = beta1 * m[i] + (one - beta1) * d
-            s[i] = beta2 * s[i] + (one - beta2) * d * d
+            m[i] = beta1 * m[i] + rest1 * d
+            s[i] = beta2 * s[i] + rest2 * d * d
             # Not `max`: a NaN stays one.
             largest[i] = largest[i] if largest[i] >= s[i] else s[i]
             p[i] = keep * p[i] - scale * m[i] / (np.sqrt(largest[i]) * root + eps)
         return
     for i in range(p.shape[0]):
         d = sign * g[i] + coupled * p[i]
-        m[i] = beta1 * m[i] + (one - beta1) * d
-        s[i] = beta2 * s[i] + (one - beta2) * d * d
+        m[i] = beta1 * m[i] + rest1 * d
+        s[i] = beta2 * s[i] + rest2 * d * d
         p[i] = keep * p[i] - scale * m[i] / (np.sqrt(s[i]) * root + eps)
 
 
 @update_loop
 def rmsprop_update(p, g, state, hyper, rate, step):
     real = p.dtype.type
-    one = real(1.0)
     lr, alpha, eps = real(rate), real(hyper[0]), real(hyper[1])
+    rest = real(1.0 - hyper[0])
     decay, mu, sign = real(hyper[2]), real(hyper[3]), real(1.0 - 2.0 * hyper[5])
     s = state[0]
     if hyper[3] == 0.0 and hyper[4] == 0.0:
         for i in range(p.shape[0]):
             d = sign * g[i] + decay * p[i]
-            s[i] = alpha * s[i] + (one - alpha) * d * d
+            s[i] = alpha * s[i] + rest * d * d
             p[i] -= lr * d / (np.sqrt(s[i]) + eps)
         return
     # Without the one or the other its row may not be there; it is not touched then.
@@ -98,10 +99,10 @@ def rmsprop_update(p, g, state, hyper, rate, step):
     mean = state[2] if hyper[4] != 0.0 else s
     for i in range(p.shape[0]):
         d = sign * g[i] + decay * p[i]
-        s[i] = alpha * s[i] + (one - alpha) * d * d
+        s[i] = alpha * s[i] + rest * d * d
         spread = s[i]
         if hyper[4] != 0.0:
-            mean[i] = alpha * mean[i] + (one - alpha) * d
+            mean[i] = alpha * mean[i] + rest * d
             spread -= mean[i] * mean[i]
         d /= np.sqrt(spread) + eps
         if hyper[3] != 0.0:
@@ -126,29 +127,29 @@ def adagrad_update(p, g, state, hyper, rate, step):
 @update_loop
 def adadelta_update(p, g, state, hyper, rate, step):
     real = p.dtype.type
-    one = real(1.0)
+    rest = real(1.0 - hyper[0])
     lr, rho, eps, decay = real(rate), real(hyper[0]), real(hyper[1]), real(hyper[2])
     sign = real(1.0 - 2.0 * hyper[3])
     s, moved = state[0], state[1]
     for i in range(p.shape[0]):
         d = sign * g[i] + decay * p[i]
-        s[i] = rho * s[i] + (one - rho) * d * d
+        s[i] = rho * s[i] + rest * d * d
         d *= np.sqrt(moved[i] + eps) / np.sqrt(s[i] + eps)
-        moved[i] = rho * moved[i] + (one - rho) * d * d
+        moved[i] = rho * moved[i] + rest * d * d
         p[i] -= lr * d
 
 
 @update_loop
 def lion_update(p, g, state, hyper, rate, step):
     real = p.dtype.type
-    one = real(1.0)
+    rest1, rest2 = real(1.0 - hyper[0]), real(1.0 - hyper[1])
     lr, beta1, beta2, sign = real(rate), real(hyper[0]), real(hyper[1]), real(1.0 - 2.0 * hyper[3])
-    keep = one - real(rate * hyper[2])
+    keep = real(1.0 - rate * hyper[2])
     m = state[0]
     for i in range(p.shape[0]):
         d = sign * g[i]
-        p[i] = keep * p[i] - lr * np.sign(beta1 * m[i] + (one - beta1) * d)
-        m[i] = beta2 * m[i] + (one - beta2) * d
+        p[i] = keep * p[i] - lr * np.sign(beta1 * m[i] + rest1 * d)
+        m[i] = beta2 * m[i] + rest2 * d
 
 
 # What a compiled step does to the gradient before the update; `clipping` does the same by NumPy.

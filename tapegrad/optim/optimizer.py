@@ -24,7 +24,7 @@ from tapegrad.optim.groups import (
     runs_of,
 )  # fmt: skip
 from tapegrad.optim.loops import update_loop
-from tapegrad.optim.nested import Nested
+from tapegrad.optim.nested import Nested, Room
 from tapegrad.optim.runs import Lengths, Update, blocks, columns, merged
 from tapegrad.optim.saving import Saved
 from tapegrad.value import Value
@@ -72,7 +72,8 @@ class Optimizer(Saved):
         if own is not None and groups:
             raise ValueError("groups are given either in place of the parameters or by groups=, not both")
         self.groups = [self._group(given) for given in (own if own is not None else groups)]
-        self._nested: Nested | None = None
+        # What it was made with: the modules and Values, and how they are nested.
+        self._params: tuple[list[Any], Any] | None = None
         # Whether all parameters are alike.
         self._undivided = own is None and not groups
         if own is not None:
@@ -80,13 +81,14 @@ class Optimizer(Saved):
         else:
             self.groups.append(Group(None, None, self.hyper))
             if params is not None:
-                self._nested = _nesting_of(params)
+                self._params = _nesting_of(params)
         self._rows = max((self.rows_for(group.hyper) for group in self.groups), default=0) or rows
         self._state: np.ndarray | None = None
         # The runs that the state is of, as (length, group).
         self._of: Lengths = ()
         self._update: Update | None = None
         self._known_runs: dict[Any, tuple[Run, ...]] = {}
+        self._room = Room()
 
     # To be overridden by optimisers whose options are not just the constants of the kernel
 
@@ -169,10 +171,11 @@ class Optimizer(Saved):
         """
         nested = Nested(module)
         size = int(module.flat.size)
-        if self._nested is None or self._nested.leaves[0] is module or self._nested.leaves[0] is module.flat:
+        made_with = self._params[0] if self._params is not None else []
+        if not made_with or made_with[0] is module or made_with[0] is module.flat:
             return self.runs_in(nested, size)
         entries = nested.entries()
-        wanted = {id(value) for _, value in named_handles(self._nested.leaves)}
+        wanted = {id(value) for _, value in named_handles(made_with)}
         if wanted.isdisjoint(id(entry.value) for entry in entries):
             raise StructureError(
                 f"the optimiser was made for other parameters than those of this {type(module).__name__}, or before "
@@ -248,16 +251,16 @@ class Optimizer(Saved):
         steps before; nothing is changed then.
 
         >>> import numpy as np
-        >>> from tapegrad.optim import Adam
-        >>> optimizer = Adam(lr=0.1)
-        >>> optimizer.update({"w": np.ones(2), "b": 0.5}, {"w": np.array([3.0, -0.2]), "b": 7.0})
-        {'w': array([0.9, 1.1]), 'b': 0.4}
+        >>> from tapegrad.optim import SGD
+        >>> optimizer = SGD(lr=0.1)
+        >>> optimizer.update({"w": np.ones(2), "b": 0.5}, {"w": np.array([3.0, -2.0]), "b": 5.0})
+        {'w': array([0.7, 1.2]), 'b': 0.0}
         """
         if isinstance(params, np.ndarray):
             return self._update_array(params, grads)
         nested = Nested(params)
-        p = nested.vector()
-        g = nested.gradient(grads, p.dtype, p.size)
+        p = nested.vector(self._room if nested.in_place else None)
+        g = nested.gradient(grads, p.dtype, p.size, self._room)
         self._apply(p, g, self.runs_in(nested, p.size))
         return nested.put(p)
 
@@ -285,8 +288,8 @@ class Optimizer(Saved):
             x.zero_grad()
 
     def _given(self) -> Nested:
-        if self._nested is not None:
-            return self._nested
+        if self._params is not None:
+            return Nested(None, *self._params)
         values = [value for group in self.groups for _, value in named_handles(group.handles or ())]
         if not values:
             raise StructureError("this optimiser was made without parameters: call update(params, grads)")
@@ -295,7 +298,7 @@ class Optimizer(Saved):
         return Nested(values)
 
     def _numbers(self) -> np.ndarray | None:
-        if self._nested is None and not any(group.handles for group in self.groups):
+        if self._params is None and not any(group.handles for group in self.groups):
             return None
         nested = self._given()
         p = nested.vector()
@@ -307,7 +310,7 @@ class Optimizer(Saved):
         return self.__dict__ | {"_update": None, "_known_runs": {}}
 
 
-def _nesting_of(params: Any) -> Nested:
+def _nesting_of(params: Any) -> tuple[list[Any], Any]:
     handles = handles_of(params)
     if handles is None:
         raise StructureError(
@@ -319,8 +322,7 @@ def _nesting_of(params: Any) -> Nested:
             _check_wanted(value)
     if not isinstance(params, Value | list | tuple | Mapping) and not is_module(params):
         params = handles
-    leaves, structure = pytree.flatten(params, is_module)
-    return Nested(None, leaves, structure)
+    return pytree.flatten(params, is_module)
 
 
 def _check_wanted(value: Value) -> None:
