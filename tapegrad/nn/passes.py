@@ -73,12 +73,12 @@ def one_pass(
                     continue
                 if updates.fault is not None:
                     break
-                if after is not None:
+                if after is not None and updates.whole:
                     running.keep()
                     after(updates.losses[: running.done], running.done == count)
     finally:
         running.keep()
-    if updates is not None and updates.fault is not None:
+    if updates is not None and watch and (updates.fault is not None or not np.isfinite(running.p).all()):
         raise _fault(training, order, updates, start, kept, samples)
     return float(running.sums[0] / len(order)), float(running.sums[1] / len(order))
 
@@ -124,18 +124,34 @@ def _fault(
     training: Any, order: np.ndarray, updates: Updates, start: np.ndarray, kept: dict[str, Any], samples: Samples
 ) -> Fault:
     """What says at which batch the first number arose that is not finite, with model and optimiser as before it."""
-    fault, size = updates.fault, training.batch_size
-    assert fault is not None
-    loss = float(updates.losses[fault])
-    if updates.done and not np.isfinite(training.model.flat.data).all():
-        # The loss is not finite because the parameters are not: the gradient before was it. The updates before that are
-        # made again.
-        update = updates.done - 1
-        fault, size = update * training.accumulate, size * training.accumulate
-        loss = float(updates.losses[fault])
+    optimizer, size = updates.optimizer, training.batch_size
+    fault = updates.fault
+    if fault is not None and np.isfinite(training.model.flat.data).all():
+        return Fault(fault, order[fault * size :][:size], float(updates.losses[fault]))
+    # An update has made the parameters so; losses may still be finite. The updates are made again, and looked at one by
+    # one.
+    size *= training.accumulate
+    done = 0
+
+    def look(losses: np.ndarray, last: bool) -> None:
+        nonlocal done
+        if not np.isfinite(training.model.flat.data).all():
+            raise _FoundError
+        done += 1
+
+    def again(count: int, **how: Any) -> None:
         training.model.flat.data = start
-        updates.optimizer.load_state_dict(kept)
-        if update:
-            one_pass(training, samples, order[: update * size], training.batch_size, optimizer=updates.optimizer)
-    begin = fault * training.batch_size
-    return Fault(fault, order[begin : begin + size], loss)
+        optimizer.load_state_dict(kept)
+        if count:
+            one_pass(training, samples, order[: count * size], training.batch_size, optimizer=optimizer, **how)
+
+    try:
+        again(updates.done, every=1, after=look)
+    except _FoundError:
+        again(done)
+    batch = done * training.accumulate
+    return Fault(batch, order[done * size :][:size], float(updates.losses[batch]))
+
+
+class _FoundError(Exception):
+    """The parameters are not finite any more."""

@@ -259,7 +259,12 @@ class Training:
         loss, step = self.loss, self.step
         x, y = samples.x.batch(rows), samples.y.batch(rows)
         if step is None:
-            return record(lambda model, x, y: loss(model(x), y), self.model, x, y).blame(self.model, x, y)
+
+            def named(model: Any, x: Any, y: Any) -> Any:
+                return loss(model(x), y)
+
+            named.__qualname__ = getattr(loss, "__qualname__", "loss")
+            return record(named, self.model, x, y).blame(self.model, x, y)
         batch = samples.nesting(x, y)
         return record(step, self.model, batch).blame(self.model, batch)
 

@@ -47,6 +47,11 @@ class Updates:
         return int(self._tally[loops.UPDATES])
 
     @property
+    def whole(self) -> bool:
+        """Whether no gradient is waiting for those of other batches."""
+        return not self._tally[loops.SEEN]
+
+    @property
     def fault(self) -> int | None:
         """The number of the batch whose loss was not finite, if there was one and they were watched."""
         found = int(self._tally[loops.FAULT])
