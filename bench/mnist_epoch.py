@@ -17,7 +17,8 @@ from bench.compare import Comparison, Ready, phase
 from bench.mnist import BATCH, RATE, SIZES, batches, first_weights, jax_loss, jax_step, torch_step
 
 STEPS = 100
-# Of AdamW, with a small rate, so that roundings do not grow to another way: the rate, the factors of the two moments, what keeps the division from zero, and the decay.
+# Of AdamW: the rate, small so that roundings do not grow to another way, the factors of the two moments, what keeps the
+# division from zero, and the decay.
 ADAM_RATE, BETAS, EPS, DECAY = 1e-4, (0.9, 0.999), 1e-6, 0.01
 
 
