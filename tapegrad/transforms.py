@@ -97,6 +97,8 @@ def _both(
             # The function uses a Value from around it, so what it returns depends on that, and so does its gradient.
             return derivatives.value_and_grad(f, args, own, has_aux)
         except NeedsCarrierError:
+            if evaluation.on_tape(args):
+                raise
             # It takes a branch, the first time, in which it reads or draws numbers that a recording carries.
             recording, leaves = shared.carrying(args)
             return recording.evaluate(leaves, own, has_aux, alone)

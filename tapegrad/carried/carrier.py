@@ -134,7 +134,7 @@ def put_in(cell: Cell, new: Any) -> None:
     array = np.asarray(new).reshape(old.shape)
     if old.dtype.kind in "iu" and array.dtype.kind == "f":
         array = np.rint(array)
-    cell.put(array.astype(old.dtype))
+    cell.put(np.array(array, old.dtype))
 
 
 def _other_draws(recorded: Sequence[Call], now: Sequence[Call]) -> UnsupportedError:

@@ -5,6 +5,7 @@ of; `training` runs whole epochs without Python between the steps, which `steps`
 """
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
+from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.init import kaiming, xavier
 from tapegrad.nn.layers import MLP, Linear, Sequential
 from tapegrad.nn.module import Module
@@ -14,6 +15,7 @@ from tapegrad.nn.training import Result, Training
 __all__ = [
     "GELU",
     "MLP",
+    "Buffer",
     "Identity",
     "LeakyReLU",
     "Linear",
