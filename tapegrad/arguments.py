@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.carried import Drawing, generators_in, is_generator
+from tapegrad.carried import RecordedGenerator, generators_in, is_generator
 from tapegrad.errors import CutGradientError, DTypeError, StructureError, UnsupportedError
 from tapegrad.value import Value, refuse_unlike
 from tapegrad.value.exact import limit
@@ -79,7 +79,7 @@ _FLOAT = Input((), np.dtype(np.float64), True)
 INTEGER = Input((), np.dtype(np.int64), True)
 # A generator of random numbers: every replay draws from the one that it is given. Where there are several, they are
 # numbered, as two arguments may be one generator.
-GENERATOR = Static(Drawing, 0)
+GENERATOR = Static(RecordedGenerator, 0)
 # Whole numbers below are exact in either dtype.
 SURE = 2**24
 

@@ -15,9 +15,9 @@ from tapegrad.carried.carrier import (
     read,
     write,
 )
-from tapegrad.carried.generator import Drawing, generators_in, is_generator, with_stand_ins
+from tapegrad.carried.generator import RecordedGenerator, generators_in, is_generator, with_stand_ins
 
 __all__ = [
-    "Call", "Carrier", "Cell", "Drawing", "NeedsCarrierError", "Plan", "UnplannedError", "generators_in",
+    "Call", "Carrier", "Cell", "RecordedGenerator", "NeedsCarrierError", "Plan", "UnplannedError", "generators_in",
     "is_generator", "note_mode", "read", "with_stand_ins", "write",
 ]  # fmt: skip

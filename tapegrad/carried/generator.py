@@ -47,11 +47,11 @@ def with_stand_ins(x: Any, carrier: Carrier) -> Any:
     carrier.draw_from(found)
     for i, leaf in enumerate(leaves):
         if is_generator(leaf):
-            leaves[i] = Drawing(carrier, next(n for n, g in enumerate(found) if g is leaf))
+            leaves[i] = RecordedGenerator(carrier, next(n for n, g in enumerate(found) if g is leaf))
     return pytree.unflatten(structure, leaves)
 
 
-class Drawing:
+class RecordedGenerator:
     """Draws as a generator does, of which each replay draws anew.
 
     Args:
