@@ -1,22 +1,30 @@
 """Neural networks: modules whose parameters are one vector on the tape, and training in compiled code.
 
-`module` and `parameter` say how a model holds its numbers; `layers`, `activations` and `init` have what models are made
+`module`, `parameter` and `buffers` say how a model holds its numbers; `layers`, `normalization`, `dropout`, `activations` and `init` have what models are made
 of; `training` runs whole epochs without Python between the steps, which `steps` records and `loops` runs.
 """
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
 from tapegrad.nn.buffers import Buffer
+from tapegrad.nn.dropout import Dropout
 from tapegrad.nn.init import kaiming, xavier
 from tapegrad.nn.layers import MLP, Linear, Sequential
 from tapegrad.nn.module import Module
+from tapegrad.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 from tapegrad.nn.parameter import Parameter
 from tapegrad.nn.training import Result, Training
 
 __all__ = [
     "GELU",
     "MLP",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Buffer",
+    "Dropout",
+    "GroupNorm",
     "Identity",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "Module",

@@ -1,62 +1,35 @@
 """Mean and variance of groups of numbers, and normalising by them: what batch, layer and group normalisation consist
 of.
 
-Operands are dense arrays of shape (N, G, K, S): samples, groups, channels in a group, and what a channel has. Parameters
-in the record: these four, and whether a group goes across samples. If so, there are G groups, each of the numbers with
-one second index, and K is 1; else N G groups, one for each sample. Weights and biases belong to channels, (G, K).
+Layout and kernels of rows are in `groups`, the way back in `normalize_sums`.
 """
+
+from itertools import pairwise
 
 import numpy as np
 
-from tapegrad.compiled import ROOM, read, room, write
+from tapegrad.compiled import read, write
 from tapegrad.ops.arithmetic import chain
-from tapegrad.ops.record import operand_at, params_at, result_at, wants_flag
+from tapegrad.ops.groups import (
+    accepts_groups,
+    all_sums,
+    group_count,
+    group_size,
+    norm_note,
+    norm_shape,
+    of_channels,
+    of_groups,
+    over_channels,
+    over_groups,
+    positions,
+    spread_of_row,
+    sums_of_rows,
+    with_lanes,
+)
+from tapegrad.ops.normalize_sums import normalize_sums
+from tapegrad.ops.record import operand_at, result_at, wants_flag
+from tapegrad.ops.selection import where
 from tapegrad.ops.spec import structured
-
-
-def norm_shape(side, k):
-    p = params_at(side, k)
-    return side[p], side[p + 1], side[p + 2], side[p + 3], side[p + 4] != 0
-
-
-# Sums go in eight parts, of which four or eight fill a vector, and in double precision.
-
-
-def sum_of_row(v, a, n):
-    s0, s1, s2, s3 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
-    s4, s5, s6, s7 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
-    whole = n // 8 * 8
-    for i in range(a, a + whole, 8):
-        s0 += read(v, i)
-        s1 += read(v, i + 1)
-        s2 += read(v, i + 2)
-        s3 += read(v, i + 3)
-        s4 += read(v, i + 4)
-        s5 += read(v, i + 5)
-        s6 += read(v, i + 6)
-        s7 += read(v, i + 7)
-    for i in range(a + whole, a + n):
-        s0 += read(v, i)
-    return ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
-
-
-def centred_product(v, a, middle, u, b, second, n):
-    # The sum of (v - middle) (u - second) over two rows.
-    s0, s1, s2, s3 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
-    s4, s5, s6, s7 = np.float64(0.0), np.float64(0.0), np.float64(0.0), np.float64(0.0)
-    whole = n // 8 * 8
-    for i in range(0, whole, 8):
-        s0 += np.float64((read(v, a + i) - middle) * (read(u, b + i) - second))
-        s1 += np.float64((read(v, a + i + 1) - middle) * (read(u, b + i + 1) - second))
-        s2 += np.float64((read(v, a + i + 2) - middle) * (read(u, b + i + 2) - second))
-        s3 += np.float64((read(v, a + i + 3) - middle) * (read(u, b + i + 3) - second))
-        s4 += np.float64((read(v, a + i + 4) - middle) * (read(u, b + i + 4) - second))
-        s5 += np.float64((read(v, a + i + 5) - middle) * (read(u, b + i + 5) - second))
-        s6 += np.float64((read(v, a + i + 6) - middle) * (read(u, b + i + 6) - second))
-        s7 += np.float64((read(v, a + i + 7) - middle) * (read(u, b + i + 7) - second))
-    for i in range(whole, n):
-        s0 += np.float64((read(v, a + i) - middle) * (read(u, b + i) - second))
-    return ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7))
 
 
 def moments_forward(side, k, v):
@@ -68,15 +41,15 @@ def moments_forward(side, k, v):
     rows, length = (samples, each) if across else (1, channels * each)
     count = groups if across else samples * groups
     for m in range(count):
-        total = np.float64(0.0)
+        # About a number of the group itself: what cancels is then at most as many times the variance as it has numbers.
+        first, n = read(v, x + m * length), rows * length
+        total, square = np.float64(0.0), np.float64(0.0)
         for i in range(rows):
-            total += sum_of_row(v, x + (i * groups + m) * length, length)
-        write(v, out + m, total / (rows * length))
-        middle, total = read(v, out + m), np.float64(0.0)
-        for i in range(rows):
-            a = x + (i * groups + m) * length
-            total += centred_product(v, a, middle, v, a, middle, length)
-        write(v, out + count + m, total / (rows * length))
+            one, other = spread_of_row(v, x + (i * groups + m) * length, first, length)
+            total += one
+            square += other
+        write(v, out + m, first + total / n)
+        write(v, out + count + m, max(square - total * (total / n), 0.0) / n)
     return True
 
 
@@ -131,8 +104,9 @@ def moments_tangent(side, k, v, t):
         total, along = np.float64(0.0), np.float64(0.0)
         for i in range(rows):
             a = x + (i * groups + m) * length
-            total += sum_of_row(t, a, length)
-            along += centred_product(v, a, v[out + m], t, a, v[out + m] * 0.0, length)
+            one, other = sums_of_rows(v, a, v[out + m], t, a, length)
+            total += one
+            along += other
         write(t, out + m, total / (rows * length))
         write(t, out + count + m, 2.0 * along / (rows * length))
 
@@ -171,87 +145,12 @@ def normalize_reverse(side, k, flags, v, g):
     samples, groups, channels, each, across = norm_shape(side, k)
     x, means, scales = operand_at(side, k, 0), operand_at(side, k, 1), operand_at(side, k, 2)
     w, b, out = operand_at(side, k, 3), operand_at(side, k, 4), result_at(side, k)
-    to_x, to_mean, to_scale = flags[wants_flag(k, 0)], flags[wants_flag(k, 1)], flags[wants_flag(k, 2)]
-    to_w, to_b = flags[wants_flag(k, 3)], flags[wants_flag(k, 4)]
-    if across and each == 1:
-        mean, scale, weight = v[means : means + groups], v[scales : scales + groups], v[w : w + groups]
-        for i in range(samples):
-            row, back = v[x + i * groups : x + (i + 1) * groups], g[out + i * groups : out + (i + 1) * groups]
-            if to_x:
-                to = g[x + i * groups : x + (i + 1) * groups]
-                for j in range(groups):
-                    to[j] += back[j] * (scale[j] * weight[j])
-            if to_mean:
-                to = g[means : means + groups]
-                for j in range(groups):
-                    to[j] -= back[j] * (scale[j] * weight[j])
-            if to_scale:
-                to = g[scales : scales + groups]
-                for j in range(groups):
-                    to[j] += back[j] * (row[j] - mean[j]) * weight[j]
-            if to_w:
-                to = g[w : w + groups]
-                for j in range(groups):
-                    to[j] += back[j] * (row[j] - mean[j]) * scale[j]
-            if to_b:
-                to = g[b : b + groups]
-                for j in range(groups):
-                    to[j] += back[j]
-        return
-    for i in range(samples * groups):
-        m, first = i % groups if across else i, i % groups * channels
-        middle, factor = v[means + m], v[scales + m]
-        if each == 1:
-            reverse_of_row(
-                v, g, x + i * channels, out + i * channels, means + m, scales + m, w + first, b + first, channels,
-                to_x, to_mean or to_scale, to_w or to_b,
-            )
-        else:
-            for c in range(channels):
-                at = (i * channels + c) * each
-                weight = v[w + first + c]
-                whole = factor * weight
-                total = sum_of_row(g, out + at, each)
-                along = centred_product(v, x + at, middle, g, out + at, middle * 0.0, each)
-                if to_x:
-                    to, back = g[x + at : x + at + each], g[out + at : out + at + each]
-                    for j in range(each):
-                        to[j] += back[j] * whole
-                if to_mean:
-                    g[means + m] -= total * whole
-                if to_scale:
-                    g[scales + m] += along * weight
-                if to_w:
-                    g[w + first + c] += along * factor
-                if to_b:
-                    g[b + first + c] += total
-
-
-def reverse_of_row(v, g, x, out, mean, scale, w, b, n, to_x, to_group, to_channels):
-    # The numbers of a group follow each other, each with a weight of its own.
-    middle, factor, e = v[mean], v[scale], room(v)
-    total, along = np.float64(0.0), np.float64(0.0)
-    for start in range(0, n, ROOM):
-        many = min(ROOM, n - start)
-        row, back = v[x + start : x + start + many], g[out + start : out + start + many]
-        weight = v[w + start : w + start + many]
-        if to_channels:
-            more, plus = g[w + start : w + start + many], g[b + start : b + start + many]
-            for j in range(many):
-                more[j] += back[j] * ((row[j] - middle) * factor)
-                plus[j] += back[j]
-        if to_group:
-            for j in range(many):
-                e[j] = back[j] * weight[j]
-            total += sum_of_row(e, 0, many)
-            along += centred_product(v, x + start, middle, e, 0, middle * 0.0, many)
-        if to_x:
-            to = g[x + start : x + start + many]
-            for j in range(many):
-                to[j] += back[j] * weight[j] * factor
-    if to_group:
-        g[mean] -= total * factor
-        g[scale] += along
+    all_sums(
+        samples, groups, channels, each, across, v, x, means, scales, w, g, out, g,
+        means if flags[wants_flag(k, 1)] else -1, scales if flags[wants_flag(k, 2)] else -1,
+        w if flags[wants_flag(k, 3)] else -1, b if flags[wants_flag(k, 4)] else -1,
+        g, x if flags[wants_flag(k, 0)] else -1,
+    )
 
 
 def normalize_tangent(side, k, flags, v, t):
@@ -281,37 +180,6 @@ def normalize_tangent(side, k, flags, v, t):
                 t[out + at] = found
 
 
-# The rules that write derivatives as instructions.
-
-
-def group_count(p):
-    samples, groups, _, _, across = p
-    return groups if across else samples * groups
-
-
-def of_groups(p, x):
-    # Numbers of groups, (groups,) or with lanes (groups, lanes), in a shape that fits (N, G, K, S).
-    samples, groups, _, _, across = p
-    return x.reshape((1 if across else samples, groups, 1, 1, *x.shape[1:]))
-
-
-def of_channels(p, x):
-    return x.reshape((1, p[1], p[2], 1, *x.shape[1:]))
-
-
-def over_groups(p, x):
-    # The sums of groups.
-    return np.sum(x, (0, 2, 3) if p[4] else (2, 3)).reshape((group_count(p), *x.shape[4:]))
-
-
-def over_channels(p, x):
-    return np.sum(x, (0, 3)).reshape((p[1] * p[2], *x.shape[4:]))
-
-
-def group_size(p):
-    return p[0] * p[3] if p[4] else p[2] * p[3]
-
-
 def moments_views(p):
     n, g, k, s, _ = p
     return [((n, g, k, s), (g * k * s, k * s, s, 1))], (2, group_count(p))
@@ -331,10 +199,7 @@ def moments_pushforward(p, z, operands, tangents):
 
 
 def moments_depend(p, *numbers):
-    n, g, k, s, across = p
-    group = np.arange(n * g).reshape(n, g, 1, 1) % (g if across else n * g)
-    of = np.broadcast_to(group, (n, g, k, s)).reshape(-1)
-    places = np.arange(len(of))
+    places, of, _ = positions(p)
     return [(np.concatenate([of, of + group_count(p)]), np.concatenate([places, places]))]
 
 
@@ -353,13 +218,11 @@ def normalize_views(p):
 
 
 def normalize_pullback(p, z, gz, x, mean, scale, w, b):
-    centred, factor, weight = x - of_groups(p, mean), of_groups(p, scale), of_channels(p, w)
-    weighted = chain(gz, weight)
-    to_x = chain(weighted, factor)
-    return (
-        to_x, -over_groups(p, to_x), over_groups(p, chain(weighted, centred)),
-        over_channels(p, chain(gz, centred * factor)), over_channels(p, gz),
-    )  # fmt: skip
+    groups, channels = group_count(p), p[1] * p[2]
+    to_x = normalize(gz, np.zeros(groups), scale, w, np.zeros(channels), params=p)
+    sums = normalize_sums(gz, x, mean, scale, w, params=p)
+    ends = [0, groups, 2 * groups, 2 * groups + channels, 2 * (groups + channels)]
+    return where(np.not_equal(gz, 0.0), to_x, 0.0), *(sums[i:j] for i, j in pairwise(ends))
 
 
 def normalize_pushforward(p, z, operands, tangents):
@@ -374,10 +237,7 @@ def normalize_pushforward(p, z, operands, tangents):
 
 
 def normalize_depends(p, *numbers):
-    n, g, k, s, across = p
-    outs = np.arange(n * g * k * s)
-    group = np.broadcast_to(np.arange(n * g).reshape(n, g, 1, 1) % (g if across else n * g), (n, g, k, s)).reshape(-1)
-    channel = np.broadcast_to(np.arange(g * k).reshape(1, g, k, 1), (n, g, k, s)).reshape(-1)
+    outs, group, channel = positions(p)
     return [(outs, of) for of in (outs, group, group, channel, channel)]
 
 
@@ -385,19 +245,6 @@ def normalize_in_lanes(p, lanes, x, mean, scale, w, b):
     # What is the same in all lanes has no axis for them.
     x, (mean, scale, w, b) = with_lanes(x, 5), [with_lanes(y, 2) for y in (mean, scale, w, b)]
     return (x - of_groups(p, mean)) * of_groups(p, scale) * of_channels(p, w) + of_channels(p, b)
-
-
-def with_lanes(x, ndim):
-    return x if x.ndim == ndim else x[..., None]
-
-
-def accepts_groups(p):
-    return len(p) == 5 and min(p[:4]) > 0 and p[4] in (0, 1) and not (p[4] and p[2] != 1)
-
-
-def norm_note(p):
-    n, g, k, s, across = p
-    return f"{group_count(p):,} groups of {group_size(p):,}"
 
 
 moments = structured("moments", "z = mean and variance of groups of x", arity=1, accepts=accepts_groups,
