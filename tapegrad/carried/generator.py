@@ -14,13 +14,14 @@ from tapegrad.errors import UnsupportedError
 from tapegrad.value import Value
 
 # The methods whose numbers follow from the state of the generator and plain arguments.
-_METHODS = frozenset(
-    "beta binomial chisquare choice dirichlet exponential f gamma geometric gumbel hypergeometric integers laplace "
-    "logistic lognormal logseries multinomial multivariate_hypergeometric multivariate_normal negative_binomial "
-    "noncentral_chisquare noncentral_f normal pareto permutation permuted poisson power random rayleigh "
-    "standard_cauchy standard_exponential standard_gamma standard_normal standard_t triangular uniform vonmises wald "
-    "weibull zipf".split()
-)
+_METHODS = frozenset([
+    "beta", "binomial", "chisquare", "choice", "dirichlet", "exponential", "f", "gamma", "geometric", "gumbel",
+    "hypergeometric", "integers", "laplace", "logistic", "lognormal", "logseries", "multinomial",
+    "multivariate_hypergeometric", "multivariate_normal", "negative_binomial", "noncentral_chisquare", "noncentral_f",
+    "normal", "pareto", "permutation", "permuted", "poisson", "power", "random", "rayleigh", "standard_cauchy",
+    "standard_exponential", "standard_gamma", "standard_normal", "standard_t", "triangular", "uniform", "vonmises",
+    "wald", "weibull", "zipf",
+])  # fmt: skip
 
 
 def is_generator(x: Any) -> bool:

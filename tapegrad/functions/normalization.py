@@ -214,7 +214,7 @@ def _moments(x: Value, shape: list[int]) -> tuple[Value, Value]:
 
 def _normalized(x: Value, mean: Value, var: Value, w: Value, b: Value, shape: list[int], eps: float) -> Value:
     scale = (var + eps) ** -0.5
-    return structured("normalize", x.tape, x.shape, [x, contiguous(mean), contiguous(scale), w, b], shape)
+    return structured("normalize", x.tape, x.shape, [x, contiguous(mean), contiguous(scale), w, b], [*shape, 0])
 
 
 def _generator(rng: Any) -> Any:

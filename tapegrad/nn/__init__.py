@@ -1,7 +1,8 @@
 """Neural networks: modules whose parameters are one vector on the tape, and training in compiled code.
 
-`module`, `parameter` and `buffers` say how a model holds its numbers; `layers`, `normalization`, `dropout`, `activations` and `init` have what models are made
-of; `training` runs whole epochs without Python between the steps, which `steps` records and `loops` runs.
+`module`, `parameter` and `buffers` say how a model holds its numbers; `layers`, `normalization`, `dropout`,
+`activations` and `init` have what models are made of; `training` runs whole epochs without Python between the steps,
+which `steps` records and `loops` runs.
 """
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation

@@ -1,8 +1,9 @@
 """Groups of numbers that are normalised: how they lie, and sums over their rows.
 
-Operands are dense arrays of shape (N, G, K, S): samples, groups, channels in a group, and what a channel has. Parameters
-in the record: these four, and whether a group goes across samples. If so, there are G groups, each of the numbers with
-one second index, and K is 1; else N G groups, G for each sample. Weights and biases belong to channels, (G, K).
+Operands are dense arrays of shape (N, G, K, S): samples, groups, channels in a group, and what a channel has. The first
+parameters in a record are these four, and whether a group goes across samples. If so, there are G groups, each of the
+numbers with one second index, and K is 1; else N G groups, G for each sample. Weights and biases belong to channels,
+(G, K).
 """
 
 import numpy as np
@@ -78,10 +79,10 @@ def sums_of_rows(v, a, middle, u, b, n):
 
 
 def is_zero(u, a, n):
-    for i in range(a, a + n):
-        if read(u, i) != 0.0:
-            return False
-    return True
+    i = a
+    while i < a + n and read(u, i) == 0.0:
+        i += 1
+    return i == a + n
 
 
 def sums_of_columns(v, x, u, back, mean, scale, w, r, to_mean, to_scale, to_w, to_b, n):
@@ -199,14 +200,12 @@ def all_sums(samples, groups, channels, each, across, v, x, means, scales, w, u,
 
 
 def group_count(p):
-    samples, groups, _, _, across = p
-    return groups if across else samples * groups
+    return p[1] if p[4] else p[0] * p[1]
 
 
 def of_groups(p, x):
     # Numbers of groups, (groups,) or with lanes (groups, lanes), in a shape that fits (N, G, K, S).
-    samples, groups, _, _, across = p
-    return x.reshape((1 if across else samples, groups, 1, 1, *x.shape[1:]))
+    return x.reshape((1 if p[4] else p[0], p[1], 1, 1, *x.shape[1:]))
 
 
 def of_channels(p, x):
@@ -228,7 +227,7 @@ def group_size(p):
 
 def positions(p):
     # Of all numbers of x: their places, and the groups and the channels that they belong to.
-    n, g, k, s, across = p
+    n, g, k, s, across = p[:5]
     group = np.arange(n * g).reshape(n, g, 1, 1) % (g if across else n * g)
     channel = np.arange(g * k).reshape(1, g, k, 1)
     return np.arange(n * g * k * s), *(np.broadcast_to(of, (n, g, k, s)).reshape(-1) for of in (group, channel))
@@ -243,5 +242,4 @@ def accepts_groups(p):
 
 
 def norm_note(p):
-    n, g, k, s, across = p
     return f"{group_count(p):,} groups of {group_size(p):,}"

@@ -19,7 +19,6 @@ from tapegrad.ops.groups import (
     norm_shape,
     of_channels,
     of_groups,
-    over_channels,
     over_groups,
     positions,
     spread_of_row,
@@ -27,8 +26,7 @@ from tapegrad.ops.groups import (
     with_lanes,
 )
 from tapegrad.ops.normalize_sums import normalize_sums
-from tapegrad.ops.record import operand_at, result_at, wants_flag
-from tapegrad.ops.selection import where
+from tapegrad.ops.record import operand_at, params_at, result_at, wants_flag
 from tapegrad.ops.spec import structured
 
 
@@ -111,6 +109,11 @@ def moments_tangent(side, k, v, t):
         write(t, out + count + m, 2.0 * along / (rows * length))
 
 
+def chains(side, k):
+    # Whether a factor of 0 gives 0, whatever the other is, as `chain` has it.
+    return side[params_at(side, k) + 5] != 0
+
+
 def normalize_forward(side, k, v):
     samples, groups, channels, each, across = norm_shape(side, k)
     x, means, scales = operand_at(side, k, 0), operand_at(side, k, 1), operand_at(side, k, 2)
@@ -122,6 +125,10 @@ def normalize_forward(side, k, v):
             row, to = v[x + i * groups : x + (i + 1) * groups], v[out + i * groups : out + (i + 1) * groups]
             for j in range(groups):
                 to[j] = (row[j] - mean[j]) * (scale[j] * weight[j]) + bias[j]
+            if chains(side, k):
+                for j in range(groups):
+                    if row[j] == mean[j] or scale[j] * weight[j] == 0.0:
+                        to[j] = bias[j]
         return True
     for i in range(samples * groups):
         m, first = i % groups if across else i, i % groups * channels
@@ -129,15 +136,27 @@ def normalize_forward(side, k, v):
         if each == 1:
             row, to = v[x + i * channels : x + (i + 1) * channels], v[out + i * channels : out + (i + 1) * channels]
             weight, bias = v[w + first : w + first + channels], v[b + first : b + first + channels]
-            for j in range(channels):
-                to[j] = (row[j] - middle) * factor * weight[j] + bias[j]
+            if chains(side, k):
+                for j in range(channels):
+                    one, other = row[j] - middle, factor * weight[j]
+                    to[j] = bias[j] if one == 0.0 or other == 0.0 else one * other + bias[j]
+            else:
+                for j in range(channels):
+                    to[j] = (row[j] - middle) * factor * weight[j] + bias[j]
         else:
             for c in range(channels):
                 at = (i * channels + c) * each
                 row, to = v[x + at : x + at + each], v[out + at : out + at + each]
                 whole, plus = factor * v[w + first + c], v[b + first + c]
-                for j in range(each):
-                    to[j] = (row[j] - middle) * whole + plus
+                if chains(side, k) and whole == 0.0:
+                    for j in range(each):
+                        to[j] = plus
+                elif chains(side, k):
+                    for j in range(each):
+                        to[j] = plus if row[j] == middle else (row[j] - middle) * whole + plus
+                else:
+                    for j in range(each):
+                        to[j] = (row[j] - middle) * whole + plus
     return True
 
 
@@ -186,9 +205,12 @@ def moments_views(p):
 
 
 def moments_pullback(p, z, gz, x):
-    n = group_size(p)
-    centred = (x - of_groups(p, z[0])) * (2.0 / n)
-    return (of_groups(p, gz[0]) / n + chain(of_groups(p, gz[1]), centred),)
+    # (x - mean) 2 / n times the adjoint of the variance, plus 1 / n times that of the mean: normalising once more, with
+    # each group a channel.
+    n, count = group_size(p), group_count(p)
+    layout = [*p, 1] if p[4] else [1, count, 1, p[2] * p[3], 1, 1]
+    ones = np.ones(count, x.dtype)
+    return (normalize(x, z[0], gz[1] * (2.0 / n), ones, gz[0] / n, params=layout).reshape(tuple(p[:4])),)
 
 
 def moments_pushforward(p, z, operands, tangents):
@@ -211,7 +233,7 @@ def moments_in_lanes(p, lanes, x):
 
 
 def normalize_views(p):
-    n, g, k, s, _ = p
+    n, g, k, s = p[:4]
     x = (n, g, k, s), (g * k * s, k * s, s, 1)
     groups, channels = ((group_count(p),), (1,)), ((g * k,), (1,))
     return [x, groups, groups, channels, channels], (n, g, k, s)
@@ -219,10 +241,10 @@ def normalize_views(p):
 
 def normalize_pullback(p, z, gz, x, mean, scale, w, b):
     groups, channels = group_count(p), p[1] * p[2]
-    to_x = normalize(gz, np.zeros(groups), scale, w, np.zeros(channels), params=p)
-    sums = normalize_sums(gz, x, mean, scale, w, params=p)
+    to_x = normalize(gz, np.zeros(groups, x.dtype), scale, w, np.zeros(channels, x.dtype), params=[*p[:5], 1])
+    sums = normalize_sums(gz, x, mean, scale, w, params=p[:5])
     ends = [0, groups, 2 * groups, 2 * groups + channels, 2 * (groups + channels)]
-    return where(np.not_equal(gz, 0.0), to_x, 0.0), *(sums[i:j] for i, j in pairwise(ends))
+    return to_x, *(sums[i:j] for i, j in pairwise(ends))
 
 
 def normalize_pushforward(p, z, operands, tangents):
@@ -252,7 +274,9 @@ moments = structured("moments", "z = mean and variance of groups of x", arity=1,
     depends=moments_depend, pullback=moments_pullback, pushforward=moments_pushforward, batched=moments_in_lanes,
     needs_elements=True, note=norm_note, reads=((True,), True))
 
-normalize = structured("normalize", "z = (x - mean) scale w + b", arity=5, accepts=accepts_groups,
+# Parameters: those of the groups, and whether a factor of 0 gives 0; see `chains`.
+normalize = structured("normalize", "z = (x - mean) scale w + b", arity=5,
+    accepts=lambda p: len(p) == 6 and accepts_groups(p[:5]) and p[5] in (0, 1),
     forward=normalize_forward, reverse=normalize_reverse, tangent=normalize_tangent, views=normalize_views,
     depends=normalize_depends, pullback=normalize_pullback, pushforward=normalize_pushforward,
     batched=normalize_in_lanes, note=norm_note, reads=((True, True, True, True, False), False))

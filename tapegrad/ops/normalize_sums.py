@@ -56,7 +56,8 @@ def normalize_sums_reverse(side, k, flags, v, g):
                     at = (i * channels + c) * each + j
                     given, centred = v[back + at], v[x + at] - middle
                     if flags[wants_flag(k, 0)]:
-                        g[back + at] += (by_scale * centred - by_mean * factor) * weight + by_w * centred * factor + by_b
+                        slope = by_scale * weight + by_w * factor
+                        g[back + at] += centred * slope - by_mean * factor * weight + by_b
                     if given != 0.0:
                         if flags[wants_flag(k, 1)]:
                             g[x + at] += given * (by_scale * weight + by_w * factor)
@@ -99,7 +100,8 @@ def parts_of_sums(p, z):
     # The four sums, in shapes that fit (N, G, K, S).
     groups, channels = group_count(p), p[1] * p[2]
     by_group = [of_groups(p, z[i * groups : (i + 1) * groups]) for i in range(2)]
-    return *by_group, *(of_channels(p, z[2 * groups + i * channels : 2 * groups + (i + 1) * channels]) for i in range(2))
+    rest = z[2 * groups :]
+    return *by_group, *(of_channels(p, rest[i * channels : (i + 1) * channels]) for i in range(2))
 
 
 def normalize_sums_views(p):
@@ -113,7 +115,7 @@ def normalize_sums_pullback(p, z, gz, given, x, mean, scale, w):
     centred, factor, weight = x - of_groups(p, mean), of_groups(p, scale), of_channels(p, w)
     by_mean, by_scale, by_w, by_b = parts_of_sums(p, gz)
     slope = chain(by_scale, weight) + chain(by_w, factor)
-    to_given = chain(by_scale, centred * weight) - chain(by_mean, factor * weight) + chain(by_w, centred * factor) + by_b
+    to_given = chain(slope, centred) - chain(by_mean, factor * weight) + by_b
     to_x = chain(given, slope)
     return (
         to_given, to_x, -over_groups(p, to_x),
@@ -131,15 +133,16 @@ def normalize_sums_pushforward(p, z, operands, tangents):
     ts, tw = 0.0 if ts is None else of_groups(p, ts), 0.0 if tw is None else of_channels(p, tw)
     weighted = tg * weight + given * tw
     return np.concatenate([
-        -over_groups(p, weighted * factor + given * weight * ts), over_groups(p, weighted * centred + given * weight * tc),
+        -over_groups(p, weighted * factor + given * weight * ts),
+        over_groups(p, weighted * centred + given * weight * tc),
         over_channels(p, (tg * centred + given * tc) * factor + given * centred * ts), over_channels(p, tg),
     ])
 
 
 def normalize_sums_depends(p, *numbers):
-    n, g, k, s, across = p
-    (places, by_group, by_channel), groups = positions(p), group_count(p)
-    outs = np.concatenate([by_group, groups + by_group, 2 * groups + by_channel, 2 * groups + g * k + by_channel])
+    (places, by_group, by_channel), groups = positions(p), 2 * group_count(p)
+    outs = [by_group, groups // 2 + by_group, groups + by_channel, groups + p[1] * p[2] + by_channel]
+    outs = np.concatenate(outs)
     return [(outs, np.tile(of, 4)) for of in (places, places, by_group, by_group, by_channel)]
 
 

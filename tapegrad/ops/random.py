@@ -57,5 +57,5 @@ def accepts_mask(p):
 dropout_mask = structured("dropout_mask", "z = random: 0, or 1 / (1 - p)", arity=1, accepts=accepts_mask,
     forward=mask_forward, reverse=no_reverse, tangent=no_tangent, views=lambda p: ([((4,), (1,))], (p[0],)),
     depends="s,n->n", pullback=lambda p, z, gz, state: (None,),
-    pushforward=lambda p, z, operands, tangents: np.zeros(p[0]), passive=True,
+    pushforward=lambda p, z, operands, tangents: np.zeros(p[0], z.dtype), passive=True,
     reads=((False,), False), note=lambda p: f"{p[0]:,} numbers, p = {p[1] / (1 << 32):.4g}")
