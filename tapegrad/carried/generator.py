@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.carried.carrier import Call, Carrier
-from tapegrad.errors import UnsupportedError
+from tapegrad.carried.carrier import Call, Carrier, carrier_here
+from tapegrad.errors import UnsupportedAttributeError, UnsupportedError
 from tapegrad.value import Value
 
 # The methods whose numbers follow from the state of the generator and plain arguments.
@@ -75,7 +75,7 @@ class RecordedGenerator:
         if name.startswith("__"):
             raise AttributeError(name)
         if name not in _METHODS:
-            raise UnsupportedError(
+            raise UnsupportedAttributeError(
                 f"rng.{name} of a generator in a recorded function cannot be carried out at every replay; "
                 f"there are {', '.join(sorted(_METHODS))}"
             )
@@ -94,6 +94,10 @@ class RecordedGenerator:
                     f"rng.{method} takes plain numbers in a recorded function; of rng.normal, rng.uniform and "
                     "rng.exponential the parameters may be Values, of others not"
                 )
+        if carrier_here(f"rng.{method} is called") is not self._carrier:
+            raise UnsupportedError(
+                f"rng.{method} is called by a function that each replay calls again: pass what it draws as an argument"
+            )
         return self._carrier.draw(Call(self._number, method, _plain(args), _plain(kwargs)))
 
     # Where parameters are Values, a gradient flows to them: the numbers are those that NumPy draws.
