@@ -83,6 +83,14 @@ class Carrying(Recording):
     def renew_short_ways(self) -> None:
         """There are none."""
 
+    def check_repeatable(self) -> None:
+        """Raise UnsupportedError where a call writes or draws."""
+        if any(way.plan.written or way.plan.draws for way in self._ways):
+            raise UnsupportedError(
+                f"{self.name} writes buffers or draws random numbers, and tg.checkpoint and its like call it again for "
+                "the gradient: call model.eval() before, or pass the numbers as arguments"
+            )
+
     # Calls
 
     def _way(self, leaves: Sequence[Any]) -> _Way:

@@ -68,6 +68,14 @@ class Known:
             self._recordings[spec] = recording
         return recording, leaves
 
+    def repeatable(self, args: Sequence[Any]) -> Recording:
+        """The recording for arguments, which may be replayed as often as somebody likes. Raises UnsupportedError where
+        each replay writes or draws numbers."""
+        recording, _ = self.at(args)
+        if isinstance(recording, Carrying):
+            recording.check_repeatable()
+        return recording
+
     def carrying(self, args: Sequence[Any]) -> tuple[Recording, list[Any]]:
         """As `at`, where the function turned out to carry numbers in a branch that was not recorded at first."""
         spec, leaves = spec_of(args)
