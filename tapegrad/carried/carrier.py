@@ -94,7 +94,8 @@ class Plan:
     @property
     def holds(self) -> bool:
         """Whether all modules are in the modes in which they were. One that is gone is asked no more."""
-        return all(of() is None or of().training is mode for of, mode in self.modes)
+        modules = [(of(), mode) for of, mode in self.modes]
+        return all(module is None or module._training is mode for module, mode in modules)
 
     def number(self, cell: Cell) -> int:
         """The number of a cell, -1 where it is none of them."""

@@ -65,7 +65,7 @@ class RecordedGenerator:
 
     # `isinstance(rng, np.random.Generator)` holds, as it does for what this stands for.
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # type: ignore[misc]
         return np.random.Generator
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ class RecordedGenerator:
         if kwargs.get("out") is not None:
             raise UnsupportedError(f"rng.{method} in a recorded function gives new numbers: leave out= away")
         for x in (*args, *kwargs.values()):
-            if isinstance(x, Value) and not isinstance(x, int):
+            if isinstance(x, Value) and not x._is_integer:
                 raise UnsupportedError(
                     f"rng.{method} takes plain numbers in a recorded function; of rng.normal, rng.uniform and "
                     "rng.exponential the parameters may be Values, of others not"

@@ -57,17 +57,17 @@ def batch_norm(
     shape = [n, channels, 1, each, 1]
     w, b = _channels("batch_norm", tape, channels, (channels,), weight, bias)
     running = [
-        None if y is None else _of_shape("batch_norm", name, y, (channels,), tape)
-        for name, y in (("running_mean", running_mean), ("running_var", running_var))
-    ]
-    if not training and running[0] is not None:
+        _of_shape("batch_norm", name, y, (channels,), tape)
+        for name, y in (("running_mean", running_mean), ("running_var", running_var)) if y is not None
+    ]  # fmt: skip
+    if not training and running:
         mean, var = running
         return _done(_normalized(x, mean, var, w, b, shape, eps), tape, given)
     if n * each < 2:
         raise ShapeError(f"batch_norm: in training there must be more than one number a channel, x has shape {x.shape}")
     mean, var = _moments(x, shape)
     y = _normalized(x, mean, var, w, b, shape, eps)
-    if not training or running[0] is None:
+    if not training or not running:
         return _done(y, tape, given)
     count = n * each
     rates = 1.0 - momentum, momentum

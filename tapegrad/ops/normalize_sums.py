@@ -141,8 +141,8 @@ def normalize_sums_pushforward(p, z, operands, tangents):
 
 def normalize_sums_depends(p, *numbers):
     (places, by_group, by_channel), groups = positions(p), 2 * group_count(p)
-    outs = [by_group, groups // 2 + by_group, groups + by_channel, groups + p[1] * p[2] + by_channel]
-    outs = np.concatenate(outs)
+    parts = [by_group, groups // 2 + by_group, groups + by_channel, groups + p[1] * p[2] + by_channel]
+    outs = np.concatenate(parts)
     return [(outs, np.tile(of, 4)) for of in (places, places, by_group, by_group, by_channel)]
 
 

@@ -85,7 +85,8 @@ def test_second_order(name, torch):
 def test_vmap_is_as_one_after_the_other():
     (xs, w) = arrays((11, 4, 6), (6,), dtype=np.float64)
     calls = (
-        lambda x: tg.layer_norm(x, 6, w, w), lambda x: tg.batch_norm(x, None, None, w, w), lambda x: tg.group_norm(x, 3, w),
+        lambda x: tg.layer_norm(x, 6, w, w), lambda x: tg.batch_norm(x, None, None, w, w),
+        lambda x: tg.group_norm(x, 3, w),
         tg.grad(lambda x: np.sum(tg.layer_norm(x, 6, w) ** 3)), tg.grad(lambda x: np.sum(tg.batch_norm(x) ** 3)),
     )  # fmt: skip
     for f in calls:
@@ -114,36 +115,30 @@ def test_means_far_from_zero():
 # Modules
 
 
-def pairs(torch, dtype):
-    kind = torch.float64 if dtype == np.float64 else torch.float32
-    return {
-        "1d": (nn.BatchNorm1d(5, dtype=dtype), torch.nn.BatchNorm1d(5, dtype=kind), (6, 5)),
-        "1d, length": (nn.BatchNorm1d(5, 1e-3, 0.3, dtype=dtype), torch.nn.BatchNorm1d(5, 1e-3, 0.3, dtype=kind), (6, 5, 3)),
-        "2d": (nn.BatchNorm2d(3, dtype=dtype), torch.nn.BatchNorm2d(3, dtype=kind), (4, 3, 5, 2)),
-        "3d": (nn.BatchNorm3d(3, dtype=dtype), torch.nn.BatchNorm3d(3, dtype=kind), (2, 3, 2, 2, 3)),
-        "mean of all": (nn.BatchNorm1d(4, momentum=None, dtype=dtype), torch.nn.BatchNorm1d(4, momentum=None, dtype=kind), (7, 4)),
-        "plain": (nn.BatchNorm1d(4, affine=False, dtype=dtype), torch.nn.BatchNorm1d(4, affine=False, dtype=kind), (7, 4)),
-        "untracked": (
-            nn.BatchNorm1d(4, track_running_stats=False, dtype=dtype),
-            torch.nn.BatchNorm1d(4, track_running_stats=False, dtype=kind), (7, 4),
-        ),
-        "layer": (nn.LayerNorm(6, dtype=dtype), torch.nn.LayerNorm(6, dtype=kind), (3, 4, 6)),
-        "layer of two": (nn.LayerNorm((4, 6), 1e-3, dtype=dtype), torch.nn.LayerNorm((4, 6), 1e-3, dtype=kind), (3, 4, 6)),
-        "layer without bias": (nn.LayerNorm(6, bias=False, dtype=dtype), torch.nn.LayerNorm(6, bias=False, dtype=kind), (3, 6)),
-        "group": (nn.GroupNorm(2, 6, dtype=dtype), torch.nn.GroupNorm(2, 6, dtype=kind), (3, 6, 4)),
-        "plain group": (nn.GroupNorm(3, 6, affine=False, dtype=dtype), torch.nn.GroupNorm(3, 6, affine=False, dtype=kind), (3, 6, 5)),
-    }  # fmt: skip
-
-
-KEYS = ["1d", "1d, length", "2d", "3d", "mean of all", "plain", "untracked", "layer", "layer of two",
-        "layer without bias", "group", "plain group"]  # fmt: skip
+# The class, how it is called, and the shape of x.
+MODULES = {
+    "1d": ("BatchNorm1d", (5,), {}, (6, 5)),
+    "1d, length": ("BatchNorm1d", (5, 1e-3, 0.3), {}, (6, 5, 3)),
+    "2d": ("BatchNorm2d", (3,), {}, (4, 3, 5, 2)),
+    "3d": ("BatchNorm3d", (3,), {}, (2, 3, 2, 2, 3)),
+    "mean of all": ("BatchNorm1d", (4,), {"momentum": None}, (7, 4)),
+    "plain": ("BatchNorm1d", (4,), {"affine": False}, (7, 4)),
+    "untracked": ("BatchNorm1d", (4,), {"track_running_stats": False}, (7, 4)),
+    "layer": ("LayerNorm", (6,), {}, (3, 4, 6)),
+    "layer of two": ("LayerNorm", ((4, 6), 1e-3), {}, (3, 4, 6)),
+    "layer without bias": ("LayerNorm", (6,), {"bias": False}, (3, 6)),
+    "group": ("GroupNorm", (2, 6), {}, (3, 6, 4)),
+    "plain group": ("GroupNorm", (3, 6), {"affine": False}, (3, 6, 5)),
+}
 
 
 @dtypes
 @pytest.mark.parametrize("how", ["eager", "replayed"])
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", MODULES)
 def test_modules_over_several_steps(key, how, dtype, torch):
-    ours, theirs, shape = pairs(torch, dtype)[key]
+    name, args, options, shape = MODULES[key]
+    ours = getattr(nn, name)(*args, **options, dtype=dtype)
+    theirs = getattr(torch.nn, name)(*args, **options, dtype=torch.float64 if dtype == np.float64 else torch.float32)
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     assert sorted(ours.state_dict()) == sorted(theirs.state_dict())
     rng = np.random.default_rng(5)
@@ -183,8 +178,9 @@ def test_modules_over_several_steps(key, how, dtype, torch):
 def test_training_with_batch_norm(dtype, torch):
     kind = torch.float64 if dtype == np.float64 else torch.float32
     model = nn.Sequential(
-        nn.Linear(4, 8, rng=0, dtype=dtype), nn.BatchNorm1d(8, dtype=dtype), nn.Tanh(), nn.Linear(8, 3, rng=1, dtype=dtype)
-    )
+        nn.Linear(4, 8, rng=0, dtype=dtype), nn.BatchNorm1d(8, dtype=dtype), nn.Tanh(),
+        nn.Linear(8, 3, rng=1, dtype=dtype),
+    )  # fmt: skip
     theirs = torch.nn.Sequential(
         torch.nn.Linear(4, 8, dtype=kind), torch.nn.BatchNorm1d(8, dtype=kind), torch.nn.Tanh(),
         torch.nn.Linear(8, 3, dtype=kind),
@@ -299,8 +295,9 @@ def test_dropout_counts_calls_without_end():
 def test_dropout_in_training_goes_on_bit_for_bit(dtype):
     def made():
         model = nn.Sequential(
-            nn.Linear(4, 16, rng=0, dtype=dtype), nn.ReLU(), nn.Dropout(0.5, rng=1), nn.Linear(16, 3, rng=2, dtype=dtype)
-        )
+            nn.Linear(4, 16, rng=0, dtype=dtype), nn.ReLU(), nn.Dropout(0.5, rng=1),
+            nn.Linear(16, 3, rng=2, dtype=dtype),
+        )  # fmt: skip
         return model, nn.Training(model, optim.SGD(model, 0.1), batch_size=8)
 
     rng = np.random.default_rng(0)

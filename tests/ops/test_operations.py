@@ -72,7 +72,9 @@ def test_minima_and_transposed_matrices():
 
 
 # Batches of vectors, samples with channels that have one number or several, and one group or several in a sample.
-@pytest.mark.parametrize("layout", [[6, 4, 1, 1, 1], [6, 1, 4, 1, 0], [2, 2, 2, 3, 0], [3, 2, 4, 1, 0], [1, 2, 1, 12, 1]])
+@pytest.mark.parametrize(
+    "layout", [[6, 4, 1, 1, 1], [6, 1, 4, 1, 0], [2, 2, 2, 3, 0], [3, 2, 4, 1, 0], [1, 2, 1, 12, 1]]
+)
 def test_groups_of_every_layout(layout):
     n, g, k, s, across = layout
     x, back = Y.reshape(n, g, k, s), np.cos(7.0 * Y).reshape(n, g, k, s)

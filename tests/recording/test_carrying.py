@@ -95,7 +95,8 @@ def test_has_aux_and_several_arguments():
 
 def test_parameters_that_are_values_have_gradients():
     def f(p, rng):
-        return np.sum(rng.normal(p[0], p[1], size=4) ** 2) + rng.uniform(p[0], p[1]) + rng.exponential(p[1], size=2).sum()
+        x = rng.normal(p[0], p[1], size=4)
+        return np.sum(x**2) + rng.uniform(p[0], p[1]) + rng.exponential(p[1], size=2).sum()
 
     p = np.array([0.3, 1.7])
     eager = np.random.default_rng(7)
