@@ -64,8 +64,8 @@ class RecordedGenerator:
         self._carrier, self._number = carrier, number
 
     # `isinstance(rng, np.random.Generator)` holds, as it does for what this stands for.
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         return np.random.Generator
 
     def __repr__(self) -> str:
