@@ -151,7 +151,7 @@ def dropout(x: Any, p: float = 0.5, rng: Any = None, *, training: bool = True) -
     of the function that is recorded.
 
     >>> dropout(np.ones(6), 0.5, rng=0)
-    array([2., 0., 0., 0., 2., 2.])
+    array([2., 2., 2., 0., 0., 0.])
     """
     check_probability(p)
     if not isinstance(x, Value):
@@ -179,7 +179,7 @@ def _tape(given: Sequence[Any]) -> Tape:
 
 def _done(y: Value, tape: Tape, given: Sequence[Any]) -> Any:
     """Values for Values, and arrays for arrays."""
-    return y if holds_value(given) or tape.recording else y.data
+    return y if holds_value(given) or tape.recording else np.array(y.data)
 
 
 def _operand(what: str, x: Any, tape: Tape) -> Value:

@@ -31,9 +31,9 @@ class Dropout(Module):
 
     >>> layer = Dropout(0.5, rng=0)
     >>> layer(np.ones(8))
-    array([0., 2., 2., 2., 2., 0., 0., 0.])
+    array([0., 0., 0., 2., 2., 0., 2., 2.])
     >>> layer(np.ones(8))
-    array([2., 0., 0., 0., 2., 0., 2., 2.])
+    array([2., 2., 0., 0., 2., 2., 2., 0.])
     >>> layer.eval()(np.ones(3))
     array([1., 1., 1.])
     """
