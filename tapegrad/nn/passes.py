@@ -63,7 +63,7 @@ def one_pass(
         updates = Updates(optimizer, training.model, count, accumulate, added, watch)
     running = _Pass(training, samples, updates, limits)
     kept = optimizer.state_dict() if optimizer is not None and watch else {}
-    start = running.p.copy() if watch else running.p
+    start = training.model.state_dict() if watch else {}
     stride = None if every is None else every * accumulate
     try:
         with blas_threads(training.threads):
@@ -121,17 +121,18 @@ class _Pass:
 
 
 def _fault(
-    training: Any, order: np.ndarray, updates: Updates, start: np.ndarray, kept: dict[str, Any], samples: Samples
+    training: Any, order: np.ndarray, updates: Updates, start: dict[str, Any], kept: dict[str, Any], samples: Samples
 ) -> Fault:
     """What says at which batch the first number arose that is not finite, with model and optimiser as before it."""
-    optimizer, size = updates.optimizer, training.batch_size
-    fault = updates.fault
-    if fault is not None and np.isfinite(training.model.flat.data).all():
-        return Fault(fault, order[fault * size :][:size], float(updates.losses[fault]))
-    # An update has made the parameters so; losses may still be finite. The updates are made again, and looked at one by
-    # one.
-    size *= training.accumulate
-    done = 0
+    optimizer, batch = updates.optimizer, training.batch_size
+    size = batch * training.accumulate
+    fault, done = updates.fault, 0
+
+    def again(count: int, **how: Any) -> None:
+        training.model.load_state_dict(start)
+        optimizer.load_state_dict(kept)
+        if count:
+            one_pass(training, samples, order[: count * size], batch, optimizer=optimizer, **how)
 
     def look(losses: np.ndarray, last: bool) -> None:
         nonlocal done
@@ -139,18 +140,19 @@ def _fault(
             raise _FoundError
         done += 1
 
-    def again(count: int, **how: Any) -> None:
-        training.model.flat.data = start
-        optimizer.load_state_dict(kept)
-        if count:
-            one_pass(training, samples, order[: count * size], training.batch_size, optimizer=optimizer, **how)
-
+    if fault is not None and np.isfinite(training.model.flat.data).all():
+        if training.model.buffers():
+            # They were written by that batch, and by others after it.
+            again(updates.done)
+        return Fault(fault, order[fault * batch :][:batch], float(updates.losses[fault]))
+    # An update has made the parameters so; losses may still be finite. The updates are made again, and looked at one by
+    # one.
     try:
         again(updates.done, every=1, after=look)
     except _FoundError:
         again(done)
-    batch = done * training.accumulate
-    return Fault(batch, order[done * size :][:size], float(updates.losses[batch]))
+    fault = done * training.accumulate
+    return Fault(fault, order[done * size :][:size], float(updates.losses[fault]))
 
 
 class _FoundError(Exception):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.arguments import spec_of
 from tapegrad.errors import ShapeError, StructureError
+from tapegrad.nn.buffers import in_mode, modes_of
 from tapegrad.nn.callbacks import Callback
 from tapegrad.nn.checkpoints import read_training, write_training
 from tapegrad.nn.fitting import fit
@@ -18,7 +18,7 @@ from tapegrad.nn.losses import LOSSES
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.passes import one_pass
 from tapegrad.nn.rates import Rates, find_rate
-from tapegrad.nn.samples import Samples
+from tapegrad.nn.samples import Samples, Table
 from tapegrad.nn.steps import Step
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.recording import Recording, record
@@ -53,13 +53,14 @@ class Training:
             data are: a tuple or dict of arrays, say, whose first axis counts samples.
         batch_size: samples in a step.
         accumulate: of how many batches the gradients are added up for one update. The numbers are those of batches that
-            are so many times as large.
+            are so many times as large (but for what a batch does besides: normalisation, dropout).
         clip_norm: limit of the gradient's norm; see `tapegrad.optim.clip_by_norm`.
         clip_value: limit of each number of the gradient, applied before that of the norm.
         drop_last: leave out samples that do not fill a batch, instead of taking a smaller step.
         threads: threads of the BLAS; one is fastest for layers of hundreds of units. None leaves it as it is.
 
-    What the model or loss computes outside the tape (random numbers, say) is computed once, when recorded.
+    Buffers of the model, as running statistics and the state of `Dropout`, go from step to step. What the model or loss
+    computes outside the tape (random numbers of other generators, say) is computed once, when recorded.
 
     Raises ValueError for an unknown loss, a loss and a step, a batch size or limit that is not positive;
     StructureError for a model without parameters, or an optimiser that was made for others.
@@ -155,6 +156,9 @@ class Training:
         Returns:
             The mean loss and the accuracy over the epoch, each batch before its step.
 
+        A model in evaluation is in training meanwhile; of one in training, parts that are in evaluation stay there.
+        After the epoch its buffers are up to date, and all parts are in their own modes.
+
         Ctrl-C takes effect within a second; the batches before it stay learnt.
 
         Raises LabelError, before anything is changed, for labels that are NaN or out of range; ShapeError for x and y
@@ -164,21 +168,31 @@ class Training:
         return self.run(samples, np.random.default_rng(rng).permutation(samples.count))
 
     def evaluate(self, x: Any, y: Any = None, *, batch_size: int = _EVALUATED) -> Result:
-        """The mean loss and the accuracy on samples, without training. Takes and raises what `epoch` does."""
+        """The mean loss and the accuracy on samples, without training. Takes and raises what `epoch` does.
+
+        The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
+        """
         return self.run(self.samples(x if y is None else (x, y)), None, batch_size=batch_size)
 
     def predict(self, x: Any, *, batch_size: int = _EVALUATED) -> np.ndarray:
-        """The model's output for samples x of shape (n, ...), replayed in batches. Raises ShapeError."""
-        self._forget_if_changed()
+        """The model's output for samples x of shape (n, ...), replayed in batches. Raises ShapeError.
+
+        The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
+        """
         table = Samples(np.asarray(x), self.model.dtype, "x").x
+        with in_mode(self.model, False):
+            return self._predicted(table, batch_size)
+
+    def _predicted(self, table: Table, batch_size: int) -> np.ndarray:
+        self._forget_if_changed()
         flat = np.array(self.model.flat.data)
         parts = []
         for start in range(0, len(table.rows), batch_size):
             batch = table.batch(slice(start, start + batch_size))
-            recording = self._outputs.get(batch.shape)
+            key = (batch.shape, batch.dtype)
+            recording = self._outputs.get(key)
             if recording is None:
-                spec, leaves = spec_of([flat, batch])
-                recording = self._outputs[batch.shape] = Recording(self.model.call_with, spec, leaves, [])
+                recording = self._outputs[key] = record(self.model.call_with, flat, batch)
             with blas_threads(self.threads):
                 parts.append(recording(flat, batch))
         return np.concatenate(parts)
@@ -251,26 +265,28 @@ class Training:
         `passes.one_pass`."""
         self._forget_if_changed()
         batch_size = how.pop("batch_size", None) or (_EVALUATED if order is None else self.batch_size)
-        loss, right = one_pass(self, samples, order, batch_size, **how)
+        with in_mode(self.model, order is not None):
+            loss, right = one_pass(self, samples, order, batch_size, **how)
         return Result(loss, right if self.labels else float("nan"))
 
     def blame(self, samples: Samples, rows: np.ndarray) -> Any:
         """What is wrong first with the loss or its gradient at some samples, a `tapegrad.debugging.Blame`, or None."""
         loss, step = self.loss, self.step
         x, y = samples.x.batch(rows), samples.y.batch(rows)
-        if step is None:
 
-            def named(model: Any, x: Any, y: Any) -> Any:
-                return loss(model(x), y)
+        def named(model: Any, x: Any, y: Any) -> Any:
+            return loss(model(x), y)
 
-            named.__qualname__ = getattr(loss, "__qualname__", "loss")
-            return record(named, self.model, x, y).blame(self.model, x, y)
-        batch = samples.nesting(x, y)
-        return record(step, self.model, batch).blame(self.model, batch)
+        named.__qualname__ = getattr(loss, "__qualname__", "loss")
+        with in_mode(self.model, True):
+            if step is None:
+                return record(named, self.model, x, y).blame(self.model, x, y)
+            batch = samples.nesting(x, y)
+            return record(step, self.model, batch).blame(self.model, batch)
 
     def recorded(self, samples: Samples, batch: int) -> Step:
         """The step for batches of a size, recorded at the first samples."""
-        key = (batch, samples.key)
+        key = (batch, samples.key, modes_of(self.model))
         if key not in self._steps:
             x, y = samples.x.batch(slice(batch)), samples.y.batch(slice(batch))
             if self.labels:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tapegrad import nn, optim
-from tapegrad.errors import DataError, ShapeError, StructureError, TapegradError
+from tapegrad.errors import DataError, NonFiniteError, ShapeError, StructureError, TapegradError
 from tapegrad.optim.archive import read_arrays, write_arrays
 
 
@@ -160,3 +160,47 @@ def test_damaged_checkpoints_raise_our_errors_only(tmp_path):
         training.load(path)
     write_arrays(path, good)
     training.load(path)
+
+
+def made_with_state(seed=0):
+    layers = nn.Linear(4, 6, rng=seed), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.3, rng=seed), nn.Linear(6, 3, rng=1)
+    model = nn.Sequential(*layers)
+    return nn.Training(model, optim.Adam(model, 0.02), batch_size=16)
+
+
+def test_running_statistics_and_dropout_are_resumed_and_not_used_in_validation(tmp_path):
+    train, held = data(), data(20, seed=1)
+    path = tmp_path / "training.npz"
+    whole, first, second = made_with_state(), made_with_state(), made_with_state(seed=5)
+    whole.fit(train, epochs=6, validation=held, rng=3)
+    first.fit(train, epochs=3, validation=held, rng=3, callbacks=nn.Checkpoint(path))
+    history = second.fit(train, epochs=6, validation=held, resume=path)
+    assert same(second.model.state_dict(), whole.model.state_dict())
+    assert numbers(history) == numbers(whole.history)
+    # In evaluation nothing is drawn, so that it is the same each time.
+    assert whole.evaluate(*held).loss == whole.evaluate(*held).loss == whole.history[-1]["validation_loss"]
+
+
+def test_early_stopping_restores_running_statistics():
+    train, held = data(20), data(30, seed=1)
+    training, kept = made_with_state(), {}
+    stopping = nn.EarlyStopping(2)
+    training.fit(
+        train, epochs=60, validation=held, rng=0,
+        callbacks=[stopping, lambda t, row: kept.update({row["epoch"]: t.model.state_dict()})],
+    )  # fmt: skip
+    assert same(training.model.state_dict(), kept[stopping.best_epoch])
+    assert training.evaluate(*held).loss == stopping.best
+
+
+def test_a_nan_leaves_running_statistics_as_before_it():
+    x, y = data(64)
+    x[50, 2] = np.nan
+    order = np.random.default_rng(3).permutation(64)
+    batch = order.tolist().index(50) // 16
+    training, plain = made_with_state(), made_with_state()
+    with pytest.raises(NonFiniteError, match=f"epoch 1, step {batch + 1} "):
+        training.fit((x, y), epochs=2, rng=3)
+    if batch:
+        plain.run(plain.samples((x, y)), order[: 16 * batch])
+    assert same(training.model.state_dict(), plain.model.state_dict())
