@@ -3,9 +3,9 @@
     python examples/vae.py
     python examples/vae.py --data path/to/mnist --epochs 30 --hidden 512
 
-The encoder says where a digit may lie in the plane, as a normal density; a point is drawn from it, and the decoder draws
-the digit again. The generator of these points is an argument of the loss: each replay of its gradient draws anew. At the
-end the bound on the log likelihood of the test images is printed, and a figure with the plane is written.
+The encoder says where a digit may lie in the plane, as a normal density; a point is drawn from it, and the decoder
+draws the digit again. The generator of these points is an argument of the loss: each replay of its gradient draws anew.
+At the end the bound on the log likelihood of the test images is printed, and a figure with the plane is written.
 """
 
 from __future__ import annotations
