@@ -10,6 +10,7 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.optim.groups import Entry, is_module
+from tapegrad.tape.edits import check_editable
 from tapegrad.value import Value
 
 _REAL = (np.dtype(np.float64), np.dtype(np.float32))
@@ -61,6 +62,14 @@ class Nested:
     def path(self, i: int) -> str:
         """How Python would write a leaf."""
         return pytree.paths(self.structure, "params")[i]
+
+    def check_editable(self) -> None:
+        """Raise InPlaceError where a Value cannot be changed, before any is."""
+        for handle in self.handles:
+            if isinstance(handle, Value) and handle.size:
+                tape = handle.tape
+                tape.flush()
+                check_editable(tape, tape.code[tape.row_of(tape.locate(handle._slot))])
 
     def vector(self, room: Room | None = None) -> np.ndarray:
         """A copy of all numbers, one leaf after another; in the room, if there is some."""

@@ -248,7 +248,7 @@ class Optimizer(Saved):
             new ones, and those given stay as they were.
 
         Raises ShapeError, DTypeError, StructureError where parameters and gradient do not fit, or are not those of the
-        steps before; nothing is changed then.
+        steps before, InPlaceError for a Value that is the result of something; nothing is changed then.
 
         >>> import numpy as np
         >>> from tapegrad.optim import SGD
@@ -259,6 +259,7 @@ class Optimizer(Saved):
         if isinstance(params, np.ndarray):
             return self._update_array(params, grads)
         nested = Nested(params)
+        nested.check_editable()
         p = nested.vector(self._room if nested.in_place else None)
         g = nested.gradient(grads, p.dtype, p.size, self._room)
         self._apply(p, g, self.runs_in(nested, p.size))
@@ -278,7 +279,8 @@ class Optimizer(Saved):
     def step(self) -> None:
         """One step on the parameters given, from the `grad` that `backward` left. Raises StructureError without any."""
         nested = self._given()
-        p = nested.vector()
+        nested.check_editable()
+        p = nested.vector(self._room)
         self._apply(p, nested.accumulated(), self.runs_in(nested, p.size))
         nested.put(p)
 

@@ -8,7 +8,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn, optim
-from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.errors import DTypeError, InPlaceError, ShapeError, StructureError
 
 
 @dataclass
@@ -176,6 +176,15 @@ def test_moments_of_weights_without_gradient_become_zero_and_not_subnormal(kind,
     tiny = np.finfo(dtype).tiny
     assert state.size and not ((np.abs(state) < tiny) & (state != 0.0)).any()
     assert np.isfinite(p).all()
+
+
+def test_results_are_no_parameters():
+    leaf = tg.Value([1.0, 2.0])
+    result = leaf * 2.0
+    optimizer = optim.SGD(lr=1.0)
+    with pytest.raises(InPlaceError, match="the result of multiply cannot be assigned"):
+        optimizer.update({"a": leaf, "b": result}, {"a": np.ones(2), "b": np.ones(2)})
+    assert leaf.data.tolist() == [1.0, 2.0] and optimizer.steps == 0
 
 
 def test_nothing_to_update():
