@@ -93,7 +93,8 @@ IN_THE_TABLE = """
 from tapegrad.ops import BY_NAME, Elementwise
 from tapegrad.value.value import Value
 
-print(*(name for name, row in BY_NAME.items() if isinstance(row, Elementwise) and row.arity == 1 and hasattr(Value, name)))
+unary = [name for name, row in BY_NAME.items() if isinstance(row, Elementwise) and row.arity == 1]
+print(*(name for name in unary if hasattr(Value, name)))
 """
 
 
