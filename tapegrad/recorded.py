@@ -5,14 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from tapegrad import transforms
 from tapegrad.adjoint import evaluation
 from tapegrad.recording import StandIn, Stats, behind, known, known_with_keywords
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class recorded(StandIn):
+
+@overload
+def recorded(f: Callable[P, R], *, compile: bool | None = None) -> Recorded[P, R]: ...
+@overload
+def recorded(f: None = None, *, compile: bool | None = None) -> Callable[[Callable[P, R]], Recorded[P, R]]: ...
+def recorded(f: Any = None, *, compile: bool | None = None) -> Any:
     """A function that records itself, once for each kind of arguments, and has every derivative as a method.
 
     Args:
@@ -37,24 +44,26 @@ class recorded(StandIn):
     >>> energy(x, k=3.0), energy.grad(x, k=3.0)
     (15.0, array([ 6., 12.]))
     """
+    return functools.partial(Recorded, compile=compile) if f is None else Recorded(f, compile=compile)
 
-    def __new__(cls, f: Any = None, *, compile: bool | None = None) -> Any:
-        return functools.partial(cls, compile=compile) if f is None and compile is not None else super().__new__(cls)
 
-    def __init__(self, f: Callable[..., Any], *, compile: bool | None = None) -> None:
+class Recorded(StandIn, Generic[P, R]):
+    """What `recorded` makes of a function: it is called as the function is, and has every derivative as a method."""
+
+    def __init__(self, f: Callable[P, R], *, compile: bool | None = None) -> None:
         functools.update_wrapper(self, f)
         self.f, self.forced = f, behind(f, compile)[1]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if evaluation.on_tape((args, kwargs) if kwargs else args):
             return known(self.f, self.forced).on_tape(args)(*args) if not kwargs else self.f(*args, **kwargs)
         if kwargs:
-            args = (*args, kwargs)
-            return known_with_keywords(self.f, self.forced).at(args)[0](*args)
+            given = (*args, kwargs)
+            return known_with_keywords(self.f, self.forced).at(given)[0](*given)
         return known(self.f, self.forced).at(args)[0](*args)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else recorded(MethodType(self.f, instance), compile=self.forced)
+        return self if instance is None else Recorded(MethodType(self.f, instance), compile=self.forced)
 
     def __repr__(self) -> str:
         return f"<recorded {getattr(self.f, '__qualname__', repr(self.f))}>"

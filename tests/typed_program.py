@@ -1,5 +1,6 @@
 """A program that is annotated throughout, for type checkers in their strictest modes. They read it; nothing runs it."""
 
+from collections.abc import Callable
 from typing import Any, assert_type
 
 import numpy as np
@@ -9,6 +10,7 @@ import tapegrad as tg
 from tapegrad import Value
 from tapegrad.nn import MLP, Linear, Module, Parameter
 from tapegrad.optim import Adam
+from tapegrad.optimize import minimize
 
 Array = NDArray[np.float64]
 
@@ -53,6 +55,90 @@ np.linalg.solve(np.eye(3), v)
 v.exp().sum().backward()
 a.backward()
 shape: tuple[int, ...] = v.shape
+assert_type(v.sum(0, keepdims=True).reshape(1), Value)
+assert_type(v.mean(axis=0), Value)
+assert_type(v.clip(0.0, 1.0).max(), Value)
+assert_type(tg.stop_gradient(v), Value)
+switched: Any = tg.relu(v)
+
+
+# Decorators keep the signature too, and add methods.
+@tg.recorded
+def potential(x: Array, k: float = 1.0) -> float:
+    return k * float(np.sum(x**2))
+
+
+assert_type(potential(np.ones(3), k=2.0), float)
+potential.grad(np.ones(3), k=2.0)
+potential("no array")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@tg.recorded(compile=False)
+def barrier(x: Array) -> float:
+    return -float(np.sum(np.log(x)))
+
+
+assert_type(barrier(np.ones(3)), float)
+barrier.hessian(np.ones(3))
+
+
+@tg.custom_vjp
+def clipped(x: Array) -> Array:
+    return x * 1.0
+
+
+def clipped_forward(x: Array) -> tuple[Array, None]:
+    return x * 1.0, None
+
+
+def clipped_back(_: None, cotangent: Any) -> tuple[Any]:
+    return (np.clip(cotangent, -1.0, 1.0),)
+
+
+clipped.defvjp(clipped_forward, clipped_back)
+assert_type(clipped(x=np.ones(3)), Array)
+clipped(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@tg.custom_jvp
+def soft(x: Array) -> Array:
+    return np.log1p(np.exp(x))
+
+
+@soft.defjvp
+def soft_forward(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    return soft(primals[0]), tangents[0] / (1.0 + np.exp(-primals[0]))
+
+
+assert_type(soft(np.ones(3)), Array)
+
+
+@tg.checkpoint
+def step(x: Array, rate: float) -> Array:
+    return x - rate * x
+
+
+assert_type(step(np.ones(3), rate=0.1), Array)
+
+
+def table(x: float) -> float:
+    return x * x
+
+
+def table_back(cotangent: float, result: float, x: float) -> float:
+    return cotangent * 2.0 * x
+
+
+assert_type(tg.external(table, table_back)(1.0), float)
+
+
+def advance(total: Any, x: Any) -> tuple[Any, None]:
+    return total + x, None
+
+
+last, sums = tg.scan(advance, 0.0, np.ones(3))
+found: Any = minimize(energy, np.ones(3), method="trust-exact").x
+operation: Callable[..., Any] = tg.sigmoid
 
 
 class Scale(Module):
