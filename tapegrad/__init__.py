@@ -21,7 +21,7 @@ from tapegrad.flow import cond, fori_loop, scan, where, while_loop
 from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
-from tapegrad.recorded import Recorded, recorded
+from tapegrad.recorded import recorded
 from tapegrad.recording import Recording, load, record
 from tapegrad.tape import Tape, current_tape
 from tapegrad.transforms import (
@@ -54,7 +54,6 @@ __all__ = [
     "CFunction",
     "ComplexValue",
     "Drawing",
-    "Recorded",
     "Recording",
     "Tape",
     "Value",

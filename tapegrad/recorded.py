@@ -5,21 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
 
 from tapegrad import transforms
 from tapegrad.adjoint import evaluation
 from tapegrad.recording import StandIn, Stats, behind, known, known_with_keywords
 
 P = ParamSpec("P")
-R = TypeVar("R")
+Q = ParamSpec("Q")
 
 
-@overload
-def recorded(f: Callable[P, R], *, compile: bool | None = None) -> Recorded[P, R]: ...
-@overload
-def recorded(f: None = None, *, compile: bool | None = None) -> Callable[[Callable[P, R]], Recorded[P, R]]: ...
-def recorded(f: Any = None, *, compile: bool | None = None) -> Any:
+class recorded(StandIn, Generic[P]):
     """A function that records itself, once for each kind of arguments, and has every derivative as a method.
 
     Args:
@@ -44,17 +40,23 @@ def recorded(f: Any = None, *, compile: bool | None = None) -> Any:
     >>> energy(x, k=3.0), energy.grad(x, k=3.0)
     (15.0, array([ 6., 12.]))
     """
-    return functools.partial(Recorded, compile=compile) if f is None else Recorded(f, compile=compile)
 
+    @overload
+    def __new__(cls, f: Callable[P, Any], *, compile: bool | None = None) -> recorded[P]: ...
+    @overload
+    def __new__(  # type: ignore[misc]
+        cls, f: None = None, *, compile: bool
+    ) -> Callable[[Callable[Q, Any]], recorded[Q]]: ...
+    def __new__(cls, f: Any = None, *, compile: bool | None = None) -> Any:
+        return functools.partial(cls, compile=compile) if f is None and compile is not None else super().__new__(cls)
 
-class Recorded(StandIn, Generic[P, R]):
-    """What `recorded` makes of a function: it is called as the function is, and has every derivative as a method."""
+    if not TYPE_CHECKING:
+        # Checkers are to look at `__new__`, which knows both ways to decorate.
+        def __init__(self, f: Callable[..., Any], *, compile: bool | None = None) -> None:
+            functools.update_wrapper(self, f)
+            self.f, self.forced = f, behind(f, compile)[1]
 
-    def __init__(self, f: Callable[P, R], *, compile: bool | None = None) -> None:
-        functools.update_wrapper(self, f)
-        self.f, self.forced = f, behind(f, compile)[1]
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         if evaluation.on_tape((args, kwargs) if kwargs else args):
             return known(self.f, self.forced).on_tape(args)(*args) if not kwargs else self.f(*args, **kwargs)
         if kwargs:
@@ -63,7 +65,7 @@ class Recorded(StandIn, Generic[P, R]):
         return known(self.f, self.forced).at(args)[0](*args)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else Recorded(MethodType(self.f, instance), compile=self.forced)
+        return self if instance is None else recorded(MethodType(self.f, instance), compile=self.forced)
 
     def __repr__(self) -> str:
         return f"<recorded {getattr(self.f, '__qualname__', repr(self.f))}>"

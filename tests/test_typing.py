@@ -19,7 +19,7 @@ import pytest
 from test_readme import FOUND, sections
 
 import tapegrad as tg
-from tapegrad.value import declared
+from tapegrad.value import declared, methods
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "tests" / "typed_program.py"
@@ -162,3 +162,16 @@ def test_completion_lists_methods():
     names = dir(tg.Value(np.ones(3)))
     assert {"tanh", "sum", "backward", "reshape", "T", "label"} <= set(names)
     assert {"grad", "hessian", "batch", "compile", "save"} <= set(dir(tg.record(lambda x: x * x, 2.0)))
+
+
+def test_methods_that_are_said_to_give_values_do():
+    v = tg.Value(np.arange(1.0, 7.0).reshape(2, 3))
+    arguments = {"clip": (2.0, 3.0), "repeat": (2,), "swapaxes": (0, 1), "take": ([0, 2],)}
+    source = Path(methods.__file__).read_text(encoding="utf-8")
+    said = re.findall(r"^        def (\w+)\(.*-> Self: \.\.\.$", source, re.MULTILINE)
+    assert len(said) > 15
+    for name in said:
+        assert type(getattr(v, name)(*arguments.get(name, ()))) is tg.Value, name
+        reduced = {"max", "mean", "min", "prod", "std", "sum", "var"}
+        if name in reduced:
+            assert getattr(v, name)(0, keepdims=True).shape == (1, 3)

@@ -19,7 +19,6 @@ from tapegrad.value import Value, number_of
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -117,8 +116,8 @@ def _one_each(grads: Any, count: int) -> Sequence[Any]:
 
 
 def external(
-    f: Callable[P, R], vjp: Callable[..., Any], jvp: Callable[..., Any] | None = None, *, numpy_rules: bool = False
-) -> Callable[P, R]:
+    f: Callable[P, Any], vjp: Callable[..., Any], jvp: Callable[..., Any] | None = None, *, numpy_rules: bool = False
+) -> Callable[P, Any]:
     """A black box as a differentiable function: a solver, a table, a program in another language.
 
     Args:
@@ -143,10 +142,10 @@ def external(
     return _called(f, _External(f, vjp, jvp, numpy_rules))
 
 
-def _called(f: Callable[P, R], rules: Rules) -> Callable[P, R]:
+def _called(f: Callable[P, Any], rules: Rules) -> Callable[P, Any]:
     """A function with the name and signature of f, each call of which is one instruction."""
 
-    def function(*args: P.args, **kwargs: P.kwargs) -> R:
+    def function(*args: P.args, **kwargs: P.kwargs) -> Any:
         return call(rules, placed(f, args, kwargs))
 
     return functools.wraps(f)(function) if hasattr(f, "__name__") else function
@@ -186,7 +185,7 @@ class Checkpointed(Rules):
         return self._derived[name]
 
 
-def checkpoint(f: Callable[P, R]) -> Callable[P, R]:
+def checkpoint(f: Callable[P, Any]) -> Callable[P, Any]:
     """f, whose intermediate results are not kept on the tape but computed anew when the gradient needs them.
 
     On a tape a call is one instruction. f is recorded once, on a tape of its own, and every call replays that
@@ -203,16 +202,16 @@ def checkpoint(f: Callable[P, R]) -> Callable[P, R]:
     return _called(f, Checkpointed(f))
 
 
-class _Custom(Rules, Generic[P, R]):
+class _Custom(Rules, Generic[P]):
     """What `custom_vjp` and `custom_jvp` share: a decorated function, and arguments that are not differentiated."""
 
-    def __init__(self, f: Callable[P, R], nondiff_argnums: Sequence[int] = ()) -> None:
+    def __init__(self, f: Callable[P, Any], nondiff_argnums: Sequence[int] = ()) -> None:
         self.f: Callable[..., Any] = f
         self.nondiff = tuple(nondiff_argnums)
         self.name = _name(f)
         functools.update_wrapper(self, f)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         # An argument that is not differentiated must not become an operand, so it is put in a box: that is a leaf, but
         # neither a Value nor a number, whatever is in it.
         given = enumerate(placed(self.f, args, kwargs))
@@ -254,7 +253,7 @@ def spread(args: Sequence[Any], own: Sequence[Any], what: str) -> list[Any]:
     return found
 
 
-class custom_vjp(_Custom[P, R]):
+class custom_vjp(_Custom[P]):
     """A function with a reverse rule of its own, as `jax.custom_vjp`: a decorator, then `defvjp(fwd, bwd)`.
 
     fwd(*args) returns (result, residuals); bwd(residuals, cotangent) returns a tuple with the gradient for each
@@ -293,7 +292,7 @@ class custom_vjp(_Custom[P, R]):
         return spread(args, self.bwd(*static, answer[1], cotangent), f"bwd of {self.name}")
 
 
-class custom_jvp(_Custom[P, R]):
+class custom_jvp(_Custom[P]):
     """A function with a forward rule of its own, as `jax.custom_jvp`: a decorator, then `defjvp(rule)`.
 
     rule(primals, tangents) returns (result, tangent of the result), the tangent being linear in the tangents. Arguments

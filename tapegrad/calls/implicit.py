@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from tapegrad.errors import OperationError, ShapeError, SingularError, Unsupport
 from tapegrad.recording import Known, Recording
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class _Root(Rules):
@@ -93,7 +92,7 @@ def _check_regular(matrix: np.ndarray, name: str) -> None:
         )
 
 
-def implicit_root(f: Callable[..., Any], solve: Callable[P, R]) -> Callable[P, R]:
+def implicit_root(f: Callable[..., Any], solve: Callable[P, Any]) -> Callable[P, Any]:
     """The function x(theta) defined by f(x, *theta) = 0, with its derivative.
 
     Args:
@@ -117,7 +116,7 @@ def implicit_root(f: Callable[..., Any], solve: Callable[P, R]) -> Callable[P, R
         raise OperationError("implicit_root takes two functions: f(x, *theta), and solve(*theta) that returns x")
     rules = _Root(f, solve)
 
-    def root(*args: P.args, **kwargs: P.kwargs) -> R:
+    def root(*args: P.args, **kwargs: P.kwargs) -> Any:
         return call(rules, placed(solve, args, kwargs))
 
     return root
