@@ -117,7 +117,7 @@ def implicit_root(f: Callable[..., Any], solve: Callable[P, Any]) -> Callable[P,
     rules = _Root(f, solve)
 
     def root(*args: P.args, **kwargs: P.kwargs) -> Any:
-        return call(rules, placed(solve, args, kwargs))
+        return call(rules, placed(rules.solver, args, kwargs))
 
     return root
 
