@@ -90,7 +90,7 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
 def scan(
     f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, *,
     memory_limit: int | None = None,
-) -> Any:  # fmt: skip
+) -> tuple[Any, Any]:  # fmt: skip
     """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`.
 
     Where steps have more than some thousand instructions together, the loop is one instruction on the tape: f is called

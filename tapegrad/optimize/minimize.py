@@ -14,6 +14,7 @@ from tapegrad.errors import OperationError
 from tapegrad.optimize.constraints import prepared
 from tapegrad.optimize.flat import Nesting, arguments, called_with, off_tape, start
 from tapegrad.optimize.replay import Objective
+from tapegrad.optimize.result import Result
 
 # What each method takes besides values.
 _GRADIENT, _HESSIAN, _PRODUCT = 1, 2, 4
@@ -40,7 +41,7 @@ def minimize(
     f: Callable[..., Any], x0: Any, args: Any = (), method: Any = None, *, jac: Any = None, hess: Any = None,
     hessp: Any = None, bounds: Any = None, constraints: Any = (), tol: float | None = None, callback: Any = None,
     options: dict[str, Any] | None = None,
-) -> OptimizeResult:  # fmt: skip
+) -> Result:  # fmt: skip
     """Minimise f(x, *args) over x by `scipy.optimize.minimize`, with exact derivatives.
 
     Args:
@@ -178,7 +179,7 @@ def callback_on(callback: Any, nesting: Nesting) -> Any:
     return lambda x, *rest: callback(nesting.nest(np.array(x)), *rest)
 
 
-def nested(result: OptimizeResult, nesting: Nesting) -> OptimizeResult:
+def nested(result: OptimizeResult, nesting: Nesting) -> Result:
     """SciPy's result with x and the gradient nested as the start, and `x_flat` beside them."""
     result.x_flat = np.array(result.x, float)
     result.x = nesting.nest(result.x_flat.copy())

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from scipy.optimize import Bounds, OptimizeResult
+from scipy.optimize import Bounds
 
 from tapegrad.errors import OperationError
 from tapegrad.optimize.flat import Nesting, arguments, called_with, off_tape, start
 from tapegrad.optimize.minimize import callback_on, nested
 from tapegrad.optimize.replay import Residuals
+from tapegrad.optimize.result import Result
 
 _ROOT_METHODS = (
     "hybr", "lm", "broyden1", "broyden2", "anderson", "linearmixing", "diagbroyden", "excitingmixing", "krylov",
@@ -25,7 +26,7 @@ def least_squares(
     f: Callable[..., Any], x0: Any, args: Any = (), *, sparse: bool | None = None, jac: Any = None,
     bounds: Any = (-np.inf, np.inf), method: str = "trf", kwargs: dict[str, Any] | None = None, callback: Any = None,
     **options: Any,
-) -> OptimizeResult:  # fmt: skip
+) -> Result:  # fmt: skip
     """Minimise ½ Σ ρ(f_i(x, *args)²) over x by `scipy.optimize.least_squares`, with the exact Jacobian.
 
     Args:
@@ -99,7 +100,7 @@ def _spread(bounds: Any, nesting: Nesting) -> Any:
 def root(
     f: Callable[..., Any], x0: Any, args: Any = (), method: str = "hybr", *, jac: Any = None, tol: float | None = None,
     callback: Any = None, options: dict[str, Any] | None = None,
-) -> OptimizeResult:  # fmt: skip
+) -> Result:  # fmt: skip
     """Solve f(x, *args) = 0 by `scipy.optimize.root`, with the exact Jacobian.
 
     Args:
