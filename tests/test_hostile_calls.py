@@ -52,7 +52,7 @@ def positional(f):
 SAYS_SO = TapegradError, TypeError, ValueError, ArithmeticError, LookupError, OSError
 
 
-@pytest.mark.parametrize(("module", "name"), functions())
+@pytest.mark.parametrize(("module", "name"), list(functions()))
 def test_hostile_arguments_are_answered_or_refused(module, name):
     f = getattr(importlib.import_module(module), name)
     count = positional(f)
