@@ -6,6 +6,8 @@ which `steps` records and `loops` runs, on `samples`, with `updates` after each 
 epochs, with `callbacks` and `checkpoints`, and keeps a `history`; `rates` looks for a learning rate.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
 from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.callbacks import Callback, EarlyStopping
@@ -16,9 +18,19 @@ from tapegrad.nn.init import kaiming, xavier
 from tapegrad.nn.layers import MLP, Linear, Sequential
 from tapegrad.nn.module import Module
 from tapegrad.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
-from tapegrad.nn.parameter import Parameter
 from tapegrad.nn.rates import Rates
 from tapegrad.nn.training import Result, Training
+
+if TYPE_CHECKING:
+    from tapegrad.value import Value
+
+    class Parameter(Value):
+        """What a module's attribute is to type checkers: reading it gives a Value."""
+
+        def __init__(self, data: Any) -> None: ...
+
+else:
+    from tapegrad.nn.parameter import Parameter
 
 __all__ = [
     "Callback",
