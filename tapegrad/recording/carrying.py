@@ -38,7 +38,8 @@ class Carrying(Recording):
 
     def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], compile: bool | None) -> None:
         self.f, self.forced, self.spec = f, compile, spec
-        self._plain, self._frozen = None, None
+        self._plain = None
+        self._frozen: tuple[_Way, list[np.ndarray], Recording] | None = None
         self._ways: list[_Way] = []
         self._example = leaves
         self._way(leaves)
@@ -64,8 +65,7 @@ class Carrying(Recording):
             function = _alone(self.f, way.plan, _RESULT, (way.plan.inputs(), []))
             recording = Recording(function, self.spec, self._example, None, compile=self.forced)
             self._frozen = way, numbers, recording
-        found: Recording = self._frozen[2]
-        return found
+        return self._frozen[2]
 
     def __reduce__(self) -> Any:
         raise UnsupportedError(
@@ -111,14 +111,6 @@ class Carrying(Recording):
 
     def renew_short_ways(self) -> None:
         """There are none."""
-
-    def check_repeatable(self) -> None:
-        """Raise UnsupportedError where a call writes or draws."""
-        if any(way.plan.written or way.plan.draws for way in self._ways):
-            raise UnsupportedError(
-                f"{self.name} writes buffers or draws random numbers, and tg.checkpoint and its like call it again for "
-                "the gradient: call model.eval() before, or pass the numbers as arguments"
-            )
 
     # Calls
 
