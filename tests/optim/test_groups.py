@@ -1,5 +1,10 @@
 """Parameter groups: who is in which, with which options, in `step`, `update` and `Training`."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -172,3 +177,36 @@ def test_groups_that_do_not_fit_are_not_loaded():
     one.load_state_dict(before | {"runs": np.array([[3, 0], [1, 1]])})
     with pytest.raises(StructureError, match="3 of group 0, 1 of group 1, these are 2 of group 0, 2 of group 1"):
         one.update(params, params)
+
+
+def test_works_without_compiling():
+    code = """
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+from tapegrad import nn, optim
+x, found = np.linspace(-1, 1, 26)[:, None], []
+for kind in (optim.Adam, optim.RMSprop, optim.Adagrad, optim.Adadelta, optim.Lion):
+    model = nn.MLP([1, 3, 1], "tanh", seed=0)
+    optimizer = kind(model, 0.05, groups=[{"params": "*.bias", "lr": 0.01}])
+    training = nn.Training(model, optimizer, "mean_squared_error", batch_size=5, accumulate=2, clip_norm=1.0)
+    found += training.fit((x, x), epochs=2, rng=0)["loss"].tolist() + model.flat.data.tolist()
+    optimizer, p = kind(lr=0.1, groups=[{"params": "a", "lr": 0.2}]), {"a": np.ones(2), "b": 1.0}
+    for _ in range(3):
+        p = optimizer.update(p, {"a": np.array([1.0, -2.0]), "b": 0.5})
+    found += [*p["a"].tolist(), p["b"]]
+print(found)
+"""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": flag}, capture_output=True, text=True
+        )
+        for flag in ("0", "1")
+    ]
+    assert not any(r.returncode for r in runs), runs[-1].stderr
+    found, expected = (np.array(json.loads(r.stdout)) for r in runs)
+    assert len(found) == 5 * (2 + 10 + 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
