@@ -18,7 +18,18 @@ from tapegrad.calls import (
 from tapegrad.checking import check_grads, check_op
 from tapegrad.debugging import debug
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
-from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
+from tapegrad.functions import (
+    avg_pool,
+    conv,
+    conv_transpose,
+    cross_entropy,
+    log_softmax,
+    logsumexp,
+    max_pool,
+    softmax,
+    stack,
+    supported,
+)
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
@@ -57,12 +68,15 @@ __all__ = [
     "Recording",
     "Tape",
     "Value",
+    "avg_pool",
     "cfunc",
     "check_grads",
     "check_op",
     "checkpoint",
     "checkpointed_loop",
     "cond",
+    "conv",
+    "conv_transpose",
     "cross_entropy",
     "current_tape",
     "debug",
@@ -91,6 +105,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "make_hvp",
+    "max_pool",
     "memory_held",
     "njit_op",
     "ops",

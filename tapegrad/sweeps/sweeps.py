@@ -125,6 +125,8 @@ class Sweeps:
                 name = store.digest(row.name, fingerprint(generate.rules_of(row)), _generator())
                 text = functools.partial(generate.kernels_source, self.dtype, row)
                 kernels.require(name, text, self.dtype, opcode, kind)
+                for which in getattr(getattr(row, kernels.KINDS[kind], None), "__parts__", ()):
+                    self._require_part(which)
 
     def _require_runs(self, kind: int) -> None:
         # What these functions call comes first.
@@ -143,6 +145,13 @@ class Sweeps:
             name = store.digest(fingerprint([function]), _generator())
             text = functools.partial(generate.function_source, self.dtype, function)
             kernels.require_copies(name, text, self.dtype, which)
+
+    def _require_part(self, which: int) -> None:
+        if kernels.need_part(self.dtype, which):
+            function, _ = kernels.PARTS[which]
+            name = store.digest(fingerprint([function]), _generator())
+            text = functools.partial(generate.function_source, self.dtype, function)
+            kernels.require_part(name, text, self.dtype, which)
 
     # What the sweeps are made from
 
