@@ -5,6 +5,20 @@ of; `training` runs whole epochs without Python between the steps, which `steps`
 """
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
+from tapegrad.nn.convolution import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from tapegrad.nn.init import kaiming, xavier
 from tapegrad.nn.layers import MLP, Linear, Sequential
 from tapegrad.nn.module import Module
@@ -14,9 +28,21 @@ from tapegrad.nn.training import Result, Training
 __all__ = [
     "GELU",
     "MLP",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Identity",
     "LeakyReLU",
     "Linear",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
     "Module",
     "Parameter",
     "ReLU",

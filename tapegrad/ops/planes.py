@@ -68,7 +68,8 @@ def planes_filled(
     v, a, channels, e1, e2, e3, n1, n2, n3, f1, f2, f3, s1, s2, s3, q1, q2, q3, l1, l2, l3, to, at, size
 ):  # fmt: skip
     # Copy channels of lengths e1, e2, e3 to planes of lengths l1, l2, l3, of which there are q1 q2 q3 for a channel:
-    # what stands at u in the plane of remainder r is the number at u * s + r + f, or zero where that is not from 0 to n.
+    # what stands at u in the plane of remainder r is the number at u * s + r + f, or zero where that is negative or not
+    # below n.
     for c in range(channels):
         o = at + c * size
         for r1 in range(q1):

@@ -1,8 +1,8 @@
 """Windows that are not weighted: their largest elements and their sums.
 
 An operand is (n, i1, i2, i3), one number a window is (n, o1, o2, o3), both dense. Parameters in the record: n, then
-for each of three axes the lengths i and o, the window's length k, strides, paddings and dilations: i1, i2, i3, o1, ... Element
-j of window o stands at o * stride + j * dilation - padding; what lies beyond the ends is left out.
+for each of three axes the lengths i and o, the window's length k, strides, paddings and dilations: i1, i2, i3, o1, ...
+Element j of window o stands at o * stride + j * dilation - padding; what lies beyond the ends is left out.
 
 The largest element of each window is found by `window_argmax` and taken by `window_take`. What is found is how far the
 element stands behind the window's first, in the flat array, which does not grow with the array's length, and which
@@ -232,7 +232,7 @@ def narrow_shape(p):
 
 
 def dense(shape):
-    a, b, c, d = shape
+    _, b, c, d = shape
     return shape, (b * c * d, c * d, d, 1)
 
 

@@ -1,7 +1,7 @@
 """The kernels of convolutions: sums of products over windows, as three functions that are each other's transposes.
 
-With x (n, groups, ci, i1, i2, i3), w (groups, co, ci, k1, k2, k3) and y (n, groups, co, o1, o2, o3), all dense, there is
-one sum over everything,
+With x (n, groups, ci, i1, i2, i3), w (groups, co, ci, k1, k2, k3) and y (n, groups, co, o1, o2, o3), all dense, there
+is one sum over everything,
 
     T = sum of x[.., o * stride + k * dilation - padding] w[.., k] y[.., o],
 
