@@ -1,7 +1,8 @@
 """Layers of networks, in float32: value and gradient of a loss in the weights and in what the layer is given.
 
-Every layer is written once for each tool as a function loss(functions, *arrays), of which all arrays are differentiated;
-`_comparison` makes a comparison of them. JAX is compiled; PyTorch is eager. Results are compared before anything is timed.
+Every layer is written once for each tool as a function loss(*arrays), of which all arrays are differentiated, and
+`_comparison` makes a comparison of these. JAX is compiled; PyTorch is eager. Results are compared before anything is
+timed.
 """
 
 from __future__ import annotations

@@ -285,8 +285,11 @@ def note(p):
     return f"{p[0]} of ({p[1] * p[2]},{spatial('x')}) by ({p[1] * p[3]},{p[2]},{spatial('w')}){groups}"
 
 
+# The rules of the convolution, of which those of the one with a bias are made.
+OWN = rules("xw", "y")
+
 convolution = structured("convolution", "z = y, y_ncp = sum_dk x_nd,(p+k) w_cdk", arity=2,
-    forward=output_forward, reverse=output_reverse, tangent=output_tangent, **rules("xw", "y"))
+    forward=output_forward, reverse=output_reverse, tangent=output_tangent, **OWN)
 
 convolution_input = structured("convolution_input", "z = x, x_ndq = sum_ckp y_ncp w_cdk, p + k = q", arity=2,
     forward=input_forward, reverse=input_reverse, tangent=input_tangent, **rules("yw", "x"))
@@ -296,18 +299,18 @@ convolution_kernel = structured("convolution_kernel", "z = w, w_cdk = sum_np x_n
 
 
 def biased_views(p):
-    operands, shape = convolution.views(p)
+    operands, shape = OWN["views"](p)
     return [*operands, ((p[1] * p[3],), (1,))], shape
 
 
 def biased_depends(p, *numbers):
     size = math.prod(shape_of(p, "y"))
     outputs = np.arange(size)
-    return [*convolution.depends(p), (outputs, outputs // math.prod(p[10:13]) % (p[1] * p[3]))]
+    return [*OWN["depends"](p), (outputs, outputs // math.prod(p[10:13]) % (p[1] * p[3]))]
 
 
 def biased_pullback(p, z, gz, x, w, b):
-    return *convolution.pullback(p, z, gz, x, w), np.sum(gz, (0, 3, 4, 5)).reshape(-1)
+    return *OWN["pullback"](p, z, gz, x, w), np.sum(gz, (0, 3, 4, 5)).reshape(-1)
 
 
 def along_channels(p, b):
@@ -319,7 +322,7 @@ def biased_pushforward(p, z, operands, tangents):
     *own, tb = tangents
     if own[0] is None and own[1] is None:
         return along_channels(p, tb)
-    moved = convolution.pushforward(p, z, operands[:2], own)
+    moved = OWN["pushforward"](p, z, operands[:2], own)
     return moved if tb is None else moved + along_channels(p, tb)
 
 
@@ -327,7 +330,7 @@ def biased_in_lanes(p, lanes, x, w, b):
     if x.ndim == w.ndim == 6:
         sums = product(p, "y", x=x, w=w)[..., None]
     else:
-        sums = convolution.batched(p, lanes, x, w)
+        sums = OWN["batched"](p, lanes, x, w)
     return sums + along_channels(p, b if b.ndim == 2 else b[:, None])
 
 

@@ -15,6 +15,7 @@ from tapegrad.compiled.callable import Kind
 from tapegrad.compiled.source import fingerprint
 from tapegrad.ops import RUN, TABLE, Elementwise, Operation, is_inlined
 from tapegrad.ops.record import COLUMNS
+from tapegrad.ops.windows import PARTS
 from tapegrad.sweeps import generate, kernels
 from tapegrad.sweeps.entry import ADJOINTS, VALUES, sweep
 from tapegrad.sweeps.forward import forward_run
@@ -148,7 +149,7 @@ class Sweeps:
 
     def _require_part(self, which: int) -> None:
         if kernels.need_part(self.dtype, which):
-            function, _ = kernels.PARTS[which]
+            function, _ = PARTS[which]
             name = store.digest(fingerprint([function]), _generator())
             text = functools.partial(generate.function_source, self.dtype, function)
             kernels.require_part(name, text, self.dtype, which)

@@ -210,7 +210,7 @@ def test_vmap(axes, transposed):
 def test_vmap_of_pooling():
     x = np.random.default_rng(0).normal(size=(11, 3, 8, 9))
     for pool in (tg.max_pool, tg.avg_pool):
-        f = lambda x: np.sum(pool(x, (3, 2), padding=1) ** 2)
+        f = lambda x, pool=pool: np.sum(pool(x, (3, 2), padding=1) ** 2)
         np.testing.assert_allclose(tg.vmap(tg.grad(f))(x), np.stack([tg.grad(f)(a) for a in x]), atol=1e-12)
 
 

@@ -29,7 +29,8 @@ A, B = np.random.default_rng(1).normal(size=(2, 2, 3, 4))
 # Two images in two groups of one channel and two results, 3 by 4, windows of 2 by 2 with stride, padding and dilation.
 CONVOLVED = [2, 2, 1, 2, 1, 3, 4, 1, 2, 2, 1, 2, 4, 1, 2, 1, 0, 1, 1, 1, 1, 2]
 IMAGES, KERNELS, RESULTS, BIASES = (
-    np.random.default_rng(2).normal(size=size) for size in ((2, 2, 1, 1, 3, 4), (2, 2, 1, 1, 2, 2), (2, 2, 2, 1, 2, 4), 4)
+    np.random.default_rng(2).normal(size=size)
+    for size in ((2, 2, 1, 1, 3, 4), (2, 2, 1, 1, 2, 2), (2, 2, 2, 1, 2, 4), 4)
 )
 # Two arrays of 3 by 4, with windows of 2 by 2 and padding along the last axis; an element of each window.
 POOLED = [2, 1, 3, 4, 1, 2, 3, 1, 2, 2, 1, 1, 2, 0, 0, 1, 1, 1, 1]
