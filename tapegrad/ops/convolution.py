@@ -269,7 +269,7 @@ def accepts(p):
         planes.append((count, offset, max(o, (i - 1 + pad) // s - pad // s + 1)))
     (q1, b1, _), (q2, b2, _), (q3, b3, longest) = planes
     rows = (4 + b1) * (4 + b2) * (longest + b3)
-    return max(p[2] * q1 * q2 * q3 * rows, p[3] * rows, (p[2] + p[3]) * longest) <= MOST
+    return (p[2] * q1 * q2 * q3 + p[2] + p[3]) * rows <= MOST
 
 
 def products(p):

@@ -37,8 +37,8 @@ def is_empty(side, p):
 
 
 def block(o1, o2, b1, b2, each, limit):
-    # How many rows along the first two axes are computed at a time, such that the planes for them are no longer than
-    # the limit: `each` numbers for each of the (rows + offset) along both.
+    # How many rows along the first two axes are computed at a time, such that the planes for them, and the sums, are no
+    # longer than the limit: `each` numbers for each of the (rows + offset) along both.
     r1, r2 = o1, o2
     if (o1 + b1) * (o2 + b2) * each > limit:
         r1 = min(o1, max(1, limit // ((o2 + b2) * each) - b1))

@@ -45,7 +45,7 @@ def output_added(side, p, xs, x, ws, w, ys, y):
     q2, b2 = reach(k2, s2, d2)
     q3, b3 = reach(k3, s3, d3)
     l3, planes_each, wide = o3 + b3, q1 * q2 * q3, VECTORS * lanes(ys)
-    m1, m2 = block(o1, o2, b1, b2, ci * planes_each * l3, CACHE // ys.itemsize)
+    m1, m2 = block(o1, o2, b1, b2, (ci * planes_each + co) * l3, CACHE // ys.itemsize)
     count = ci * taps
     packed = borrow(ws, groups * co * count)
     for g in range(groups):
@@ -123,7 +123,7 @@ def input_added(side, p, ys, y, ws, w, xs, x):
     h1, h2, h3 = p1 // s1, p2 // s2, p3 // s3
     c1, c2, c3 = (i1 - 1 + p1) // s1 - h1 + 1, (i2 - 1 + p2) // s2 - h2 + 1, (i3 - 1 + p3) // s3 - h3 + 1
     l3, wide = c3 + b3, VECTORS * lanes(xs)
-    m1, m2 = block(c1, c2, b1, b2, co * l3, CACHE // ys.itemsize)
+    m1, m2 = block(c1, c2, b1, b2, (co + ci) * l3, CACHE // ys.itemsize)
     first, order = borrow_whole(q1 * q2 * q3 + 1), borrow_whole(taps)
     order_of_taps(side, p, first, order)
     packed = borrow(ws, groups * co * ci * taps)

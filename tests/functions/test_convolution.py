@@ -124,6 +124,29 @@ def test_operands_that_are_not_contiguous():
 
 
 @pytest.mark.parametrize("compile", [True, False])
+def test_a_program_of_many_numbers(compile):
+    """Long results that the way back does not read leave their places to others."""
+    rng = np.random.default_rng(0)
+    x, v, w, b = (rng.normal(size=size) for size in ((4, 3, 50, 50), (8, 3, 3, 3), (5, 8, 3, 3), 5))
+
+    def ours(x, v, w, b):
+        x = tg.max_pool(tg.relu(tg.conv(x, v, padding=1)), (2, 2))
+        return tg.avg_pool(np.tanh(tg.conv_transpose(tg.conv(x, w, b, stride=2) ** 2, w, stride=2)), (3, 3), 2)
+
+    tensors = [torch.tensor(a, requires_grad=True) for a in (x, v, w, b)]
+    t = F.max_pool2d(F.conv2d(tensors[0], tensors[1], padding=1).relu(), 2)
+    t = F.conv_transpose2d(F.conv2d(t, *tensors[2:], stride=2) ** 2, tensors[2], stride=2)
+    expected = (F.avg_pool2d(t.tanh(), 3, 2) ** 2).sum()
+    expected.backward()
+    found = tg.value_and_grad(lambda *a: np.sum(ours(*a) ** 2), argnums=(0, 1, 2, 3), compile=compile)
+    for _ in range(2):
+        value, gradients = found(x, v, w, b)
+        assert value == pytest.approx(expected.item(), rel=1e-12)
+        for g, t in zip(gradients, tensors, strict=True):
+            close(g, t.grad)
+
+
+@pytest.mark.parametrize("compile", [True, False])
 @pytest.mark.parametrize("name", ["conv", "conv_transpose", "max_pool", "avg_pool"])
 def test_all_orders(name, compile):
     rng = np.random.default_rng(0)
