@@ -122,10 +122,10 @@ def draw(path, history, filters, logits, data):
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
     _, accuracy, test, _ = map(np.array, zip(*history))
     epochs = np.arange(1, len(history) + 1)
-    figure = plt.figure(figsize=(13, 8.2), layout="constrained")
+    figure = plt.figure(figsize=(13, 7.2), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
     figure.suptitle(f"A convolutional network reads {test[-1]:.2%} of {len(data.y_test):,} test digits", fontsize=14)
-    grid = figure.add_gridspec(2, 1, height_ratios=[1, 1.35])
+    grid = figure.add_gridspec(2, 1, height_ratios=[1.1, 1])
     top = grid[0].subgridspec(1, 2, width_ratios=[1.1, 1])
 
     axes = figure.add_subplot(top[0])
@@ -158,8 +158,8 @@ def draw(path, history, filters, logits, data):
                     panel.set_title(labels[i], fontsize=9, fontweight="normal", loc="center", pad=2)
 
     largest = np.abs(filters).max()
-    title = f"The {len(filters)} filters of the first convolution (orange positive, blue negative)"
-    pictures(top[1], title, filters[:, 0], 8, cmap="PuOr_r", vmin=-largest, vmax=largest)
+    title = f"The {len(filters)} filters of the first convolution (violet is negative)"
+    pictures(top[1], title, filters[:, 0], -(-len(filters) // 3), cmap="PuOr_r", vmin=-largest, vmax=largest)
 
     answers, labels = logits.argmax(1), data.y_test
     shifted = logits - logits.max(1, keepdims=True)
