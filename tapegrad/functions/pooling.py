@@ -107,8 +107,8 @@ def max_pool(
     >>> x = Value([[1.0, 5.0, 2.0, 2.0]])
     >>> z = max_pool(x, (2,))
     >>> z.sum().backward()
-    >>> z.numpy(), x.grad
-    (array([[5., 2.]]), array([[0., 1., 1., 0.]]))
+    >>> z.numpy().tolist(), x.grad.tolist()
+    ([[5.0, 2.0]], [[0.0, 1.0, 1.0, 0.0]])
     """
     found = _Windows("max_pool", x, kernel_size, stride, padding, dilation, ceil_mode, axes)
     for d, n in enumerate(found.space):
