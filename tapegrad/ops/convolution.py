@@ -17,7 +17,9 @@ from tapegrad.ops.spec import BY_NAME, structured
 from tapegrad.ops.windows import INPUT, KERNEL, OUTPUT, add_input, add_kernel, add_output, calls
 
 # The largest memory for planes that parameters from a file may ask for, in numbers.
-MOST = 1 << 27
+MOST = 1 << 24
+# And how much they may ask for to be computed: no more than large networks take.
+LONGEST = 1 << 42
 
 
 def cleared(side, k, d):
@@ -261,15 +263,17 @@ def accepts(p):
         return False
     if max(p) > MOST:
         return False
-    # Planes for one row are the least that is computed at a time.
-    planes = []
+    # Planes of a few rows are the least that is computed at a time.
+    count, few, all_rows = 1, 1, 1
     for d in range(3):
         i, k, o, s, pad, dilation = axis(p, 0, d)
-        count, offset = reach(k, s, dilation)
-        planes.append((count, offset, max(o, (i - 1 + pad) // s - pad // s + 1)))
-    (q1, b1, _), (q2, b2, _), (q3, b3, longest) = planes
-    rows = (4 + b1) * (4 + b2) * (longest + b3)
-    return (p[2] * q1 * q2 * q3 + p[2] + p[3]) * rows <= MOST
+        if (o - 1) * s + (k - 1) * dilation > i + 2 * pad:
+            return False
+        planes, offset = reach(k, s, dilation)
+        longest = max(o, (i - 1 + pad) // s - pad // s + 1) + offset
+        count, few, all_rows = count * planes, few * (longest if d == 2 else 4 + offset), all_rows * longest
+    own = p[2] * count + p[3]
+    return own * few <= MOST and p[0] * p[1] * own * all_rows <= LONGEST and products(p) <= LONGEST
 
 
 def products(p):

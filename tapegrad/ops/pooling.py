@@ -9,6 +9,8 @@ element stands behind the window's first, in the flat array, which does not grow
 derivatives of every order take as it is: `window_put` is the transpose of `window_take`.
 """
 
+import math
+
 import numpy as np
 
 from tapegrad.compiled import ROOM, read, room, write
@@ -237,8 +239,10 @@ def dense(shape):
 
 
 def accepts(p):
-    # Positions are products of these, and must not overflow.
-    return (len(p) == LENGTH and min(p) >= 0 and min(p[7:13]) >= 1 and min(p[16:]) >= 1 and max(p[1:]) < 1 << 20)
+    # Positions are products of these, and must not overflow; nor may windows be without end.
+    if len(p) != LENGTH or min(p) < 0 or min(p[7:13]) < 1 or min(p[16:]) < 1 or max(p[1:]) >= 1 << 20:
+        return False
+    return math.prod(p[4:10]) * p[0] <= 1 << 42
 
 
 def elements(p):
