@@ -14,7 +14,18 @@ from tapegrad.compiled import read, room, write
 from tapegrad.ops.planes import LENGTH, axis, reach, zeros
 from tapegrad.ops.record import operand_at, params_at, params_of_two, result_at, result_size, wants_flag
 from tapegrad.ops.spec import BY_NAME, structured
-from tapegrad.ops.windows import INPUT, KERNEL, OUTPUT, add_input, add_kernel, add_output, calls
+from tapegrad.ops.windows import (
+    AS_IT_IS,
+    AS_ZERO,
+    INPUT,
+    KERNEL,
+    OUTPUT,
+    add_input,
+    add_kernel,
+    add_output,
+    begun,
+    calls,
+)
 
 # The largest memory for planes that parameters from a file may ask for, in numbers.
 MOST = 1 << 24
@@ -30,7 +41,8 @@ def cleared(side, k, d):
 
 @calls(OUTPUT)
 def output_forward(side, k, v):
-    add_output(side, params_of_two(k), v, operand_at(side, k, 0), v, operand_at(side, k, 1), v, cleared(side, k, v))
+    p, x, w, y = params_of_two(k), operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
+    add_output(side, p, v, x, v, w, v, y, AS_ZERO)
     return True
 
 
@@ -45,11 +57,17 @@ def output_reverse(side, k, flags, v, g):
 
 @calls(OUTPUT)
 def output_tangent(side, k, flags, v, t):
-    p, x, w, y = params_of_two(k), operand_at(side, k, 0), operand_at(side, k, 1), cleared(side, k, t)
+    tangent(side, k, flags, v, t, params_of_two(k), AS_ZERO)
+
+
+def tangent(side, k, flags, v, t, p, begin):
+    x, w, y = operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
+    if not (flags[wants_flag(k, 0)] or flags[wants_flag(k, 1)]):
+        begun(side, p, t, y, begin)
     if flags[wants_flag(k, 0)]:
-        add_output(side, p, t, x, v, w, t, y)
+        add_output(side, p, t, x, v, w, t, y, begin)
     if flags[wants_flag(k, 1)]:
-        add_output(side, p, v, x, t, w, t, y)
+        add_output(side, p, v, x, t, w, t, y, AS_IT_IS if flags[wants_flag(k, 0)] else begin)
 
 
 @calls(INPUT)
@@ -62,7 +80,7 @@ def input_forward(side, k, v):
 def input_reverse(side, k, flags, v, g):
     p, y, w, x = params_of_two(k), operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
     if flags[wants_flag(k, 0)]:
-        add_output(side, p, g, x, v, w, g, y)
+        add_output(side, p, g, x, v, w, g, y, AS_IT_IS)
     if flags[wants_flag(k, 1)]:
         add_kernel(side, p, g, x, v, y, g, w)
 
@@ -88,7 +106,7 @@ def kernel_reverse(side, k, flags, v, g):
     if flags[wants_flag(k, 0)]:
         add_input(side, p, v, y, g, w, g, x)
     if flags[wants_flag(k, 1)]:
-        add_output(side, p, v, x, g, w, g, y)
+        add_output(side, p, v, x, g, w, g, y, AS_IT_IS)
 
 
 @calls(KERNEL)
@@ -109,22 +127,10 @@ def channels(side, k):
     return operand_at(side, k, 2), side[p], side[p + 1] * side[p + 3], side[p + 10] * side[p + 11] * side[p + 12]
 
 
-def show(side, k, d):
-    # Each channel of the result begins as its bias.
-    b, n, count, size = channels(side, k)
-    out = result_at(side, k)
-    for i in range(n):
-        for c in range(count):
-            row, bias = d[out + (i * count + c) * size : out + (i * count + c + 1) * size], d[b + c]
-            for j in range(size):
-                row[j] = bias
-
-
 @calls(OUTPUT)
 def biased_forward(side, k, v):
-    show(side, k, v)
     p, x, w, y = params_at(side, k), operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
-    add_output(side, p, v, x, v, w, v, y)
+    add_output(side, p, v, x, v, w, v, y, operand_at(side, k, 2))
     return True
 
 
@@ -159,15 +165,7 @@ def biased_reverse(side, k, flags, v, g):
 
 @calls(OUTPUT)
 def biased_tangent(side, k, flags, v, t):
-    p, x, w, y = params_at(side, k), operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k)
-    if flags[wants_flag(k, 2)]:
-        show(side, k, t)
-    else:
-        zeros(t, y, result_size(side, k))
-    if flags[wants_flag(k, 0)]:
-        add_output(side, p, t, x, v, w, t, y)
-    if flags[wants_flag(k, 1)]:
-        add_output(side, p, v, x, t, w, t, y)
+    tangent(side, k, flags, v, t, params_at(side, k), operand_at(side, k, 2) if flags[wants_flag(k, 2)] else AS_ZERO)
 
 
 # The rules. Roles of operands and results are named x, w and y, the operation by what it makes: `made("y")`.

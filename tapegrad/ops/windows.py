@@ -33,9 +33,26 @@ from tapegrad.ops.planes import (
     zeros,
 )
 
+# What y begins as, before anything is added: what it is, or zero, or where it is neither of these, the biases that
+# stand there in the array of y, one for each channel.
+AS_IT_IS, AS_ZERO = -2, -1
 
-def output_added(side, p, xs, x, ws, w, ys, y):
+
+def begun(side, p, ys, y, begin):
+    # Make the numbers of y what they begin as.
+    n, count, size = side[p], side[p + 1] * side[p + 3], side[p + 10] * side[p + 11] * side[p + 12]
+    for i in range(n):
+        for c in range(count):
+            number = read(ys, begin + c) if begin >= 0 else 0.0
+            row = y + (i * count + c) * size
+            for j in range(size):
+                write(ys, row + j, number)
+
+
+def output_added(side, p, xs, x, ws, w, ys, y, begin):
     if is_empty(side, p):
+        if begin != AS_IT_IS:
+            begun(side, p, ys, y, begin)
         return
     n, groups, ci, co, taps = sizes(side, p)
     i1, k1, o1, s1, p1, d1 = axis(side, p, 0)
@@ -75,12 +92,17 @@ def output_added(side, p, xs, x, ws, w, ys, y):
                     window_offsets(side, p, ci, size, l1, l2, l3, offsets)
                     multiply(packed, g * co * count, planes, offsets, 0, count, co, length, sums, pitch)
                     for c in range(co):
+                        first = read(ys, begin + g * co + c) if begin >= 0 else 0.0
                         for u1 in range(r1):
                             for u2 in range(r2):
                                 to = y + ((((i * groups + g) * co + c) * o1 + at1 + u1) * o2 + at2 + u2) * o3
                                 of = c * pitch + (u1 * l2 + u2) * l3
-                                for j in range(o3):
-                                    write(ys, to + j, read(ys, to + j) + read(sums, of + j))
+                                if begin == AS_IT_IS:
+                                    for j in range(o3):
+                                        write(ys, to + j, read(ys, to + j) + read(sums, of + j))
+                                else:
+                                    for j in range(o3):
+                                        write(ys, to + j, first + read(sums, of + j))
     give_back(sums)
     give_back(offsets)
     give_back(planes)
@@ -254,7 +276,7 @@ def kernel_added(side, p, xs, x, ys, y, ws, w):
 # would be compiled with each of these. With the kinds of their arguments: the side array, whole numbers, arrays.
 PARTS = (
     (planes_filled, "v" + 20 * "i" + "vii"),
-    (output_added, "sivivivi"),
+    (output_added, "sivivivii"),
     (input_added, "sivivivi"),
     (kernel_added, "sivivivi"),
 )
@@ -272,8 +294,8 @@ def calls(*parts):
 
 
 @compiled_in("tapegrad.sweeps.part_calls")
-def add_output(side, p, xs, x, ws, w, ys, y):
-    output_added(side, p, xs, x, ws, w, ys, y)
+def add_output(side, p, xs, x, ws, w, ys, y, begin):
+    output_added(side, p, xs, x, ws, w, ys, y, begin)
 
 
 @compiled_in("tapegrad.sweeps.part_calls")

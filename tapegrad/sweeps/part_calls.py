@@ -38,8 +38,8 @@ def fill(
 
 
 @intrinsic
-def add_output(typingctx, side, p, xs, x, ws, w, ys, y):
-    return _output((side, p, xs, x, ws, w, ys, y))
+def add_output(typingctx, side, p, xs, x, ws, w, ys, y, begin):
+    return _output((side, p, xs, x, ws, w, ys, y, begin))
 
 
 @intrinsic
