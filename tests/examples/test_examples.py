@@ -61,13 +61,14 @@ def test_mnist(tmp_path, optimizer):
 def test_mnist_by_convolutions(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("tqdm")
-    options = ["--epochs", 6, "--batch", 20, "--channels", 4, 8, "--hidden", 16, "--save", "model.npz"]
+    options = ["--epochs", 15, "--batch", 20, "--channels", 8, 16, "--hidden", 32, "--rate", 0.005]
+    options += ["--save", "model.npz"]
     done = run(STAND_IN + RUN, "mnist_cnn.py", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("test accuracy ")[1].split("%")[0]) > 90
-    assert "s an epoch" in done.stdout and "6/6" in done.stderr
+    assert "s an epoch" in done.stdout and "15/15" in done.stderr
     assert_picture(tmp_path / "mnist_cnn.png")
-    assert np.load(tmp_path / "model.npz")["first.weight"].shape == (4, 1, 5, 5)
+    assert np.load(tmp_path / "model.npz")["first.weight"].shape == (8, 1, 5, 5)
 
 
 def test_mnist_without_its_data(tmp_path):
