@@ -7,21 +7,23 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.registry import numbers_for_numbers
 from tapegrad.tape import Tape
 from tapegrad.value import Value, as_value, contiguous, structured, tape_of
 
 
 def per_axis(what: str, name: str, given: Any, axes: int, least: int) -> tuple[int, ...]:
-    """One whole number for each axis; a single one stands for all of them. Raises TypeError, ValueError."""
+    """One whole number for each axis; a single one stands for all of them. Raises OperationError."""
     try:
         several = given if isinstance(given, tuple | list) else (given,) * axes
         found = tuple(map(operator.index, several))
     except TypeError:
-        raise TypeError(f"{what}: {name} must be a whole number, or one for each axis, not {given!r}") from None
+        raise OperationError(f"{what}: {name} must be a whole number, or one for each axis, not {given!r}") from None
     if len(found) != axes or min(found) < least:
-        raise ValueError(f"{what}: {name} must be {axes} numbers of {least} or more, or one such number, not {given!r}")
+        raise OperationError(
+            f"{what}: {name} must be {axes} numbers of {least} or more, or one such number, not {given!r}"
+        )
     return found
 
 
@@ -102,8 +104,8 @@ def conv(
     Returns:
         (N, O, *out), or (O, *out), where out = (length + 2 padding - dilation (kernel - 1) - 1) // stride + 1.
 
-    Raises ShapeError for shapes that do not fit and windows that are longer than x with its padding; ValueError and
-    TypeError for other numbers than are described.
+    Raises ShapeError for shapes that do not fit and windows that are longer than x with its padding; OperationError
+    for other numbers than are described.
 
     >>> conv(Value([[1.0, 2.0, 3.0, 4.0]]), [[[1.0, -1.0]]], padding=1).numpy()
     array([[-1., -1., -1., -1.,  4.]])
@@ -126,9 +128,9 @@ def conv(
     long = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ValueError(f"conv: padding must be numbers, 'same' or 'valid', not {padding!r}")
+            raise OperationError(f"conv: padding must be numbers, 'same' or 'valid', not {padding!r}")
         if padding == "same" and max(strides) > 1:
-            raise ValueError(f"conv: padding='same' needs stride 1, not {stride!r}")
+            raise OperationError(f"conv: padding='same' needs stride 1, not {stride!r}")
         both = [n - 1 if padding == "same" else 0 for n in long]
         paddings = tuple(n // 2 for n in both)
     else:
@@ -171,7 +173,7 @@ def conv_transpose(
     Returns:
         (N, O, *out), where out = (length - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1.
 
-    Raises ShapeError, ValueError and TypeError as `conv` does.
+    Raises ShapeError and OperationError as `conv` does.
 
     >>> conv_transpose(Value([[1.0, 2.0]]), [[[1.0, 10.0, 100.0]]], stride=2).numpy()
     array([[  1.,  10., 102.,  20., 200.]])
@@ -188,7 +190,7 @@ def conv_transpose(
         )
     given.check_bias(each * groups)
     if any(m and m >= max(s, d) for m, s, d in zip(more, strides, dilations, strict=True)):
-        raise ValueError(
+        raise OperationError(
             f"conv_transpose: output_padding must be less than stride or dilation, not {output_padding!r} with stride "
             f"{stride!r} and dilation {dilation!r}"
         )

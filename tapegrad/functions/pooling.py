@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.convolution import per_axis
 from tapegrad.functions.registry import numbers_for_numbers, to_value
 from tapegrad.value import Value, contiguous, structured
@@ -29,14 +29,14 @@ class _Windows:
         self.x = contiguous(to_value(x, what))
         if axes is None:
             if not isinstance(kernel_size, tuple | list):
-                raise ValueError(
+                raise OperationError(
                     f"{what}: kernel_size={kernel_size!r} does not say over how many axes windows go: write one number "
                     f"for each, as ({kernel_size!r}, {kernel_size!r}), or say axes=2"
                 )
             axes = len(kernel_size)
         axes = operator.index(axes)
         if not 1 <= axes <= 3:
-            raise ValueError(f"{what}: windows go over one, two or three axes, not {axes}")
+            raise OperationError(f"{what}: windows go over one, two or three axes, not {axes}")
         self.kernel = per_axis(what, "kernel_size", kernel_size, axes, 1)
         self.stride = self.kernel if stride is None else per_axis(what, "stride", stride, axes, 1)
         self.padding = per_axis(what, "padding", padding, axes, 0)
@@ -46,7 +46,7 @@ class _Windows:
         self.space = self.x.shape[self.x.ndim - axes :]
         long = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
         if any(2 * p > n for p, n in zip(self.padding, long, strict=True)):
-            raise ValueError(
+            raise OperationError(
                 f"{what}: padding {padding!r} is more than half of a window of {tuple(long)} elements, with dilation"
             )
         self.out = []
@@ -101,8 +101,8 @@ def max_pool(
         `ceil_mode`.
 
     Of several largest elements, the first has the whole gradient. A window with a NaN gives NaN, and its gradient goes
-    to the first NaN. Raises ShapeError for windows that are longer than x, ValueError and TypeError for other numbers
-    than are described.
+    to the first NaN. Raises ShapeError for windows that are longer than x, OperationError for other numbers than are
+    described.
 
     >>> x = Value([[1.0, 5.0, 2.0, 2.0]])
     >>> z = max_pool(x, (2,))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.convolution import conv, conv_transpose, per_axis
 from tapegrad.functions.pooling import avg_pool, max_pool
 from tapegrad.nn.init import Rng
@@ -17,7 +17,7 @@ from tapegrad.nn.parameter import Parameter
 
 def _only_zeros(name: str, padding_mode: Any) -> None:
     if padding_mode != "zeros":
-        raise ValueError(f"{name}: padding_mode must be 'zeros', not {padding_mode!r}; pad by np.pad for another")
+        raise OperationError(f"{name}: padding_mode must be 'zeros', not {padding_mode!r}; pad by np.pad for another")
 
 
 class _Convolution(Module):
@@ -33,7 +33,7 @@ class _Convolution(Module):
         name = type(self).__name__
         _only_zeros(name, padding_mode)
         if in_channels < 1 or out_channels < 1 or groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(
+            raise OperationError(
                 f"{name}: in_channels and out_channels must be positive, and groups divide both, not {in_channels}, "
                 f"{out_channels} and groups={groups}"
             )
@@ -121,7 +121,7 @@ class Conv1d(_Conv):
     (out_channels, in_channels / groups, kernel_size), the bias (out_channels,). Both begin uniform in
     ±1 / sqrt(in_channels / groups * kernel_size), as PyTorch's do.
 
-    Raises ValueError and TypeError for arguments that are no such numbers, ShapeError for x of another shape.
+    Raises OperationError for arguments that are no such numbers, ShapeError for x of another shape.
 
     >>> layer = Conv1d(2, 4, 3, padding=1, rng=0)
     >>> layer
@@ -176,7 +176,7 @@ class ConvTranspose1d(_ConvTranspose):
     (in_channels, out_channels / groups, kernel_size), the bias (out_channels,). Both begin uniform in
     ±1 / sqrt(out_channels / groups * kernel_size), as PyTorch's do.
 
-    Raises ValueError and TypeError for arguments that are no such numbers, ShapeError for x of another shape.
+    Raises OperationError for arguments that are no such numbers, ShapeError for x of another shape.
 
     >>> ConvTranspose1d(4, 2, 3, stride=2, rng=0)(np.zeros((5, 4, 8))).shape
     (5, 2, 17)
@@ -239,7 +239,7 @@ class _MaxPool(_Pool):
         ceil_mode: bool = False,
     ) -> None:  # fmt: skip
         if return_indices:
-            raise ValueError(f"{type(self).__name__}: return_indices is not supported")
+            raise OperationError(f"{type(self).__name__}: return_indices is not supported")
         dilation = per_axis(type(self).__name__, "dilation", dilation, self._axes, 1)
         self._set(kernel_size, stride, padding, dilation=dilation, ceil_mode=bool(ceil_mode))
         self.dilation: tuple[int, ...]
@@ -265,7 +265,7 @@ class _AvgPool(_Pool):
 class MaxPool1d(_MaxPool):
     """The largest element of each window along the last axis: `tg.max_pool`, with its arguments.
 
-    Raises ValueError for `return_indices=True`, which PyTorch has here, and for what `tg.max_pool` refuses.
+    Raises OperationError for `return_indices=True`, which PyTorch has here, and for what `tg.max_pool` refuses.
 
     >>> MaxPool1d(2)(np.array([[1.0, 5.0, 2.0, 3.0]])).tolist()
     [[5.0, 3.0]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -305,20 +305,20 @@ X, W = np.ones((2, 4, 8, 8)), np.ones((6, 4, 3, 3))
         (lambda: tg.conv(X, W, np.ones(5)), ShapeError, ["(6,)", "(5,)"]),
         (lambda: tg.conv(X, W, dilation=4), ShapeError, ["(9, 9)", "(2, 4, 8, 8)"]),
         (lambda: tg.conv(X, W[..., :0]), ShapeError, ["without elements"]),
-        (lambda: tg.conv(X, W, stride=0), ValueError, ["stride", "1 or more"]),
-        (lambda: tg.conv(X, W, stride=(1, 2, 3)), ValueError, ["stride", "(1, 2, 3)"]),
-        (lambda: tg.conv(X, W, stride=1.5), TypeError, ["stride", "1.5"]),
-        (lambda: tg.conv(X, W, padding=-1), ValueError, ["padding", "-1"]),
-        (lambda: tg.conv(X, W, padding="full"), ValueError, ["'same'", "'full'"]),
-        (lambda: tg.conv(X, W, padding="same", stride=2), ValueError, ["stride 1"]),
+        (lambda: tg.conv(X, W, stride=0), OperationError, ["stride", "1 or more"]),
+        (lambda: tg.conv(X, W, stride=(1, 2, 3)), OperationError, ["stride", "(1, 2, 3)"]),
+        (lambda: tg.conv(X, W, stride=1.5), OperationError, ["stride", "1.5"]),
+        (lambda: tg.conv(X, W, padding=-1), OperationError, ["padding", "-1"]),
+        (lambda: tg.conv(X, W, padding="full"), OperationError, ["'same'", "'full'"]),
+        (lambda: tg.conv(X, W, padding="same", stride=2), OperationError, ["stride 1"]),
         (lambda: tg.conv_transpose(X, W), ShapeError, ["6 channels", "has 4"]),
-        (lambda: tg.conv_transpose(X, W[:4], stride=2, output_padding=2), ValueError, ["output_padding", "stride 2"]),
+        (lambda: tg.conv_transpose(X, W[:4], stride=2, output_padding=2), OperationError, ["output_pa", "stride 2"]),
         (lambda: tg.conv_transpose(X[:, :, :1, :1], W[:4], padding=2), ShapeError, ["nothing is left"]),
-        (lambda: tg.max_pool(X, 2), ValueError, ["axes=2", "(2, 2)"]),
+        (lambda: tg.max_pool(X, 2), OperationError, ["axes=2", "(2, 2)"]),
         (lambda: tg.max_pool(X, 9, axes=2), ShapeError, ["(9, 9)", "(2, 4, 8, 8)"]),
-        (lambda: tg.max_pool(X, 3, padding=2, axes=2), ValueError, ["half"]),
-        (lambda: tg.max_pool(X, (2, 2), axes=3), ValueError, ["3 numbers", "(2, 2)"]),
-        (lambda: tg.max_pool(X, 2, axes=4), ValueError, ["three axes", "4"]),
+        (lambda: tg.max_pool(X, 3, padding=2, axes=2), OperationError, ["half"]),
+        (lambda: tg.max_pool(X, (2, 2), axes=3), OperationError, ["3 numbers", "(2, 2)"]),
+        (lambda: tg.max_pool(X, 2, axes=4), OperationError, ["three axes", "4"]),
         (lambda: tg.avg_pool(np.ones(3), (2, 2)), ShapeError, ["2 axes", "(3,)"]),
         (lambda: tg.max_pool(X[..., :1], (2,), padding=1, dilation=2), ShapeError, ["no element", "(2, 4, 8, 1)"]),
     ],
