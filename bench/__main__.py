@@ -30,6 +30,7 @@ TITLES = {
     "ode_adjoint": "Gradients through differential equations",
     "attention": "A block of attention",
     "norms": "Normalisation",
+    "networks": "Layers of networks",
     "njit": "Gradients of Numba code",
     "njit_inside": "Gradients inside Numba code",
     "batch": "Many inputs at once",

@@ -12,6 +12,20 @@ from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, So
 from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.callbacks import Callback, EarlyStopping
 from tapegrad.nn.checkpoints import Checkpoint
+from tapegrad.nn.convolution import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from tapegrad.nn.dropout import Dropout
 from tapegrad.nn.history import History
 from tapegrad.nn.init import kaiming, xavier
@@ -45,10 +59,22 @@ __all__ = [
     "Buffer",
     "Dropout",
     "GroupNorm",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Identity",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
     "Module",
     "Parameter",
     "Rates",

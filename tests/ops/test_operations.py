@@ -26,6 +26,15 @@ CONSTANT = {"power_constant": (1,), "detach": (0,)}
 Y = np.random.default_rng(0).normal(size=(2, 4, 3))
 LINES = [2, 4, 3, 12, 3, 1, 1]
 A, B = np.random.default_rng(1).normal(size=(2, 2, 3, 4))
+# Two images in two groups of one channel and two results, 3 by 4, windows of 2 by 2 with stride, padding and dilation.
+CONVOLVED = [2, 2, 1, 2, 1, 3, 4, 1, 2, 2, 1, 2, 4, 1, 2, 1, 0, 1, 1, 1, 1, 2]
+IMAGES, KERNELS, RESULTS, BIASES = (
+    np.random.default_rng(2).normal(size=size)
+    for size in ((2, 2, 1, 1, 3, 4), (2, 2, 1, 1, 2, 2), (2, 2, 2, 1, 2, 4), 4)
+)
+# Two arrays of 3 by 4, with windows of 2 by 2 and padding along the last axis; an element of each window.
+POOLED = [2, 1, 3, 4, 1, 2, 3, 1, 2, 2, 1, 1, 2, 0, 0, 1, 1, 1, 1]
+CHOSEN = np.array([[[[1, 0, 4], [5, 1, 0]]], [[[5, 5, 4], [1, 4, 4]]]])
 EXAMPLES = {
     "sum": ((Y,), LINES),
     "prod": ((Y,), LINES),
@@ -46,6 +55,15 @@ EXAMPLES = {
     "dropout_mask": ((np.array([5.5, 6.5, 7.5, 8.5]),), [10, 1 << 31]),
     "argmax": ((Y,), LINES),
     "argsort": ((Y,), LINES),
+    "convolution": ((IMAGES, KERNELS), CONVOLVED),
+    "convolution_input": ((RESULTS, KERNELS), CONVOLVED),
+    "convolution_kernel": ((IMAGES, RESULTS), CONVOLVED),
+    "biased_convolution": ((IMAGES, KERNELS, BIASES), CONVOLVED),
+    "window_argmax": ((IMAGES[:, 0],), POOLED),
+    "window_take": ((IMAGES[:, 0], CHOSEN), POOLED),
+    "window_put": ((RESULTS[:, 0, 0, :, :, :3], CHOSEN), POOLED),
+    "window_sum": ((IMAGES[:, 0],), POOLED),
+    "window_spread": ((RESULTS[:, 0, 0, :, :, :3],), POOLED),
 }
 STRUCTURED = [row.name for row in TABLE if isinstance(row, Structured)]
 # A call of a Python function: it is put on the tape by `tg.external` and its like, which `check_grads` checks.
