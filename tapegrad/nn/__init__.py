@@ -43,35 +43,39 @@ if TYPE_CHECKING:
 
         def __init__(self, data: Any) -> None: ...
 
+    def Buffer(data: Any, persistent: bool = True) -> Any:
+        """What a module's attribute is to type checkers: reading it gives an array or a Value."""
+
 else:
+    from tapegrad.nn.buffers import Buffer
     from tapegrad.nn.parameter import Parameter
 
 __all__ = [
-    "Callback",
-    "Checkpoint",
-    "EarlyStopping",
-    "GELU",
-    "History",
-    "MLP",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Buffer",
-    "Dropout",
-    "GroupNorm",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
+    "Callback",
+    "Checkpoint",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Dropout",
+    "EarlyStopping",
+    "GELU",
+    "GroupNorm",
+    "History",
     "Identity",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "MLP",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
