@@ -13,7 +13,7 @@ from tapegrad.compiled import Frame
 from tapegrad.errors import DTypeError, GuardError, NonScalarError
 from tapegrad.nn import loops
 from tapegrad.nn.module import Module
-from tapegrad.optim.optimizer import Optimizer
+from tapegrad.nn.updates import Updates
 from tapegrad.program import Branches
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, operand_error
@@ -26,15 +26,19 @@ _CARRIED = 3
 
 
 class Rule(NamedTuple):
-    """How parameters are updated, once for each rate; without an optimiser they stay as they are."""
+    """How parameters are updated after each batch; without updates they stay as they are.
 
-    optimizer: Optimizer | None
+    There are as many batches as `rates`, which say nothing themselves. Gradients are kept to the limits.
+    """
+
+    updates: Updates | None
     rates: np.ndarray
     limits: np.ndarray
 
 
 class Step:
-    """The recording of loss(model(x), y) for one batch size, as a function of (parameters, x, y, buffers).
+    """The recording of loss(model(x), y) or loss(model, x, y) for one batch size, as a function of (parameters, x, y,
+    buffers).
 
     Buffers that the model or the loss reads are read before the first of several steps. Those that it writes go from
     step to step in compiled code, and are written after the last.
@@ -42,16 +46,20 @@ class Step:
     Args:
         model: its parameters become the first slots of the recording's arena.
         loss: maps the output and y to a scalar.
-        x, y: a batch to record at. Where y holds integers, the loss may index with it.
+        x, y: a batch to record at. Where y holds integers, the loss may index with it; so may the model with x.
         scored: whether the output is (batch, classes) and y holds labels, so that right answers are counted.
+        whole: whether the loss takes the model itself, x and y.
     """
 
-    def __init__(self, model: Module, loss: Any, x: np.ndarray, y: np.ndarray, scored: bool) -> None:
+    def __init__(
+        self, model: Module, loss: Any, x: np.ndarray, y: np.ndarray, scored: bool, whole: bool = False
+    ) -> None:
         self._carried = Plan()
 
         def evaluate(flat: Any, x: Any, y: Any) -> Any:
-            output = model.call_with(flat, x)
-            value = loss(output, y)
+            with model.bound(flat):
+                output = x if whole else model(x)
+                value = loss(model, x, y) if whole else loss(output, y)
             if np.size(value) != 1:
                 raise NonScalarError(f"a loss must be one number, this one has shape {np.shape(value)}")
             # `loops.train` reads the output in row-major order, so a view is copied.
@@ -61,7 +69,7 @@ class Step:
         flat = np.array(model.flat.data)
         self.batch = len(x)
         self._sizes, self._dtype = (flat.size, x.size), flat.dtype
-        self._y = y
+        self._x, self._y = x, y
         self._scored = scored
         try:
             self._record([flat, x, y])
@@ -199,7 +207,7 @@ class Step:
     def _record_again(self, batch: int, xs: np.ndarray, ys: np.ndarray, order: np.ndarray) -> None:
         """Record the step anew, at a batch of this number."""
         rows = order[batch * self.batch : (batch + 1) * self.batch]
-        x = xs[rows].reshape(self.program.shapes[1])
+        x = xs[rows].reshape(self._x.shape).astype(self._x.dtype)
         y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
         args = [self.parameters.copy(), x, y]
         carried = [self._cell(i).copy() for i in range(len(self._carried.cells))]
@@ -219,12 +227,12 @@ class Step:
 
     def _train(self, rule: Rule, counts: np.ndarray, *batches: np.ndarray) -> int:
         """`_compiled`, undone where a Python function that the step calls has failed on the way back."""
-        if not self.program.calls or rule.optimizer is None:
+        if not self.program.calls or rule.updates is None:
             return self._compiled(rule, counts, *batches)
-        state = rule.optimizer.state(self._sizes[0], self.program.code.dtype)
+        rule.updates.bind(self.parameters, self._workspace.adjoints[: self._sizes[0]])
         sums = batches[-1]
         cells = [self._cell(i) for i in range(len(self._carried.cells))]
-        kept = [(now, now.copy()) for now in (self.parameters, state, counts, sums, *cells)]
+        kept = [(now, now.copy()) for now in (self.parameters, counts, sums, *cells, *rule.updates.changed())]
         failed = self._compiled(rule, counts, *batches)
         try:
             callbacks.check(self._workspace.scratch)
@@ -237,20 +245,19 @@ class Step:
     def _compiled(
         self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
     ) -> int:
-        program, workspace, optimizer = self.program, self._workspace, rule.optimizer
+        program, workspace, updates = self.program, self._workspace, rule.updates
         real = program.code.dtype
-        tasks = VALUES if optimizer is None else VALUES | ADJOINTS
+        tasks = VALUES if updates is None else VALUES | ADJOINTS
         sweep = program.frame(workspace, tasks, self._loss, None)
-        self._plan[loops.LEARN] = optimizer is not None
+        self._plan[loops.LEARN] = updates is not None
         values, adjoints = workspace.values, workspace.adjoints
-        if optimizer is None:
-            # Without an optimiser the update is never called, so any function will do.
-            update, kernel = sweep, program.sweeps.sweep
+        if updates is None:
+            # Without updates nothing is called after a batch, so any function will do.
+            after, update = program.sweeps.sweep.call_address(sweep, real), sweep
         else:
             n = self._sizes[0]
-            kernel = type(optimizer).kernel
-            state = optimizer.state(n, real)
-            update = kernel.frame(values[:n], adjoints[:n], state, optimizer.constants(), 0.0, 1)
+            updates.bind(values[:n], adjoints[:n])
+            after, update = updates.frame(values, adjoints, self._loss, self.batch)
         function, frame = program.sweeps.sweep, sweep
         if program.long:
             # One batch takes so long that it is swept in pieces, between which signals are seen; then the loop finds it
@@ -264,9 +271,8 @@ class Step:
                 return failed
             function, frame = loops.swept, loops.swept.frame(0)
         return loops.train(
-            function.call_address(frame, real), _words(frame), kernel.call_address(update, real),
-            _words(update), values, adjoints, self._plan, self._moves, counts, rule.rates, rule.limits, xs, ys, order,
-            sums,
+            function.call_address(frame, real), _words(frame), after, _words(update), values, adjoints, self._plan,
+            self._moves, counts, rule.rates, rule.limits, xs, ys, order, sums,
         )  # fmt: skip
 
 

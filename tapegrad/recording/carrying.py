@@ -272,6 +272,17 @@ class Carrying(Recording):
         )
         return product
 
+    def blame(self, *args: Any, argnums: int | Sequence[int] | None = 0, **how: Any) -> Any:
+        """See `Recording.blame`. Nothing is written."""
+        leaves = self.check(args)
+        own = None if argnums is None else self._numbers(argnums)
+
+        def use(way: _Way, carried: list[Any]) -> Any:
+            recording = way.recording(_RESULT, [*leaves, *carried])
+            return recording.blame(*args, way.nested(carried), argnums=own, **how)
+
+        return self._carried(leaves, use)
+
 
 class _Way:
     """A plan, and the recordings that were made with it."""
