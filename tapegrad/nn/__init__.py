@@ -5,8 +5,10 @@ of; `training` runs whole epochs without Python between the steps, which `steps`
 """
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
+from tapegrad.nn.containers import Flatten, ModuleDict, ModuleList, Residual, Sequential
+from tapegrad.nn.embedding import Embedding
 from tapegrad.nn.init import kaiming, xavier
-from tapegrad.nn.layers import MLP, Linear, Sequential
+from tapegrad.nn.layers import MLP, Linear
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
 from tapegrad.nn.training import Result, Training
@@ -14,12 +16,17 @@ from tapegrad.nn.training import Result, Training
 __all__ = [
     "GELU",
     "MLP",
+    "Embedding",
+    "Flatten",
     "Identity",
     "LeakyReLU",
     "Linear",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "Parameter",
     "ReLU",
+    "Residual",
     "Result",
     "Sequential",
     "Sigmoid",

@@ -36,7 +36,7 @@ class Step:
     Args:
         model: its parameters become the first slots of the recording's arena.
         loss: maps the output and y to a scalar.
-        x, y: a batch to record at. Where y holds integers, the loss may index with it.
+        x, y: a batch to record at. Where y holds integers, the loss may index with it; so may the model with x.
         scored: whether the output is (batch, classes) and y holds labels, so that right answers are counted.
     """
 
@@ -55,7 +55,7 @@ class Step:
         self._sizes, self._dtype = (flat.size, x.size), flat.dtype
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
         self._branches = Branches(evaluate, spec, leaves, [0])
-        self._y = y
+        self._x, self._y = x, y
         self._scored = scored
         self._prepare()
 
@@ -118,7 +118,7 @@ class Step:
     def _record_again(self, batch: int, xs: np.ndarray, ys: np.ndarray, order: np.ndarray) -> None:
         """Record the step anew, at a batch of this number."""
         rows = order[batch * self.batch : (batch + 1) * self.batch]
-        x = xs[rows].reshape(self.program.shapes[1])
+        x = xs[rows].reshape(self._x.shape).astype(self._x.dtype)
         y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
         self._branches.renew([self.parameters.copy(), x, y])
         self._prepare()
