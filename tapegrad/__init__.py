@@ -18,7 +18,22 @@ from tapegrad.calls import (
 from tapegrad.checking import check_grads, check_op
 from tapegrad.debugging import debug
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
-from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
+from tapegrad.functions import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    log_softmax,
+    logsumexp,
+    mse_loss,
+    nll_loss,
+    scaled_dot_product_attention,
+    smooth_l1_loss,
+    softmax,
+    stack,
+    supported,
+)
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
@@ -57,6 +72,7 @@ __all__ = [
     "Recording",
     "Tape",
     "Value",
+    "binary_cross_entropy_with_logits",
     "cfunc",
     "check_grads",
     "check_op",
@@ -78,12 +94,15 @@ __all__ = [
     "fori_loop",
     "grad",
     "hessian",
+    "huber_loss",
     "hvp",
     "implicit_root",
     "jacfwd",
     "jacobian",
     "jacrev",
     "jvp",
+    "kl_div",
+    "l1_loss",
     "leaky_relu",
     "linearize",
     "listing",
@@ -92,15 +111,19 @@ __all__ = [
     "logsumexp",
     "make_hvp",
     "memory_held",
+    "mse_loss",
     "njit_op",
+    "nll_loss",
     "ops",
     "player",
     "record",
     "recorded",
     "relu",
+    "scaled_dot_product_attention",
     "scan",
     "set_memory_limit",
     "sigmoid",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
     "stack",

@@ -6,8 +6,10 @@ all of them.
 """
 
 from tapegrad.functions import (
+    attention,
     calculus,
     choosing,
+    distances,
     editing,
     einsum,
     elementwise,
@@ -30,14 +32,17 @@ from tapegrad.functions import (
     table,
     ufunc_methods,
 )
+from tapegrad.functions.attention import scaled_dot_product_attention
+from tapegrad.functions.distances import huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss
 from tapegrad.functions.joining import stack
-from tapegrad.functions.loss import cross_entropy
+from tapegrad.functions.loss import binary_cross_entropy_with_logits, cross_entropy, nll_loss
 from tapegrad.functions.reductions import log_softmax, logsumexp, softmax
 from tapegrad.functions.table import supported
 
 __all__ = [
-    "calculus", "choosing", "cross_entropy", "editing", "einsum", "elementwise", "indexing", "joining", "log_softmax",
-    "logsumexp", "loss", "moments", "nans", "padding", "parts", "polynomials", "positions", "products", "quantiles",
-    "reductions", "sampling", "sets", "shapes", "softmax", "special", "stack", "supported", "table",
-    "ufunc_methods",
+    "attention", "binary_cross_entropy_with_logits", "calculus", "choosing", "cross_entropy", "distances", "editing",
+    "einsum", "elementwise", "huber_loss", "indexing", "joining", "kl_div", "l1_loss", "log_softmax", "logsumexp",
+    "loss", "moments", "mse_loss", "nans", "nll_loss", "padding", "parts", "polynomials", "positions", "products",
+    "quantiles", "reductions", "sampling", "scaled_dot_product_attention", "sets", "shapes", "smooth_l1_loss",
+    "softmax", "special", "stack", "supported", "table", "ufunc_methods",
 ]  # fmt: skip

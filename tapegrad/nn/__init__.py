@@ -5,26 +5,35 @@ of; `training` runs whole epochs without Python between the steps, which `steps`
 """
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
+from tapegrad.nn.attention import MultiheadAttention
 from tapegrad.nn.containers import Flatten, ModuleDict, ModuleList, Residual, Sequential
 from tapegrad.nn.embedding import Embedding
 from tapegrad.nn.init import kaiming, xavier
 from tapegrad.nn.layers import MLP, Linear
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
+from tapegrad.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from tapegrad.nn.training import Result, Training
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
     "MLP",
+    "RNN",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "Identity",
+    "LSTMCell",
     "LeakyReLU",
     "Linear",
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "Parameter",
+    "RNNCell",
     "ReLU",
     "Residual",
     "Result",

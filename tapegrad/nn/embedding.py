@@ -8,6 +8,7 @@ import numpy as np
 
 from tapegrad.calls import stop_gradient
 from tapegrad.errors import IndexRangeError, IntegerInputError
+from tapegrad.functions.indexing import take
 from tapegrad.nn.calls import called
 from tapegrad.nn.init import Rng
 from tapegrad.nn.module import Module
@@ -61,12 +62,14 @@ class Embedding(Module):
         index = index if isinstance(index, Value) else np.asarray(index)
         if index.dtype.kind not in "iu" and not isinstance(index, Value):
             raise IntegerInputError(f"{called(self)} looks up rows by whole numbers, not by an array of {index.dtype}")
+        if isinstance(index, Value) and index.size and index._tape.kind(index._slot) != "i" and not index._is_integer:
+            raise IntegerInputError(f"{called(self)} looks up rows by whole numbers, not by a Value of floats")
         # Of a Value this is a guard: a replay at other indices is recorded anew, and raises, where one is out of range.
         # To index would raise for those that are too large, and take negative ones to count from the end.
         if index.size and np.any(np.logical_or(index < 0, index >= self.num_embeddings)):
             raise self._out_of_range(np.array(index.numpy() if isinstance(index, Value) else index))
         weight = self.weight
-        rows = weight[index] if isinstance(weight, Value) or not isinstance(index, Value) else np.take(weight, index, 0)
+        rows = take(weight, index, 0) if isinstance(index, Value) else weight[index]
         if self.padding_idx is None or not isinstance(rows, Value):
             return rows
         return np.where((index == self.padding_idx)[..., None], stop_gradient(rows), rows)

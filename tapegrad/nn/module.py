@@ -19,8 +19,8 @@ from tapegrad.nn.tree import Marks, Tree
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.value import Value
 
-# Counts the changes of any module that were noticed. Where the parameters of a module stand, as it has noted, holds until
-# the next change.
+# Counts the changes of any module that were noticed. Where the parameters of a module stand, as it has noted, holds
+# until the next change.
 _version = itertools.count(1)
 _latest = 0
 
