@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.functions.registry import holds_value
 from tapegrad.ops import BY_NAME
+from tapegrad.value import as_value, contiguous, structured, tape_of
 
 
 def _sigmoid(x: Any) -> Any:
@@ -33,6 +35,21 @@ def rnn_steps(a: Any, w: Any, h: Any, nonlinearity: str) -> tuple[Any, tuple[Any
 
 def lstm_steps(a: Any, w: Any, h: Any, c: Any) -> tuple[Any, tuple[Any, ...]]:
     """The steps of `tapegrad.nn.LSTM`: h of all steps, and the last (h, c)."""
+    if not holds_value([a, w, h, c]):
+        return _plain_lstm_steps(a, w, h, c)
+    tape = tape_of((a, w, h, c))
+    a, w, h, c = (as_value(x, tape, "LSTM") for x in (a, w, h, c))
+    (rows, n), outputs = h.shape, []
+    for t in range(a.shape[0]):
+        own = np.matmul(h, w.T)
+        parts = [contiguous(x) for x in (a[t], own, c)]
+        # The operation gives more than h and c: what the way back needs.
+        h, c, *_ = structured("lstm_gates", tape, (7, rows, n), parts, [rows, n])
+        outputs.append(h)
+    return np.stack(outputs), (h, c)
+
+
+def _plain_lstm_steps(a: Any, w: Any, h: Any, c: Any) -> tuple[Any, tuple[Any, ...]]:
     n, outputs = h.shape[-1], []
     for t in range(a.shape[0]):
         gates = a[t] + h @ w.T

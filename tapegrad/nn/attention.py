@@ -39,8 +39,8 @@ class _Projection(Module):
 
 
 class MultiheadAttention(Module):
-    """Attention in several heads, each of which looks at a projection of its own: queries ask, keys answer, and values are
-    summed by how well both agree; see `tapegrad.scaled_dot_product_attention`.
+    """Attention in several heads, each of which looks at a projection of its own: queries ask, keys answer, and values
+    are summed by how well both agree; see `tapegrad.scaled_dot_product_attention`.
 
     Args:
         embed_dim: E, length of what stands for a token; a multiple of the number of heads.
@@ -122,8 +122,8 @@ class MultiheadAttention(Module):
         if not fits:
             axes = "(batch, tokens, " if self.batch_first else "(tokens, batch, "
             raise ShapeError(
-                f"{called(self)} takes a query of shape {axes}{self.embed_dim}), and a key and a value of one such shape "
-                f"with the same batch, not {shapes[0]}, {shapes[1]} and {shapes[2]}"
+                f"{called(self)} takes a query of shape {axes}{self.embed_dim}), and a key and a value of one such "
+                f"shape with the same batch, not {shapes[0]}, {shapes[1]} and {shapes[2]}"
             )
         return n == 3
 
@@ -156,10 +156,9 @@ class MultiheadAttention(Module):
             total = self._added(attn_mask, q, "attn_mask")
             total = total if len(shape) == 2 else total.reshape(batch, heads, length, keys)
         if key_padding_mask is not None:
-            if np.shape(key_padding_mask) != (batch, keys):
-                raise ShapeError(
-                    f"{called(self)} takes a key_padding_mask of shape {(batch, keys)}, not {np.shape(key_padding_mask)}"
-                )
+            shape = np.shape(key_padding_mask)
+            if shape != (batch, keys):
+                raise ShapeError(f"{called(self)} takes a key_padding_mask of shape {(batch, keys)}, not {shape}")
             padding = self._added(key_padding_mask, q, "key_padding_mask")[:, None, None, :]
             total = padding if total is None else total + padding
         return total
@@ -175,6 +174,3 @@ class MultiheadAttention(Module):
     def describe(self) -> str:
         first = ", batch_first=True" if self.batch_first else ""
         return f"{self.embed_dim}, {self.num_heads}{first}"
-
-    def __repr__(self) -> str:
-        return f"MultiheadAttention({self.describe()})"

@@ -72,13 +72,13 @@ def as_floats(x: Any) -> Any:
     return array.astype(calls.dtype or np.float64) if array.dtype.kind in "iub" else x
 
 
-def called(module: Tree) -> str:
+def called(module: Any) -> str:
     """How a message names a module: by its path in the model that is called and its `repr`, as "layers.0 Linear(3, 2)".
 
     Where it is called by itself there is no path.
     """
     text = repr(module)
-    text = text if "\n" not in text else type(module).__name__
+    text = text if "\n" not in text else f"{type(module).__name__}({module.describe()})"
     for name, part in calls.outermost.named_modules() if calls.outermost is not None else ():
         if part is module and name:
             return f"{name} {text}"
