@@ -52,8 +52,8 @@ def scaled_dot_product_attention(
 def attention_weights(q: Value, k: Value, attn_mask: Any, is_causal: bool, scale: float | None) -> Value:
     """softmax(Q K' scale + mask); see `scaled_dot_product_attention`."""
     # The queries are multiplied, as they are fewer numbers than the scores mostly.
-    scaled = q * (1.0 / math.sqrt(q.shape[-1]) if scale is None else scale)
-    scores = np.matmul(scaled, np.swapaxes(k, -1, -2))
+    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = np.matmul(q if isinstance(factor, float) and factor == 1.0 else q * factor, np.swapaxes(k, -1, -2))
     if is_causal:
         scores = masked(scores, np.tril(np.ones(scores.shape[-2:], bool)))
     return softmax(scores if attn_mask is None else masked(scores, attn_mask), -1)

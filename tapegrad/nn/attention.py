@@ -95,22 +95,24 @@ class MultiheadAttention(Module):
         attn_mask: Any = None, average_attn_weights: bool = True, is_causal: bool = False,
     ) -> Any:  # fmt: skip
         batched = self._check(query, key, value)
-        projected = self._projected(as_floats(query), as_floats(key), as_floats(value))
+        q, k, v = self._projected(as_floats(query), as_floats(key), as_floats(value))
+        plain = not holds_value([q, k, v])
+        tape = tape_of((q, k, v))
+        # Multiplied before heads are seen, while the queries lie side by side.
+        q = q * (self.embed_dim // self.num_heads) ** -0.5
         if not batched:
-            axis = 0 if self.batch_first else 1
-            projected = [np.expand_dims(x, axis) for x in projected]
+            q, k, v = (np.expand_dims(x, 0 if self.batch_first else 1) for x in (q, k, v))
             key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
-        tape = tape_of(projected)
-        q, k, v = (as_value(self._heads(x), tape, "MultiheadAttention") for x in projected)
+        q, k, v = (as_value(self._heads(x), tape, "MultiheadAttention") for x in (q, k, v))
         mask = self._mask(attn_mask, key_padding_mask, q, k)
-        weights: Any = attention_weights(q, k, mask, is_causal, None)
+        weights: Any = attention_weights(q, k, mask, is_causal, 1.0)
         # (B, heads, L, E / heads) to (B, L, E), or to (L, B, E).
         summed = np.matmul(weights, v).transpose((0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3))
         output = self.out_proj(summed.reshape(*summed.shape[:2], self.embed_dim))
         weights = np.mean(weights, 1) if average_attn_weights and need_weights else weights
         if not batched:
             output, weights = output[0] if self.batch_first else output[:, 0], weights[0]
-        if not holds_value(projected):
+        if plain:
             output, weights = np.array(output.data), np.array(weights.data)
         return output, weights if need_weights else None
 
@@ -127,15 +129,12 @@ class MultiheadAttention(Module):
             )
         return n == 3
 
-    def _projected(self, query: Any, key: Any, value: Any) -> list[Any]:
+    def _projected(self, *given: Any) -> list[Any]:
+        # Three products, also where all three are one array: then the heads are views that BLAS reads as they are,
+        # where those of one product's result would be copied.
         n, w, b = self.embed_dim, self.in_proj_weight, self.in_proj_bias
-        if query is key and key is value:
-            every = _product(query, w, b)
-            return [every[..., i * n : (i + 1) * n] for i in range(3)]
         parts = [slice(i * n, (i + 1) * n) for i in range(3)]
-        return [
-            _product(x, w[part], None if b is None else b[part]) for x, part in zip((query, key, value), parts)
-        ]  # fmt: skip
+        return [_product(x, w[part], None if b is None else b[part]) for x, part in zip(given, parts)]
 
     def _heads(self, x: Any) -> Any:
         # (B, heads, tokens, E / heads)

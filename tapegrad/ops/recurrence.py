@@ -152,9 +152,20 @@ def lstm_in_lanes(p, lanes, x, y, before):
     return lstm_gates(*wide, params=[rows, n * lanes]).reshape(7, rows, n, lanes)
 
 
+def lstm_links(p, x, y, before):
+    # All that is computed for a number of a row depends on its four gates and its cell.
+    rows, n = p
+    k, gate, row, j = np.indices((7, 4, rows, n), sparse=True)
+    result = np.broadcast_to((k * rows + row) * n + j, (7, 4, rows, n))
+    gates = np.broadcast_to((row * 4 + gate) * n + j, (7, 4, rows, n))
+    cells = np.broadcast_to(row * n + j, (7, 1, rows, n))
+    pair = result.reshape(-1), gates.reshape(-1)
+    return [pair, pair, (result[:, :1].reshape(-1), cells.reshape(-1))]
+
+
 lstm_gates = structured("lstm_gates", "z = h, c, and the gates of an LSTM", arity=3,
     accepts=lambda p: len(p) == 2 and min(p) >= 0,
     forward=lstm_forward, reverse=lstm_reverse, tangent=lstm_tangent,
     views=lambda p: ([((p[0], 4, p[1]), None), ((p[0], 4, p[1]), None), ((p[0], p[1]), None)], (7, p[0], p[1])),
-    depends="bgh,bgh,bh->kbh", pullback=lstm_pullback, pushforward=lstm_pushforward, batched=lstm_in_lanes,
+    depends=lstm_links, pullback=lstm_pullback, pushforward=lstm_pushforward, batched=lstm_in_lanes,
     reads=((False, False, True), True), note=lambda p: f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]}")

@@ -40,6 +40,7 @@ EXAMPLES = {
     "concatenate": ((A[0, :2], B[0, :2, :2]), [2, 6, 4, 2]),
     "assemble": ((A[0, :2, :3], B[0, 0]), [9, 2, 1, 2, 3, 3, 1, 4, 1, 1, 0, 4, 1, 2]),
     "cross_entropy": ((A[0], np.array([0, 3, 1])), [3, 4]),
+    "lstm_gates": ((A, B, A[1, :2, :3]), [2, 3]),
     "argmax": ((Y,), LINES),
     "argsort": ((Y,), LINES),
 }
