@@ -15,7 +15,7 @@ from tapegrad.nn.calls import calls, converted, one_call
 from tapegrad.nn.held import refuse_numbers, shown, unwrapped
 from tapegrad.nn.parameter import Parameter, Store, gather, substitute
 from tapegrad.nn.structure import register
-from tapegrad.nn.tree import Marks, Tree
+from tapegrad.nn.tree import NOTES, Marks, Tree
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.value import Value
 
@@ -92,7 +92,7 @@ class Module(Tree):
             return self.forward(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_known", "_marked")}
+        return {name: value for name, value in vars(self).items() if name not in NOTES}
 
     # Attributes
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tapegrad import pytree
 from tapegrad.nn.parameter import Parameter
-from tapegrad.nn.tree import replaced
+from tapegrad.nn.tree import NOTES, replaced
 
 _kinds: set[type] = set()
 
@@ -38,6 +38,6 @@ def _copy(module: Any, made: dict[int, Any]) -> Any:
         return made.get(id(module), module)
     copy = made[id(module)] = object.__new__(type(module))
     for name, value in vars(module).items():
-        if name not in ("_known", "_marked"):
+        if name not in NOTES:
             object.__setattr__(copy, name, replaced(value, made, lambda x: _copy(x, made)))
     return copy

@@ -12,6 +12,8 @@ from tapegrad.nn.parameter import Parameter
 _NUMBERS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 # What the elements of long lists and dicts are mostly: nothing is in them.
 _PLAIN = frozenset([bool, int, float, str, bytes, type(None), np.ndarray])
+# Attributes in which a module notes things about itself.
+NOTES = ("_known", "_marked")
 # Arrays of up to so many bytes are compared number by number, longer ones by which array they are.
 _FEW_BYTES = 1 << 12
 
@@ -28,7 +30,7 @@ class Tree:
         own = vars(self)
         yield from ((name, value) for name, value in own.items() if isinstance(value, Parameter))
         for name, value in own.items():
-            if not isinstance(value, Parameter):
+            if not isinstance(value, Parameter) and name not in NOTES:
                 yield from _inside("" if name == self._unnamed else name, value, ())
 
     def named_children(self) -> Iterator[tuple[str, Any]]:
@@ -125,7 +127,7 @@ class Marks:
             items = vars(x) if isinstance(x, Tree) else x
             self._found.append((name, type(x), id(x) if isinstance(x, Tree) else None, len(items)))
             for key, item in _items(items):
-                if key not in ("_known", "_marked"):
+                if key not in NOTES:
                     self._note(key, item)
         elif isinstance(x, np.ndarray) and x.nbytes <= _FEW_BYTES and not x.dtype.hasobject:
             self._found.append((name, x.dtype, x.shape, x.tobytes()))
