@@ -124,11 +124,11 @@ class Marks:
         # What was met is kept alive, or another object could get its id.
         self._met[id(x)] = len(self._met), x
         if isinstance(x, Tree | list | tuple | dict):
-            items = vars(x) if isinstance(x, Tree) else x
-            self._found.append((name, type(x), id(x) if isinstance(x, Tree) else None, len(items)))
+            of_module = isinstance(x, Tree)
+            items = {key: item for key, item in vars(x).items() if key not in NOTES} if of_module else x
+            self._found.append((name, type(x), id(x) if of_module else None, len(items)))
             for key, item in _items(items):
-                if key not in NOTES:
-                    self._note(key, item)
+                self._note(key, item)
         elif isinstance(x, np.ndarray) and x.nbytes <= _FEW_BYTES and not x.dtype.hasobject:
             self._found.append((name, x.dtype, x.shape, x.tobytes()))
         else:
