@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, ShapeError, UnsupportedError
-from tapegrad.functions.attention import attention_weights
+from tapegrad.functions.attention import attention_weights, operands
 from tapegrad.functions.products import affine
 from tapegrad.functions.registry import holds_value
 from tapegrad.nn.calls import as_floats, called
 from tapegrad.nn.init import Rng, xavier
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
-from tapegrad.value import Value, as_value, tape_of
+from tapegrad.value import Value
 
 
 def _product(x: Any, w: Any, b: Any) -> Any:
@@ -96,14 +96,12 @@ class MultiheadAttention(Module):
     ) -> Any:  # fmt: skip
         batched = self._check(query, key, value)
         q, k, v = self._projected(as_floats(query), as_floats(key), as_floats(value))
-        plain = not holds_value([q, k, v])
-        tape = tape_of((q, k, v))
         # Multiplied before heads are seen, while the queries lie side by side.
         q = q * (self.embed_dim // self.num_heads) ** -0.5
         if not batched:
             q, k, v = (np.expand_dims(x, 0 if self.batch_first else 1) for x in (q, k, v))
             key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
-        q, k, v = (as_value(self._heads(x), tape, "MultiheadAttention") for x in (q, k, v))
+        q, k, v = operands(*map(self._heads, (q, k, v)))
         mask = self._mask(attn_mask, key_padding_mask, q, k)
         weights: Any = attention_weights(q, k, mask, is_causal, 1.0)
         # (B, heads, L, E / heads) to (B, L, E), or to (L, B, E).
@@ -112,8 +110,6 @@ class MultiheadAttention(Module):
         weights = np.mean(weights, 1) if average_attn_weights and need_weights else weights
         if not batched:
             output, weights = output[0] if self.batch_first else output[:, 0], weights[0]
-        if plain:
-            output, weights = np.array(output.data), np.array(weights.data)
         return output, weights if need_weights else None
 
     def _check(self, query: Any, key: Any, value: Any) -> bool:
@@ -141,7 +137,7 @@ class MultiheadAttention(Module):
         heads = x.reshape(*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads)
         return heads.transpose((0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3))
 
-    def _mask(self, attn_mask: Any, key_padding_mask: Any, q: Value, k: Value) -> Any:
+    def _mask(self, attn_mask: Any, key_padding_mask: Any, q: Any, k: Any) -> Any:
         """Both masks as one, as numbers to add: -inf where a key is not looked at."""
         (batch, heads, length, _), keys = q.shape, k.shape[2]
         total: Any = None
@@ -162,7 +158,7 @@ class MultiheadAttention(Module):
             total = padding if total is None else total + padding
         return total
 
-    def _added(self, mask: Any, q: Value, name: str) -> Any:
+    def _added(self, mask: Any, q: Any, name: str) -> Any:
         mask = mask if isinstance(mask, Value) else np.asarray(mask)
         if mask.dtype.kind == "b" or (isinstance(mask, Value) and mask._tape.kind(mask._slot) == "b"):
             return np.where(mask, np.asarray(-np.inf, q.dtype), np.asarray(0.0, q.dtype))

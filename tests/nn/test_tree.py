@@ -31,8 +31,8 @@ class Mixed(nn.Module):
 
 
 NAMES = [
-    "scale", "first.0.weight", "first.0.bias", "gains.0", "gains.1.shift", "heads.a.weight", "heads.a.bias", "heads.b.0",
-    "heads.b.1.weight", "heads.b.1.bias",
+    "scale", "first.0.weight", "first.0.bias", "gains.0", "gains.1.shift", "heads.a.weight", "heads.a.bias",
+    "heads.b.0", "heads.b.1.weight", "heads.b.1.bias",
 ]  # fmt: skip
 X = np.random.default_rng(0).normal(size=(3, 2))
 
@@ -65,7 +65,7 @@ def test_reading_gives_values():
     assert isinstance(model.gains[0], tg.Value) and isinstance(model.gains[1]["shift"], tg.Value)
     assert isinstance(model.heads["b"][0], tg.Value) and model.gains[2] == 3 and len(model.gains) == 3
     assert [w.shape for w in model.gains[:1]] == [(2,)] and model.names == {"kept": [1, 2]}
-    assert list(model.heads) == ["a", "b"] and model.gains + [1] == [*model.gains, 1]
+    assert list(model.heads) == ["a", "b"] and len(model.gains + model.gains) == 6
     assert "Parameter(shape=(2,)" in repr(model.gains)
     with pytest.raises(StructureError, match=r"\[0\] is a parameter"):
         model.gains[0] = np.ones(2)
@@ -77,9 +77,8 @@ def test_gradients_and_copies_keep_the_structure():
     model = Mixed()
     gradient = tg.grad(lambda m, x: m(x).sum())(model, X)
     assert isinstance(gradient, Mixed) and [n for n, _ in gradient.named_parameters()] == NAMES
-    np.testing.assert_allclose(
-        np.concatenate([np.ravel(g) for _, g in gradient.named_parameters()]), differences(model, X), rtol=1e-7, atol=1e-8
-    )
+    found = np.concatenate([np.ravel(g) for _, g in gradient.named_parameters()])
+    np.testing.assert_allclose(found, differences(model, X), rtol=1e-7, atol=1e-8)
     assert isinstance(gradient.gains[0], np.ndarray) and gradient.names is model.names
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert np.array_equal(copied.flat.data, model.flat.data)
