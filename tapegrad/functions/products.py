@@ -74,7 +74,8 @@ def _side_by_side(x: Value, transposed: int) -> tuple[Value, int, int, int]:
     not single numbers; (value, stored transposed, leading dimension, batch stride)."""
     m, n = x.shape[-2:]
     if transposed:
-        return np.swapaxes(contiguous(np.swapaxes(x, -1, -2)), -1, -2), 1, builtins.max(m, 1), m * n
+        rows = contiguous(cast(Value, np.swapaxes(x, -1, -2)))
+        return cast(Value, np.swapaxes(rows, -1, -2)), 1, builtins.max(m, 1), m * n
     return contiguous(x), 0, builtins.max(n, 1), m * n
 
 

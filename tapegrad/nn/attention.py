@@ -128,7 +128,9 @@ class MultiheadAttention(Module):
     def _projected(self, *given: Any) -> list[Any]:
         # Three products, also where all three are one array: then the heads are views that BLAS reads as they are,
         # where those of one product's result would be copied.
-        n, w, b = self.embed_dim, self.in_proj_weight, self.in_proj_bias
+        n = self.embed_dim
+        w: Any = self.in_proj_weight
+        b: Any = self.in_proj_bias
         parts = [slice(i * n, (i + 1) * n) for i in range(3)]
         return [_product(x, w[part], None if b is None else b[part]) for x, part in zip(given, parts)]
 

@@ -67,7 +67,7 @@ class Sequential(Module):
         return _Chain(self.chain).of(self)
 
     @modules.setter
-    def modules(self, modules: Iterable[Module]) -> None:  # type: ignore[override]
+    def modules(self, modules: Iterable[Module]) -> None:
         self.chain = tuple(_module(m, type(self).__name__) for m in modules)
 
     def __len__(self) -> int:

@@ -68,7 +68,7 @@ class Embedding(Module):
         # To index would raise for those that are too large, and take negative ones to count from the end.
         if index.size and np.any(np.logical_or(index < 0, index >= self.num_embeddings)):
             raise self._out_of_range(np.array(index.numpy() if isinstance(index, Value) else index))
-        weight = self.weight
+        weight: Any = self.weight
         rows = take(weight, index, 0) if isinstance(index, Value) else weight[index]
         if self.padding_idx is None or not isinstance(rows, Value):
             return rows

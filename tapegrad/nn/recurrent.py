@@ -48,13 +48,13 @@ def _input_part(kind: str, x: Any, w: Any, b_ih: Any, b_hh: Any, hidden: int) ->
     return affine(x, w.T, bias) if holds_value([x, w, bias]) else x @ w.T + bias
 
 
-def _steps(kind: str, a: Any, w: Any, b_hh: Any, state: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+def _steps(kind: str, a: Any, w: Any, b_hh: Any, state: Any) -> tuple[Any, tuple[Any, ...]]:
     """All steps from a state: the outputs (T, B, H), and the last state."""
     if kind == "lstm":
         return lstm_steps(a, w, *state)
     if kind == "gru":
         return gru_steps(a, w, None if b_hh is None else b_hh[2 * (w.shape[0] // 3) :], *state)
-    return rnn_steps(a, w, *state, kind)
+    return rnn_steps(a, w, state[0], kind)
 
 
 class _Layers(Module):
@@ -76,7 +76,7 @@ class _Layers(Module):
         rng, rows = np.random.default_rng(rng), _GATES[kind] * hidden_size
         for layer, end in self._ends():
             width = input_size if layer == 0 else hidden_size * (2 if bidirectional else 1)
-            shapes = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
             for name, shape in shapes.items():
                 setattr(self, f"{name}_l{layer}{end}", _uniform(rng, shape, hidden_size, dtype))
@@ -102,7 +102,7 @@ class _Layers(Module):
         if not x.shape[0]:
             raise ShapeError(f"{called(self)} needs at least one step, this array has shape {shape}")
         states = self._given(hx, x, batched)
-        lasts = []
+        lasts: list[Any] = []
         for layer in range(self.num_layers):
             outputs = []
             for end in ("", "_reverse") if self.bidirectional else ("",):
@@ -136,7 +136,7 @@ class _Layers(Module):
         return tuple(given) if batched else tuple(s[:, None] for s in given)
 
     def describe(self) -> str:
-        named = {"num_layers": (self.num_layers, 1), "bias": (self.bias, True)}
+        named: dict[str, tuple[Any, Any]] = {"num_layers": (self.num_layers, 1), "bias": (self.bias, True)}
         named |= {"batch_first": (self.batch_first, False), "bidirectional": (self.bidirectional, False)}
         named |= {"nonlinearity": (self.kind, "tanh")} if _GATES[self.kind] == 1 else {}
         rest = "".join(f", {name}={value!r}" for name, (value, default) in named.items() if value != default)

@@ -125,7 +125,7 @@ class Marks:
         self._met[id(x)] = len(self._met), x
         if isinstance(x, Tree | list | tuple | dict):
             of_module = isinstance(x, Tree)
-            items = {key: item for key, item in vars(x).items() if key not in NOTES} if of_module else x
+            items: Any = {key: item for key, item in vars(x).items() if key not in NOTES} if of_module else x
             self._found.append((name, type(x), id(x) if of_module else None, len(items)))
             for key, item in _items(items):
                 self._note(key, item)
