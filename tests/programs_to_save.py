@@ -7,6 +7,7 @@ import numpy as np
 import scipy.special
 
 import tapegrad as tg
+from tapegrad.functions.recurrence import lstm_steps
 
 Point = collections.namedtuple("Point", ["x", "y"])
 
@@ -45,6 +46,11 @@ def network(model, x, labels):
     return np.mean(tg.cross_entropy(h, labels))
 
 
+def recurrent(a, w, h, c):
+    outputs, (h, c) = lstm_steps(a, w, h, c)
+    return np.sum(outputs * outputs) + np.sum(h * c)
+
+
 def matrices(a):
     s = a @ a.T + 3.0 * np.eye(3)
     w, _ = np.linalg.eigh(s)
@@ -72,6 +78,7 @@ def named():
     labels = np.array([0, 2, 1, 1])
     single = rng.uniform(-1.0, 1.0, (4, 3)).astype(np.float32)
     model = Layer(a.astype(np.float32), b.astype(np.float32))
+    steps = tuple(rng.normal(size=shape) for shape in ((3, 2, 8), (8, 2), (2, 2), (2, 2)))
     given = {
         "branching": (branching, ({"w": [b]}, 3, "steep")),
         "scalars": (scalars, (0.4, 1.2)),
@@ -80,6 +87,8 @@ def named():
         "gradient of arrays": (tg.grad(arrays), (a, b)),
         "network": (network, (model, single, labels)),
         "gradient of a network": (tg.grad(network), (model, single, labels)),
+        "recurrent": (recurrent, steps),
+        "gradient of a recurrent layer": (tg.grad(recurrent, 1), steps),
         "matrices": (matrices, (a,)),
         "gradient of matrices": (tg.grad(matrices), (a,)),
         "special": (special, (b,)),
