@@ -109,7 +109,7 @@ class _Layers(Module):
                 names = (f"{name}_l{layer}{end}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
                 w_ih, w_hh, b_ih, b_hh = (getattr(self, name, None) for name in names)
                 a = _input_part(self.kind, x[::-1] if end else x, w_ih, b_ih, b_hh, self.hidden_size)
-                y, last = _steps(self.kind, a, w_hh, b_hh, tuple(s[len(lasts)] for s in states))
+                y, last = _steps(self.kind, a, w_hh, b_hh, tuple(s if s is None else s[len(lasts)] for s in states))
                 outputs.append(y[::-1] if end else y)
                 lasts.append(last)
             x = np.concatenate(outputs, -1) if len(outputs) > 1 else outputs[0]
@@ -126,7 +126,7 @@ class _Layers(Module):
         shape = (len(self._ends()), x.shape[1], self.hidden_size)
         count = 2 if self.kind == "lstm" else 1
         if hx is None:
-            return (np.zeros(shape, x.dtype),) * count
+            return (None,) * count
         given = (hx,) if count == 1 else hx
         wanted = shape if batched else (shape[0], shape[2])
         if not isinstance(given, tuple | list) or len(given) != count or any(np.shape(s) != wanted for s in given):
@@ -259,11 +259,11 @@ class _Cell(Module):
             )
         rows = x if len(shape) == 2 else x[None]
         count, wanted = 2 if self.kind == "lstm" else 1, (*shape[:-1], self.hidden_size)
-        given = (np.zeros(wanted, rows.dtype),) * count if hx is None else (hx,) if count == 1 else tuple(hx)
-        if len(given) != count or any(np.shape(s) != wanted for s in given):
+        given: tuple[Any, ...] = (None,) * count if hx is None else (hx,) if count == 1 else tuple(hx)
+        if len(given) != count or (hx is not None and any(np.shape(s) != wanted for s in given)):
             found = " and ".join(str(np.shape(s)) for s in given)
             raise ShapeError(f"{called(self)} takes states of shape {wanted}, not {found}")
-        states = given if len(shape) == 2 else tuple(s[None] for s in given)
+        states = given if len(shape) == 2 or hx is None else tuple(s[None] for s in given)
         b_hh = self.bias_hh
         a = _input_part(self.kind, rows, self.weight_ih, self.bias_ih, b_hh, self.hidden_size)
         _, last = _steps(self.kind, a[None], self.weight_hh, b_hh, states)
