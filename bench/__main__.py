@@ -30,6 +30,7 @@ TITLES = {
     "ode_adjoint": "Gradients through differential equations",
     "attention": "A block of attention",
     "recurrent": "Layers of networks",
+    "norms": "Normalisation",
     "njit": "Gradients of Numba code",
     "njit_inside": "Gradients inside Numba code",
     "batch": "Many inputs at once",

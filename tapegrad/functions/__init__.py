@@ -18,6 +18,7 @@ from tapegrad.functions import (
     loss,
     moments,
     nans,
+    normalization,
     padding,
     parts,
     polynomials,
@@ -36,13 +37,15 @@ from tapegrad.functions.attention import scaled_dot_product_attention
 from tapegrad.functions.distances import huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss
 from tapegrad.functions.joining import stack
 from tapegrad.functions.loss import binary_cross_entropy_with_logits, cross_entropy, nll_loss
+from tapegrad.functions.normalization import batch_norm, dropout, group_norm, layer_norm
 from tapegrad.functions.reductions import log_softmax, logsumexp, softmax
 from tapegrad.functions.table import supported
 
 __all__ = [
-    "attention", "binary_cross_entropy_with_logits", "calculus", "choosing", "cross_entropy", "distances", "editing",
-    "einsum", "elementwise", "huber_loss", "indexing", "joining", "kl_div", "l1_loss", "log_softmax", "logsumexp",
-    "loss", "moments", "mse_loss", "nans", "nll_loss", "padding", "parts", "polynomials", "positions", "products",
-    "quantiles", "reductions", "sampling", "scaled_dot_product_attention", "sets", "shapes", "smooth_l1_loss",
-    "softmax", "special", "stack", "supported", "table", "ufunc_methods",
+    "attention", "batch_norm", "binary_cross_entropy_with_logits", "calculus", "choosing", "cross_entropy",
+    "distances", "dropout", "editing", "einsum", "elementwise", "group_norm", "huber_loss", "indexing", "joining",
+    "kl_div", "l1_loss", "layer_norm", "log_softmax", "logsumexp", "loss", "moments", "mse_loss", "nans",
+    "nll_loss", "normalization", "padding", "parts", "polynomials", "positions", "products", "quantiles",
+    "reductions", "sampling", "scaled_dot_product_attention", "sets", "shapes", "smooth_l1_loss", "softmax",
+    "special", "stack", "supported", "table", "ufunc_methods",
 ]  # fmt: skip

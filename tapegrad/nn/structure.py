@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from tapegrad import pytree
+from tapegrad.nn.buffers import modes_of
 from tapegrad.nn.parameter import Parameter
 from tapegrad.nn.tree import NOTES, replaced
+from tapegrad.tape import recording_tape
 
 _kinds: set[type] = set()
 
@@ -22,8 +24,9 @@ def _flatten(module: Any) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
     named = list(module._tree())
     leaves = tuple(p.value() if p.is_fixed else p.data() for _, p in named)
     names = tuple(name for name, _ in named)
-    # What a recording depends on is a part of the structure: after a change of the module, it is another one.
-    return leaves, (module._marks(), names), names
+    # What a recording depends on is a part of the structure: after a change of the module, or in another mode, it is
+    # another one.
+    return leaves, (module._marks(), names, modes_of(module)), names
 
 
 def _unflatten(extra: Any, leaves: Any) -> Any:
@@ -40,4 +43,5 @@ def _copy(module: Any, made: dict[int, Any]) -> Any:
     for name, value in vars(module).items():
         if name not in NOTES:
             object.__setattr__(copy, name, replaced(value, made, lambda x: _copy(x, made)))
+    object.__setattr__(copy, "_made_on", recording_tape())
     return copy

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.arguments import spec_of
 from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.nn.buffers import in_mode, modes_of
 from tapegrad.nn.loops import START
 from tapegrad.nn.losses import LOSSES, check_labels
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.steps import Rule, Step
 from tapegrad.optim.optimizer import Optimizer
-from tapegrad.recording import Recording
+from tapegrad.recording import Recording, record
 from tapegrad.threads import blas_threads
 
 
@@ -44,7 +44,8 @@ class Training:
         drop_last: leave out samples that do not fill a batch, instead of taking a smaller step.
         threads: threads of the BLAS; one is fastest for layers of hundreds of units. None leaves it as it is.
 
-    What the model or loss computes outside the tape (random numbers, say) is computed once, when recorded.
+    Buffers of the model, as running statistics and the state of `Dropout`, go from step to step. What the model or loss
+    computes outside the tape (random numbers of other generators, say) is computed once, when recorded.
 
     Raises ValueError for an unknown loss, a batch size or limit that is not positive; StructureError for a model
     without parameters.
@@ -118,30 +119,43 @@ class Training:
         Returns:
             The mean loss and the accuracy over the epoch, each batch before its step.
 
+        A model in evaluation is in training meanwhile; of one in training, parts that are in evaluation stay there.
+        After the epoch its buffers are up to date, and all parts are in their own modes.
+
         Ctrl-C takes effect within a second; the batches before it stay learnt.
 
         Raises LabelError, before anything is changed, for labels that are NaN or out of range; ShapeError for x and y
         of different lengths, or what does not fit the model; DTypeError.
         """
         order = np.random.default_rng(rng).permutation(len(x))
-        return self._run(x, y, order, self.batch_size, self.optimizer)
+        with in_mode(self.model, True):
+            return self._run(x, y, order, self.batch_size, self.optimizer)
 
     def evaluate(self, x: Any, y: Any, *, batch_size: int = 500) -> Result:
-        """The mean loss and the accuracy on samples, without training. Takes and raises what `epoch` does."""
-        return self._run(x, y, np.arange(len(x)), batch_size, None)
+        """The mean loss and the accuracy on samples, without training. Takes and raises what `epoch` does.
+
+        The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
+        """
+        with in_mode(self.model, False):
+            return self._run(x, y, np.arange(len(x)), batch_size, None)
 
     def predict(self, x: Any, *, batch_size: int = 500) -> np.ndarray:
-        """The model's output for samples x of shape (n, ...), replayed in batches. Raises ShapeError."""
+        """The model's output for samples x of shape (n, ...), replayed in batches. Raises ShapeError.
+
+        The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
+        """
+        with in_mode(self.model, False):
+            return self._predicted(self._array(x, "x"), batch_size)
+
+    def _predicted(self, x: np.ndarray, batch_size: int) -> np.ndarray:
         self._forget_if_changed()
-        x = self._array(x, "x")
         flat = np.array(self.model.flat.data)
         parts = []
         for start in range(0, len(x), batch_size):
             batch = x[start : start + batch_size]
             recording = self._outputs.get(batch.shape)
             if recording is None:
-                spec, leaves = spec_of([flat, batch])
-                recording = self._outputs[batch.shape] = Recording(self.model.call_with, spec, leaves, [])
+                recording = self._outputs[batch.shape] = record(self.model.call_with, flat, batch)
             with blas_threads(self.threads):
                 parts.append(recording(flat, batch))
         if not parts:
@@ -208,7 +222,7 @@ class Training:
         return p
 
     def _step(self, x: np.ndarray, y: np.ndarray, batch: int, integers: bool) -> Step:
-        key = (batch, x.shape[1:], y.shape[1:], integers)
+        key = (batch, x.shape[1:], y.shape[1:], integers, modes_of(self.model))
         if key not in self._steps:
             first = y[:batch].astype(np.int64) if integers else y[:batch]
             if self._labels:

@@ -13,7 +13,9 @@ _NUMBERS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 # What the elements of long lists and dicts are mostly: nothing is in them.
 _PLAIN = frozenset([bool, int, float, str, bytes, type(None), np.ndarray])
 # Attributes in which a module notes things about itself.
-NOTES = ("_known", "_marked")
+NOTES = ("_known", "_marked", "_made_on")
+# And those that a recording does not depend on, or is told apart by in another way.
+_UNMARKED = (*NOTES, "_training")
 # Arrays of up to so many bytes are compared number by number, longer ones by which array they are.
 _FEW_BYTES = 1 << 12
 
@@ -94,6 +96,8 @@ class Marks:
     parameters stand where in its tree, and their other attributes. Equal marks of one module: the recording still
     holds.
 
+    The mode, training or evaluation, is none of them: recordings for both are kept (see `buffers.modes_of`).
+
     Numbers and strings are compared by value, other objects by which object they are, and arrays of a few numbers by
     these as well. A module that keeps its own marks is not kept alive by them (`keep`).
     """
@@ -125,7 +129,7 @@ class Marks:
         self._met[id(x)] = len(self._met), x
         if isinstance(x, Tree | list | tuple | dict):
             of_module = isinstance(x, Tree)
-            items: Any = {key: item for key, item in vars(x).items() if key not in NOTES} if of_module else x
+            items: Any = {key: x for key, x in vars(x).items() if key not in _UNMARKED} if of_module else x
             self._found.append((name, type(x), id(x) if of_module else None, len(items)))
             for key, item in _items(items):
                 self._note(key, item)
