@@ -16,6 +16,16 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tapegrad import nn
+
+    # Losses of all steps; steps and the losses on held-out text then; steps and what was written then.
+    History = tuple[list[float], list[tuple[int, float]], list[tuple[int, str]]]
 
 # Characters that the text has less often than this count as a space.
 RARE = 20
@@ -52,7 +62,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-def extras():
+def extras() -> Any:
     """The packages that only the examples need."""
     try:
         import matplotlib
@@ -63,7 +73,7 @@ def extras():
     return tqdm.tqdm
 
 
-def read(path):
+def read(path: Path | None) -> tuple[str, str]:
     """The text, and what to call it."""
     if path is None:
         from pydoc_data.topics import topics
@@ -78,7 +88,7 @@ def read(path):
 class Letters:
     """The characters of a text, as whole numbers."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         import numpy as np
 
         counts = {c: text.count(c) for c in set(text)}
@@ -86,11 +96,11 @@ class Letters:
         self._number = {c: i for i, c in enumerate(self.known)}
         self.numbers = np.array([self.of(c) for c in text])
 
-    def of(self, character):
+    def of(self, character: str) -> int:
         return self._number.get(character, self._number[" "])
 
 
-def model_of(chosen, letters):
+def model_of(chosen: argparse.Namespace, letters: int) -> nn.Module:
     """Characters to the logits of the next one; with the state that it is in, for writing."""
     import numpy as np
 
@@ -99,19 +109,21 @@ def model_of(chosen, letters):
     rng = np.random.default_rng(chosen.seed)
 
     class Writer(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             self.embedding = nn.Embedding(letters, chosen.embedding, rng=rng, dtype=chosen.dtype)
             self.lstm = nn.LSTM(chosen.embedding, chosen.hidden, chosen.layers, rng=rng, dtype=chosen.dtype)
             self.head = nn.Linear(chosen.hidden, letters, init="xavier", rng=rng, dtype=chosen.dtype)
 
-        def forward(self, index, state=None):
+        def forward(self, index: Any, state: Any = None) -> Any:
             y, state = self.lstm(self.embedding(index), state)
             return self.head(y), state
 
     return Writer()
 
 
-def windows(numbers, chosen, rng):
+def windows(
+    numbers: NDArray[np.integer], chosen: argparse.Namespace, rng: np.random.Generator
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Random windows, (length, batch), and the same one character further."""
     import numpy as np
 
@@ -120,7 +132,7 @@ def windows(numbers, chosen, rng):
     return index[:-1], index[1:]
 
 
-def train(chosen, letters, model, progress):
+def train(chosen: argparse.Namespace, letters: Letters, model: nn.Module, progress: Any) -> History:
     """Trains the model. Returns the losses of all steps, those on held-out text, and what it wrote on the way."""
     import numpy as np
 
@@ -133,14 +145,16 @@ def train(chosen, letters, model, progress):
     if len(texts[1]) <= chosen.length:
         sys.exit(f"char_lm: the text is too short for windows of {chosen.length} characters")
 
-    def loss(flat, index, following):
+    def loss(flat: Any, index: Any, following: Any) -> Any:
         return tg.cross_entropy(model.call_with(flat, index)[0], following)
 
     step, held_out = tg.value_and_grad(loss), tg.recorded(loss)
     flat = np.array(model.flat.data)
     optimizer = optim.AdamW(lr=optim.cosine(chosen.rate, chosen.steps), weight_decay=0.01)
     rng = np.random.default_rng(chosen.seed)
-    losses, checked, written = [], [], []
+    losses: list[float] = []
+    checked: list[tuple[int, float]] = []
+    written: list[tuple[int, str]] = []
     looks = {round(chosen.steps * share) for share in (0.05, 0.25, 1.0)}
     every = max(1, chosen.steps // 40)
     others = [windows(texts[1], chosen, np.random.default_rng(1)) for _ in range(4)]
@@ -160,17 +174,21 @@ def train(chosen, letters, model, progress):
     return losses, checked, written
 
 
-def write(chosen, letters, model, count):
+def write(chosen: argparse.Namespace, letters: Letters, model: nn.Module, count: int) -> str:
     """Text from the model: it reads the start, then each character that it has drawn."""
     import numpy as np
 
     import tapegrad as tg
 
     flat = np.array(model.flat.data)
-    one = tg.recorded(lambda flat, index, h, c: model.call_with(flat, index, (h, c)))
+
+    def step(flat: Any, index: Any, h: Any, c: Any) -> Any:
+        return model.call_with(flat, index, (h, c))
+
+    one = tg.recorded(step)
     h = c = np.zeros((chosen.layers, 1, chosen.hidden), chosen.dtype)
     rng = np.random.default_rng(chosen.seed)
-    text = chosen.start
+    text: str = chosen.start
     for i in range(len(chosen.start) + count):
         logits, (h, c) = one(flat, np.array([[letters.of(text[i])]]), h, c)
         if i + 1 == len(text):
@@ -180,29 +198,31 @@ def write(chosen, letters, model, count):
     return text[: len(chosen.start) + count]
 
 
-def shown(text, width, lines):
+def shown(text: str, width: int, lines: int) -> str:
     """A text in so many lines of such a width."""
     paragraph = [part for line in text.splitlines() for part in textwrap.wrap(line, width) or [""]]
     return "\n".join(paragraph[:lines])
 
 
-def draw(path, losses, checked, written, name, parameters):
+def draw(path: Path, history: History, name: str, parameters: int) -> None:
     """The course of the loss, in bits for a character, and what the model wrote on the way."""
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    losses, checked, written = history
     ink, blue, orange, grey = "#22252b", "#2f6db5", "#d9742b", "#8a919c"
     plt.rcParams.update({"font.size": 10, "text.color": ink, "axes.edgecolor": grey, "axes.labelcolor": ink})
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
-    figure = plt.figure(figsize=(13, 7.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    figure = plt.figure(figsize=(13, 7.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     bits = np.array(losses) / np.log(2.0)
     of_others = np.array(checked) / [1.0, np.log(2.0)]
     figure.suptitle(
         f"An LSTM of {parameters:,} parameters reads {name}: {of_others[-1, 1]:.2f} bits a character on unseen text",
         fontsize=14,
     )  # fmt: skip
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.15])
+    grid = figure.add_gridspec(1, 2, width_ratios=[1, 1.15])
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axes = left.subplots()
     axes.plot(np.arange(1, len(bits) + 1), bits, color=blue, alpha=0.25, linewidth=0.8)
     width = max(1, len(bits) // 50)
@@ -240,14 +260,15 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{name}: {len(text):,} characters, {len(letters.known)} of them different")
     model = model_of(chosen, len(letters.known))
     print(model)
-    losses, checked, written = train(chosen, letters, model, progress)
+    history = train(chosen, letters, model, progress)
+    _, checked, written = history
     print(f"{written[-1][1]}\n")
     seconds = time.perf_counter() - start
     print(f"cross-entropy {checked[-1][1]:.3f} on held-out text after {chosen.steps:,} steps, {seconds:.1f} s in all")
     if chosen.save:
         model.save(chosen.save)
         print(f"parameters written to {chosen.save}")
-    draw(chosen.output, losses, checked, written, name, model.flat.size)
+    draw(chosen.output, history, name, model.flat.size)
     print(f"figure written to {chosen.output}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.errors import OperationError
 from tapegrad.functions.loss import as_numbers, reduced
 from tapegrad.functions.reductions import sum
 from tapegrad.functions.registry import numbers_for_numbers
@@ -22,7 +23,7 @@ def _pair(output: Any, targets: Any, what: str) -> tuple[Value, Any]:
 def mse_loss(output: Any, targets: Any, reduction: str = "mean") -> Value:
     """(x - t)^2; with "mean" or "sum" over all elements, with "none" one for each.
 
-    Raises ShapeError unless both have one shape, ValueError for another reduction.
+    Raises ShapeError unless both have one shape, OperationError for another reduction.
 
     >>> mse_loss(Value([1.0, 2.0]), [1.0, 4.0]).item()
     2.0
@@ -46,13 +47,13 @@ def l1_loss(output: Any, targets: Any, reduction: str = "mean") -> Value:
 def huber_loss(output: Any, targets: Any, reduction: str = "mean", *, delta: float = 1.0) -> Value:
     """(x - t)^2 / 2 where |x - t| <= delta, else delta (|x - t| - delta / 2).
 
-    Takes and raises what `mse_loss` does, and ValueError unless delta is positive.
+    Takes and raises what `mse_loss` does, and OperationError unless delta is positive.
 
     >>> huber_loss(Value([1.0, 2.0]), [1.5, 4.0], "none").tolist()
     [0.125, 1.5]
     """
     if not delta > 0.0:
-        raise ValueError(f"huber_loss: delta must be positive, not {delta!r}")
+        raise OperationError(f"huber_loss: delta must be positive, not {delta!r}")
     x, t = _pair(output, targets, "huber_loss")
     d = x - t
     far = np.abs(d)
@@ -63,13 +64,13 @@ def huber_loss(output: Any, targets: Any, reduction: str = "mean", *, delta: flo
 def smooth_l1_loss(output: Any, targets: Any, reduction: str = "mean", *, beta: float = 1.0) -> Value:
     """(x - t)^2 / (2 beta) where |x - t| < beta, else |x - t| - beta / 2; for beta = 0 it is `l1_loss`.
 
-    Takes and raises what `mse_loss` does, and ValueError for a negative beta.
+    Takes and raises what `mse_loss` does, and OperationError for a negative beta.
 
     >>> smooth_l1_loss(Value([1.0, 2.0]), [1.5, 4.0], "none").tolist()
     [0.125, 1.5]
     """
     if not beta >= 0.0:
-        raise ValueError(f"smooth_l1_loss: beta must not be negative, it is {beta!r}")
+        raise OperationError(f"smooth_l1_loss: beta must not be negative, it is {beta!r}")
     if beta == 0.0:
         return l1_loss(as_value(output, tape_of((output, targets)), "smooth_l1_loss"), targets, reduction)
     x, t = _pair(output, targets, "smooth_l1_loss")
@@ -88,7 +89,7 @@ def kl_div(log_probabilities: Any, targets: Any, reduction: str = "mean", *, log
         reduction: "batchmean" for the sum divided by the length of the first axis, which is the divergence's own mean;
             or as for `mse_loss`.
 
-    Raises ShapeError unless both have one shape, ValueError for another reduction.
+    Raises ShapeError unless both have one shape, OperationError for another reduction.
 
     >>> kl_div(Value(np.log([[0.5, 0.5]])), [[1.0, 0.0]], "batchmean").item()
     0.693147180559945...

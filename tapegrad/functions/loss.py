@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import LabelError, ShapeError
+from tapegrad.errors import LabelError, OperationError, ShapeError
 from tapegrad.functions.indexing import take
 from tapegrad.functions.moments import mean
 from tapegrad.functions.reductions import log_softmax, sum
@@ -21,14 +21,14 @@ from tapegrad.value import Value, as_value, contiguous, gather, leaf, structured
 def reduced(losses: Any, reduction: str, weights: Any = None) -> Any:
     """The mean or sum of losses, or the losses themselves. With weights, the mean is divided by their sum.
 
-    Raises ValueError for other reductions.
+    Raises OperationError for other reductions.
     """
     if reduction == "none":
         return losses
     if reduction == "sum" or (reduction == "mean" and weights is not None):
         return sum(losses) if reduction == "sum" else sum(losses) / np.sum(weights)
     if reduction != "mean":
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+        raise OperationError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
     return mean(losses)
 
 
@@ -49,8 +49,8 @@ def cross_entropy(
         label_smoothing: s from 0 to 1: the loss is (1 - s) times that of the label and s times the mean of those of all
             classes, weighted each by its own weight.
 
-    Raises ShapeError; LabelError for a label that is NaN, no whole number or out of range; ValueError for another
-    reduction or smoothing.
+    Raises ShapeError; LabelError for a label that is NaN, no whole number or out of range; OperationError for
+    another reduction or smoothing.
 
     >>> cross_entropy(Value([[0.0, 0.0]]), [1]).item()
     0.693147180559945...
@@ -58,7 +58,7 @@ def cross_entropy(
     0.693147180559945...
     """
     if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing!r}")
+        raise OperationError(f"label_smoothing must be from 0 to 1, not {label_smoothing!r}")
     tape = tape_of((logits, labels, weight))
     logits = contiguous(as_value(logits, tape, "cross_entropy"))
     labels, kept = _ready(logits, labels, ignore_index, "cross_entropy", "logits")
@@ -85,8 +85,8 @@ def nll_loss(
         log_probabilities: (..., classes), as `log_softmax` gives them.
         labels, reduction, weight, ignore_index: as for `cross_entropy`.
 
-    Raises ShapeError, ValueError; LabelError for a label that is NaN, no whole number or out of range; where labels are
-    an argument of a recording, IndexRangeError.
+    Raises ShapeError, OperationError; LabelError for a label that is NaN, no whole number or out of range; where labels
+    are an argument of a recording, IndexRangeError.
 
     >>> nll_loss(Value(np.log([[0.25, 0.75]])), [0]).item()
     1.386294361119890...
@@ -118,7 +118,7 @@ def binary_cross_entropy_with_logits(
         weight: what each loss is multiplied by, of a shape that goes with that of the logits.
         pos_weight: p, what the loss of the positive class is multiplied by.
 
-    Raises ShapeError unless logits and targets have one shape; ValueError.
+    Raises ShapeError unless logits and targets have one shape; OperationError.
 
     >>> binary_cross_entropy_with_logits(Value([0.0, 800.0]), [1.0, 1.0], "none").tolist()
     [0.693147180559945..., 0.0]

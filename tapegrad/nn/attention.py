@@ -86,8 +86,8 @@ class MultiheadAttention(Module):
         self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
         rng = np.random.default_rng(rng)
         limit = (6.0 / (4 * embed_dim)) ** 0.5
-        self.in_proj_weight = Parameter(rng.uniform(-limit, limit, (3 * embed_dim, embed_dim)).astype(dtype))
-        self.in_proj_bias = Parameter(np.zeros(3 * embed_dim, dtype)) if bias else None
+        self.in_proj_weight: Any = Parameter(rng.uniform(-limit, limit, (3 * embed_dim, embed_dim)).astype(dtype))
+        self.in_proj_bias: Any = Parameter(np.zeros(3 * embed_dim, dtype)) if bias else None
         self.out_proj = _Projection(embed_dim, bias, rng, dtype)
 
     def forward(
@@ -128,9 +128,7 @@ class MultiheadAttention(Module):
     def _projected(self, *given: Any) -> list[Any]:
         # Three products, also where all three are one array: then the heads are views that BLAS reads as they are,
         # where those of one product's result would be copied.
-        n = self.embed_dim
-        w: Any = self.in_proj_weight
-        b: Any = self.in_proj_bias
+        n, w, b = self.embed_dim, self.in_proj_weight, self.in_proj_bias
         parts = [slice(i * n, (i + 1) * n) for i in range(3)]
         return [_product(x, w[part], None if b is None else b[part]) for x, part in zip(given, parts)]
 

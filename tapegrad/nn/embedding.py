@@ -56,7 +56,7 @@ class Embedding(Module):
         table = np.random.default_rng(rng).standard_normal((num_embeddings, embedding_dim)).astype(dtype)
         if self.padding_idx is not None:
             table[self.padding_idx] = 0.0
-        self.weight = Parameter(table)
+        self.weight: Any = Parameter(table)
 
     def forward(self, index: Any) -> Any:
         index = index if isinstance(index, Value) else np.asarray(index)
@@ -68,8 +68,7 @@ class Embedding(Module):
         # To index would raise for those that are too large, and take negative ones to count from the end.
         if index.size and np.any(np.logical_or(index < 0, index >= self.num_embeddings)):
             raise self._out_of_range(np.array(index.numpy() if isinstance(index, Value) else index))
-        weight: Any = self.weight
-        rows = take(weight, index, 0) if isinstance(index, Value) else weight[index]
+        rows = take(self.weight, index, 0) if isinstance(index, Value) else self.weight[index]
         if self.padding_idx is None or not isinstance(rows, Value):
             return rows
         return np.where((index == self.padding_idx)[..., None], stop_gradient(rows), rows)

@@ -35,7 +35,7 @@ def hurwitz(s, q):
     while a < 10.0 + s:
         term = a ** (-s)
         total += term
-        # For large s the terms fall fast, and those that are left, with their integral as a bound, are lost in rounding.
+        # For large s the terms fall fast. What is left, bounded by an integral, is lost in rounding.
         if a > 0.0 and term * (1.0 + a / (s - 1.0)) <= 1e-18 * total:
             return total
         a += 1.0
