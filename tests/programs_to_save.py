@@ -51,6 +51,11 @@ def recurrent(a, w, h, c):
     return np.sum(outputs * outputs) + np.sum(h * c)
 
 
+def normalised(x, w, b):
+    groups = tg.group_norm(tg.batch_norm(x, None, None, w, b), 2, b, w)
+    return np.sum(tg.layer_norm(np.tanh(groups), 3, w[:3]) ** 3)
+
+
 def matrices(a):
     s = a @ a.T + 3.0 * np.eye(3)
     w, _ = np.linalg.eigh(s)
@@ -79,6 +84,7 @@ def named():
     single = rng.uniform(-1.0, 1.0, (4, 3)).astype(np.float32)
     model = Layer(a.astype(np.float32), b.astype(np.float32))
     steps = tuple(rng.normal(size=shape) for shape in ((3, 2, 8), (8, 2), (2, 2), (2, 2)))
+    layers = rng.normal(size=(3, 4, 3)), *rng.normal(size=(2, 4))
     given = {
         "branching": (branching, ({"w": [b]}, 3, "steep")),
         "scalars": (scalars, (0.4, 1.2)),
@@ -89,6 +95,8 @@ def named():
         "gradient of a network": (tg.grad(network), (model, single, labels)),
         "recurrent": (recurrent, steps),
         "gradient of a recurrent layer": (tg.grad(recurrent, 1), steps),
+        "normalised": (normalised, layers),
+        "gradient of normalised": (tg.grad(normalised, (0, 1, 2)), layers),
         "matrices": (matrices, (a,)),
         "gradient of matrices": (tg.grad(matrices), (a,)),
         "special": (special, (b,)),

@@ -26,8 +26,11 @@ class NeedsCarrierError(UnsupportedError):
     """A function reads, writes or draws numbers where they would be constants of the recording."""
 
 
-class UnplannedError(Exception):
+class UnplannedError(UnsupportedError):
     """A function that is recorded for another branch reads or writes numbers that the plan does not name."""
+
+
+_UNPLANNED = "in this branch buffers are read or written that the recording does not have: record it anew"
 
 
 class Cell(Protocol):
@@ -175,7 +178,7 @@ class Carrier:
         """What stands for the numbers of a cell."""
         if id(cell) not in self._now:
             if not self._finding:
-                raise UnplannedError
+                raise UnplannedError(_UNPLANNED)
             self.plan.add(cell, written=False)
             self._now[id(cell)] = cell.numbers.copy()
         return self._now[id(cell)]
@@ -185,7 +188,7 @@ class Carrier:
         if self._finding:
             self.plan.add(cell, written=True)
         elif self.plan.number(cell) not in self.plan.written:
-            raise UnplannedError
+            raise UnplannedError(_UNPLANNED)
         self._now[id(cell)] = new.detach() if isinstance(new, Value) else new
 
     def draw(self, call: Call) -> Any:
@@ -226,13 +229,14 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def carrier_here(what: str) -> Carrier | None:
+def carrier_here(what: str, again: bool = False) -> Carrier | None:
     """The carrier that is in force, or None where nothing is recorded.
 
-    Raises NeedsCarrierError where something is recorded without one.
+    `again` says whether what is done may be done again and again, as the step of a loop is tried out. Raises
+    NeedsCarrierError where something is recorded without a carrier.
     """
     carrier, tape = _current.carrier, recording_tape()
-    if carrier is not None and carrier.tape is tape and ambient.guarded is None:
+    if carrier is not None and carrier.tape is tape and (again or ambient.guarded is None):
         return carrier
     if tape is None:
         return None
@@ -245,7 +249,7 @@ def carrier_here(what: str) -> Carrier | None:
 
 def read(cell: Cell, name: str) -> Any:
     """The numbers of a cell, or what stands for them in a recording. `name` is what messages call it."""
-    carrier = carrier_here(f"the buffer {name} is read")
+    carrier = carrier_here(f"the buffer {name} is read", again=True)
     return cell.numbers if carrier is None else carrier.read(cell)
 
 
@@ -268,6 +272,6 @@ def write(cell: Cell, new: Any, name: str) -> None:
 
 def note_mode(module: Any, mode: bool) -> None:
     """Say that a function from around which a module comes has asked whether it is in training."""
-    carrier = carrier_here(f"the mode of {type(module).__name__} is read")
+    carrier = carrier_here(f"the mode of {type(module).__name__} is read", again=True)
     if carrier is not None and all(of() is not module for of, _ in carrier.plan.modes):
         carrier.plan.modes.append((weakref.ref(module), mode))

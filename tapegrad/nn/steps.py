@@ -205,7 +205,7 @@ class Step:
         carried = [self._cell(i).copy() for i in range(len(self._carried.cells))]
         try:
             if not self._carried.holds:
-                raise UnplannedError
+                raise UnplannedError("in another mode")
             self._branches.renew([*args, *carried])
             self._prepare()
         except (NeedsCarrierError, UnplannedError):

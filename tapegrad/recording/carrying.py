@@ -6,6 +6,7 @@ there is an ordinary recording behind, of a function that depends on its argumen
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,20 +39,38 @@ class Carrying(Recording):
     def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], compile: bool | None) -> None:
         self.f, self.forced, self.spec = f, compile, spec
         self._plain = None
+        self._frozen: tuple[_Way, list[np.ndarray], Recording] | None = None
         self._ways: list[_Way] = []
+        self._example = leaves
         self._way(leaves)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        way = self._way(self._example)
+        if not way.plan.written and not way.plan.draws:
+            return getattr(self._with_constants(way), name)
         raise UnsupportedAttributeError(
             f"{self.name} reads, writes or draws numbers that are no arguments of it (running statistics, random "
             "numbers), so its recording cannot be vectorised, saved, exported, looked at or searched for patterns. "
-            "Call model.eval() before it is recorded, or pass the numbers as arguments"
+            "Call model.eval() before, or pass the numbers as arguments"
         )
 
+    def _with_constants(self, way: _Way) -> Recording:
+        """An ordinary recording, in which the numbers that are read are constants: those of now."""
+        numbers = [cell.numbers for cell in way.plan.cells]
+        if self._frozen is None or self._frozen[0] is not way or any(
+            a is not b for a, b in zip(self._frozen[1], numbers, strict=True)
+        ):
+            function = _alone(self.f, way.plan, _RESULT, (way.plan.inputs(), []))
+            recording = Recording(function, self.spec, self._example, None, compile=self.forced)
+            self._frozen = way, numbers, recording
+        return self._frozen[2]
+
     def __reduce__(self) -> Any:
-        return self.__getattr__("pickled")
+        raise UnsupportedError(
+            f"the recording of {self.name} cannot be pickled, as it carries numbers: call model.eval(), and save it"
+        )
 
     def __repr__(self) -> str:
         return f"<Recording of {self.name}, which carries {len(self._ways[0].plan.cells)} arrays>"
@@ -59,19 +78,29 @@ class Carrying(Recording):
     __str__ = __repr__
 
     def __len__(self) -> int:
-        return len(self._ways[0].any)
+        return len(self._behind())
 
     @property
     def name(self) -> str:
         """The function's name, for messages."""
         return str(getattr(self.f, "__qualname__", repr(self.f)))
 
+    def _behind(self) -> Recording:
+        """One of the recordings behind it, made if there is none yet."""
+        way = self._way(self._example)
+        if not way.recordings:
+            generators = copy.deepcopy(generators_in(self._example))
+            draws = [call.drawn(generators) for call in way.plan.draws]
+            way.recording(_RESULT, [*self._example, *way.plan.inputs(), *draws])
+        return next(iter(way.recordings.values()))
+
     def stats(self) -> Stats:
         """What is known about the recording behind it; see `Recording.stats`."""
-        return self._ways[0].any.stats()
+        return self._behind().stats()
 
     def compile(self) -> Recording:
         """Compile what there is; see `Recording.compile`."""
+        self._behind()
         for recording in self._ways[0].recordings.values():
             recording.compile()
         return self
@@ -82,14 +111,6 @@ class Carrying(Recording):
 
     def renew_short_ways(self) -> None:
         """There are none."""
-
-    def check_repeatable(self) -> None:
-        """Raise UnsupportedError where a call writes or draws."""
-        if any(way.plan.written or way.plan.draws for way in self._ways):
-            raise UnsupportedError(
-                f"{self.name} writes buffers or draws random numbers, and tg.checkpoint and its like call it again for "
-                "the gradient: call model.eval() before, or pass the numbers as arguments"
-            )
 
     # Calls
 
@@ -259,13 +280,6 @@ class _Way:
         self.plan, self.recordings = plan, dict[int, Recording]()
         self._f, self._spec, self._forced = owner.f, owner.spec, owner.forced
 
-    @property
-    def any(self) -> Recording:
-        """One of the recordings. Raises UnsupportedError where there was no call yet."""
-        if not self.recordings:
-            raise UnsupportedError("what carries numbers is recorded at the first call, and there was none")
-        return next(iter(self.recordings.values()))
-
     def drawn(self, leaves: Sequence[Any], dtype: np.dtype) -> list[Any]:
         """Random numbers, drawn now from the generators among leaves of the arguments."""
         generators = generators_in(leaves) if self.plan.draws else ()
@@ -296,12 +310,13 @@ class _Way:
         return known
 
 
-def _alone(f: Callable[..., Any], plan: Plan, how: int) -> Callable[..., Any]:
-    """A function of the arguments of f and of what it carries, which returns what `how` says."""
+def _alone(f: Callable[..., Any], plan: Plan, how: int, constant: Any = None) -> Callable[..., Any]:
+    """A function of the arguments of f and of what it carries, which returns what `how` says. Where what is carried is
+    `constant`, it is one of the arguments of f."""
 
     @named_like(f)
     def alone(*args: Any) -> Any:
-        *own, (cells, draws) = args
+        *own, (cells, draws) = args if constant is None else (*args, constant)
         carrier = Carrier(plan, cells, draws)
         with carrier.in_force():
             result = f(*with_stand_ins(tuple(own), carrier))

@@ -10,6 +10,7 @@ from typing import Any
 from tapegrad import pytree
 from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
 from tapegrad.attached import attached
+from tapegrad.errors import UnsupportedError
 from tapegrad.njit import is_numba
 from tapegrad.program import Branches
 from tapegrad.recording.carrying import Carrying, recording_of
@@ -69,11 +70,15 @@ class Known:
         return recording, leaves
 
     def repeatable(self, args: Sequence[Any]) -> Recording:
-        """The recording for arguments, which may be replayed as often as somebody likes. Raises UnsupportedError where
-        each replay writes or draws numbers."""
+        """The recording for arguments, of a function whose result is taken to follow from these alone. Raises
+        UnsupportedError for one that carries numbers."""
         recording, _ = self.at(args)
         if isinstance(recording, Carrying):
-            recording.check_repeatable()
+            raise UnsupportedError(
+                f"{recording.name} reads or writes buffers, asks a module for its mode, or draws random numbers; "
+                "tg.checkpoint and its like take functions of their arguments alone, which they may call again: pass "
+                "these numbers as arguments"
+            )
         return recording
 
     def carrying(self, args: Sequence[Any]) -> tuple[Recording, list[Any]]:
