@@ -29,6 +29,7 @@ TITLES = {
     "native": "Programs beside machine code",
     "ode_adjoint": "Gradients through differential equations",
     "attention": "A block of attention",
+    "recurrent": "Layers of networks",
     "norms": "Normalisation",
     "networks": "Layers of networks",
     "njit": "Gradients of Numba code",

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.special
 
 import tapegrad as tg
+from tapegrad.functions.recurrence import lstm_steps
 
 Point = collections.namedtuple("Point", ["x", "y"])
 
@@ -45,6 +46,11 @@ def network(model, x, labels):
     return np.mean(tg.cross_entropy(h, labels))
 
 
+def recurrent(a, w, h, c):
+    outputs, (h, c) = lstm_steps(a, w, h, c)
+    return np.sum(outputs * outputs) + np.sum(h * c)
+
+
 def normalised(x, w, b):
     groups = tg.group_norm(tg.batch_norm(x, None, None, w, b), 2, b, w)
     return np.sum(tg.layer_norm(np.tanh(groups), 3, w[:3]) ** 3)
@@ -80,6 +86,7 @@ def named():
     labels = np.array([0, 2, 1, 1])
     single = rng.uniform(-1.0, 1.0, (4, 3)).astype(np.float32)
     model = Layer(a.astype(np.float32), b.astype(np.float32))
+    steps = tuple(rng.normal(size=shape) for shape in ((3, 2, 8), (8, 2), (2, 2), (2, 2)))
     layers = rng.normal(size=(3, 4, 3)), *rng.normal(size=(2, 4))
     pictures = rng.normal(size=(2, 2, 7, 6)), rng.normal(size=(3, 2, 3, 2)), b
     given = {
@@ -90,6 +97,8 @@ def named():
         "gradient of arrays": (tg.grad(arrays), (a, b)),
         "network": (network, (model, single, labels)),
         "gradient of a network": (tg.grad(network), (model, single, labels)),
+        "recurrent": (recurrent, steps),
+        "gradient of a recurrent layer": (tg.grad(recurrent, 1), steps),
         "normalised": (normalised, layers),
         "gradient of normalised": (tg.grad(normalised, (0, 1, 2)), layers),
         "convolutions": (convolutions, pictures),

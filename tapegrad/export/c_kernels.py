@@ -187,6 +187,22 @@ static int k_cross_entropy(real *v, long z, long x, long labels, long n, long cl
     }
     return 0;
 }""",
+    "lstm_gates": """
+static void k_lstm_gates(real *v, long z, long x, long y, long before, long rows, long n)
+{
+    const long m = rows * n;
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < n; j++) {
+            const long o = z + i * n + j;
+            for (long gate = 0; gate < 4; gate++) {
+                const real a = v[x + (4 * i + gate) * n + j] + v[y + (4 * i + gate) * n + j];
+                v[o + (2 + gate) * m] = (real)(gate == 2 ? tanh(a) : 1.0 / (1.0 + exp(-a)));
+            }
+            v[o + m] = v[o + 3 * m] * v[before + i * n + j] + v[o + 2 * m] * v[o + 4 * m];
+            v[o + 6 * m] = (real)tanh(v[o + m]);
+            v[o] = v[o + 5 * m] * v[o + 6 * m];
+        }
+}""",
     "moments": """
 static void k_moments(real *v, long z, long x, long n, long g, long k, long s, long across)
 {
@@ -280,6 +296,7 @@ CALLS: dict[str, Callable[[str, Sequence[str], Sequence[int], str], list[str]]] 
     "concatenate": _joined, "matmul": _product, "affine": _product, "assemble": _assembled,
     **dict.fromkeys(("sum", "prod", "max", "argmax", "logsumexp", "norm", "cumsum", "argsort"), _along_axis),
     **dict.fromkeys(
-        ("gather", "scatter", "cross_entropy", "moments", "normalize", "normalize_sums"), _with_parameters
+        ("gather", "scatter", "cross_entropy", "lstm_gates", "moments", "normalize", "normalize_sums"),
+        _with_parameters,
     ),
 }  # fmt: skip

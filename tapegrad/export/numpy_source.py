@@ -43,6 +43,10 @@ _STRUCTURED = {
     "argsort": '1.0 * np.argsort({x}, 1, kind="stable")', "gather": "{x}[:, {y}.astype(int)]", "matmul": "{x} @ {y}",
     "affine": "{x} @ {y} + {w}", "concatenate": "np.concatenate([{all}], 1)",
     "cross_entropy": "np.logaddexp.reduce({x}, 1) - {x}[np.arange(len({x})), {y}.astype(int)]",
+    "lstm_gates": (
+        "(lambda s, g: (lambda c: np.stack([s[:, 3] * np.tanh(c), c, s[:, 0], s[:, 1], g, s[:, 3], np.tanh(c)]))"
+        "(s[:, 1] * {w} + s[:, 0] * g))(np.exp(-np.logaddexp(0.0, -({x} + {y}))), np.tanh(({x} + {y})[:, 2]))"
+    ),
 }  # fmt: skip
 
 

@@ -6,9 +6,11 @@ all of them.
 """
 
 from tapegrad.functions import (
+    attention,
     calculus,
     choosing,
     convolution,
+    distances,
     editing,
     einsum,
     elementwise,
@@ -33,18 +35,21 @@ from tapegrad.functions import (
     table,
     ufunc_methods,
 )
+from tapegrad.functions.attention import scaled_dot_product_attention
 from tapegrad.functions.convolution import conv, conv_transpose
+from tapegrad.functions.distances import huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss
 from tapegrad.functions.joining import stack
-from tapegrad.functions.loss import cross_entropy
+from tapegrad.functions.loss import binary_cross_entropy_with_logits, cross_entropy, nll_loss
 from tapegrad.functions.normalization import batch_norm, dropout, group_norm, layer_norm
 from tapegrad.functions.pooling import avg_pool, max_pool
 from tapegrad.functions.reductions import log_softmax, logsumexp, softmax
 from tapegrad.functions.table import supported
 
 __all__ = [
-    "avg_pool", "batch_norm", "calculus", "choosing", "conv", "conv_transpose", "convolution", "cross_entropy",
-    "dropout", "editing", "einsum", "elementwise", "group_norm", "indexing", "joining", "layer_norm", "log_softmax",
-    "logsumexp", "loss", "max_pool", "moments", "nans", "normalization", "padding", "parts", "polynomials",
-    "pooling", "positions", "products", "quantiles", "reductions", "sampling", "sets", "shapes", "softmax",
-    "special", "stack", "supported", "table", "ufunc_methods",
+    "attention", "avg_pool", "batch_norm", "binary_cross_entropy_with_logits", "calculus", "choosing", "conv",
+    "conv_transpose", "convolution", "cross_entropy", "distances", "dropout", "editing", "einsum", "elementwise",
+    "group_norm", "huber_loss", "indexing", "joining", "kl_div", "l1_loss", "layer_norm", "log_softmax", "logsumexp",
+    "loss", "max_pool", "moments", "mse_loss", "nans", "nll_loss", "normalization", "padding", "parts", "polynomials",
+    "pooling", "positions", "products", "quantiles", "reductions", "sampling", "scaled_dot_product_attention", "sets",
+    "shapes", "smooth_l1_loss", "softmax", "special", "stack", "supported", "table", "ufunc_methods",
 ]  # fmt: skip

@@ -63,10 +63,20 @@ def _multiply_matrices(tape: Tape, a: Value, b: Value) -> Value:
     a, sa = _batched(a, batch)
     b, sb = _batched(b, batch)
     if sa is None:
-        a, ta, lda, sa = contiguous(a), 0, builtins.max(k, 1), m * k
+        a, ta, lda, sa = _side_by_side(a, ta)
     if sb is None:
-        b, tb, ldb, sb = contiguous(b), 0, builtins.max(n, 1), k * n
+        b, tb, ldb, sb = _side_by_side(b, tb)
     return structured("matmul", tape, (*batch, m, n), [a, b], [count, m, k, n, sa, ta, lda, sb, tb, ldb])
+
+
+def _side_by_side(x: Value, transposed: int) -> tuple[Value, int, int, int]:
+    """A copy of a batch of matrices that lie one after the other, each stored as it was, so that rows are copied and
+    not single numbers; (value, stored transposed, leading dimension, batch stride)."""
+    m, n = x.shape[-2:]
+    if transposed:
+        rows = contiguous(cast(Value, np.swapaxes(x, -1, -2)))
+        return cast(Value, np.swapaxes(rows, -1, -2)), 1, builtins.max(m, 1), m * n
+    return contiguous(x), 0, builtins.max(n, 1), m * n
 
 
 @numbers_for_numbers

@@ -9,9 +9,11 @@ epochs, with `callbacks` and `checkpoints`, and keeps a `history`; `rates` looks
 from typing import TYPE_CHECKING, Any
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
+from tapegrad.nn.attention import MultiheadAttention
 from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.callbacks import Callback, EarlyStopping
 from tapegrad.nn.checkpoints import Checkpoint
+from tapegrad.nn.containers import Flatten, ModuleDict, ModuleList, Residual, Sequential
 from tapegrad.nn.convolution import (
     AvgPool1d,
     AvgPool2d,
@@ -27,12 +29,14 @@ from tapegrad.nn.convolution import (
     MaxPool3d,
 )
 from tapegrad.nn.dropout import Dropout
+from tapegrad.nn.embedding import Embedding
 from tapegrad.nn.history import History
 from tapegrad.nn.init import kaiming, xavier
-from tapegrad.nn.layers import MLP, Linear, Sequential
+from tapegrad.nn.layers import MLP, Linear
 from tapegrad.nn.module import Module
 from tapegrad.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 from tapegrad.nn.rates import Rates
+from tapegrad.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from tapegrad.nn.training import Result, Training
 
 if TYPE_CHECKING:
@@ -68,10 +72,16 @@ __all__ = [
     "ConvTranspose3d",
     "Dropout",
     "EarlyStopping",
+    "Embedding",
+    "Flatten",
     "GELU",
+    "GRU",
+    "GRUCell",
     "GroupNorm",
     "History",
     "Identity",
+    "LSTM",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -80,9 +90,15 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
     "Module",
+    "ModuleDict",
+    "ModuleList",
+    "MultiheadAttention",
     "Parameter",
+    "RNN",
+    "RNNCell",
     "Rates",
     "ReLU",
+    "Residual",
     "Result",
     "Sequential",
     "Sigmoid",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.nn.calls import as_floats
 from tapegrad.nn.module import Module
 from tapegrad.ops import BY_NAME
 
@@ -18,7 +19,7 @@ class Tanh(Module):
     """
 
     def forward(self, x: Any) -> Any:
-        return np.tanh(x)
+        return np.tanh(as_floats(x))
 
 
 class ReLU(Module):
@@ -29,7 +30,7 @@ class ReLU(Module):
     """
 
     def forward(self, x: Any) -> Any:
-        return BY_NAME["relu"](x)
+        return BY_NAME["relu"](as_floats(x))
 
 
 class Sigmoid(Module):
@@ -40,7 +41,7 @@ class Sigmoid(Module):
     """
 
     def forward(self, x: Any) -> Any:
-        return BY_NAME["sigmoid"](x)
+        return BY_NAME["sigmoid"](as_floats(x))
 
 
 class GELU(Module):
@@ -53,7 +54,7 @@ class GELU(Module):
     """
 
     def forward(self, x: Any) -> Any:
-        return BY_NAME["gelu"](x)
+        return BY_NAME["gelu"](as_floats(x))
 
 
 class LeakyReLU(Module):
@@ -67,7 +68,7 @@ class LeakyReLU(Module):
         self.slope = float(slope)
 
     def forward(self, x: Any) -> Any:
-        return BY_NAME["leaky_relu"](x, self.slope)
+        return BY_NAME["leaky_relu"](as_floats(x), self.slope)
 
     def describe(self) -> str:
         return f"{self.slope:g}"
@@ -81,7 +82,7 @@ class Softplus(Module):
     """
 
     def forward(self, x: Any) -> Any:
-        return BY_NAME["softplus"](x)
+        return BY_NAME["softplus"](as_floats(x))
 
 
 class Identity(Module):

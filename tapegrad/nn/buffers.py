@@ -76,10 +76,6 @@ class HasState:
     # module in another mode.
     _made_on: Any = None
 
-    def children(self) -> Iterator[tuple[str, Any]]:
-        """The modules in its attributes, with their names."""
-        raise NotImplementedError
-
     @property
     def training(self) -> bool:
         """Whether it is in training, as it is at first, and not in evaluation; see `train` and `eval`."""

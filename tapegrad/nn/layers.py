@@ -1,8 +1,8 @@
-"""Layers: `Linear`, chains of modules, and the multilayer perceptron."""
+"""Layers: `Linear`, and the multilayer perceptron."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from tapegrad.errors import ShapeError
 from tapegrad.functions.products import affine
 from tapegrad.nn.activations import SUITABLE_INIT, activation
+from tapegrad.nn.calls import as_floats, called
+from tapegrad.nn.containers import Sequential
 from tapegrad.nn.init import INITIALIZERS, Rng
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
@@ -57,7 +59,8 @@ class Linear(Module):
 
     def forward(self, x: Any) -> Any:
         if np.shape(x)[-1:] != (self.n_in,):
-            raise ShapeError(f"{self!r} takes arrays of shape (..., {self.n_in}), not {np.shape(x)}")
+            raise ShapeError(f"{called(self)} takes arrays of shape (..., {self.n_in}), not {np.shape(x)}")
+        x = as_floats(x)
         bias = self.bias
         if bias is None or not any(isinstance(a, Value) for a in (x, self.weight, bias)):
             return x @ self.weight if bias is None else x @ self.weight + bias
@@ -65,43 +68,6 @@ class Linear(Module):
 
     def describe(self) -> str:
         return f"{self.n_in}, {self.n_out}" + ("" if vars(self)["bias"] is not None else ", bias=False")
-
-
-class Sequential(Module):
-    """Modules one after another: the output of each is the input of the next.
-
-    >>> from tapegrad.nn import Tanh
-    >>> Sequential(Linear(2, 3), Tanh(), Linear(3, 1))
-    Sequential(
-      (0): Linear(2, 3)
-      (1): Tanh()
-      (2): Linear(3, 1)
-      13 parameters, float64
-    )
-    """
-
-    def __init__(self, *modules: Module) -> None:
-        for m in modules:
-            if not isinstance(m, Module):
-                raise TypeError(f"Sequential takes modules, not {type(m).__name__}")
-        self.modules = tuple(modules)
-
-    def forward(self, x: Any) -> Any:
-        for module in self.modules:
-            x = module(x)
-        return x
-
-    def children(self) -> Iterator[tuple[str, Module]]:
-        return ((str(i), m) for i, m in enumerate(self.modules))
-
-    def __len__(self) -> int:
-        return len(self.modules)
-
-    def __getitem__(self, index: int) -> Module:
-        return self.modules[index]
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self.modules)
 
 
 class MLP(Sequential):

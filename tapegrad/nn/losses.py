@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import LabelError, ShapeError
-from tapegrad.functions import cross_entropy
+from tapegrad.functions import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 
 
 def mean_squared_error(output: Any, target: Any) -> Any:
@@ -23,8 +32,15 @@ def mean_squared_error(output: Any, target: Any) -> Any:
 
 
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
+    "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
     "cross_entropy": cross_entropy,
+    "huber_loss": huber_loss,
+    "kl_div": kl_div,
+    "l1_loss": l1_loss,
     "mean_squared_error": mean_squared_error,
+    "mse_loss": mse_loss,
+    "nll_loss": nll_loss,
+    "smooth_l1_loss": smooth_l1_loss,
 }
 
 

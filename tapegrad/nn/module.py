@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,16 @@ import numpy as np
 from tapegrad.carried import read, write
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.nn.buffers import Buffer, HasState, buffers_of
+from tapegrad.nn.calls import calls, converted, one_call
+from tapegrad.nn.held import refuse_numbers, shown, unwrapped
 from tapegrad.nn.parameter import Parameter, Store, gather, substitute
 from tapegrad.nn.structure import register
+from tapegrad.nn.tree import NOTES, Marks, Tree
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.value import Value
 
-# Counts changes of the structure of any module. What a module has noted about its tree holds until the next change.
+# Counts the changes of any module that were noticed. Where the parameters of a module stand, as it has noted, holds
+# until the next change.
 _version = itertools.count(1)
 _latest = 0
 
@@ -30,28 +33,23 @@ def _changed() -> None:
 
 
 def structure_version() -> int:
-    """A number that changes whenever a module is built or changed: what was recorded before may be out of date."""
+    """A number that is another one after `parameters()` of a module has found it changed: another module or parameter
+    in it, or another option. What was recorded before may be out of date."""
     return _latest
 
 
-class _Calls(threading.local):
-    depth = 0
-
-
-_calls = _Calls()
-
-
-class Module(HasState):
+class Module(HasState, Tree):
     """Base class of everything with parameters.
 
-    Subclass it, assign `Parameter`s, modules, or lists and tuples of modules to attributes in `__init__`, and define
-    `forward`. Reading a parameter's attribute gives a `Value`. Numbers that are no parameters are `Buffer`s; `train`
-    and `eval` choose between two modes, which `forward` may ask for: `self.training`.
+    Subclass it, assign `Parameter`s and modules to attributes in `__init__`, alone or in lists, tuples and dicts
+    (nested as well), and define `forward`. Reading a parameter's attribute gives a `Value`, and so does reading an
+    element of a list of parameters. Numbers that are no parameters are `Buffer`s; `train` and `eval` choose between two
+    modes, which `forward` may ask for: `self.training`.
 
     All parameters of the outermost module stand side by side in one vector, `flat`, a single leaf of the tape; each
     parameter is a view of it. So an optimiser is one loop, and `scipy.optimize` gets one array. Attributes that are
-    assigned later, or a module made part of a larger one, are gathered anew: ask for `parameters()` and `flat` when
-    the model is complete.
+    assigned later, what is appended to a list or put into a dict, or a module made part of a larger one, are gathered
+    anew: ask for `parameters()` and `flat` when the model is complete.
 
     Modules are pytrees: `tg.grad(loss)(model, x, y)` is a module of the same structure that holds the gradient.
 
@@ -69,7 +67,9 @@ class Module(HasState):
     [('factor', (2,))]
     """
 
-    _known: tuple[int, Store, int, int] | None = None
+    # Where its parameters were found: the number of changes then, the store, the first and last place, the parameters.
+    _known: tuple[int, Store, int, int, list[tuple[str, Parameter]]] | None = None
+    _marked: Marks | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -84,18 +84,23 @@ class Module(HasState):
             """What the module computes. To be defined by the subclass."""
             raise NotImplementedError(f"{type(self).__name__} must define forward(self, x)")
 
-    def __call__(self, *args: Any) -> Any:
-        """`forward`, after arrays and lists among the arguments are converted to the dtype of the parameters."""
-        if _calls.depth:
-            return self.forward(*args)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`forward`, after floats in arrays and lists among the arguments are converted to the dtype of the parameters.
+
+        Whole numbers stay what they are: an `Embedding` looks up rows by them, other layers convert them themselves.
+        """
+        if calls.depth:
+            return self.forward(*args, **kwargs)
         named = self._gathered()
-        if named:
-            args = tuple(_converted(x, named[0][1].dtype) for x in args)
-        with _one_call():
-            return self.forward(*args)
+        dtype = named[0][1].dtype if named else None
+        if dtype is not None:
+            args = tuple(converted(x, dtype) for x in args)
+            kwargs = {name: converted(x, dtype) for name, x in kwargs.items()}
+        with one_call(self, dtype):
+            return self.forward(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_known", "_made_on")}
+        return {name: value for name, value in vars(self).items() if name not in NOTES}
 
     # Attributes
 
@@ -104,59 +109,33 @@ class Module(HasState):
         if isinstance(old, Buffer) and not isinstance(value, Buffer | None):
             write(old, value, f"{type(self).__name__}.{name}")
             return
-        if isinstance(value, Buffer) or isinstance(old, Buffer):
-            _changed()
-        if isinstance(value, Parameter | Module | list | tuple) or isinstance(old, Parameter | Module | list | tuple):
-            _changed()
-        if isinstance(old, Parameter) and not isinstance(value, Parameter):
-            raise StructureError(
-                f"{name!r} is a parameter: write model.{name}.data = numbers to change its numbers, or assign a "
-                "Parameter"
-            )
-        object.__setattr__(self, name, value)
+        refuse_numbers(old, value, name)
+        object.__setattr__(self, name, unwrapped(value))
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
-        if type(found) is Parameter:
-            if found.store is None and not found.is_fixed:
-                self._gathered()
-            return found.value()
+        if type(found) is Parameter or (isinstance(found, list | tuple | dict) and name != "__dict__"):
+            return shown(found, self._read)
         if type(found) is Buffer:
             return read(found, f"{type(self).__name__}.{name}")
         return found
 
-    # The tree
+    def _read(self, parameter: Parameter) -> Any:
+        if parameter.store is None and not parameter.is_fixed:
+            self._gathered()
+            if parameter.store is None:
+                raise StructureError("a parameter was put into a model while the model is called: do it before")
+        return parameter.value()
 
-    def children(self) -> Iterator[tuple[str, Module]]:
-        """The modules in its attributes, with their names."""
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, list | tuple):
-                for i, item in enumerate(value):
-                    if isinstance(item, Module):
-                        yield f"{name}.{i}", item
-
-    def _tree(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Parameter]]:
-        # A parameter or module that occurs twice counts once, under the name by which it is met first.
-        seen = set() if seen is None else seen
-        if id(self) in seen:
-            return
-        seen.add(id(self))
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter) and id(value) not in seen:
-                seen.add(id(value))
-                yield prefix + name, value
-        for name, child in self.children():
-            yield from child._tree(f"{prefix}{name}.", seen)
+    # Its parameters
 
     def _gathered(self) -> list[tuple[str, Parameter]]:
         # The named parameters. They are put side by side in one store, if they are not yet.
         named = list(self._tree())
-        if _calls.depth or any(p.is_fixed for _, p in named):
+        if calls.depth or any(p.is_fixed for _, p in named):
             return named
         known = self._known
-        if known is not None and known[0] == _latest:
+        if known is not None and known[0] == _latest and known[4] == named:
             return named
         stores = {id(p.store) for _, p in named}
         ends = list(itertools.accumulate((p.size for _, p in named), initial=named[0][1].start if named else 0))
@@ -170,14 +149,21 @@ class Module(HasState):
             found = named[0][1].store
             assert found is not None
             store = found
-        object.__setattr__(self, "_known", (_latest, store, ends[0], ends[-1]))
+        object.__setattr__(self, "_known", (_latest, store, ends[0], ends[-1], named))
         return named
+
+    def _noticed(self) -> None:
+        # Whether anything else has changed since the last time; if so, the number of changes tells.
+        marks = self._marks(keep=False)
+        if self._marked is not None and self._marked != marks:
+            _changed()
+        object.__setattr__(self, "_marked", marks)
 
     def _place(self) -> tuple[Store, int, int]:
         self._gathered()
         if self._known is None:
             raise StructureError("this module holds given numbers, such as a gradient: it has no flat vector")
-        return self._known[1:]
+        return self._known[1:4]
 
     @property
     def flat(self) -> Value:
@@ -192,6 +178,7 @@ class Module(HasState):
 
     def parameters(self) -> list[Value]:
         """The handles to all parameters, each once."""
+        self._noticed()
         return [p.value() for _, p in self._gathered()]
 
     def named_parameters(self) -> list[tuple[str, Value]]:
@@ -203,13 +190,13 @@ class Module(HasState):
         if self._gathered():
             self.flat.zero_grad()
 
-    def call_with(self, flat: Any, *args: Any) -> Any:
+    def call_with(self, flat: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the module with other numbers in place of its parameters.
 
         Args:
             flat: a vector like `self.flat`, a Value or an array. A Value may be on another tape: so, inside
                 `tg.record`, the model is recorded as a function of its parameters.
-            args: what the module is called with.
+            args, kwargs: what the module is called with.
 
         Raises ShapeError for a vector of another size.
 
@@ -219,7 +206,7 @@ class Module(HasState):
         array([[13.]])
         """
         with self.bound(flat):
-            return self(*args)
+            return self(*args, **kwargs)
 
     @contextmanager
     def bound(self, flat: Any) -> Iterator[Module]:
@@ -291,38 +278,13 @@ class Module(HasState):
     def __repr__(self) -> str:
         text = self._lines()
         named = list(self._tree())
-        if _calls.depth == 0 and "\n" in text:
+        if calls.depth == 0 and "\n" in text:
             size = sum(p.size for _, p in named)
             text = f"{text[:-1]}  {size:,} parameters, {self.dtype}\n)"
         return text
 
     def _lines(self) -> str:
-        inside = [f"({name}): {child._lines()}".replace("\n", "\n  ") for name, child in self.children()]
+        inside = [f"({name}): {child._lines()}".replace("\n", "\n  ") for name, child in self.named_children()]
         if not inside:
             return f"{type(self).__name__}({self.describe()})"
         return f"{type(self).__name__}(\n" + "".join(f"  {line}\n" for line in inside) + ")"
-
-
-@contextmanager
-def _one_call() -> Iterator[None]:
-    _calls.depth += 1
-    try:
-        yield
-    finally:
-        _calls.depth -= 1
-
-
-def _converted(x: Any, dtype: np.dtype) -> Any:
-    if isinstance(x, Value) or (isinstance(x, np.ndarray) and x.dtype == object):
-        return x
-    if isinstance(x, list | tuple) and not all(isinstance(e, int | float) for e in _leaves(x)):
-        return x
-    return np.asarray(x, dtype) if isinstance(x, np.ndarray | list | tuple | float | int) else x
-
-
-def _leaves(x: Any) -> Iterator[Any]:
-    for item in x:
-        if isinstance(item, list | tuple):
-            yield from _leaves(item)
-        else:
-            yield item

@@ -58,6 +58,8 @@ class Parameter:
     def fixed(cls, value: Any) -> Parameter:
         """A parameter that stands for a given Value or array, in a copy of a module; see `Module`'s structure."""
         made = object.__new__(cls)
+        # The gradient of a parameter without axes is a number.
+        value = np.asarray(value) if isinstance(value, float) else value
         made.shape, made.size, made.dtype = np.shape(value), int(np.size(value)), value.dtype
         made._initial, made.store, made.start, made._view = None, None, 0, None
         made._fixed = value

@@ -7,7 +7,7 @@ registers.
 
 import numpy as np
 
-from tapegrad.compiled import read, write
+from tapegrad.compiled import read, room, write
 from tapegrad.ops.record import operand_at, params_of_one, result_at
 
 # How many numbers are added up plainly.
@@ -173,7 +173,7 @@ def max_tangent(side, k, v, t):
 
 def logsumexp_forward(side, k, v):
     outer, n, inner, so, step, si = layout(side, k)
-    x, out = operand_at(side, k, 0), result_at(side, k)
+    x, out, e = operand_at(side, k, 0), result_at(side, k), room(v)
     for i in range(outer):
         for q in range(inner):
             a, o = x + i * so + q * si, out + i * inner + q
@@ -186,9 +186,13 @@ def logsumexp_forward(side, k, v):
             else:
                 total, lost = np.float64(0.0), np.float64(0.0)
                 for j in range(0, n, STRETCH):
+                    # Put beside first: a sum is taken in its order, number by number, and exponentials need not be.
+                    some = min(STRETCH, n - j)
+                    for m in range(some):
+                        write(e, m, np.exp(read(v, a + (j + m) * step) - best))
                     part = np.float64(0.0)
-                    for m in range(j, min(j + STRETCH, n)):
-                        part += np.exp(read(v, a + m * step) - best)
+                    for m in range(some):
+                        part += read(e, m)
                     new = total + part
                     lost += (total - new) + part if total >= part else (part - new) + total
                     total = new

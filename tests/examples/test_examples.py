@@ -99,7 +99,8 @@ def test_vae(tmp_path):
     [
         ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("mnist_cnn.py", "tqdm"), ("moons.py", "matplotlib"),
         ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"), ("njit_simulation.py", "matplotlib"),
-        ("njit_sampler.py", "matplotlib"), ("vae.py", "tqdm"),
+        ("njit_sampler.py", "matplotlib"), ("char_lm.py", "matplotlib"), ("char_lm.py", "tqdm"),
+        ("vae.py", "tqdm"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
@@ -119,6 +120,40 @@ def test_moons(tmp_path):
     right = float(done.stdout.split(", ")[-1].split("%")[0])
     assert apart < 1e-12 and right > 90
     assert_picture(tmp_path / "m.png")
+
+
+def test_char_lm(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    verse = "the cat sat on the mat, and the rat sat on the cat. "
+    (tmp_path / "verse.txt").write_text(verse * 60)
+    options = ["--text", "verse.txt", "--hidden", 24, "--embedding", 8, "--length", 16, "--batch", 8, "--steps", 300]
+    options += ["--rate", 0.02, "--sample", 60, "--start", "the c", "--temperature", 0.2, "--save", "m.npz"]
+    done = run("import runpy, sys\n" + RUN, "char_lm.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "verse.txt: 3,120 characters, 14 of them different" in done.stdout and "300/300" in done.stderr
+    # By heart, but for the beginnings of windows, and what it writes is from the verse.
+    assert float(done.stdout.split("cross-entropy ")[1].split()[0]) < 0.5
+    written = next(line for line in done.stdout.splitlines() if line.startswith("the c"))
+    assert len(written) == 65 and len(set(written.split()) & set(verse.split())) >= 5
+    assert_picture(tmp_path / "char_lm.png")
+    with np.load(tmp_path / "m.npz") as saved:
+        assert saved["lstm.weight_hh_l0"].shape == (96, 24)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--text", "missing.txt"], "missing.txt cannot be read"), (["--text", "short.txt"], "too few to learn from"),
+        (["--steps", 0], "--steps must be at least 1"), (["--temperature", 0], "--temperature must be positive"),
+    ],
+)  # fmt: skip
+def test_char_lm_refuses(tmp_path, options, message):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    (tmp_path / "short.txt").write_text("short")
+    done = run("import runpy, sys\n" + RUN, "char_lm.py", *options, folder=tmp_path)
+    assert done.returncode in (1, 2) and message in done.stderr
 
 
 def test_ode_fit(tmp_path):

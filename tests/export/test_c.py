@@ -170,7 +170,10 @@ def test_float32(tmp_path, rng):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", ["scalars", "arrays", "gradient of arrays", "long rows", "stencil"])
+@pytest.mark.parametrize(
+    "name",
+    ["scalars", "arrays", "gradient of arrays", "recurrent", "gradient of a recurrent layer", "long rows", "stencil"],
+)
 def test_all_kinds_of_instructions(name, tmp_path):
     recording, args = programs.named()[name]
     if name == "long rows":

@@ -8,7 +8,8 @@ import tapegrad as tg
 from tapegrad import errors, pytree
 
 NAMES = ["branching", "scalars", "gradient of scalars", "arrays", "gradient of arrays", "network",
-         "gradient of a network", "views", "long rows", "stencil"]  # fmt: skip
+         "gradient of a network", "recurrent", "gradient of a recurrent layer", "views", "long rows",
+         "stencil"]  # fmt: skip
 
 
 def run(text):
