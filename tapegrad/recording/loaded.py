@@ -63,7 +63,7 @@ def load(
     if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):
         raise OperationError(f"load takes the path of a file, not {path!r:.40} ({type(path).__name__})")
     limit = memory.limit if memory_limit is None else checked(memory_limit)
-    return Loaded(read(path, classes, limit), behind(None, compile)[1])
+    return Loaded(read(path, classes, limit), behind(load, compile)[1])
 
 
 class Loaded(Recording):
