@@ -14,7 +14,18 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_data import MNIST
+    from numpy.typing import DTypeLike, NDArray
+
+    from tapegrad import nn
+
+# For each epoch loss, accuracy, test accuracy and seconds.
+History = list[tuple[float, float, float, float]]
 
 # With few images, as those that stand in for MNIST, six epochs would be too few steps to learn them.
 STEPS = 400
@@ -44,13 +55,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-def settle_epochs(chosen, data):
+def settle_epochs(chosen: argparse.Namespace, data: MNIST) -> None:
     """As many epochs as were asked for, or as it takes."""
     if chosen.epochs is None:
         chosen.epochs = max(6, -(-STEPS // -(-len(data.x_train) // chosen.batch)))
 
 
-def extras():
+def extras() -> Any:
     """The packages that only the examples need."""
     try:
         import matplotlib
@@ -61,7 +72,7 @@ def extras():
     return tqdm.tqdm
 
 
-def network(chosen, dtype):
+def network(chosen: argparse.Namespace, dtype: DTypeLike) -> nn.Module:
     """The model: a module of its own, whose `forward` says what is computed."""
     import numpy as np
 
@@ -72,14 +83,14 @@ def network(chosen, dtype):
     one, two = chosen.channels
 
     class Network(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             self.first = nn.Conv2d(1, one, 5, padding=2, rng=rng, dtype=dtype)
             self.second = nn.Conv2d(one, two, 3, padding=1, rng=rng, dtype=dtype)
             self.pool = nn.MaxPool2d(2)
             self.hidden = nn.Linear(two * 7 * 7, chosen.hidden, rng=rng, dtype=dtype)
             self.last = nn.Linear(chosen.hidden, 10, rng=rng, dtype=dtype)
 
-        def forward(self, x):
+        def forward(self, x: Any) -> Any:
             x = self.pool(tg.relu(self.first(x.reshape(-1, 1, 28, 28))))
             x = self.pool(tg.relu(self.second(x)))
             return self.last(tg.relu(self.hidden(x.reshape(len(x), -1))))
@@ -87,7 +98,7 @@ def network(chosen, dtype):
     return Network()
 
 
-def train(chosen, data, progress):
+def train(chosen: argparse.Namespace, data: MNIST, progress: Any) -> tuple[nn.Training, History]:
     """The trained model's training, and for each epoch (loss, accuracy, test accuracy, seconds)."""
     import numpy as np
 
@@ -99,7 +110,7 @@ def train(chosen, data, progress):
     training = nn.Training(model, optimizer, "cross_entropy", batch_size=chosen.batch, threads=chosen.threads)
     rng = np.random.default_rng(chosen.seed)
     print(model)
-    history = []
+    history: History = []
     bar = progress(range(chosen.epochs), unit="epoch", file=sys.stderr)
     for _ in bar:
         start = time.perf_counter()
@@ -111,7 +122,7 @@ def train(chosen, data, progress):
     return training, history
 
 
-def draw(path, history, filters, logits, data):
+def draw(path: Path, history: History, filters: NDArray[Any], logits: NDArray[Any], data: MNIST) -> None:
     """Curves, the filters of the first convolution and the misread digits, as one picture."""
     import matplotlib.pyplot as plt
     import numpy as np
@@ -143,7 +154,9 @@ def draw(path, history, filters, logits, data):
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
-    def pictures(place, title, images, columns, labels=None, **shown):
+    def pictures(
+        place: Any, title: str, images: NDArray[Any], columns: int, labels: Sequence[str] = (), **shown: Any
+    ) -> None:
         part = figure.add_subfigure(place)
         part.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         rows = max(1, -(-len(images) // columns))
@@ -200,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.save:
         training.model.save(chosen.save)
         print(f"parameters written to {chosen.save}")
-    draw(chosen.output, history, training.model.first.weight.data, logits, data)
+    draw(chosen.output, history, training.model.state_dict()["first.weight"], logits, data)
     print(f"figure written to {chosen.output}")
 
 
