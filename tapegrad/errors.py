@@ -5,6 +5,7 @@ Each also derives from the built-in exception that NumPy users would expect in i
 
 from __future__ import annotations
 
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "NonFiniteError",
     "NonScalarError",
     "OperationError",
+    "PickleError",
     "RecordingWarning",
     "SingularError",
     "CheckError",
@@ -158,6 +160,10 @@ class CheckError(TapegradError, AssertionError):
 
 class CompileError(TapegradError, RuntimeError):
     """A recording cannot be compiled; the message says why."""
+
+
+class PickleError(TapegradError, pickle.PicklingError):
+    """Something that belongs to this process alone, such as a lambda or a tape, would have to go into a pickle."""
 
 
 class RecordingWarning(UserWarning):

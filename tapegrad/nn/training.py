@@ -14,6 +14,7 @@ from tapegrad.nn.losses import LOSSES, check_labels
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.steps import Rule, Step
 from tapegrad.optim.optimizer import Optimizer
+from tapegrad.pickling import to_pickle
 from tapegrad.recording import Recording
 from tapegrad.threads import blas_threads
 
@@ -91,6 +92,11 @@ class Training:
         self._steps: dict[Any, Step] = {}
         self._outputs: dict[Any, Recording] = {}
         self._version = structure_version()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The steps are recorded again, and compiled code is found on disk.
+        made: dict[str, Any] = {"_steps": {}, "_outputs": {}, "_version": -1}
+        return self.__dict__ | made | {"loss": to_pickle(self.loss, "the loss")}
 
     def __repr__(self) -> str:
         name = getattr(self.loss, "__name__", repr(self.loss))

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tapegrad.errors import DataError, DTypeError, ShapeError, StructureError
+from tapegrad.errors import DataError, DTypeError, PickleError, ShapeError, StructureError
 from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.optim.clipping import flat_view, values_of
 from tapegrad.optim.loops import update_loop
+from tapegrad.pickling import copying, to_pickle
 from tapegrad.value import Value
 
 
@@ -39,18 +40,19 @@ class Optimizer:
             cls.kernel = update_loop(vars(cls)["kernel"])
 
     def __init__(self, params: Any, lr: float | Callable[[int], float], hyper: dict[str, float], rows: int) -> None:
-        self.values = None if params is None else values_of(params)
-        if params is not None and self.values is None:
+        values = None if params is None else values_of(params)
+        if params is not None and values is None:
             raise StructureError(
                 f"an optimiser takes a module, a Value or a list of Values, not {type(params).__name__}; for plain "
                 "arrays leave params None and call update(params, grads)"
             )
-        for v in self.values or ():
+        for v in values or ():
             if not v.requires_grad:
                 raise StructureError(f"{v.label or 'a parameter'} wants no gradient, so it cannot be optimised")
         if not callable(lr) and not (lr >= 0.0 and np.isfinite(lr)):
             raise ValueError(f"the learning rate must be a number from 0 on, or a schedule, not {lr!r}")
         self._module = params if hasattr(params, "flat") and not isinstance(params, Value) else None
+        self._single = values if self._module is None else None
         self.lr = lr
         self.hyper = hyper
         self.steps = 0
@@ -61,6 +63,21 @@ class Optimizer:
         rate = getattr(self.lr, "__qualname__", "schedule").split(".")[0] if callable(self.lr) else self.lr
         constants = "".join(f", {name}={number:g}" for name, number in self.hyper.items() if number)
         return f"{type(self).__name__}(lr={rate}{constants})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._single is not None and not copying():
+            raise PickleError(
+                f"this {type(self).__name__} optimises single Values, whose tape stays in this process: make it with a "
+                "module, or without parameters and call update(params, grads), or take state_dict() to the other "
+                "process"
+            )
+        return self.__dict__ | {"lr": to_pickle(self.lr, "the learning rate")}
+
+    @property
+    def values(self) -> list[Value] | None:
+        """What is optimised; None where only `update` is called."""
+        # The vector of a module may be another since the module was changed, so the module is asked for it each time.
+        return self._single if self._module is None else [self._module.flat]
 
     def rate(self, step: int | None = None) -> float:
         """The learning rate at a step (from 0), by default the next one."""
@@ -120,8 +137,7 @@ class Optimizer:
             v.zero_grad()
 
     def _given(self) -> list[Value]:
-        # The vector of a module may be another since the module was changed, so the module is asked for it each time.
-        values = [self._module.flat] if self._module is not None else self.values
+        values = self.values
         if not values:
             raise StructureError("this optimiser was made without parameters: call update(params, grads)")
         return values

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from tapegrad.optim.scheduled import scheduled
+
 Schedule = Callable[[int], float]
 
 
@@ -18,6 +20,7 @@ def _positive(name: str, number: float) -> float:
     return number
 
 
+@scheduled
 def constant(rate: float) -> Schedule:
     """The same rate at every step.
 
@@ -27,6 +30,7 @@ def constant(rate: float) -> Schedule:
     return lambda step: rate
 
 
+@scheduled
 def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
     """rate · factor^⌊step / every⌋: stairs, `every` steps wide. Raises ValueError unless `every` is positive.
 
@@ -38,6 +42,7 @@ def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
     return lambda step: rate * factor ** (step // every)
 
 
+@scheduled
 def exponential(rate: float, factor: float, every: float = 1.0) -> Schedule:
     """rate · factor^(step / every), a smooth decay. Raises ValueError unless `every` is positive.
 
@@ -48,6 +53,7 @@ def exponential(rate: float, factor: float, every: float = 1.0) -> Schedule:
     return lambda step: float(rate * factor ** (step / every))
 
 
+@scheduled
 def cosine(rate: float, steps: int, floor: float = 0.0) -> Schedule:
     """floor + (rate - floor) · (1 + cos(π · step / steps)) / 2 for `steps` steps, then `floor`.
 
@@ -64,6 +70,7 @@ def cosine(rate: float, steps: int, floor: float = 0.0) -> Schedule:
     return lambda step: floor + (rate - floor) * 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
 
 
+@scheduled
 def warmup(steps: int, after: Schedule) -> Schedule:
     """A linear rise from after(0) / steps to after(0) over `steps` steps, then `after`, counted from its own 0.
 
