@@ -86,7 +86,7 @@ def copying() -> bool:
     return _writer(sys._getframe(1)) is copy
 
 
-_plain: dict[Any, Any] = pickle._Pickler.dispatch  # type: ignore[attr-defined]
+_plain: dict[Any, Any] = pickle._Pickler.dispatch
 
 
 def _writer(frame: FrameType | None) -> Any:
@@ -96,7 +96,7 @@ def _writer(frame: FrameType | None) -> Any:
         if frame.f_globals.get("__name__") == "copy":
             return copy
         for found in frame.f_locals.values():
-            if isinstance(found, pickle.Pickler | pickle._Pickler):  # type: ignore[attr-defined]
+            if isinstance(found, pickle.Pickler | pickle._Pickler):
                 return found
         frame = frame.f_back
     return None
