@@ -46,8 +46,8 @@ class Saving(StandIn):
         arguments that are floats, those by integers are zero.
 
         Raises UnsupportedError where the recording calls Python functions, other matrix functions, Fourier transforms
-        or functions of SciPy, or returns nothing with numbers; OperationError for a path that does not end with `.c`, or a name that C
-        cannot use.
+        or functions of SciPy, or returns nothing with numbers; OperationError for a path that does not end with `.c`,
+        or a name that C cannot use.
 
         >>> import os, tempfile
         >>> import numpy as np
