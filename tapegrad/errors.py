@@ -111,7 +111,12 @@ class CutGradientError(TapegradError, TypeError):
 
 
 class UnsupportedError(TapegradError, TypeError):
-    """A NumPy function, or a form of it, that has no derivative here."""
+    """A NumPy function, or a form of it, that has no derivative here.
+
+    `numba` is what Numba raised where it could not compile a function for differentiated numbers; None otherwise.
+    """
+
+    numba: Any = None
 
 
 class UnsupportedAttributeError(UnsupportedError, AttributeError):

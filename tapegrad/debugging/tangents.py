@@ -19,11 +19,11 @@ from tapegrad.debugging.forward import first_fault
 from tapegrad.debugging.report import Blame, Numbers
 from tapegrad.inspect.listing import statement
 from tapegrad.inspect.replays import Replay
+from tapegrad.layout import Layout
 from tapegrad.ops import Elementwise
 from tapegrad.program.flow import flags_of
 from tapegrad.sweeps import TANGENT, callbacks, scratch, sweeps_for
 from tapegrad.tape import Operand
-from tapegrad.tape.instruction import Layout
 
 # Directions: for each the tangents of inputs by their numbers.
 Directions = Callable[[], Iterator[dict[int, np.ndarray]]]
