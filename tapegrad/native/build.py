@@ -12,6 +12,9 @@ from tapegrad.compiled import machine, store
 from tapegrad.compiled.store import ObjectCode
 
 _MAIN = "tapegrad_program"
+# Functions that this process has loaded, which it keeps as long as it lives: programs that differ in numbers alone, as
+# those of functions that are made anew again and again, share them.
+_loaded: dict[str, int] = {}
 
 
 def address_of(text: str, slp: bool) -> int:
@@ -20,10 +23,12 @@ def address_of(text: str, slp: bool) -> int:
     `slp` says that single numbers are to be put together in vectors: that takes as long as all else, and pays in loops.
     """
     name = "native_" + store.digest(text, str(slp))
-    made = store.find(name)
-    if made is None or machine.missing(made.needs):
-        made = _beside(lambda: _compiled_and_kept(name, text, slp))
-    return machine.load(made.code, made.symbol)
+    if name not in _loaded:
+        made = store.find(name)
+        if made is None or machine.missing(made.needs):
+            made = _beside(lambda: _compiled_and_kept(name, text, slp))
+        _loaded[name] = machine.load(made.code, made.symbol)
+    return _loaded[name]
 
 
 def _beside(make: Callable[[], ObjectCode]) -> ObjectCode:
