@@ -18,7 +18,18 @@ from tapegrad.calls import (
 from tapegrad.checking import check_grads, check_op
 from tapegrad.debugging import debug
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
-from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
+from tapegrad.functions import (
+    batch_norm,
+    cross_entropy,
+    dropout,
+    group_norm,
+    layer_norm,
+    log_softmax,
+    logsumexp,
+    softmax,
+    stack,
+    supported,
+)
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
@@ -57,6 +68,7 @@ __all__ = [
     "Recording",
     "Tape",
     "Value",
+    "batch_norm",
     "cfunc",
     "check_grads",
     "check_op",
@@ -69,6 +81,7 @@ __all__ = [
     "custom_jvp",
     "custom_vjp",
     "draw",
+    "dropout",
     "elementwise_grad",
     "erf",
     "errors",
@@ -77,6 +90,7 @@ __all__ = [
     "gelu",
     "fori_loop",
     "grad",
+    "group_norm",
     "hessian",
     "hvp",
     "implicit_root",
@@ -84,6 +98,7 @@ __all__ = [
     "jacobian",
     "jacrev",
     "jvp",
+    "layer_norm",
     "leaky_relu",
     "linearize",
     "listing",

@@ -81,11 +81,6 @@ def written_by_value(f: Any, named: bool) -> bool:
     return by_value and (not named or getattr(f, "__module__", None) == "__main__")
 
 
-def copying() -> bool:
-    """Whether it is no pickle that is made but a copy in this process, by `copy`."""
-    return _writer(sys._getframe(1)) is copy
-
-
 _plain: dict[Any, Any] = pickle._Pickler.dispatch
 
 

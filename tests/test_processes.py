@@ -161,14 +161,14 @@ def test_what_cannot_travel_says_what_to_do():
     instead = "define it with `def` at the top of a module, or pickle with cloudpickle"
     for made in (
         tg.record(lambda x: x * x, 1.0), tg.grad(lambda x: x * x), tg.vmap(lambda x: x), tg.recorded(lambda x: x),
-        optim.Adam(lr=lambda step: 0.1), optim.warmup(2, lambda step: 0.1), tg.record(programs.sine, 1.0),
+        optim.Adam(lr=lambda step: 0.1), tg.record(programs.sine, 1.0),
         nn.Training(programs.Scale(), optim.SGD(), loss=lambda y, t: np.mean(y - t)),
     ):  # fmt: skip
         with pytest.raises(errors.PickleError, match=instead) as error:
             pickle.dumps(made)
         assert isinstance(error.value, pickle.PicklingError) and "<lambda>" in str(error.value)
         copy.deepcopy(made)
-    with pytest.raises(errors.PickleError, match=r"take state_dict\(\)"):
+    with pytest.raises(errors.CutGradientError, match=r"Pickle v\.data"):
         pickle.dumps(optim.SGD([tg.Value(1.0)]))
     copy.deepcopy(optim.SGD([tg.Value(1.0)]))
     cloudpickle = pytest.importorskip("cloudpickle")
@@ -187,7 +187,6 @@ def test_every_error_can_be_pickled():
 def test_networks_and_what_trains_them():
     training, _ = programs.trained(programs.adam, 3)
     other = again(training)
-    assert other.model is other.optimizer._module
     assert programs.losses_of(other, 3) == programs.losses_of(training, 3)
     assert other.model.factor.tolist() == training.model.factor.tolist()
     assert programs.losses_of(copy.deepcopy(training), 2) == programs.losses_of(training, 2)

@@ -164,7 +164,7 @@ class Checkpointed(Rules):
         return super().__getstate__() | {"_derived": {}}
 
     def _recording(self, args: tuple[Any, ...]) -> Recording:
-        return known(self.f).at(args)[0]
+        return known(self.f).repeatable(args)
 
     def value(self, args: tuple[Any, ...]) -> Any:
         return self._recording(args)(*args)

@@ -16,6 +16,7 @@ from tapegrad.functions import (
     loss,
     moments,
     nans,
+    normalization,
     padding,
     parts,
     polynomials,
@@ -32,12 +33,14 @@ from tapegrad.functions import (
 )
 from tapegrad.functions.joining import stack
 from tapegrad.functions.loss import cross_entropy
+from tapegrad.functions.normalization import batch_norm, dropout, group_norm, layer_norm
 from tapegrad.functions.reductions import log_softmax, logsumexp, softmax
 from tapegrad.functions.table import supported
 
 __all__ = [
-    "calculus", "choosing", "cross_entropy", "editing", "einsum", "elementwise", "indexing", "joining", "log_softmax",
-    "logsumexp", "loss", "moments", "nans", "padding", "parts", "polynomials", "positions", "products", "quantiles",
+    "batch_norm", "calculus", "choosing", "cross_entropy", "dropout", "editing", "einsum", "elementwise", "group_norm",
+    "indexing", "joining", "layer_norm", "log_softmax", "logsumexp", "loss", "moments", "nans", "normalization",
+    "padding", "parts", "polynomials", "positions", "products", "quantiles",
     "reductions", "sampling", "sets", "shapes", "softmax", "special", "stack", "supported", "table",
     "ufunc_methods",
 ]  # fmt: skip

@@ -1,15 +1,24 @@
 """Neural networks: modules whose parameters are one vector on the tape, and training in compiled code.
 
-`module` and `parameter` say how a model holds its numbers; `layers`, `activations` and `init` have what models are made
-of; `training` runs whole epochs without Python between the steps, which `steps` records and `loops` runs.
+`module`, `parameter` and `buffers` say how a model holds its numbers; `layers`, `normalization`, `dropout`,
+`activations` and `init` have what models are made of; `training` runs whole epochs without Python between the steps,
+which `steps` records and `loops` runs, on `samples`, with `updates` after each batch. `fitting` goes through several
+epochs, with `callbacks` and `checkpoints`, and keeps a `history`; `rates` looks for a learning rate.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
+from tapegrad.nn.buffers import Buffer
+from tapegrad.nn.callbacks import Callback, EarlyStopping
+from tapegrad.nn.checkpoints import Checkpoint
+from tapegrad.nn.dropout import Dropout
+from tapegrad.nn.history import History
 from tapegrad.nn.init import kaiming, xavier
 from tapegrad.nn.layers import MLP, Linear, Sequential
 from tapegrad.nn.module import Module
+from tapegrad.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+from tapegrad.nn.rates import Rates
 from tapegrad.nn.training import Result, Training
 
 if TYPE_CHECKING:
@@ -24,13 +33,25 @@ else:
     from tapegrad.nn.parameter import Parameter
 
 __all__ = [
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
     "GELU",
+    "History",
     "MLP",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Buffer",
+    "Dropout",
+    "GroupNorm",
     "Identity",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "Module",
     "Parameter",
+    "Rates",
     "ReLU",
     "Result",
     "Sequential",

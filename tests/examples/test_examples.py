@@ -65,12 +65,28 @@ def test_mnist_without_its_data(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("mnist_mlp: nowhere: expected train-images-idx3-ubyte")
 
 
+def test_vae(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    options = ["--batch", 50, "--hidden", 32, "--rate", 0.01, "--save", "model.npz"]
+    bounds = []
+    for epochs in (1, 12):
+        done = run(STAND_IN + RUN, "vae.py", "--epochs", epochs, *options, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "blobs: 300 images for training, 100 for testing" in done.stdout
+        bounds.append(float(done.stdout.split("log likelihood: ")[1].split(" ")[0]))
+    # Images of 784 coins would take 543 nats each.
+    assert bounds[1] < min(bounds[0], 543.0) - 10.0
+    assert_picture(tmp_path / "vae.png")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["model.npz", "vae.png"]
+
+
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
         ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib"),
         ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"), ("njit_simulation.py", "matplotlib"),
-        ("njit_sampler.py", "matplotlib"), ("heston.py", "matplotlib"),
+        ("njit_sampler.py", "matplotlib"), ("heston.py", "matplotlib"), ("vae.py", "tqdm"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
@@ -175,7 +191,7 @@ def test_the_formula_that_heston_is_held_against(monkeypatch):
 
 def test_wrong_options(tmp_path):
     given = {"mnist_mlp": "--epochs", "moons": "--steps", "ode_fit": "--points", "gaussian_process": "--points",
-             "njit_simulation": "--points", "njit_sampler": "--samples", "heston": "--paths"}  # fmt: skip
+             "njit_simulation": "--points", "njit_sampler": "--samples", "heston": "--paths", "vae": "--epochs"}
     for name, option in given.items():
         done = run("import runpy, sys\n" + RUN, f"{name}.py", option, 0, folder=tmp_path)
         assert done.returncode == 2 and "must be at least" in done.stderr

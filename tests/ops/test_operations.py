@@ -40,6 +40,10 @@ EXAMPLES = {
     "concatenate": ((A[0, :2], B[0, :2, :2]), [2, 6, 4, 2]),
     "assemble": ((A[0, :2, :3], B[0, 0]), [9, 2, 1, 2, 3, 3, 1, 4, 1, 1, 0, 4, 1, 2]),
     "cross_entropy": ((A[0], np.array([0, 3, 1])), [3, 4]),
+    "moments": ((Y,), [2, 4, 1, 3, 1]),
+    "normalize": ((Y, B[0, 0], A[1, 1], A[0, 0], B[1, 1]), [2, 4, 1, 3, 1, 0]),
+    "normalize_sums": ((Y, np.sin(Y), B[0, 0], A[1, 1], A[0, 0]), [2, 4, 1, 3, 1]),
+    "dropout_mask": ((np.array([5.5, 6.5, 7.5, 8.5]),), [10, 1 << 31]),
     "argmax": ((Y,), LINES),
     "argsort": ((Y,), LINES),
 }
@@ -65,6 +69,22 @@ def test_minima_and_transposed_matrices():
     check_op(BY_NAME["max"], Y, params=[*LINES[:6], -1])
     check_op(BY_NAME["matmul"], np.swapaxes(A, 1, 2), B, params=[2, 3, 4, 3, 12, 1, 3, 12, 1, 4])
     check_op(BY_NAME["affine"], A[0].T, B[0], B[1, 0, :3], params=[1, 3, 4, 3, 0, 1, 3, 0, 1, 4])
+
+
+# Batches of vectors, samples with channels that have one number or several, and one group or several in a sample.
+@pytest.mark.parametrize(
+    "layout", [[6, 4, 1, 1, 1], [6, 1, 4, 1, 0], [2, 2, 2, 3, 0], [3, 2, 4, 1, 0], [1, 2, 1, 12, 1]]
+)
+def test_groups_of_every_layout(layout):
+    n, g, k, s, across = layout
+    x, back = Y.reshape(n, g, k, s), np.cos(7.0 * Y).reshape(n, g, k, s)
+    rng = np.random.default_rng(3)
+    mean, scale = rng.normal(size=(2, g if across else n * g))
+    w, b = rng.normal(size=(2, g * k))
+    check_op(BY_NAME["moments"], x, params=layout)
+    check_op(BY_NAME["normalize"], x, mean, scale, w, b, params=[*layout, 0])
+    check_op(BY_NAME["normalize"], x, mean, scale, w, b, params=[*layout, 1])
+    check_op(BY_NAME["normalize_sums"], back, x, mean, scale, w, params=layout)
 
 
 def test_every_structured_row_has_examples():
