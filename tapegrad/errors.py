@@ -5,6 +5,7 @@ Each also derives from the built-in exception that NumPy users would expect in i
 
 from __future__ import annotations
 
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "NonFiniteError",
     "NonScalarError",
     "OperationError",
+    "PickleError",
     "RecordingWarning",
     "SingularError",
     "CheckError",
@@ -109,7 +111,12 @@ class CutGradientError(TapegradError, TypeError):
 
 
 class UnsupportedError(TapegradError, TypeError):
-    """A NumPy function, or a form of it, that has no derivative here."""
+    """A NumPy function, or a form of it, that has no derivative here.
+
+    `numba` is what Numba raised where it could not compile a function for differentiated numbers; None otherwise.
+    """
+
+    numba: Any = None
 
 
 class UnsupportedAttributeError(UnsupportedError, AttributeError):
@@ -158,6 +165,10 @@ class CheckError(TapegradError, AssertionError):
 
 class CompileError(TapegradError, RuntimeError):
     """A recording cannot be compiled; the message says why."""
+
+
+class PickleError(TapegradError, pickle.PicklingError):
+    """Something that belongs to this process alone, such as a lambda or a tape, would have to go into a pickle."""
 
 
 class RecordingWarning(UserWarning):

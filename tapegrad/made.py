@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import sys
 import types
 from typing import Any
 
+from tapegrad.pickling import find, to_pickle, written_by_value
 from tapegrad.recording.in_numba import InNumba
 from tapegrad.recording.standing import behind
 
@@ -18,12 +18,12 @@ class _Made(InNumba, functools.partial[Any]):
     made: tuple[Any, ...]
 
     def __reduce__(self) -> Any:
-        made = self.made
-        found: Any = sys.modules.get(getattr(self, "__module__", None) or "")
-        for name in getattr(self, "__qualname__", "").split("."):
-            found = getattr(found, name, None)
+        transform, f, *given = self.made
         # A decorated function is found by its name.
-        return self.__qualname__ if found is self else (made[0], made[1:])
+        if find(self) is self and not written_by_value(self, True):
+            return self.__qualname__
+        what = f"the function of {getattr(transform, 'func', transform).__name__}"
+        return transform, (to_pickle(f, what), *given)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
 
 from tapegrad import transforms
 from tapegrad.adjoint import evaluation
+from tapegrad.pickling import find, to_pickle, written_by_value
 from tapegrad.recording import StandIn, Stats, behind, known, known_with_keywords
 
 P = ParamSpec("P")
@@ -66,6 +67,12 @@ class recorded(StandIn, Generic[P]):
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else recorded(MethodType(self.f, instance), compile=self.forced)
+
+    def __reduce__(self) -> Any:
+        # What `@recorded` has made is found by its name.
+        if find(self) is self and not written_by_value(self, True):
+            return self.__qualname__
+        return _recorded_again, (to_pickle(self.f, "the recorded function"), self.forced)
 
     def __repr__(self) -> str:
         return f"<recorded {getattr(self.f, '__qualname__', repr(self.f))}>"
@@ -128,3 +135,7 @@ class recorded(StandIn, Generic[P]):
     def stats(self, *args: Any) -> Stats:
         """What is known about the recording for these arguments; see `Recording.stats`."""
         return known(self.f, self.forced).at(args)[0].stats()
+
+
+def _recorded_again(f: Callable[..., Any], forced: bool | None) -> recorded:
+    return recorded(f, compile=forced)

@@ -17,6 +17,7 @@ FLOORS = {
     "cache": 0,
     "errors": 0,
     "names": 0,
+    "pickling": 0,
     "threads": 0,
     "captures": 1,
     "pytree": 0,

@@ -18,6 +18,7 @@ from tapegrad.functions import stack
 from tapegrad.layout import dense
 from tapegrad.ops.external import external
 from tapegrad.ops.record import STRUCTURED
+from tapegrad.pickling import to_pickle
 from tapegrad.sweeps import callbacks
 from tapegrad.tape import current_tape, on_fresh_tapes
 from tapegrad.value import Value, as_value, contiguous, handle, number_of, operand, view
@@ -33,6 +34,11 @@ class Rules:
     # Functions that are called with Values where a derivative is written, and so become part of a recording. All others
     # are called at every sweep.
     recorded_functions: tuple[Any, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        what = f"a function that {self.name} is made of"
+        own = {name: to_pickle(x, what) for name, x in vars(self).items()}
+        return own | {"recorded_functions": tuple([to_pickle(f, what) for f in self.recorded_functions])}
 
     def value(self, args: tuple[Any, ...]) -> Any:
         """The function, on plain numbers."""

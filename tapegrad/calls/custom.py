@@ -14,6 +14,7 @@ from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import spec_of
 from tapegrad.calls.call import Rules, call
 from tapegrad.errors import OperationError, UnsupportedError
+from tapegrad.pickling import find, written_by_value
 from tapegrad.recording import Recording, known
 from tapegrad.value import Value, number_of
 
@@ -159,6 +160,9 @@ class Checkpointed(Rules):
         self.name = _name(f)
         self._derived: dict[str, Rules] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_derived": {}}
+
     def _recording(self, args: tuple[Any, ...]) -> Recording:
         return known(self.f).repeatable(args)
 
@@ -210,6 +214,12 @@ class _Custom(Rules, Generic[P]):
         self.nondiff = tuple(nondiff_argnums)
         self.name = _name(f)
         functools.update_wrapper(self, f)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # What a decorator has made is found by its name.
+        if find(self) is self and not written_by_value(self, True):
+            return self.__qualname__
+        return super().__reduce_ex__(protocol)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         # An argument that is not differentiated must not become an operand, so it is put in a box: that is a leaf, but

@@ -20,7 +20,7 @@ from tapegrad.debugging.backward import Way
 from tapegrad.debugging.describe import Scene, blame_back, blame_forward
 from tapegrad.debugging.forward import is_wrong
 from tapegrad.debugging.recordings import all_numbers, blame_at, learn_lines, seeds_for
-from tapegrad.debugging.report import Blame, of_tangents
+from tapegrad.debugging.report import Blame
 from tapegrad.errors import IndexRangeError, LabelError, NonFiniteError
 from tapegrad.inspect.reading import Reader, tape_shown
 from tapegrad.inspect.replays import floats_among, replayed
@@ -32,6 +32,8 @@ from tapegrad.tape.ambient import ambient
 from tapegrad.tape.lines import notes_of
 from tapegrad.value import Value
 
+# So many rows of a Jacobian are searched.
+_ROWS = 10_000
 _lock = threading.RLock()
 _open = 0
 _checking: list[tuple[Any, str, Any, Any]] = []
@@ -174,7 +176,8 @@ def _evaluate(plain: Callable[..., Any], self: Tape) -> None:
 
 def _checking_result(
     self: Any, compute: Callable[[], Any], leaves: Callable[[], Sequence[Any]], argnums: Any, what: str,
-    branches: Callable[[], Any] | None = None, seeds: Callable[[], Any] | None = None, tangents: bool = False,
+    branches: Callable[[], Any] | None = None, seeds: Callable[[], Any] | None = None,
+    along: Callable[[], Any] | None = None, rows: int | None = None,
 ) -> Any:  # fmt: skip
     """The result of a method of a recording. Raises where it is NaN or infinite, and names the line of other errors."""
     wanted = ambient.debugging
@@ -196,14 +199,15 @@ def _checking_result(
         given = leaves()
         chosen = floats_among(self, argnums)
         look = functools.partial(blame_at, self, anywhere=wanted.anywhere, infinity=wanted.infinity)
-        report = look(self._branches, given, chosen, seeds=seeds() if seeds is not None else None)
+        report = look(
+            self._branches, given, chosen, seeds=seeds() if seeds is not None else None,
+            along=along() if along is not None else False, rows=rows,
+        )  # fmt: skip
         if report is None and wrong and branches is not None:
             # The numbers and the gradient are finite, so it is the gradient's derivative that is not. The gradient has
             # the lines of what it is the gradient of.
             learn_lines(self._branches, self._branches.program, given)
             report = look(branches(), given, chosen)
-        if report is not None and tangents:
-            report = of_tangents(report)
         kind = "NaN" if any(np.isnan(x).any() for x in wrong) else "infinite"
         _raise(report, f"the {what} of {self.name} is {kind}, and value and gradient are finite" if wrong else "")
     return result
@@ -246,7 +250,8 @@ def _of_arguments(name: str, what: str, second: bool = False) -> None:
             return plain(self, *args, argnums=argnums, **how)
         return _checking_result(
             self, lambda: plain(self, *args, argnums=argnums, **how), lambda: self.check(args), argnums, what,
-            (lambda: self._gradient(args, argnums)) if second else None, tangents=name == "jacfwd",
+            (lambda: self._gradient(args, argnums)) if second else None,
+            along=(lambda: None) if name == "jacfwd" else None, rows=_ROWS if name in ("jacobian", "jacrev") else None,
         )  # fmt: skip
 
 
@@ -281,7 +286,7 @@ def _jvp(plain: Callable[..., Any], self: Any, primals: Sequence[Any], tangents:
     every = tuple(range(len(primals)))
     return _checking_result(
         self, lambda: plain(self, primals, tangents), lambda: self.check(tuple(primals)), every, "derivative",
-        tangents=True,
+        along=lambda: self._plans.tangents(every, tangents),
     )  # fmt: skip
 
 
@@ -323,4 +328,14 @@ def _linearize(plain: Callable[..., Any], self: Any, *primals: Any) -> Any:
         return plain(self, *primals)
     result, along = plain(self, *primals)
     _checking_result(self, lambda: result, lambda: self.check(primals), None, "value")
-    return result, along
+    every = tuple(range(len(primals)))
+
+    def checked(*tangents: Any) -> Any:
+        if ambient.debugging is None or ambient.recording is not None:
+            return along(*tangents)
+        return _checking_result(
+            self, lambda: along(*tangents), lambda: self.check(primals), every, "derivative",
+            along=lambda: self._plans.tangents(every, tangents),
+        )  # fmt: skip
+
+    return result, checked

@@ -44,14 +44,17 @@ def is_wrong(numbers: Any) -> bool:
 
 
 def first_fault(
-    rows: np.ndarray, side: np.ndarray, values: np.ndarray, places: np.ndarray, nan_only: bool = False
-) -> Found | None:
+    rows: np.ndarray, side: np.ndarray, values: np.ndarray, places: np.ndarray, nan_only: bool = False,
+    tangents: np.ndarray | None = None,
+) -> Found | None:  # fmt: skip
     """The first instruction that has made the numbers at some places NaN or infinite; None where they are not.
 
-    With `nan_only` infinities are taken for what they are, and only the origin of NaN is looked for.
+    With `nan_only` infinities are taken for what they are, and only the origin of NaN is looked for. Where there are
+    `tangents`, by place, it is these that are searched in place of the numbers.
     """
-    nan = np.isnan(values)
-    wrong = nan if nan_only else ~np.isfinite(values)
+    searched = values if tangents is None else tangents
+    nan = np.isnan(searched)
+    wrong = nan if nan_only else ~np.isfinite(searched)
     walk = _Walk(rows, side, values, wrong, nan)
     walk.mark(places)
     if not walk.marked.any():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tapegrad.adjoint import matching
 from tapegrad.debugging.backward import Way
 from tapegrad.debugging.describe import Scene, blame_back, blame_forward
 from tapegrad.debugging.report import Blame
+from tapegrad.debugging.tangents import blame_along, directions_of
 from tapegrad.inspect.reading import Reader, shown_with
 from tapegrad.inspect.recorded import argument_names
 from tapegrad.inspect.replays import Replay, floats_among, replayed, swept_back
@@ -68,9 +70,12 @@ def blame(
 
 def blame_at(
     recording: Any, branches: Branches, leaves: Sequence[Any], wrt: tuple[int, ...], anywhere: bool = False,
-    infinity: bool = True, lines: bool = True, seeds: Sequence[Any] | None = None,
+    infinity: bool = True, lines: bool = True, seeds: Sequence[Any] | None = None, along: Any = False,
+    rows: int | None = None,
 ) -> Blame | None:  # fmt: skip
-    """What is wrong first with the results at leaves of arguments, or else with their gradient."""
+    """What is wrong first with the results at leaves of arguments, or else with their gradient; or, with `along`, with
+    their derivative along that direction, or (None) along those of a Jacobian. `rows` asks for the
+    gradients of so many numbers of the results, one by one, as a Jacobian has them."""
     replay = replayed(branches, leaves)
     code, nan_only = replay.program.code, not infinity
 
@@ -80,15 +85,32 @@ def blame_at(
         report = blame_forward(scene, places)
         if report is not None or not wrt or not len(code.output_places):
             return report
-        back = swept_back(replay, wrt, seeds)
-        way = Way(code.rows, code.side, back.flags, replay.values, back.adjoints, back.active)
-        return blame_back(scene, way, np.arange(code.size) if anywhere else replay.program.places_of(wrt))
+        if along is not False:
+            faults = (blame_along(scene, replay, one, places) for one in directions_of(along, replay, wrt))
+            return next((report for report in faults if report is not None), None)
+        for one in [seeds] if rows is None else _rows(code, rows):
+            back = swept_back(replay, wrt, one)
+            way = Way(code.rows, code.side, back.flags, replay.values, back.adjoints, back.active)
+            report = blame_back(scene, way, np.arange(code.size) if anywhere else replay.program.places_of(wrt))
+            if report is not None:
+                return report
+        return None
 
     report = found()
     unknown = report is not None and not report.given and report.line is None
     if unknown and lines and learn_lines(branches, replay.program, leaves):
         report = found()
     return report
+
+
+def _rows(code: Any, most: int) -> Iterator[Sequence[Any] | None]:
+    """The adjoints of the results for all together, where most faults show, and for each of their numbers."""
+    yield None
+    sizes = [0 if output.place is None else output.layout.size for output in code.outputs]
+    for n, i in itertools.islice(((n, i) for n, size in enumerate(sizes) for i in range(size)), most):
+        seed = np.zeros(sizes[n], code.dtype)
+        seed[i] = 1.0
+        yield [seed if k == n else None for k in range(len(sizes))]
 
 
 def seeds_for(program: Program, cotangent: Any) -> list[Any]:

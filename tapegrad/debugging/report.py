@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Blame:
         result: what it made; in the reverse sweep the number that it had made, forward.
         adjoint: in the reverse sweep, the adjoint that arrived at the result; else None.
         added: in the reverse sweep, what it added to the adjoint of an operand; else None.
+        tangents: of a derivative in forward mode, the tangents of the operands and of the result.
         line: the line of the user's code, None where it was not noted (outside of `tapegrad.debug`).
         step: of a loop, the number of the step; None otherwise.
         within: of a loop, what happened in that step.
@@ -65,6 +66,7 @@ class Blame:
     result: Numbers | None = None
     adjoint: Any = None
     added: Numbers | None = None
+    tangents: tuple[Numbers, ...] = ()
     line: Line | None = None
     step: int | None = None
     within: Blame | None = None
@@ -99,18 +101,14 @@ class Blame:
             yield f"  adjoint   {written(self.adjoint)}, of the result"
         if self.added is not None:
             yield f"  added     {written(self.added.numbers)} to the adjoint of {self.added.name}"
+        for n, tangent in enumerate(() if self.given else self.tangents):
+            yield f"  {'' if n else 'tangents':<9} {written(tangent.numbers)}, of {tangent.name}"
         if self.step is not None:
             yield f"  step      {self.step}"
         for title, other in (("in this step", self.within), ("the operand came from this", self.cause)):
             if other is not None:
                 yield f"  {title}:"
                 yield from (f"    {line}" for line in other._lines())
-
-
-def of_tangents(blame: Blame) -> Blame:
-    """A report on a derivative in forward mode. The search goes back from the results; the instruction whose derivative
-    is NaN or infinite is the same, but adjoints are none of the caller's."""
-    return replace(blame, sweep="tangents", adjoint=None, added=None) if blame.sweep == "reverse" else blame
 
 
 def written(numbers: Any) -> str:

@@ -15,6 +15,7 @@ from tapegrad.arguments import Input
 from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.export import derivatives
 from tapegrad.export.c_kernels import CALLS, TEXTS
+from tapegrad.export.c_matrices import texts as matrix_functions
 from tapegrad.export.c_program import ProgramInC, table_of
 from tapegrad.export.c_rules import function_of, literal
 from tapegrad.ops import Elementwise
@@ -80,13 +81,20 @@ class _File:
         self.scalar = self.outputs == 1 and all(p.code.outputs[0].place is not None for p in self.programs)
         self.pattern = recording.sparsity() if sparse else None
         self.used: set[Any] = set()
+        self.kernels: set[str] = set()
+        self._calls: list[Any] = []
         # What C cannot is said before any derivative is written, which may fail for other reasons.
         for program in self.programs:
             ProgramInC(program.code)
         self.functions = [self._value(), self._jvp(), self._vjp()]
         if self.scalar:
             self.functions += [self._gradient(), self._hessian_product()]
-        self.work = 1 + max(code.size for function in self.functions for code, *_ in function.codes)
+        # The room that the functions need, which is known when they are written.
+        self.work = 1
+
+    def _derived(self, found: derivatives.Derivative) -> tuple[Code, list[bool]]:
+        self._calls.append(found.calls)
+        return found.code, found.kept
 
     def _inputs_of(self, program: Program, *floats: str) -> list[tuple[str, int, int]]:
         found, at = [("x", 0, self.inputs)], [n for _, n in program.code.spans]
@@ -115,7 +123,7 @@ class _File:
     def _jvp(self) -> Function:
         codes = []
         for p in self.programs:
-            code, kept = derivatives.jvp(p)
+            code, kept = self._derived(derivatives.jvp(p))
             outputs, targets, tangents = iter(code.outputs), self._values(p), []
             placed = [i for i, t in enumerate(targets) if t.output is not None and t.output.place is not None]
             for i in placed:
@@ -130,7 +138,7 @@ class _File:
     def _vjp(self) -> Function:
         codes = []
         for p in self.programs:
-            code, kept = derivatives.vjp(p)
+            code, kept = self._derived(derivatives.vjp(p))
             seeds = [("w", t.at, t.size) for t in self._values(p) if t.output and t.output.place is not None]
             codes.append((code, self._inputs_of(p) + seeds, self._by_floats(p, "g", code, kept)))
         return Function("vjp", ("x", "w"), ("g",), codes, "g = the gradient of sum(w * f(x))")
@@ -138,7 +146,7 @@ class _File:
     def _gradient(self) -> Function:
         codes = []
         for p in self.programs:
-            code, (_, *kept) = derivatives.gradient(p)
+            code, (_, *kept) = self._derived(derivatives.gradient(p))
             first, *others = code.outputs
             rest = self._by_floats(p, "g", _WithOutputs(tuple(others)), kept)  # type: ignore[arg-type]
             codes.append((code, self._inputs_of(p), [Target("y", 0, 1, first), *rest]))
@@ -147,7 +155,7 @@ class _File:
     def _hessian_product(self) -> Function:
         codes = []
         for p in self.programs:
-            code, kept = derivatives.hessian_product(p)
+            code, kept = self._derived(derivatives.hessian_product(p))
             codes.append((code, self._inputs_of(p, "dx"), self._by_floats(p, "h", code, kept)))
         return Function("hessian_product", ("x", "dx"), ("h",), codes, "h = the matrix of second derivatives times dx")
 
@@ -168,7 +176,7 @@ class _File:
         parts = [
             f"/* {_comment(self.recording.name)}, recorded and exported by tapegrad. */",
             "#include <math.h>", f'#include "{header}"', f"typedef {self.real} real;", *guards, *operations, *kernels,
-            *bodies, *(text for text, _ in matrices),
+            *matrix_functions(sorted(self.kernels)), *bodies, *(text for text, _ in matrices),
         ]  # fmt: skip
         return "\n\n".join(parts) + "\n", self._header(header, declared)
 
@@ -197,8 +205,10 @@ class _File:
     def _body(
         self, function: Function, suffix: str, code: Code, given: list[tuple[str, int, int]], targets: list[Target]
     ) -> str:  # fmt: skip
-        written = ProgramInC(code)
+        written = ProgramInC(code, f"{self.name}_{function.name}{suffix}")
         self.used |= written.used
+        self.kernels |= written.kernels
+        self.work = max(self.work, 1 + written.room)
         lines: list[str] = []
         at = 0
         for array, start, count in given:
@@ -219,6 +229,7 @@ class _File:
             words.add("work")
         unused = [f"    (void){array};" for array in (*function.given, *function.made, "work") if array not in words]
         head = self._signature(function, suffix)
+        before = [*written.before, *before]
         return "\n".join([*before, ("static " if suffix else "") + head, "{", *lines, *unused, "    return 0;", "}"])
 
     def _jacobian(self) -> list[tuple[str, str]]:
@@ -286,7 +297,8 @@ int {name}_sparse_jacobian(const {real} *x, {real} *j, {real} *work)
             " * x has the numbers of all arguments, one after the other, arrays row by row:",
             *(f" *   x[{at}] to x[{at + n - 1}]: {what}" for what, at, n in self._arguments() if n), " *",
             " * Each function returns 0; 1 where the arguments take a branch that was not recorded, and nothing else",
-            f" * of what it says holds; 2 where an index or label is out of range. `work` is room for {upper}_WORK",
+            " * of what it says holds; 2 where an index or label is out of range; 3 where a matrix is singular, or not",
+            f" * positive definite where it has to be. `work` is room for {upper}_WORK",
             " * numbers; calls at the same time need one each. Nothing is kept between calls, nothing is allocated. */",
             f"#ifndef {guard}", f"#define {guard}", "",
             f"#define {upper}_INPUTS {self.inputs}", f"#define {upper}_OUTPUTS {self.outputs}",
@@ -324,17 +336,20 @@ def _comment(text: str) -> str:
 
 
 def _size(output: Output) -> int:
-    return output.layout.size if output.place is not None else int(np.size(output.constant))
+    return int(output.layout.size)
 
 
 def _size_of_outputs(programs: Sequence[Program]) -> int:
     for p in programs:
         for o in p.code.outputs:
-            if o.place is None and np.asarray(o.constant).dtype.kind not in "fiub":
+            # A result without numbers may be a Value, and is nothing to write.
+            if o.place is None and _size(o) and np.asarray(o.constant).dtype.kind not in "fiub":
                 raise UnsupportedError(f"a result is a {type(o.constant).__name__}, which is no number")
     sizes = {sum(map(_size, p.code.outputs)) for p in programs}
     if len(sizes) > 1:
         raise UnsupportedError(f"its branches return different numbers of results: {sorted(sizes)}")
+    if sizes == {0}:
+        raise UnsupportedError("what it returns has no numbers, so there is nothing to compute")
     return sizes.pop()
 
 
@@ -346,6 +361,8 @@ def _result(target: Target, dtype: np.dtype) -> list[str]:
     array, at, count, output = target
     if output is None:
         return [_copied(f"{array}[{at} + i]", "0", count)] if count else []
+    if not count:
+        return []
     if output.place is None:
         numbers = np.asarray(output.constant, dtype).reshape(-1).tolist()
         return [f"    {array}[{at + i}] = {literal(x, dtype)};" for i, x in enumerate(numbers)]

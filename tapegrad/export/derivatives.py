@@ -6,7 +6,7 @@ Inputs of the program come first, then tangents of those that are floats, or cot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,17 @@ Inputs = Sequence[Value]
 Derive = Callable[[Inputs, Inputs, list[Value]], list[Value | None]]
 
 
-def derivative(program: Program, more: Sequence[int], derive: Derive) -> tuple[Code, list[bool]]:
-    """The code of what `derive` returns, and for each result whether it is not zero; zeros are left out.
+class Derivative(NamedTuple):
+    """The code of a derivative, for each result whether it is not zero (zeros are left out), and the functions that the
+    code calls, which live as long as somebody holds them."""
+
+    code: Code
+    kept: list[bool]
+    calls: dict[int, Any]
+
+
+def derivative(program: Program, more: Sequence[int], derive: Derive) -> Derivative:
+    """The code of what `derive` returns.
 
     `more` are the sizes of inputs besides those of the program.
     """
@@ -40,15 +49,15 @@ def derivative(program: Program, more: Sequence[int], derive: Derive) -> tuple[C
         results = [y for y in pytree.flatten(write(program, tape, given))[0] if isinstance(y, Value)]
         found = derive(given, extra, results)
         kept = [y for y in found if y is not None]
-        return code_of(tape, len(values), kept), [y is not None for y in found]
+        return Derivative(code_of(tape, len(values), kept), [y is not None for y in found], tape.calls)
 
 
-def gradient(program: Program) -> tuple[Code, list[bool]]:
+def gradient(program: Program) -> Derivative:
     """The only result, and the derivative of it with respect to each input that is a float."""
     return derivative(program, (), lambda given, _, ys: [*ys, *_pulled(program, given, ys, [1.0])])
 
 
-def vjp(program: Program) -> tuple[Code, list[bool]]:
+def vjp(program: Program) -> Derivative:
     """The derivative of <w, results> with respect to each input that is a float, for cotangents w."""
     outputs = [o for o in program.code.outputs if o.place is not None]
 
@@ -58,7 +67,7 @@ def vjp(program: Program) -> tuple[Code, list[bool]]:
     return derivative(program, [o.layout.size for o in outputs], derive)
 
 
-def jvp(program: Program) -> tuple[Code, list[bool]]:
+def jvp(program: Program) -> Derivative:
     """The results, and the derivative of each along tangents of the inputs that are floats."""
 
     def derive(given: Inputs, extra: Inputs, ys: list[Value]) -> list[Value | None]:
@@ -67,7 +76,7 @@ def jvp(program: Program) -> tuple[Code, list[bool]]:
     return derivative(program, _sizes(program), derive)
 
 
-def hessian_product(program: Program) -> tuple[Code, list[bool]]:
+def hessian_product(program: Program) -> Derivative:
     """The derivative of the gradient along tangents of the inputs that are floats."""
 
     def derive(given: Inputs, extra: Inputs, ys: list[Value]) -> list[Value | None]:

@@ -75,11 +75,12 @@ class Steps:
         if copies not in self._known:
             sizes = [n for _, n, _ in (*copies.arrays, *copies.carries)]
             small = sum(sizes) <= _COPIED and max(sizes, default=0) <= _ARRAY
-            self._known[copies] = None
+            found = None
             if small:
                 # Where it cannot be compiled, the program is, and is called.
                 with contextlib.suppress(RuntimeError, OSError, MemoryError):
-                    self._known[copies] = _CALL(build.address_of(_text(self._module, copies), slp=True))
+                    found = _CALL(build.address_of(_text(self._module, copies), slp=True))
+            self._known[copies] = found
         return self._known[copies]
 
 

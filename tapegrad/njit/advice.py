@@ -6,6 +6,8 @@ import linecache
 import re
 from typing import Any
 
+from tapegrad.errors import UnsupportedError
+
 _FILE = re.compile(r'File "([^"]+)", line (\d+)')
 _TYPING = re.compile(r"During: typing of .* at (.+) \((\d+)\)")
 _LOOP = re.compile(r"checkpointed_loop: ([^\n]+)")
@@ -23,8 +25,15 @@ _INSTEAD = {
 }
 
 
+def refused(dispatcher: Any, error: Any, besides: str = "") -> UnsupportedError:
+    """The error to raise in place of Numba's, which it has as an attribute: that is long, and shows our own code."""
+    found = UnsupportedError(advice(dispatcher, error) + besides)
+    found.numba = error
+    return found
+
+
 def advice(dispatcher: Any, error: Any) -> str:
-    """The message of the error that is raised in place of Numba's, which it ends with."""
+    """The message of the error that is raised in place of Numba's."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     # Of a loop the call that fails is one in its step.
     signatures = [x for x in _SIGNATURE.findall(text) if not x.startswith(("checkpointed_loop(", "steps_by_python("))]
@@ -55,11 +64,18 @@ def advice(dispatcher: Any, error: Any) -> str:
             f"`.{unknown[1]}` of {_readable(unknown[2])} has no derivative here: write it as a loop over the elements"
         )
     if not instead:
-        instead = "it does something that cannot be recorded"
+        instead = f"it does something that cannot be recorded: {_readable(_reason(text))}"
     return (
-        f"{dispatcher.__qualname__} cannot be differentiated: at {_place(dispatcher, text)}, {instead}\n"
-        f"(Numba says: {_readable(text.strip())})"
+        f"{dispatcher.__qualname__} cannot be differentiated: at {_place(dispatcher, text)}, {instead} "
+        "(what Numba raised is this error's attribute `numba`)"
     )
+
+
+def _reason(text: str) -> str:
+    """The line in which Numba says what is wrong; those around it say where it was found."""
+    lines = (line.strip() for line in text.splitlines())
+    said = [line for line in lines if line and not line.startswith(("Failed in", "During", "File ", "<source"))]
+    return said[0][:200] if said else "Numba does not say what"
 
 
 def _readable(text: str) -> str:

@@ -23,7 +23,7 @@ from tapegrad.adjoint.evaluation import checked
 from tapegrad.arguments import argument_numbers
 from tapegrad.errors import UnsupportedError
 from tapegrad.njit import drivers, twins
-from tapegrad.njit.advice import advice
+from tapegrad.njit.advice import refused
 from tapegrad.njit.arrays import loops
 from tapegrad.njit.memory import FIRST
 from tapegrad.njit.numbers import OF_PARTIALS, PARTIALS, Kind, is_recorded, jit, recorded_array
@@ -195,7 +195,7 @@ def _compiled(dispatcher: Any, given: tuple[Any, ...], what: str, argnums: Any, 
             failed = error
         else:
             return made.overloads[(types.int64, *given)]
-    raise UnsupportedError(advice(dispatcher, failed)) from failed
+    raise refused(dispatcher, failed) from None
 
 
 class Gradient(types.Callable):

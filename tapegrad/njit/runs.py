@@ -12,7 +12,7 @@ import numpy as np
 from tapegrad.adjoint import evaluation
 from tapegrad.errors import DTypeError, IntegerInputError, StructureError, UnsupportedError
 from tapegrad.names import originals
-from tapegrad.njit.advice import advice
+from tapegrad.njit.advice import refused
 from tapegrad.njit.memory import Tape
 
 _GIVEN, _KEPT, _PLAIN = "given", "kept", "plain"
@@ -141,8 +141,8 @@ class Function:
             try:
                 self._shared(leaves, kinds)
             except UnsupportedError as error:
-                why = advice(self.dispatcher, failed)
-                raise UnsupportedError(f"{why}\nIf it stores differentiated numbers there: {error}") from failed
+                besides = f"\nIf it stores differentiated numbers there: {error}"
+                raise refused(self.dispatcher, failed, besides) from None
             try:
                 made, kind = self._compiled(partials, given, kinds, relaxed, leaves)
             except NumbaError as error:
@@ -155,7 +155,7 @@ class Function:
             if name is not None:
                 kept.save(name, overload, relaxed)
             return Driver(overload.entry_point, kind, kinds)
-        raise UnsupportedError(advice(self.dispatcher, failed)) from failed
+        raise refused(self.dispatcher, failed) from None
 
     def _compiled(
         self, partials: bool, given: list[Argument], kinds: list[str], relaxed: bool, leaves: list[Any]

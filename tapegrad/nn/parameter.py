@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, TapeMismatchError
-from tapegrad.tape import current_tape
+from tapegrad.tape import current_tape, given_numbers
 from tapegrad.value import Value
 
 
@@ -51,8 +51,8 @@ class Parameter:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
 
     def __reduce__(self) -> Any:
-        # A copy, or what comes out of a pickle, has numbers of its own.
-        return Parameter, (self.data(),)
+        # A copy, or what comes out of a pickle, has numbers of its own. In a gradient these stay plain arrays.
+        return Parameter.fixed if isinstance(self._fixed, np.ndarray) else Parameter, (self.data(),)
 
     @classmethod
     def fixed(cls, value: Any) -> Parameter:
@@ -130,8 +130,14 @@ class Store:
 
     @property
     def data(self) -> np.ndarray:
-        """The numbers, as a vector that is not to be changed."""
-        return self.flat.data if self._data is None else self._data
+        """The numbers, as a vector that is not to be changed. Any thread may ask for it."""
+        data = self._data
+        if data is not None:
+            return data
+        flat = self.flat
+        if self.size and flat._tape.owner != threading.get_ident():
+            return given_numbers(flat._tape, flat._slot, self.size)
+        return flat.data
 
 
 def gather(named: Sequence[tuple[str, Parameter]]) -> Store:

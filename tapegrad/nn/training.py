@@ -21,6 +21,7 @@ from tapegrad.nn.rates import Rates, find_rate
 from tapegrad.nn.samples import Samples, Table
 from tapegrad.nn.steps import Step
 from tapegrad.optim.optimizer import Optimizer
+from tapegrad.pickling import to_pickle
 from tapegrad.recording import Recording, record
 from tapegrad.threads import blas_threads
 
@@ -115,6 +116,11 @@ class Training:
         self._steps: dict[Any, Step] = {}
         self._outputs: dict[Any, Recording] = {}
         self._version = structure_version()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The steps are recorded again, and compiled code is found on disk.
+        made: dict[str, Any] = {"_steps": {}, "_outputs": {}, "_version": -1}
+        return self.__dict__ | made | {"loss": to_pickle(self.loss, "the loss")}
 
     def __repr__(self) -> str:
         function = self.loss if self.step is None else self.step

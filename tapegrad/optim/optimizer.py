@@ -27,6 +27,7 @@ from tapegrad.optim.loops import update_loop
 from tapegrad.optim.nested import Nested, Room
 from tapegrad.optim.runs import Lengths, Update, blocks, columns, merged
 from tapegrad.optim.saving import Saved
+from tapegrad.pickling import to_pickle
 from tapegrad.value import Value
 
 
@@ -309,7 +310,7 @@ class Optimizer(Saved):
 
     def __getstate__(self) -> dict[str, Any]:
         # Addresses are of this process.
-        return self.__dict__ | {"_update": None, "_known_runs": {}}
+        return self.__dict__ | {"_update": None, "_known_runs": {}, "lr": to_pickle(self.lr, "the learning rate")}
 
 
 def _nesting_of(params: Any) -> tuple[list[Any], Any]:

@@ -22,6 +22,7 @@ from tapegrad.captures import Captures, captures_of
 from tapegrad.errors import GuardError, RecordingWarning, warn
 from tapegrad.names import replaced
 from tapegrad.ops.record import OPCODE, OUT, A
+from tapegrad.pickling import to_pickle
 from tapegrad.program.build import code_of, digests, reads_of
 from tapegrad.program.memory import memory
 from tapegrad.program.program import Program
@@ -113,7 +114,7 @@ class Branches:
     def __getstate__(self) -> dict[str, Any]:
         # The function, and the code of each branch. What is looked up in this process only stays here.
         here: dict[str, Any] = {"captures": None, "_forget": None, "_token": None, "_fitted": {}, "short_ways": {}}
-        return self.__dict__ | here
+        return self.__dict__ | here | {"f": to_pickle(self.f, "the recorded function")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state

@@ -49,6 +49,10 @@ class Known:
         self.short: dict[Any, Short] = {}
         self._recordings: dict[Spec, Recording] = {}
 
+    def __reduce__(self) -> Any:
+        # What was recorded is recorded again.
+        return Known, (self.f, self._forced)
+
     def __len__(self) -> int:
         return len(self._recordings)
 

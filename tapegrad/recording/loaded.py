@@ -19,7 +19,7 @@ from tapegrad.program import LoadedBranches, Program, write
 from tapegrad.program.memory import checked, memory
 from tapegrad.recording.plans import Plans
 from tapegrad.recording.recording import Recording
-from tapegrad.recording.standing import behind
+from tapegrad.recording.standing import whether_compiled
 from tapegrad.storage import Function
 from tapegrad.storage import load as read
 from tapegrad.sweeps import VALUES
@@ -63,8 +63,7 @@ def load(
     if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):
         raise OperationError(f"load takes the path of a file, not {path!r:.40} ({type(path).__name__})")
     limit = memory.limit if memory_limit is None else checked(memory_limit)
-    # No function is recorded here: `behind` checks what was said of compiling.
-    return Loaded(read(path, classes, limit), behind(load, compile)[1])
+    return Loaded(read(path, classes, limit), whether_compiled(compile))
 
 
 class Loaded(Recording):

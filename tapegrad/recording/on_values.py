@@ -11,6 +11,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers
 from tapegrad.attached import strong
+from tapegrad.errors import PickleError
 
 
 class OnValues:
@@ -24,6 +25,12 @@ class OnValues:
         leaves, structure = pytree.flatten(tuple(args))
         copies = [np.array(x) if isinstance(x, np.ndarray) else x for x in leaves]
         self._f, self._args = strong(f), pytree.unflatten(structure, copies)
+
+    def __reduce__(self) -> Any:
+        raise PickleError(
+            "what vjp, linearize and make_hvp return holds numbers and compiled code of this process: pickle the "
+            "function and its arguments, and call vjp, linearize or make_hvp in the other process"
+        )
 
     @staticmethod
     def wanted(direction: Any) -> bool:

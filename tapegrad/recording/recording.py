@@ -43,9 +43,9 @@ class Recording(Saving, Telling):
     the recording of that branch, and makes it if there is none, so results are always those of the function itself.
     Several threads may call it at the same time. Called with Values it is the function.
 
-    It can be pickled: with its function, which pickle finds by name (so it stands in a module, and is no lambda), and
-    the code of its branches. Functions that it calls, as `external` does, go the same way. The operations that it uses
-    must be declared where it is unpickled.
+    It can be pickled: with its function, which pickle finds by name (cloudpickle takes lambdas too), and the code of
+    its branches. Functions that it calls, as `external` does, go the same way. The operations that it uses must be
+    declared where it is unpickled.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Recording(Saving, Telling):
     def __getstate__(self) -> dict[str, Any]:
         # By value: the function, and the code of each branch. What was made of these is made again when it is needed.
         made = dict.fromkeys(("_forgets", "_renews", "derived", "_matrices", "_linear", "unrolled"))
-        return self.__dict__ | made | {"_gradients": {}}
+        return self.__dict__ | made | {"_gradients": {}, "f": None if self.f is self._branches.f else self.f}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
+        self.__dict__ |= state | {"f": state["f"] or state["_branches"].f}
         self._make_derived()
 
     def __repr__(self) -> str:

@@ -39,13 +39,15 @@ class Saving(StandIn):
         one after the other, and are, for a recording `f`: `f_value`; `f_jvp` and `f_vjp`, products with the Jacobian
         from either side; `f_jacobian`, by these, and with `sparse` `f_sparse_jacobian`, the entries of the pattern; and
         for a result that is one number `f_gradient`, and `f_hessian_product`. The header says what each takes. They
-        return 1 where the arguments take a branch that was not recorded, 2 where an index is out of range. They keep
-        nothing and allocate nothing: whoever calls them gives them room. Blocks of instructions that repeat are loops.
-        Derivatives are with respect to all arguments that are floats, those by integers are zero.
+        return 1 where the arguments take a branch that was not recorded, 2 where an index is out of range, 3 where a
+        matrix is singular. They keep nothing and allocate nothing: whoever calls them gives them room. Blocks of
+        instructions that repeat are loops, and so are those of `scan` and the like. Of matrix functions there are
+        solve, inv, det, slogdet, Cholesky's and LU factors, and triangular systems. Derivatives are with respect to all
+        arguments that are floats, those by integers are zero.
 
-        Raises UnsupportedError where the recording calls Python functions, matrix functions, loops that are one
-        instruction or functions of SciPy; OperationError for a path that does not end with `.c`, or a name that C
-        cannot use.
+        Raises UnsupportedError where the recording calls Python functions, other matrix functions, Fourier transforms
+        or functions of SciPy, or returns nothing with numbers; OperationError for a path that does not end with `.c`,
+        or a name that C cannot use.
 
         >>> import os, tempfile
         >>> import numpy as np

@@ -638,3 +638,43 @@ def test_forward_mode_is_not_the_way_back(derivative):
     assert "way back" not in str(report) and "adjoint" not in str(report)
     with tg.debug(), pytest.raises(NonFiniteError, match="infinity made on the way back"):
         tg.grad(lambda x: np.sqrt(x))(0.0)
+
+
+def cancels(x):
+    root = np.sqrt(x[0])
+    return np.stack([root, -root, 2.0 * x[1]])
+
+
+@pytest.mark.parametrize(
+    "derivative",
+    [
+        lambda x: tg.jvp(cancels, (x,), (np.ones(2),)), lambda x: tg.jacfwd(cancels)(x),
+        lambda x: tg.linearize(cancels, x)[1](np.ones(2)), lambda x: tg.jacrev(cancels)(x),
+        lambda x: tg.jacobian(cancels)(x),
+    ],
+    ids=["jvp", "jacfwd", "linearize", "jacrev", "jacobian"],
+)  # fmt: skip
+def test_what_cancels_in_the_gradient_of_the_sum_is_found(derivative):
+    with tg.debug():
+        assert tg.elementwise_grad(cancels)(np.array([0.0, 1.0])).tolist() == [0.0, 2.0]
+        found = raised(derivative, np.array([0.0, 1.0]))
+    assert (found.operation, found.what) == ("sqrt", "infinity") and found.line.number == line_of(cancels, "np.sqrt")
+
+
+def test_a_derivative_along_a_direction_is_blamed_along_that():
+    def f(x):
+        return np.sqrt(x[0]) * x[1] + np.exp(x[2])
+
+    x = np.array([0.0, 1.0, 2.0])
+    with tg.debug():
+        # The derivative along this direction is finite, though that along others is not.
+        assert tg.jvp(f, (x,), (np.array([0.0, 1.0, 0.0]),))[1] == 0.0
+        along = np.array([1.0, 0.0, 3.0])
+        found = raised(lambda x: tg.jvp(f, (x,), (along,)), x)
+        assert [t.numbers for t in found.tangents] == [1.0, np.inf] and found.adjoint is None
+        assert "tangents  1.0, of x[0]" in str(found) and "inf, of the result" in str(found)
+        # Along this one the exponential is too large, and not the root.
+        found = raised(lambda x: tg.jvp(f, (x,), (np.array([0.0, 0.0, 1e308]),)), x)
+        assert found.operation == "exp" and found.line.number == line_of(f, "np.exp")
+        found = raised(lambda x: tg.jvp(f, (x,), (np.array([0.0, 0.0, np.nan]),)), x)
+        assert found.given and str(found).startswith("NaN was given: the tangent of x at [2]")

@@ -100,7 +100,7 @@ def test_vae(tmp_path):
         ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("mnist_cnn.py", "tqdm"), ("moons.py", "matplotlib"),
         ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"), ("njit_simulation.py", "matplotlib"),
         ("njit_sampler.py", "matplotlib"), ("char_lm.py", "matplotlib"), ("char_lm.py", "tqdm"),
-        ("vae.py", "tqdm"),
+        ("heston.py", "matplotlib"), ("vae.py", "tqdm"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
@@ -208,10 +208,39 @@ def test_njit_sampler(tmp_path):
     assert_picture(tmp_path / "s.png")
 
 
+def test_heston(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ["--paths", 20_000, "--steps", 50, "--prices", 3, "--threads", 2, "--seed", 1, "--output", "h.png"]
+    done = run("import runpy, sys\n" + RUN, "heston.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^ *(\S+) +(\S+) ± (\S+) +formula +(\S+)", done.stdout, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["C", "dC/dS", "dC/dv", "dC/dκ", "dC/dθ", "dC/dσ", "dC/dρ"]
+    scales = [10.0, 1.0, 40.0, 0.5, 50.0, 3.0, 1.5]
+    for (_, found, error, true), scale in zip(rows, scales, strict=True):
+        assert 0.0 < float(error) < 0.05 * scale and abs(float(found) - float(true)) < 4.0 * float(error), done.stdout
+    assert_picture(tmp_path / "h.png")
+
+
+def test_the_formula_that_heston_is_held_against(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import heston
+    from scipy.stats import norm
+
+    # Without volatility of the variance, which starts at its mean, it is the formula of Black and Scholes.
+    model, strike, years = np.array([100.0, 0.05, 2.0, 0.05, 1e-3, 0.0]), 110.0, 1.5
+    total = np.sqrt(0.05 * years)
+    d = (np.log(100.0 / strike) + heston.RATE * years) / total + 0.5 * total
+    plain = 100.0 * norm.cdf(d) - strike * np.exp(-heston.RATE * years) * norm.cdf(d - total)
+    assert heston.formula(model, strike, years) == pytest.approx(plain, rel=1e-6)
+    assert heston.sensitivities_of_formula(model, strike, years)[0] == pytest.approx(norm.cdf(d), rel=1e-6)
+    # A call of strike 0 is the price itself, and a path pays that on the average.
+    assert heston.formula(heston.MODEL, 1e-6, 1.0) == pytest.approx(100.0, rel=1e-6)
+
+
 def test_wrong_options(tmp_path):
     given = {"mnist_mlp": "--epochs", "mnist_cnn": "--batch", "moons": "--steps", "ode_fit": "--points",
              "gaussian_process": "--points", "njit_simulation": "--points", "njit_sampler": "--samples",
-             "vae": "--epochs"}  # fmt: skip
+             "heston": "--paths", "vae": "--epochs"}  # fmt: skip
     for name, option in given.items():
         done = run("import runpy, sys\n" + RUN, f"{name}.py", option, 0, folder=tmp_path)
         assert done.returncode == 2 and "must be at least" in done.stderr

@@ -240,10 +240,147 @@ def test_every_operation(tmp_path, rng):
     np.testing.assert_allclose(dy, recording.jvp((x,), (np.ones(len(x)),))[1], rtol=1e-13, atol=1e-14)
 
 
+def logistic(rate, start, limit=None):
+    return tg.scan(lambda x, _: (rate * x * (1.0 - x), None), start, None, 2000, memory_limit=limit)[0]
+
+
+def lorenz_96(x, h):
+    def step(x, u):
+        x = x + h * (np.roll(x, 1) * (np.roll(x, -1) - np.roll(x, 2)) - x + 8.0 + u)
+        return x, x[:2] * u
+
+    end, kept = tg.scan(step, x, np.linspace(0.0, 1.0, 1500))
+    return np.sum(end**2) + np.sum(kept)
+
+
+def numbered(x):
+    return np.sum(tg.fori_loop(3, 1500, lambda i, c: c + 1e-4 * np.sin(0.01 * i + c) * x, 1.0 * x))
+
+
+def loop_in_a_loop(x):
+    def outer(c, u):
+        inside = tg.scan(lambda k, _: (0.999 * k + 0.001 * np.sin(c + k + u), None), c, None, 1100)[0]
+        return inside + u, inside
+
+    end, kept = tg.scan(outer, x, np.linspace(0.0, 1.0, 1200))
+    return np.sum(end * kept[::7])
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        (logistic, (3.1, 0.2)), (lambda rate, start: logistic(rate, start, 2000), (3.1, 0.2)),
+        (lorenz_96, (np.array([0.1, -0.2, 0.3, 0.0, 0.2]), 1e-4)), (numbered, (np.array([0.5, -1.0]),)),
+        (lambda x: tg.while_loop(lambda s: s < 40.0, lambda s: 1.001 * s + 0.01 * x, x, max_steps=5000), (1.0,)),
+    ],
+    ids=["carry", "few states", "xs and ys", "numbered", "bounded"],
+)  # fmt: skip
+def test_loops(f, args, tmp_path):
+    recording = tg.record(f, *args)
+    assert recording.program.calls
+    own, _ = check(recording, args, tmp_path)
+    assert "_step(real *v)" in own.text and own.text.count("\n") < 4000
+    if f.__code__.co_names[:1] == ("logistic",):
+        # Few states are kept, and so the room is that of some hundred numbers.
+        assert own.sizes["WORK"] < 1000
+
+
+@needs_gcc
+def test_a_loop_in_a_loop(tmp_path):
+    recording = tg.record(loop_in_a_loop, 0.3)
+    own = Compiled(recording, tmp_path)
+    status, y, g = own("gradient", 0.4, made=[1, 1])
+    assert status == 0
+    same(y, recording(0.4), own.dtype)
+    same(g, recording.grad(0.4), own.dtype)
+
+
+A = np.array([[4.0, 0.3, -0.2], [0.5, 3.0, 0.1], [-0.4, 0.2, 5.0]])
+B = np.array([1.0, -2.0, 0.5])
+
+
+def by_factor(a):
+    from tapegrad.scipy import linalg
+
+    return B @ linalg.cho_solve(linalg.cho_factor(a @ a.T, lower=True), B)
+
+
+def by_lu(a):
+    from tapegrad.scipy import linalg
+
+    return np.sum(linalg.lu_solve(linalg.lu_factor(a), B) ** 2)
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        (np.linalg.solve, (A, B)), (lambda b: np.sum(np.linalg.solve(A, b) ** 3), (B,)), (np.linalg.inv, (A,)),
+        (lambda a: np.sum(np.linalg.solve(a, B[:, None]) ** 3), (np.stack([A, A.T, 2.0 * A]),)),
+        (np.linalg.det, (A,)), (np.linalg.det, (np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.5]]),)),
+        (lambda a: np.linalg.det(a) + np.sum(a), (np.ones((3, 3)) * B,)),
+        (lambda a: np.sum(np.linalg.slogdet(a)[1]), (np.stack([A, -A]),)),
+        (lambda a: np.sum(np.linalg.cholesky(a @ a.T) ** 2 * np.arange(9.0).reshape(3, 3)), (A,)),
+        (by_factor, (A,)), (by_lu, (A[[1, 2, 0]],)), (lambda a: np.sum(np.linalg.inv(a) ** 2), (A.astype(np.float32),)),
+    ],
+)  # fmt: skip
+def test_matrix_functions(f, args, tmp_path):
+    recording = tg.record(f, *args)
+    if np.ndim(args[0]) == 2 and np.linalg.matrix_rank(args[0]) < 3:
+        # The second derivative of a determinant takes the inverse, and is NaN here.
+        own = Compiled(recording, tmp_path)
+        _, y, g = own("gradient", flat(args), made=[1, 9])
+        np.testing.assert_allclose(y, recording(*args), atol=1e-14)
+        same(g, recording.grad(*args), own.dtype)
+        return
+    check(recording, args, tmp_path)
+
+
+@needs_gcc
+def test_matrices_that_are_singular(tmp_path):
+    bad = np.array([[1.0, 2.0], [2.0, 4.0]])
+    for n, f in enumerate((np.linalg.inv, lambda a: np.linalg.solve(a, a), lambda a: np.linalg.cholesky(-a))):
+        own = Compiled(tg.record(f, np.eye(2) * (1 - 2 * (n == 2))), tmp_path, name=f"singular{n}")
+        assert own("value", bad, made=[4])[0] == 3
+        assert own("value", np.eye(2) * (1 - 2 * (n == 2)), made=[4])[0] == 0
+    own = Compiled(tg.record(lambda a: np.linalg.slogdet(a)[1], np.eye(2)), tmp_path, name="log")
+    assert own("value", bad, made=[1])[1] == -np.inf and np.isnan(own("gradient", bad, made=[1, 4])[2]).all()
+
+
+@needs_gcc
+def test_a_solution_in_each_round(tmp_path):
+    def f(x):
+        for _ in range(60):
+            x = x - 0.01 * np.linalg.solve(np.eye(3) * (2.0 + x[0] ** 2), x)
+        return np.sum(x**2)
+
+    x = np.array([0.1, 0.2, 0.3])
+    recording = tg.record(f, x)
+    own, _ = check(recording, (x,), tmp_path)
+    # What repeats is a loop, calls included.
+    assert own.text[own.text.index("int own_value") : own.text.index("int own_jvp")].count("k_solve(") < 10
+    recording.save(tmp_path / "f.tape")
+    check(tg.load(tmp_path / "f.tape"), (x,), tmp_path, name="loaded")
+
+
+@needs_gcc
+def test_results_without_numbers(tmp_path):
+    x = np.ones(3)
+    own = Compiled(tg.record(lambda x: (x[:0], np.sum(x**3), x[0] * x[1], np.zeros((2, 0))), x), tmp_path)
+    assert [y.tolist() for y in own("value", x, made=[2])[1:]] == [[3.0, 1.0]]
+    assert own("jacobian", x, made=[6])[1].tolist() == [3.0, 3.0, 3.0, 1.0, 1.0, 0.0]
+    for f in (lambda x: x[:0], lambda x: (x[:0], ())):
+        with pytest.raises(errors.UnsupportedError, match="what it returns has no numbers"):
+            tg.record(f, x).to_c(tmp_path / "f.c")
+
+
 def test_what_cannot_be_exported(tmp_path):
     black = tg.external(np.sin, lambda w, y, x: w * np.cos(x))
     for f, args, message in (
-        (black, (1.0,), "calls a Python function"), (np.linalg.inv, (np.eye(2),), "a matrix function"),
+        (black, (1.0,), "calls the Python function sin, which C cannot"),
+        (lambda a: np.linalg.eigh(a)[0], (np.eye(2),), "the matrix function eigh, .* write it with these"),
+        (lambda x: np.fft.fft(x).real, (np.ones(4),), "the matrix function fft"),
         (lambda x: (x, "text"), (1.0,), "a result is a str"), (programs.special, (np.ones(2),), "operation special_"),
     ):  # fmt: skip
         with pytest.raises(errors.UnsupportedError, match=f"cannot be exported: .*{message}"):

@@ -508,6 +508,11 @@ def test_a_mistake_in_a_pass_does_not_show_where_nobody_asked_for_compiling(monk
         tg.record(waves, X, compile=True)(X)
 
 
+def as_in_a_new_process(monkeypatch):
+    """Have what this process has loaded be looked for on disk again."""
+    monkeypatch.setattr(build, "_loaded", {})
+
+
 def damaged(data):
     return data[:-40] + bytes(40)
 
@@ -523,12 +528,14 @@ def test_entries_of_the_cache_that_are_spoilt_are_made_anew(spoil, monkeypatch, 
     f = lambda x: np.sum(np.sin(x) * np.exp(x - 1.0))
     expected = tg.value_and_grad(f, compile=False)(X)
     monkeypatch.setenv("TAPEGRAD_CACHE", str(tmp_path))
+    as_in_a_new_process(monkeypatch)
     tg.value_and_grad(f, compile=True)(X)
     entries = list(tmp_path.glob("native_*.code"))
     assert entries
     kept = {path: path.read_bytes() for path in entries}
     for path, data in kept.items():
         path.write_bytes(spoil(data))
+    as_in_a_new_process(monkeypatch)
     g = lambda x: np.sum(np.sin(x) * np.exp(x - 1.0))
     found = tg.record(g, X, compile=True)
     assert_same(found.value_and_grad(X), expected)
@@ -540,10 +547,12 @@ def test_an_entry_of_another_processor_or_library_is_made_anew(monkeypatch, tmp_
     f = lambda x: np.sum(np.sin(x))
     tg.record(f, X, compile=False)(X)
     monkeypatch.setenv("TAPEGRAD_CACHE", str(tmp_path))
+    as_in_a_new_process(monkeypatch)
     tg.record(f, X, compile=True)(X)
     (path,) = tmp_path.glob("native_*.code")
     made = store.find(path.stem)
     store.save(path.stem, made._replace(needs=(*made.needs, "no_such_function_anywhere")))
+    as_in_a_new_process(monkeypatch)
     g = lambda x: np.sum(np.sin(x))
     assert_same(tg.record(g, X, compile=True)(X), float(np.sum(np.sin(X))))
     assert store.find(path.stem).needs == made.needs
@@ -560,6 +569,7 @@ def test_no_folder_to_keep_code_in(place, monkeypatch, tmp_path):
     else:
         folder.mkdir(mode=0o500)
     monkeypatch.setenv("TAPEGRAD_CACHE", str(folder))
+    as_in_a_new_process(monkeypatch)
     with pytest.warns(UserWarning, match="cannot be written"):
         from tapegrad.cache import warn_once
 

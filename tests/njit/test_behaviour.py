@@ -2,9 +2,11 @@
 
 import collections
 import math
+import pickle
 import subprocess
 import sys
 import threading
+import traceback
 
 import numba
 import numpy as np
@@ -287,6 +289,24 @@ def many(x, n):
     for _ in range(n):
         y = y * x
     return y
+
+
+@numba.njit
+def unknown_name(x):
+    return nowhere(x)  # noqa: F821
+
+
+def test_what_numba_says_is_kept_and_does_not_flood():
+    for f, said in ((bad, "No implementation of function"), (unknown_name, "NameError: name 'nowhere'")):
+        with pytest.raises(errors.UnsupportedError) as caught:
+            tg.grad(f)(np.ones(3))
+        error = caught.value
+        assert str(error).count("\n") == 0 and said in str(error.numba)
+        shown = "".join(traceback.format_exception(error))
+        # Nothing is shown of where in Numba it failed.
+        assert "numba/core" not in shown and "Failed in nopython" not in shown
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert "NameError: name 'nowhere' is not defined" in str(error)
 
 
 def test_what_cannot_be_differentiated_says_where_and_what():
