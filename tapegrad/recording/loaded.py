@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad import pytree
+from tapegrad import pytree, storage
 from tapegrad.arguments import Input, Spec, difference, leaf_spec, plain_key
 from tapegrad.errors import DTypeError, OperationError, ShapeError, UnsupportedError
 from tapegrad.ops.record import OPCODE
@@ -64,6 +64,11 @@ def load(
         raise OperationError(f"load takes the path of a file, not {path!r:.40} ({type(path).__name__})")
     limit = memory.limit if memory_limit is None else checked(memory_limit)
     return Loaded(read(path, classes, limit), behind(None, compile)[1])
+
+
+def from_bytes(data: bytes, where: str, compile: bool | None = None) -> Recording:
+    """The recording that `Recording.to_bytes` gave; `where` is what errors call the bytes. Raises what `load` raises."""
+    return Loaded(storage.from_bytes(data, where, (), memory.limit), behind(None, compile)[1])
 
 
 class Loaded(Recording):

@@ -1,0 +1,137 @@
+"""Graphs of tasks for Dask, and waiting for what they compute."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import dask
+from dask.base import get_scheduler
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from dask._task_spec import Task, TaskRef
+
+from tapegrad.dask.arguments import Arguments
+from tapegrad.errors import ClusterError
+
+# How many parts are added up by one task. More would make the last tasks long, fewer would make more of them.
+FAN_IN = 8
+# How often it is looked whether there is still somebody at work, in seconds.
+_LOOK = 0.5
+
+
+class Graph:
+    """Tasks over the chunks of rows of some arguments.
+
+    Args:
+        what: a word for the names of the tasks, which Dask's dashboard shows.
+        arguments: whose chunks the tasks read.
+    """
+
+    def __init__(self, what: str, arguments: Arguments) -> None:
+        self.name = f"tapegrad-{what}-{uuid.uuid4().hex}"
+        self._arguments, self._tasks = arguments, dict[Hashable, Any]()
+
+    def add(self, part: Sequence[Any], function: Callable[..., Any], *args: Any) -> Any:
+        """Add a task: a function of arguments, of which some are what other tasks return. Returns what stands for its
+        result among the arguments of others."""
+        key = (f"{self.name}-{part[0]}", *part[1:])
+        self._tasks[key] = Task(key, function, *args)
+        return TaskRef(key)
+
+    def rows(self, chunk: int) -> list[Any]:
+        """What stands for a chunk of each argument that has rows."""
+        return [TaskRef(key) for key in self._arguments.keys(chunk)]
+
+    def total(self, parts: Sequence[Any], function: Callable[..., Any]) -> Any:
+        """Add a tree of tasks that make one of some parts, each of neighbours, always in the same order."""
+        level = 0
+        while len(parts) > 1:
+            parts = [
+                self.add(("added", level, k), function, *parts[at : at + FAN_IN])
+                for k, at in enumerate(range(0, len(parts), FAN_IN))
+            ]
+            level += 1
+        return parts[0]
+
+    def layers(self) -> HighLevelGraph:
+        """The graph, those of the arguments included."""
+        return HighLevelGraph.from_collections(self.name, self._tasks, dependencies=self._arguments.arrays)
+
+    def compute(self, wanted: Any, patience: float) -> Any:
+        """What a task returns; see `computed`."""
+        return computed(Delayed(wanted.key, self.layers(), layer=self.name), patience)
+
+
+def computed(wanted: Delayed, patience: float) -> Any:
+    """What a task returns, computed by Dask's client where there is one, else as Dask's configuration says.
+
+    Args:
+        wanted: the task.
+        patience: for how many seconds there may be no scheduler or no worker.
+
+    Raises ClusterError where there is none for longer, or where workers end again and again at one task; and what the
+    tasks raise.
+    """
+    client = _client()
+    if client is None:
+        return wanted.compute()
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}):
+        # Parameters of many megabytes are meant to travel with the graph: see docs/guide/dask.md.
+        future = client.compute(wanted)
+    try:
+        with _explained():
+            _wait(client, future, patience)
+            return future.result()
+    finally:
+        future.release()
+
+
+def _client() -> Any:
+    """Dask's client, where that is what computes."""
+    owner = getattr(get_scheduler(), "__self__", None)
+    return owner if hasattr(owner, "scheduler_info") else None
+
+
+def _wait(client: Any, future: Any, patience: float) -> None:
+    from distributed import TimeoutError, wait
+
+    well = time.monotonic()
+    while True:
+        with contextlib.suppress(TimeoutError):
+            wait(future, timeout=_LOOK)
+            return
+        lacks = _lacks(client)
+        if lacks is None:
+            well = time.monotonic()
+        elif time.monotonic() - well > patience:
+            raise ClusterError(f"{lacks}, for more than {patience:g} seconds (patience={patience:g})")
+
+
+def _lacks(client: Any) -> str | None:
+    """What the cluster lacks to go on; None where nothing is known to be wrong."""
+    if client.status != "running":
+        return f"Dask's scheduler cannot be reached (the client is {client.status})"
+    if not client.scheduler_info().get("workers"):
+        return "Dask's cluster has no worker"
+    return None
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Within the block errors of Dask's about lost workers and schedulers say what has happened."""
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterError(
+            "workers ended again and again at one task, mostly for want of memory: make chunks of fewer rows, or give "
+            f"workers more memory ({error!s:.500})"
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        raise ClusterError(f"Dask's scheduler is gone, or what it computed was cancelled: {error!s:.500}") from error
