@@ -85,7 +85,7 @@ class Arguments:
 def _as_array(x: Any, name: str) -> Any:
     if isinstance(x, da.Array) or not dask.is_dask_collection(x):
         return x
-    if hasattr(x, "to_dask_array"):
+    if hasattr(type(x), "to_dask_array"):
         return x.to_dask_array()
     raise StructureError(
         f"{name} is a {type(x).__name__} of Dask's: rows are given as Dask arrays or frames, and what is the same for "

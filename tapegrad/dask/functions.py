@@ -67,7 +67,7 @@ class Function:
         for chunk in range(arguments.chunks):
             if not any(x.chunks[0][chunk] == 0 for x in arguments.arrays):
                 graph = Graph("first-row", arguments)
-                key = graph.add(("row", chunk), tasks.first_row, arguments.names, *graph.rows(chunk))
+                key = graph.add(("row", chunk), tasks.first_row, arguments.names, chunk, *graph.rows(chunk))
                 found: list[Any] | None = graph.compute(key, self.patience)
                 if found is not None:
                     return found

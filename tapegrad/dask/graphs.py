@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import time
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import dask
+import dask.array as da
+import numpy as np
+from dask._task_spec import Task, TaskRef
 from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
-from dask._task_spec import Task, TaskRef
 
 from tapegrad.dask.arguments import Arguments
 from tapegrad.errors import ClusterError
@@ -57,13 +60,22 @@ class Graph:
             level += 1
         return parts[0]
 
-    def layers(self) -> HighLevelGraph:
-        """The graph, those of the arguments included."""
-        return HighLevelGraph.from_collections(self.name, self._tasks, dependencies=self._arguments.arrays)
-
     def compute(self, wanted: Any, patience: float) -> Any:
         """What a task returns; see `computed`."""
-        return computed(Delayed(wanted.key, self.layers(), layer=self.name), patience)
+        return computed(self._delayed(wanted), patience)
+
+    def array(self, parts: Sequence[Any], number: int, like: np.ndarray) -> da.Array:
+        """A Dask array of the items of this number in what tasks return, one for each chunk of rows. Each is an array
+        with rows as its first axis, for the rest of the shape and dtype of `like`."""
+        name, zeros = f"{self.name}-{number}", (0,) * (like.ndim - 1)
+        items = {(name, i, *zeros): Task((name, i, *zeros), operator.getitem, x, number) for i, x in enumerate(parts)}
+        layers = HighLevelGraph.from_collections(name, items, dependencies=[self._delayed(parts[0])])
+        chunks = self._arguments.arrays[0].chunks[0], *((n,) for n in like.shape[1:])
+        return da.Array(layers, name, chunks, dtype=like.dtype, meta=np.empty((0,) * like.ndim, like.dtype))
+
+    def _delayed(self, wanted: Any) -> Delayed:
+        layers = HighLevelGraph.from_collections(self.name, self._tasks, dependencies=self._arguments.arrays)
+        return Delayed(wanted.key, layers, layer=self.name)
 
 
 def computed(wanted: Delayed, patience: float) -> Any:

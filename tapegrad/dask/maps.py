@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import dask.array as da
 import numpy as np
 
 from tapegrad import pytree
@@ -82,21 +79,12 @@ def _mapped(
         graph = Graph(method.strip("_"), arguments)
         payload = graph.add(("function",), tasks.same, ready.payload)
         shared = graph.add(("arguments",), tasks.same, arguments.shared)
-        for i in range(arguments.chunks):
-            found = graph.add(
-                ("chunk", i), tasks.outputs_of_chunk, payload, shared, arguments.names, i, method, argnums, expected,
-                *graph.rows(i),
-            )  # fmt: skip
-            for k, x in enumerate(first):
-                graph.add((f"result-{k}", i, *[0] * (x.ndim - 1)), operator.getitem, found, k)
-        layers, lengths = graph.layers(), arguments.arrays[0].chunks[0]
-        return pytree.unflatten(structure, [
-            da.Array(
-                layers, f"{graph.name}-result-{k}", (lengths, *((n,) for n in x.shape[1:])), dtype=x.dtype,
-                meta=np.empty((0,) * x.ndim, x.dtype),
-            )
-            for k, x in enumerate(first)
-        ])  # fmt: skip
+        given = payload, shared, arguments.names
+        parts = [
+            graph.add(("chunk", i), tasks.outputs_of_chunk, *given, i, method, argnums, expected, *graph.rows(i))
+            for i in range(arguments.chunks)
+        ]
+        return pytree.unflatten(structure, [graph.array(parts, k, x) for k, x in enumerate(first)])
 
     return mapped
 

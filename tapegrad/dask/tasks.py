@@ -29,9 +29,20 @@ def same(x: Any) -> Any:
     return x
 
 
-def first_row(names: Sequence[str], *chunks: Any) -> list[Any] | None:
-    """The first row of chunks, as arrays of one row; None where they have no row."""
-    arrays, rows = checked(chunks, names)
+@contextlib.contextmanager
+def _in_chunk(number: int) -> Iterator[None]:
+    """Within the block errors say which chunk they come from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in chunk {number} of the rows")
+        raise
+
+
+def first_row(names: Sequence[str], number: int, *chunks: Any) -> list[Any] | None:
+    """The first row of a chunk, as arrays of one row; None where it has none."""
+    with _in_chunk(number):
+        arrays, rows = checked(chunks, names)
     return [np.array(x[:1]) for x in arrays] if rows else None
 
 
@@ -111,20 +122,16 @@ def _on_rows(
     """What is computed of the rows of a chunk, with the recording that is here, or one that is made here where rows
     take a branch that it does not have."""
     function = opened(payload)
-    try:
+    with _in_chunk(number):
         arrays, rows = checked(chunks, names)
         if not rows:
             return 0, None
         leaves, axes = put_together(shared, arrays)
-        recording = function.recording
         with _one_blas_thread():
             try:
-                return rows, compute(recording, leaves, axes, rows)
+                return rows, compute(function.recording, leaves, axes, rows)
             except BranchError as error:
                 return rows, compute(function.after(error), leaves, axes, rows)
-    except Exception as error:
-        error.add_note(f"in chunk {number} of the rows, computing {payload['name']}")
-        raise
 
 
 _limit = contextlib.ExitStack()

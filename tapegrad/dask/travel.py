@@ -22,6 +22,7 @@ from tapegrad.native import choice
 from tapegrad.ops import RUN, TABLE
 from tapegrad.program import Program
 from tapegrad.recording import Recording, behind, from_bytes, on_values, record
+from tapegrad.storage.programs import side_with_calls
 
 # How many functions a worker keeps.
 MOST = 16
@@ -89,7 +90,8 @@ def digest(program: Program) -> str:
     # Operations that users declare may have other numbers in another process, their names are the same.
     rank = np.argsort(np.argsort(names))
     made = hashlib.sha256("\n".join([str(code.dtype), *sorted(names)]).encode())
-    for array in (rank[which].astype(np.int64), code.rows[:, 1:], code.side, code.constants):
+    side = side_with_calls(code, list(program.calls))
+    for array in (rank[which].astype(np.int64), code.rows[:, 1:], side, code.constants):
         made.update(np.ascontiguousarray(array).tobytes())
     return made.hexdigest()
 
