@@ -47,7 +47,7 @@ def extras():
     except ImportError as error:
         sys.exit(f'this example needs {error.name}: pip install "tapegrad[examples]"')
     try:
-        import dask.array
+        import dask.array  # noqa: F401
         import distributed  # noqa: F401
     except ImportError as error:
         sys.exit(f'this example needs {error.name}: pip install "tapegrad[dask]"')
@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         cluster = stack.enter_context(LocalCluster(
             n_workers=chosen.workers, threads_per_worker=1, processes=True, memory_limit=chosen.memory,
-            dashboard_address=None,
+            dashboard_address=":0",
         ))  # fmt: skip
         client = stack.enter_context(Client(cluster))
         rows = rows_of(folder, chosen)

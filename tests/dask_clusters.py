@@ -15,7 +15,7 @@ def local(workers, **options):
     """A client of a cluster of so many processes on this machine."""
     from distributed import Client, LocalCluster
 
-    settings = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    settings = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     with LocalCluster(**(settings | options)) as cluster, Client(cluster) as client:
         yield client
 

@@ -57,8 +57,8 @@ FLOORS = {
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.dask", "tapegrad.debugging", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize",
-    "tapegrad.player",
+    "tapegrad", "tapegrad.dask", "tapegrad.debugging", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim",
+    "tapegrad.optimize", "tapegrad.player",
     "tapegrad.sparse",
     "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
     "tapegrad.scipy.sparse", "tapegrad.scipy.special",

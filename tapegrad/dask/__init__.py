@@ -9,7 +9,7 @@ do, `graphs` puts tasks together and waits for them.
 from tapegrad.errors import ExtraMissingError
 
 try:
-    import dask.array
+    import dask.array  # noqa: F401
     import distributed  # noqa: F401
 except ImportError as error:
     raise ExtraMissingError(

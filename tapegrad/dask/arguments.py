@@ -130,7 +130,8 @@ def _together(arrays: Sequence[da.Array], names: Sequence[str]) -> list[da.Array
             said = ", ".join(f"{name} has {len(x.chunks[0])}" for name, x in zip(names, arrays, strict=True))
             raise ShapeError(
                 f"arguments have different numbers of chunks, and how many rows these have is not known: {said}. "
-                "x.compute_chunk_sizes() finds out"
+                "x.compute_chunk_sizes() finds out; of a file with columns take one frame with all columns, since Dask "
+                "may read some of them in other chunks than others"
             )
         found.append(x)
     # What several arrays are made of, a file say, is then read once.

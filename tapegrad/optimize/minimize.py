@@ -155,8 +155,8 @@ def _check_collections(args: tuple[Any, ...], jac: Any) -> None:
     """Raise StructureError where data that lie on a cluster are given to a function that is to be recorded."""
     if jac is not True and any(hasattr(x, "__dask_graph__") for x in pytree.flatten(args)[0]):
         raise StructureError(
-            "args hold what Dask computes on a cluster, which a recorded function cannot read. Write f as a function of "
-            "one row, and minimize(tapegrad.dask.value_and_grad(f, mean=True), x0, args, jac=True)"
+            "args hold what Dask computes on a cluster, which a recorded function cannot read. Write f as a function "
+            "of one row, and minimize(tapegrad.dask.value_and_grad(f, mean=True), x0, args, jac=True)"
         )
 
 

@@ -67,7 +67,7 @@ def load(
 
 
 def from_bytes(data: bytes, where: str, compile: bool | None = None) -> Recording:
-    """The recording that `Recording.to_bytes` gave; `where` is what errors call the bytes. Raises what `load` raises."""
+    """The recording that `Recording.to_bytes` gave; `where` is what errors call it. Raises what `load` raises."""
     return Loaded(storage.from_bytes(data, where, (), memory.limit), behind(None, compile)[1])
 
 
