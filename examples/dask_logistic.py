@@ -69,11 +69,14 @@ def rows_of(folder, chosen):
     import zarr
 
     w, b = truth(chosen.features, chosen.seed)
+    # Features in units that have nothing to do with each other, as in life, so that the fit takes more than a few steps.
+    scale = np.geomspace(0.2, 2.0, chosen.features)
 
     def draw(block_info=None):
         place = block_info[None]
         rng = np.random.default_rng((chosen.seed, place["chunk-location"][0]))
         x = rng.normal(size=(place["chunk-shape"][0], chosen.features + 1))
+        x[:, :-1] *= scale
         x[:, -1] = rng.random(len(x)) < 1.0 / (1.0 + np.exp(-(x[:, :-1] @ w + b)))
         return x
 
