@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import statistics
@@ -116,30 +117,59 @@ def on_cluster(workers: int, chosen: argparse.Namespace, recorded: dict[str, Any
                 found["killed"] = seconds(lambda: again.append(value_and_grad(w, killed)))
                 (value, gradient), (known, by_known) = again[0], recorded["found"]
                 found["same bits"] = value == known and np.array_equal(gradient, by_known)
-        found |= costs(client, workers, chosen.rounds)
+        found |= costs(workers, chosen.rounds)
     return found
 
 
-def costs(client: Any, workers: int, rounds: int) -> dict[str, float]:
-    """What a call costs besides its rows: of one chunk, of each further chunk, and of each megabyte of parameters."""
+def costs(workers: int, rounds: int) -> dict[str, float]:
+    """What a call costs besides its rows, in seconds: of one chunk, of each further chunk; and for each megabyte of
+    parameters, of sending them to all workers, and of adding up one more chunk's gradient."""
     import dask.array as da
 
     import tapegrad.dask
 
-    def median(f: Any, w: Any, chunks: int) -> float:
-        x = da.from_array(np.ones(chunks), chunks=1).persist()
-        f(w, x)
-        return statistics.median(seconds(f, w, x) for _ in range(max(5, rounds)))
+    value_and_grad = tapegrad.dask.value_and_grad(lambda w, x: w[0] * x)
 
-    small = tapegrad.dask.value_and_grad(lambda w, x: w * x)
-    large = tapegrad.dask.value_and_grad(lambda w, x: np.sum(w) * x)
-    one, many = median(small, 1.0, 1), median(small, 1.0, 512)
-    short, long = median(large, np.ones(1), 8 * workers), median(large, np.ones(1 << 20), 8 * workers)
-    return {"call ms": 1e3 * one, "chunk ms": 1e3 * (many - one) / 511, "8 MB of parameters ms": 1e3 * (long - short)}
+    def median(numbers: int, chunks: int) -> float:
+        x, w = da.from_array(np.ones(chunks), chunks=1).persist(), np.ones(numbers)
+        value_and_grad(w, x)
+        return statistics.median(seconds(value_and_grad, w, x) for _ in range(max(5, rounds)))
+
+    few, many, length = workers, 16 * workers, 1 << 20
+    call, more = median(1, 1), median(1, 256)
+    sent = median(length, few) - median(1, few)
+    added = median(length, many) - median(1, many)
+    return {"call": call, "task": (more - call) / 255, "send": sent / 8, "add": (added - sent) / (many - few) / 8}
+
+
+def predicted(rows: float, chunk: int, workers: int, processors: float, row: float, found: dict[str, float]) -> float:
+    """The model of docs/scale.md, in seconds, for a gradient of a few numbers."""
+    chunks = rows / chunk
+    at_once = min(workers, processors)
+    return found["call"] + max(math.ceil(chunks / at_once) * chunk * row, chunks * found["task"])
+
+
+def print_model(chosen: argparse.Namespace, tables: list[dict[str, Any]]) -> None:
+    """The constants, and what the model says beside what was measured, and where nobody has measured."""
+    row = statistics.median(t["one"] for t in tables) / chosen.rows
+    print("\n| workers | call, ms | task, ms | send, ms a MB | add, ms a MB and chunk | measured, s | model, s |")
+    print("|---|---|---|---|---|---|---|")
+    for t in tables:
+        model = predicted(chosen.rows, chosen.chunk, t["workers"], os.cpu_count() or 1, row, t)
+        cells = [1e3 * t[name] for name in ("call", "task", "send", "add")] + [t["many"], model]
+        print(f"| {t['workers']} | " + " | ".join(f"{x:.3g}" for x in cells) + " |")
+    last = tables[-1]
+    print(f"\n{1e9 * row:.1f} ns a row; extrapolated, one processor for each worker, seconds:")
+    sizes = [(chosen.rows, chosen.chunk), (100 * chosen.rows, chosen.chunk), (100 * chosen.rows, 10 * chosen.chunk)]
+    print("| workers | " + " | ".join(f"{n:,} rows, {c:,} a chunk" for n, c in sizes) + " |")
+    print("|" + "---|" * (len(sizes) + 1))
+    for workers in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024):
+        cells = [predicted(n, c, workers, math.inf, row, last) for n, c in sizes]
+        print(f"| {workers} | " + " | ".join(f"{x:.3g}" for x in cells) + " |")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="One gradient over many rows, on clusters of processes.")
     parser.add_argument("--rows", type=int, default=10_000_000, help="(default: %(default)s)")
     parser.add_argument("--chunk", type=int, default=100_000, help="rows in a chunk (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="(default: %(default)s)")
@@ -152,14 +182,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{chosen.rows:,} rows of {FEATURES} features in chunks of {chosen.chunk:,}; {os.cpu_count()} processors, "
           f"load {os.getloadavg()[0]:.1f}; medians of {chosen.rounds} rounds")
     print(f"most memory of the client: {peak():,.0f} MB")
-    columns = ["workers", "one", "many", "one / many", "killed", "same bits", "workers MB", "call ms", "chunk ms",
-               "8 MB of parameters ms"]  # fmt: skip
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
-    for row in tables:
-        row = row | {"one / many": row["one"] / row["many"]}
-        cells = [row.get(c, "") for c in columns]
+    columns = ["workers", "one process, s", "cluster, s", "speed-up", "one worker killed, s", "same bits", "workers MB"]
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for t in tables:
+        cells = [t["workers"], t["one"], t["many"], t["one"] / t["many"], t.get("killed", ""), t.get("same bits", ""),
+                 t["workers MB"]]  # fmt: skip
         print("| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in cells) + " |")
+    print_model(chosen, tables)
 
 
 if __name__ == "__main__":

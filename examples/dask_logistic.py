@@ -69,7 +69,7 @@ def rows_of(folder, chosen):
     import zarr
 
     w, b = truth(chosen.features, chosen.seed)
-    # Features in units that have nothing to do with each other, as in life, so that the fit takes more than a few steps.
+    # Features in units that have nothing to do with each other, as in life: the fit takes more than a few steps then.
     scale = np.geomspace(0.2, 2.0, chosen.features)
 
     def draw(block_info=None):

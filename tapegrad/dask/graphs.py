@@ -18,7 +18,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from tapegrad.dask.arguments import Arguments
-from tapegrad.errors import ClusterError
+from tapegrad.errors import ClusterError, UnsupportedError
 
 # How many parts are added up by one task. More would make the last tasks long, fewer would make more of them.
 FAN_IN = 8
@@ -91,15 +91,20 @@ def computed(wanted: Delayed, patience: float) -> Any:
     client = _client()
     if client is None:
         return wanted.compute()
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}):
+    if client.asynchronous:
+        raise UnsupportedError(
+            "Dask's client is asynchronous, and gradients are waited for: call this in a thread, with a client of its "
+            "own, Client(address)"
+        )
+    with _explained():
         # Parameters of many megabytes are meant to travel with the graph: see docs/guide/dask.md.
-        future = client.compute(wanted)
-    try:
-        with _explained():
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}):
+            future = client.compute(wanted)
+        try:
             _wait(client, future, patience)
             return future.result()
-    finally:
-        future.release()
+        finally:
+            future.release()
 
 
 def _client() -> Any:
@@ -136,6 +141,7 @@ def _lacks(client: Any) -> str | None:
 def _explained() -> Iterator[None]:
     """Within the block errors of Dask's about lost workers and schedulers say what has happened."""
     from distributed import CancelledError, KilledWorker
+    from distributed.client import ClosedClientError
     from distributed.comm import CommClosedError
 
     try:
@@ -145,5 +151,5 @@ def _explained() -> Iterator[None]:
             "workers ended again and again at one task, mostly for want of memory: make chunks of fewer rows, or give "
             f"workers more memory ({error!s:.500})"
         ) from error
-    except (CancelledError, CommClosedError) as error:
+    except (CancelledError, ClosedClientError, CommClosedError) as error:
         raise ClusterError(f"Dask's scheduler is gone, or what it computed was cancelled: {error!s:.500}") from error

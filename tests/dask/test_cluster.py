@@ -1,5 +1,6 @@
 """tapegrad.dask on processes: the same bits for any number of workers, and what happens when some of them end."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -119,6 +120,26 @@ def test_errors_of_a_worker_arrive(client):
     assert any(note.startswith("in chunk 2 of the rows") for note in found.value.__notes__)
 
 
+@dataclasses.dataclass
+class Line:
+    slope: np.ndarray
+    height: float
+
+
+def test_parameters_of_many_kinds(client, recwarn):
+    x = np.linspace(0.0, 1.0, 7)
+    line = Line(np.full(1 << 21, 2.0), 3.0)
+    losses = {"square": lambda e: e**2, "absolute": abs}
+    f = td.value_and_grad(lambda line, x, kind: losses[kind](line.slope[5] * x + line.height), mean=True)
+    value, gradient = f(line, da.from_array(x, chunks=3), "square")
+    error = 2.0 * x + 3.0
+    np.testing.assert_allclose(value, np.mean(error**2), rtol=1e-14)
+    # 16 MB: Dask would warn of a large graph.
+    assert type(gradient) is Line and gradient.slope.shape == (1 << 21,)
+    np.testing.assert_allclose([gradient.slope[5], gradient.height], [np.mean(2 * error * x), np.mean(2 * error)])
+    assert np.count_nonzero(gradient.slope) == 1 and not [w for w in recwarn if "graph" in str(w.message)]
+
+
 def test_data_on_disk(client, tmp_path):
     zarr = pytest.importorskip("zarr")
     w, (x, y) = model(), rows(500)
@@ -214,6 +235,9 @@ def test_a_scheduler_that_is_gone(tmp_path):
             with pytest.raises(ClusterError, match="scheduler"):
                 td.value_and_grad(lambda w, x: w * x, patience=5.0)(1.0, da.ones(4, chunks=2))
             assert time.monotonic() - started < 30.0
+            # And once more, now that the client knows.
+            with pytest.raises(ClusterError, match="scheduler"):
+                td.value_and_grad(lambda w, x: w * x, patience=0.5)(1.0, da.ones(4, chunks=2))
     finally:
         scheduler.send_signal(signal.SIGKILL)
         scheduler.wait()
