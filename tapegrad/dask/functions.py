@@ -67,8 +67,8 @@ class Function:
         for chunk in range(arguments.chunks):
             if not any(x.chunks[0][chunk] == 0 for x in arguments.arrays):
                 graph = Graph("first-row", arguments)
-                key = graph.add(("row", chunk), tasks.first_row, arguments.names, chunk, *graph.rows(chunk))
-                found: list[Any] | None = graph.compute(key, self.patience)
+                row = graph.add_on_rows(("row", chunk), chunk, tasks.first_row, arguments.names, chunk)
+                found: list[Any] | None = graph.compute(row, self.patience)
                 if found is not None:
                     return found
         raise ShapeError("the batch is empty: no chunk of the arguments has a row")

@@ -45,9 +45,18 @@ class Graph:
         self._tasks[key] = Task(key, function, *args)
         return TaskRef(key)
 
-    def rows(self, chunk: int) -> list[Any]:
-        """What stands for a chunk of each argument that has rows."""
-        return [TaskRef(key) for key in self._arguments.keys(chunk)]
+    def add_on_rows(self, part: Sequence[Any], chunk: int, function: Callable[..., Any], *args: Any) -> Any:
+        """Add a task whose last arguments are a chunk of each argument that has rows.
+
+        The tasks that make the chunk become a part of it, where they are no results that are kept: half as many tasks
+        then come back to the scheduler, and no worker holds more chunks than it works on.
+        """
+        keys = self._arguments.keys(chunk)
+        made = self.add(part, function, *args, *map(TaskRef, keys))
+        before = {key: x.dask[key] for key, x in zip(keys, self._arguments.arrays, strict=True)}
+        own = [task for task in before.values() if type(task) is Task]
+        self._tasks[made.key] = Task.fuse(*own, self._tasks[made.key])
+        return made
 
     def total(self, parts: Sequence[Any], function: Callable[..., Any]) -> Any:
         """Add a tree of tasks that make one of some parts, each of neighbours, always in the same order."""

@@ -81,7 +81,7 @@ def _mapped(
         shared = graph.add(("arguments",), tasks.same, arguments.shared)
         given = payload, shared, arguments.names
         parts = [
-            graph.add(("chunk", i), tasks.outputs_of_chunk, *given, i, method, argnums, expected, *graph.rows(i))
+            graph.add_on_rows(("chunk", i), i, tasks.outputs_of_chunk, *given, i, method, argnums, expected)
             for i in range(arguments.chunks)
         ]
         return pytree.unflatten(structure, [graph.array(parts, k, x) for k, x in enumerate(first)])

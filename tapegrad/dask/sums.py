@@ -97,7 +97,7 @@ class Sums:
         shared = graph.add(("arguments",), tasks.same, arguments.shared)
         given = payload, shared, arguments.names
         parts = [
-            graph.add(("chunk", i), tasks.sums_of_chunk, *given, i, self._argnums, *graph.rows(i))
+            graph.add_on_rows(("chunk", i), i, tasks.sums_of_chunk, *given, i, self._argnums)
             for i in range(arguments.chunks)
         ]
         rows, sums = graph.compute(graph.total(parts, tasks.added), self._function.patience)
