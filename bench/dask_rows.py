@@ -138,8 +138,8 @@ def costs(workers: int, rounds: int) -> dict[str, float]:
     few, many, length = workers, 16 * workers, 1 << 20
     call, more = median(1, 1), median(1, 256)
     sent = median(length, few) - median(1, few)
-    added = median(length, many) - median(1, many)
-    return {"call": call, "task": (more - call) / 255, "send": sent / 8, "add": (added - sent) / (many - few) / 8}
+    add = (median(length, many) - median(1, many) - sent) / (many - few) / 8
+    return {"call": call, "task": (more - call) / 255, "send": sent / 8 - few * add, "add": add}
 
 
 def predicted(rows: float, chunk: int, workers: int, processors: float, row: float, found: dict[str, float]) -> float:
