@@ -127,7 +127,7 @@ def _on_rows(
         if not rows:
             return 0, None
         leaves, axes = put_together(shared, arrays)
-        with _one_blas_thread():
+        with _one_blas_thread(), function.prepared(rows):
             try:
                 return rows, compute(function.recording, leaves, axes, rows)
             except BranchError as error:

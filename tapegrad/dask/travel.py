@@ -6,12 +6,13 @@ came from. Each worker process makes a recording of it once, and keeps the last 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped,unused-ignore]
@@ -108,12 +109,23 @@ class Opened:
 
     def __init__(self, payload: Payload) -> None:
         self._payload, self._lock = payload, threading.Lock()
+        self._first, self._prepared = threading.Lock(), set[int]()
         self._is_own = payload["recording"] is None
         if self._is_own:
             self.recording = self._recorded()
         else:
             name = f"the recording of {payload['name']} that was sent"
             self.recording = from_bytes(payload["recording"], name, payload["compile"])
+
+    @contextlib.contextmanager
+    def prepared(self, rows: int) -> Iterator[None]:
+        """Within the block so many rows are computed. Where that is the first time, programs are compiled: by one
+        thread, for which the others wait, instead of by each of them."""
+        # Blocks of lanes are as long as this says: see `batch.programs.lanes_for`.
+        key = min(rows, 1 << 12).bit_length()
+        with contextlib.nullcontext() if key in self._prepared else self._first:
+            yield
+        self._prepared.add(key)
 
     def after(self, error: BranchError) -> Recording:
         """The recording to go on with where rows took a branch that the one that was sent does not have: made here, of
