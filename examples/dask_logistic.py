@@ -23,11 +23,11 @@ from pathlib import Path
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Logistic regression over rows on disk, on a cluster of processes.")
     add = parser.add_argument
-    add("--rows", type=int, default=8_000_000, help="(default: %(default)s)")
+    add("--rows", type=int, default=5_000_000, help="(default: %(default)s)")
     add("--features", type=int, default=20, help="numbers in a row (default: %(default)s)")
-    add("--chunk", type=int, default=100_000, help="rows in a chunk (default: %(default)s)")
+    add("--chunk", type=int, default=50_000, help="rows in a chunk (default: %(default)s)")
     add("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    add("--memory", default="600MB", help="limit of each worker (default: %(default)s)")
+    add("--memory", default="400MB", help="limit of each worker (default: %(default)s)")
     add("--folder", type=Path, help="where the rows are kept, and found again (default: a temporary folder)")
     add("--seed", type=int, default=0, help="of the data (default: %(default)s)")
     add("--output", type=Path, default=Path("dask_logistic.png"), help="the figure (default: %(default)s)")
@@ -116,7 +116,7 @@ def fit(chosen, rows, progress):
 
         start = {"w": np.zeros(chosen.features), "b": 0.0}
         # At the best fit to N rows the coefficients are good to about 1/√N: no more digits are asked for.
-        result = minimize(one_pass, start, rows, "L-BFGS-B", jac=True, tol=1e-7)
+        result = minimize(one_pass, start, rows, "L-BFGS-B", jac=True, tol=1e-6)
     return result, history
 
 
@@ -130,9 +130,9 @@ def draw_figure(path, history, result, w):
     plt.rcParams.update({"font.size": 10, "text.color": ink, "axes.edgecolor": grey, "axes.labelcolor": ink})
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    losses = np.array([loss for loss, _ in history])
-    left.plot(np.arange(1, len(losses) + 1), losses, color=blue, marker="o", markersize=4)
-    left.set(title="Mean loss", xlabel="pass over the data")
+    above = np.array([loss for loss, _ in history]) - result.fun
+    left.plot(np.arange(1, len(above) + 1), np.where(above > 0.0, above, np.nan), color=blue, marker="o", markersize=4)
+    left.set(title="Mean loss above that of the fit", xlabel="pass over the data", yscale="log")
     left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ends = [min(w.min(), result.x["w"].min()), max(w.max(), result.x["w"].max())]
     right.plot(ends, ends, color=grey, linewidth=1)
