@@ -77,6 +77,13 @@ class Arguments:
         leaves = [next(given) if x is Rows else x for x in self.shared]
         return lane_args(leaves, [0 if x is Rows else None for x in self.shared], self.structure, 0)
 
+    def optimized(self) -> list[da.Array]:
+        """The same arrays, with fewer tasks: what several of them are made of, a file say, is read once.
+
+        Dask leaves out what workers hold already. So `arrays` must be kept as long as these are used.
+        """
+        return list(dask.optimize(*self.arrays))
+
     def keys(self, chunk: int) -> list[Any]:
         """The keys of the chunk's tasks in the graphs of the arrays."""
         return [(x.name, chunk, *[0] * (x.ndim - 1)) for x in self.arrays]
@@ -134,5 +141,4 @@ def _together(arrays: Sequence[da.Array], names: Sequence[str]) -> list[da.Array
                 "may read some of them in other chunks than others"
             )
         found.append(x)
-    # What several arrays are made of, a file say, is then read once.
-    return list(dask.optimize(*found))
+    return found

@@ -32,11 +32,13 @@ class Graph:
     Args:
         what: a word for the names of the tasks, which Dask's dashboard shows.
         arguments: whose chunks the tasks read.
+        lasts: whether the graph outlives the call that it is made in.
     """
 
-    def __init__(self, what: str, arguments: Arguments) -> None:
+    def __init__(self, what: str, arguments: Arguments, lasts: bool = False) -> None:
         self.name = f"tapegrad-{what}-{uuid.uuid4().hex}"
         self._arguments, self._tasks = arguments, dict[Hashable, Any]()
+        self._arrays = arguments.arrays if lasts else arguments.optimized()
 
     def add(self, part: Sequence[Any], function: Callable[..., Any], *args: Any) -> Any:
         """Add a task: a function of arguments, of which some are what other tasks return. Returns what stands for its
@@ -53,7 +55,7 @@ class Graph:
         """
         keys = self._arguments.keys(chunk)
         made = self.add(part, function, *args, *map(TaskRef, keys))
-        before = {key: x.dask[key] for key, x in zip(keys, self._arguments.arrays, strict=True)}
+        before = {key: x.dask.get(key) for key, x in zip(keys, self._arrays, strict=True)}
         own = [task for task in before.values() if type(task) is Task]
         self._tasks[made.key] = Task.fuse(*own, self._tasks[made.key])
         return made
@@ -83,7 +85,7 @@ class Graph:
         return da.Array(layers, name, chunks, dtype=like.dtype, meta=np.empty((0,) * like.ndim, like.dtype))
 
     def _delayed(self, wanted: Any) -> Delayed:
-        layers = HighLevelGraph.from_collections(self.name, self._tasks, dependencies=self._arguments.arrays)
+        layers = HighLevelGraph.from_collections(self.name, self._tasks, dependencies=self._arrays)
         return Delayed(wanted.key, layers, layer=self.name)
 
 

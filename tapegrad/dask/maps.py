@@ -76,7 +76,7 @@ def _mapped(
         ready = function.ready(arguments)
         first, structure = pytree.flatten(_of_first_row(arguments, ready, method, argnums))
         expected = [(x.shape[1:], x.dtype.str) for x in first]
-        graph = Graph(method.strip("_"), arguments)
+        graph = Graph(method.strip("_"), arguments, lasts=True)
         payload = graph.add(("function",), tasks.same, ready.payload)
         shared = graph.add(("arguments",), tasks.same, arguments.shared)
         given = payload, shared, arguments.names

@@ -17,6 +17,7 @@ from distributed import Client
 
 import tapegrad as tg
 import tapegrad.dask as td
+from tapegrad import nn, optim
 from tapegrad.errors import BranchError, ClusterError, ShapeError
 
 pytestmark = pytest.mark.slow
@@ -138,6 +139,23 @@ def test_parameters_of_many_kinds(client, recwarn):
     assert type(gradient) is Line and gradient.slope.shape == (1 << 21,)
     np.testing.assert_allclose([gradient.slope[5], gradient.height], [np.mean(2 * error * x), np.mean(2 * error)])
     assert np.count_nonzero(gradient.slope) == 1 and not [w for w in recwarn if "graph" in str(w.message)]
+
+
+def test_chunks_that_stay_in_the_workers(client):
+    w, (x, y) = model(), rows(100)
+    dx, dy = chunked(x, y, (50, 0, 30, 20))
+    f = td.value_and_grad(self_contained(smooth))
+    expected = f(w, dx, dy)
+    assert_close(expected, in_one_process(smooth, w, x, y))
+    dx, dy = dx.persist(), dy.persist()
+    assert same_bits(f(w, dx, dy), expected) and same_bits(f(w, dx, 0.5 * (dy + dy)), expected)
+    # Nobody else refers to these.
+    assert same_bits(f(w, 1.0 * dx.persist(), (1.0 * dy).persist()), expected)
+    lazy = td.vmap(lambda w, x: np.sum(w["v"]) * x[0])(w, (1.0 * dx).persist())
+    np.testing.assert_allclose(lazy.compute(), w["v"].sum() * x[:, 0], rtol=1e-12)
+    network = nn.MLP([3, 1], seed=0)
+    training = td.Training(network, optim.SGD(network, 0.01), "mean_squared_error", chunks_per_step=2)
+    assert np.isfinite(training.epoch((1.0 * dx).persist(), (2.0 * dy).persist()[:, None], rng=0))
 
 
 def test_data_on_disk(client, tmp_path):
