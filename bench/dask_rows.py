@@ -103,12 +103,20 @@ def on_cluster(workers: int, chosen: argparse.Namespace, recorded: dict[str, Any
         first = value_and_grad(w, drawn(chosen.chunk * 2 * workers, chosen.chunk))
         assert np.isfinite(first[0])
         one, many = [], []
+        # Processor time, which other programs on the machine do not change much: of one process; of client and
+        # scheduler, which are one process here; and of the workers together.
+        spent: list[list[float]] = []
         for _ in range(chosen.rounds):
+            started = time.process_time()
             one.append(seconds(lambda: recorded.update(known=alone(w, chosen.rows, chosen.chunk, recorded))))
+            before, middle = sum(client.run(time.process_time).values()), time.process_time()
             many.append(seconds(lambda: recorded.update(found=value_and_grad(w, data))))
+            ended, after = time.process_time(), sum(client.run(time.process_time).values())
+            spent.append([middle - started, ended - middle, after - before])
             for mine, known in zip(recorded["found"], recorded["known"], strict=True):
                 np.testing.assert_allclose(mine, known, rtol=1e-9, atol=1e-12)
         found |= {"one": statistics.median(one), "many": statistics.median(many)}
+        found["spent"] = [statistics.median(x) for x in zip(*spent)]
         found["workers MB"] = max(client.run(peak).values())
         if workers > 1:
             with tempfile.TemporaryDirectory() as folder:
@@ -182,11 +190,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{chosen.rows:,} rows of {FEATURES} features in chunks of {chosen.chunk:,}; {os.cpu_count()} processors, "
           f"load {os.getloadavg()[0]:.1f}; medians of {chosen.rounds} rounds")
     print(f"most memory of the client: {peak():,.0f} MB")
-    columns = ["workers", "one process, s", "cluster, s", "speed-up", "one worker killed, s", "same bits", "workers MB"]
+    columns = ["workers", "one process, s", "cluster, s", "speed-up", "one worker killed, s", "same bits", "workers MB",
+               "processor s: one process", "client and scheduler", "workers together"]  # fmt: skip
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for t in tables:
         cells = [t["workers"], t["one"], t["many"], t["one"] / t["many"], t.get("killed", ""), t.get("same bits", ""),
-                 t["workers MB"]]  # fmt: skip
+                 t["workers MB"], *t["spent"]]  # fmt: skip
         print("| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in cells) + " |")
     print_model(chosen, tables)
 
