@@ -13,41 +13,45 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import tapegrad as tg
 from tapegrad.optimize import minimize
 from tapegrad.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
+Array = NDArray[np.float64]
 
-def curve(x):
+
+def curve(x: Array) -> Array:
     return np.sin(1.3 * x) + 0.3 * x
 
 
-def observations(n, noise, rng):
+def observations(n: int, noise: float, rng: np.random.Generator) -> tuple[Array, Array]:
     """Noisy observations of the curve, with a gap in the midst of them."""
     x = np.sort(np.concatenate([rng.uniform(0.0, 4.0, n - n // 2), rng.uniform(6.5, 10.0, n // 2)]))
     return x, curve(x) + noise * rng.normal(size=n)
 
 
-def kernel(p, x, z):
+def kernel(p: dict[str, Any], x: Array, z: Array) -> Any:
     """The covariance of the curve at places x and z; p has the logarithms of the hyperparameters."""
     return np.exp(2.0 * p["amplitude"] - 0.5 * (x[:, None] - z) ** 2 * np.exp(-2.0 * p["length"]))
 
 
-def covariance(p, x):
+def covariance(p: dict[str, Any], x: Array) -> Any:
     """That of observations."""
     return kernel(p, x, x) + np.exp(2.0 * p["noise"]) * np.eye(len(x))
 
 
-def negative_log_likelihood(p, x, y):
+def negative_log_likelihood(p: dict[str, Any], x: Array, y: Array) -> Any:
     """-log p(y | x): half of y' K^-1 y, of log det K, and of n log 2 pi."""
     factor = cho_factor(covariance(p, x), lower=True)
     return 0.5 * y @ cho_solve(factor, y) + np.sum(np.log(np.diagonal(factor[0]))) + 0.5 * len(x) * np.log(2.0 * np.pi)
 
 
-def posterior(p, x, y, z):
+def posterior(p: dict[str, Any], x: Array, y: Array, z: Array) -> tuple[Any, Any]:
     """Mean and standard deviation of the curve at places z, given observations."""
     factor, across = cho_factor(covariance(p, x), lower=True), kernel(p, x, z)
     whitened = solve_triangular(factor[0], across, lower=True)
@@ -55,7 +59,7 @@ def posterior(p, x, y, z):
     return across.T @ cho_solve(factor, y), np.sqrt(np.maximum(variance, 0.0))
 
 
-def draw(path, x, y, z, mean, deviation, noise):
+def draw(path: Path, x: Array, y: Array, z: Array, mean: Array, deviation: Array, noise: float) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -107,21 +107,21 @@ def load_mnist(folder: str | os.PathLike[str] | None = None, *, dtype: Any = np.
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits"; the stand-in is from Alpaydin and
     Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998.
     """
-    dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"dtype: expected float32 or float64, found {dtype}")
+    kind = np.dtype(dtype)
+    if kind not in (np.float32, np.float64):
+        raise ValueError(f"dtype: expected float32 or float64, found {kind}")
     named = folder if folder is not None else os.environ.get("TAPEGRAD_DATA")
     place, found = (_inside(Path(named)), _named) if named else (cache_folder() / "mnist", _fetched)
     try:
         arrays = {key: _read(found(place, file), file) for key, file in FILES.items()}
     except _NoNetwork as error:
-        digits = _digits(dtype, error)
+        digits = _digits(kind, error)
         warnings.warn(f"not MNIST: {digits.source}", stacklevel=2)
         return digits
     return MNIST(
-        _scaled(arrays["x_train"], 255, dtype),
+        _scaled(arrays["x_train"], 255, kind),
         arrays["y_train"].astype(np.int64),
-        _scaled(arrays["x_test"], 255, dtype),
+        _scaled(arrays["x_test"], 255, kind),
         arrays["y_test"].astype(np.int64),
         f"MNIST, from {place}",
     )
@@ -129,7 +129,8 @@ def load_mnist(folder: str | os.PathLike[str] | None = None, *, dtype: Any = np.
 
 def _scaled(images: np.ndarray, top: int, dtype: np.dtype) -> np.ndarray:
     """Images of any shape (n, ...) with values 0..top, as rows with values 0..1."""
-    return np.divide(images.reshape(len(images), -1), top, dtype=dtype)
+    scaled: np.ndarray = np.divide(images.reshape(len(images), -1), top, dtype=dtype)
+    return scaled
 
 
 # Files that are there
@@ -207,7 +208,7 @@ def _fetched(cache: Path, file: File) -> Path:
 
     name = f"{file.name}.gz"
     registry = {name: f"sha256:{file.packed}"}
-    download = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
+    download: Any = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
     failures: list[str] = []
     offline = True
     for mirror in MIRRORS:
@@ -240,7 +241,7 @@ def _digits(dtype: np.dtype, reason: _NoNetwork) -> MNIST:
     digits, labels = load_digits(return_X_y=True)
     images = digits.reshape(-1, 8, 8).repeat(3, axis=1).repeat(3, axis=2)  # 24 x 24
     x = _scaled(np.pad(images, ((0, 0), (2, 2), (2, 2))), 16, dtype)  # 28 x 28
-    y = labels.astype(np.int64)
+    y = np.asarray(labels, np.int64)
     # The file goes writer by writer. Mixed, as in MNIST, no hand is met for the first time at the end.
     order = np.random.default_rng(0).permutation(len(y))
     x, y, split = x[order], y[order], 1500

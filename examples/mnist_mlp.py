@@ -13,7 +13,18 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mnist_data import MNIST
+    from numpy.typing import NDArray
+
+    from tapegrad import nn
+
+    History = list[tuple[float, float, float, float]]
 
 # With few images, as those that stand in for MNIST, eight epochs would be too few steps to learn them.
 STEPS = 960
@@ -41,13 +52,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-def settle_epochs(chosen, data):
+def settle_epochs(chosen: argparse.Namespace, data: MNIST) -> None:
     """As many epochs as were asked for, or as it takes."""
     if chosen.epochs is None:
         chosen.epochs = max(8, -(-STEPS // -(-len(data.x_train) // chosen.batch)))
 
 
-def extras():
+def extras() -> Any:
     """The packages that only the examples need."""
     try:
         import matplotlib
@@ -58,7 +69,7 @@ def extras():
     return tqdm.tqdm
 
 
-def train(chosen, data, progress):
+def train(chosen: argparse.Namespace, data: MNIST, progress: Any) -> tuple[nn.Training, History]:
     """The trained model's training, and for each epoch (loss, accuracy, test accuracy, seconds)."""
     import numpy as np
 
@@ -67,11 +78,12 @@ def train(chosen, data, progress):
     model = nn.MLP([784, 128, 64, 10], activation="relu", seed=chosen.seed, dtype=data.x_train.dtype)
     steps = chosen.epochs * -(-len(data.x_train) // chosen.batch)
     rate = optim.cosine(chosen.rate, steps)
-    optimizer = {
+    optimizers: dict[str, Callable[[], optim.Optimizer]] = {
         "adamw": lambda: optim.AdamW(model, rate, weight_decay=0.1),
         "adam": lambda: optim.Adam(model, rate),
         "sgd": lambda: optim.SGD(model, rate, momentum=0.9, nesterov=True, weight_decay=5e-5),
-    }[chosen.optimizer]()
+    }
+    optimizer = optimizers[chosen.optimizer]()
     training = nn.Training(model, optimizer, "cross_entropy", batch_size=chosen.batch, threads=chosen.threads)
     rng = np.random.default_rng(chosen.seed)
     print(model)
@@ -87,10 +99,11 @@ def train(chosen, data, progress):
     return training, history
 
 
-def draw(path, history, logits, data):
+def draw(path: Path, history: History, logits: NDArray[np.floating], data: MNIST) -> None:
     """Curves, confusion matrix and the worst-read digits, as one picture."""
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
     ink, blue, orange, grey = "#22252b", "#2f6db5", "#d9742b", "#8a919c"
@@ -98,8 +111,7 @@ def draw(path, history, logits, data):
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
     loss, accuracy, test, _ = map(np.array, zip(*history))
     epochs = np.arange(1, len(history) + 1)
-    figure = plt.figure(figsize=(13, 8.6), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    figure = plt.figure(figsize=(13, 8.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     figure.suptitle(f"A 784-128-64-10 perceptron reads {test[-1]:.2%} of {len(data.y_test):,} test digits", fontsize=14)
     grid = figure.add_gridspec(2, 1, height_ratios=[1.55, 1])
     top = grid[0].subgridspec(1, 2, width_ratios=[1.25, 1])

@@ -12,89 +12,97 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import tapegrad as tg
 from tapegrad.optim import Adam, cosine
 
+Array = NDArray[np.float64]
+
 
 class Neuron:
-    def __init__(self, n_in, activate, rng):
+    def __init__(self, n_in: int, activate: bool, rng: np.random.Generator) -> None:
         self.w = [tg.Value(w) for w in rng.normal(size=n_in) * np.sqrt(2 / n_in)]
         self.b = tg.Value(0.0)
         self.activate = activate
 
-    def __call__(self, x):
+    def __call__(self, x: Sequence[Any]) -> Any:
         total = self.b
         for w, xi in zip(self.w, x):
             total = total + w * xi
         return total.relu() if self.activate else total
 
-    def parameters(self):
+    def parameters(self) -> list[tg.Value]:
         return [*self.w, self.b]
 
-    def use(self, numbers):
+    def use(self, numbers: Iterator[Any]) -> None:
         self.w = [next(numbers) for _ in self.w]
         self.b = next(numbers)
 
 
 class Layer:
-    def __init__(self, n_in, n_out, activate, rng):
+    def __init__(self, n_in: int, n_out: int, activate: bool, rng: np.random.Generator) -> None:
         self.neurons = [Neuron(n_in, activate, rng) for _ in range(n_out)]
 
-    def __call__(self, x):
+    def __call__(self, x: Sequence[Any]) -> Sequence[Any]:
         return [neuron(x) for neuron in self.neurons]
 
 
 class MLP:
-    def __init__(self, sizes, rng):
+    def __init__(self, sizes: Sequence[int], rng: np.random.Generator) -> None:
         last = len(sizes) - 2
         self.layers = [Layer(a, b, i < last, rng) for i, (a, b) in enumerate(pairwise(sizes))]
 
-    def __call__(self, x):
+    def __call__(self, x: Sequence[Any]) -> Any:
         for layer in self.layers:
             x = layer(x)
         return x[0]
 
-    def neurons(self):
+    def neurons(self) -> list[Neuron]:
         return [neuron for layer in self.layers for neuron in layer.neurons]
 
-    def parameters(self):
+    def parameters(self) -> list[tg.Value]:
         return [p for neuron in self.neurons() for p in neuron.parameters()]
 
-    def use(self, numbers):
+    def use(self, numbers: Iterable[Any]) -> None:
         """Compute with other numbers, or Values, in place of the parameters."""
         numbers = iter(numbers)
         for neuron in self.neurons():
             neuron.use(numbers)
 
 
-def moons(n, noise, rng):
+def moons(n: int, noise: float, rng: np.random.Generator) -> tuple[Array, Array]:
     """Two half circles that reach into each other, and for each point which of them it is on: -1 or 1."""
     angle = np.pi * rng.random(n)
     side = rng.permutation(n) % 2
     x = np.where(side, 1 - np.cos(angle), np.cos(angle))
     y = np.where(side, 0.5 - np.sin(angle), np.sin(angle))
-    return np.column_stack([x, y]) + noise * rng.normal(size=(n, 2)), 2.0 * side - 1.0
+    return np.column_stack([x, y]) + noise * rng.normal(size=(n, 2)), np.where(side, 1.0, -1.0)
 
 
-def hinge_loss(model, points, sides, penalty=1e-4):
+def hinge_loss(model: MLP, points: Array, sides: Array, penalty: float = 1e-4) -> Any:
     """Mean of max(0, 1 - side · score), and the squares of the parameters times `penalty`."""
     loss = 0.0
     for point, side in zip(points.tolist(), sides.tolist()):
         loss = loss + (1.0 - side * model(point)).relu()
-    squares = 0.0
+    squares: tg.Value | float = 0.0
     for p in model.parameters():
         squares = squares + p * p
     return loss / len(points) + penalty * squares
 
 
-def naive_steps(model, points, sides, steps, rate):
+def naive_steps(
+    model: MLP, points: Array, sides: Array, steps: int, rate: float
+) -> tuple[float, tuple[float, Array]]:
     """The tutorial's loop. Returns milliseconds a step (median) and the first loss and gradient."""
-    first, times = None, []
+    first: Any = None
+    times = []
     for _ in range(steps):
         start = time.perf_counter()
         loss = hinge_loss(model, points, sides)
@@ -106,13 +114,15 @@ def naive_steps(model, points, sides, steps, rate):
         for p in model.parameters():
             p.data -= rate * p.grad
         times.append(time.perf_counter() - start)
-    return np.median(times) * 1e3, first
+    return float(np.median(times)) * 1e3, first
 
 
-def recorded_steps(model, flat, points, sides, steps, rate):
+def recorded_steps(
+    model: MLP, flat: Array, points: Array, sides: Array, steps: int, rate: float
+) -> tuple[float, float, tuple[float, Array], list[float]]:
     """The same loss, recorded once; changes `flat`. Returns ms a step, s to record, the first step's result, losses."""
 
-    def evaluate(flat):
+    def evaluate(flat: Array) -> Any:
         model.use(flat)
         return hinge_loss(model, points, sides)
 
@@ -130,7 +140,9 @@ def recorded_steps(model, flat, points, sides, steps, rate):
     return (time.perf_counter() - start) / steps * 1e3, recorded, first, losses
 
 
-def draw(path, scores, xs, ys, points, sides, losses):
+def draw(
+    path: Path, scores: Array, xs: Array, ys: Array, points: Array, sides: Array, losses: list[float]
+) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -189,11 +201,11 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"a step by replay      {fast:9.3f} ms  (mean of {chosen.steps}, and once {recording:.2f} s to record)")
     print(f"first losses {value:.6f} and {first[0]:.6f}; their gradients differ by at most {apart:.1e}")
 
-    def score(flat, x, y):
+    def output(flat: Array, x: float, y: float) -> Any:
         model.use(flat)
         return model([x, y])
 
-    score = tg.record(score, flat, 0.0, 0.0)
+    score = tg.record(output, flat, 0.0, 0.0)
     right = np.mean([score(flat, x, y) * side > 0 for (x, y), side in zip(points.tolist(), sides)])
     print(f"loss {losses[-1]:.4f}, {right:.1%} of the points on their side")
     low, high = points.min(0) - 0.4, points.max(0) + 0.4

@@ -14,11 +14,15 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 import tapegrad as tg
+
+Array = NDArray[np.float64]
 
 WIDE, NARROW, BEND, CORRELATION = 1.2, 0.6, 0.5, 0.9
 NAMES = ("x0", "x1", "x2", "x3")
@@ -27,7 +31,7 @@ MEANS = np.zeros(4)
 DEVIATIONS = np.array([WIDE, np.sqrt(2.0 * BEND**2 * WIDE**4 + NARROW**2), 1.0, 1.0])
 
 
-def log_density(x):
+def log_density(x: Array) -> Any:
     """But for a constant."""
     banana = (x[0] / WIDE) ** 2 + ((x[1] - BEND * (x[0] ** 2 - WIDE**2)) / NARROW) ** 2
     pair = (x[2] ** 2 - 2.0 * CORRELATION * x[2] * x[3] + x[3] ** 2) / (1.0 - CORRELATION**2)
@@ -35,7 +39,9 @@ def log_density(x):
 
 
 @numba.njit
-def sample(density, x, warm_up, samples, steps, rng):
+def sample(
+    density: tg.Recording, x: Array, warm_up: int, samples: int, steps: int, rng: np.random.Generator
+) -> tuple[Array, float]:
     """A chain of so many samples, after those in which the step size is found; also how many were accepted.
 
     For each, so many leapfrog steps are taken with a random momentum. Their size is changed a little each time, so that
@@ -67,15 +73,18 @@ def sample(density, x, warm_up, samples, steps, rng):
     return chain, accepted / samples
 
 
-def standard_error(x):
+def standard_error(x: Array) -> float:
     """Of the mean of a chain, whose numbers hang together: by the means of 30 stretches of it."""
     n = len(x) // 30 * 30
-    return np.std(x[:n].reshape(30, -1).mean(1), ddof=1) / np.sqrt(30)
+    return float(np.std(x[:n].reshape(30, -1).mean(1), ddof=1) / np.sqrt(30))
 
 
-def marginal(name, t):
+def marginal(name: str, t: Array) -> Any:
     """The true density of a number at places t."""
-    normal = lambda z: np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+
+    def normal(z: Any) -> Any:
+        return np.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
+
     if name == "x1":
         z = np.linspace(-8.0, 8.0, 4001)
         bent = BEND * WIDE**2 * (z**2 - 1.0)
@@ -84,7 +93,7 @@ def marginal(name, t):
     return normal(t / width) / width
 
 
-def draw(path, chain):
+def draw(path: Path, chain: Array) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

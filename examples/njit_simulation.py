@@ -18,13 +18,20 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 import tapegrad as tg
+
+Array = NDArray[np.float64]
+Loss = Callable[[Array], float]
+LossAndGradient = Callable[[Array], tuple[float, Array]]
 
 NAMES = ("born", "die", "x(0)", "y(0)")
 TRUE = np.array([0.10, 0.45, 5.0, 4.0])
@@ -38,7 +45,7 @@ ROUGH = 0.001
 
 
 @numba.njit(error_model="numpy")
-def slope(t, x, y, rates, growth, hunted):
+def slope(t: float, x: float, y: float, rates: Array, growth: Array, hunted: bool) -> tuple[float, float]:
     """How fast prey and predators change; the growth is given for whole years and goes straight in between."""
     year = min(int(t), len(growth) - 2)
     part = t - year
@@ -49,14 +56,14 @@ def slope(t, x, y, rates, growth, hunted):
 
 
 @numba.njit(error_model="numpy")
-def between(s, h, x, y, dx, dy):
+def between(s: float, h: float, x: float, y: float, dx: float, dy: float) -> float:
     """The cubic with values x and y and slopes dx and dy at both ends of a step of length h, at the part s of it."""
     r = 1.0 - s
     return r * r * ((1.0 + 2.0 * s) * x + s * h * dx) + s * s * ((3.0 - 2.0 * s) * y - r * h * dy)
 
 
 @numba.njit(error_model="numpy")
-def simulate(unknown, times, found, tolerance):
+def simulate(unknown: Array, times: Array, found: Array, tolerance: float) -> tuple[int, int]:
     """Put the numbers of prey and predators at some times into `found`; returns the number of steps, and of hunts.
 
     `unknown` has the logarithms of `NAMES`, then the growth of each year.
@@ -100,7 +107,7 @@ def simulate(unknown, times, found, tolerance):
 
 
 @numba.njit(error_model="numpy")
-def misfit(unknown, times, counts, found, tolerance):
+def misfit(unknown: Array, times: Array, counts: Array, found: Array, tolerance: float) -> float:
     """The mean square of what the logarithms of the counts are off by, and a little for a growth that changes."""
     simulate(unknown, times, found, tolerance)
     total = 0.0
@@ -113,21 +120,24 @@ def misfit(unknown, times, counts, found, tolerance):
     return total / (2 * len(times)) + ROUGH * rough
 
 
-def growth_of(years):
+def growth_of(years: int) -> Array:
     """The true growth of each year."""
     year = np.arange(years)
-    return 1.1 + 0.35 * np.sin(0.55 * year) + 0.2 * np.cos(0.23 * year + 1.0)
+    growth: Array = 1.1 + 0.35 * np.sin(0.55 * year) + 0.2 * np.cos(0.23 * year + 1.0)
+    return growth
 
 
 class Counted:
     """Value and gradient, and the course of the loss over time."""
 
-    def __init__(self, value_and_grad):
+    def __init__(self, value_and_grad: LossAndGradient) -> None:
         self.value_and_grad = value_and_grad
-        self.losses, self.seconds, self.calls = [], [], 0
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+        self.calls = 0
         self.start = time.perf_counter()
 
-    def __call__(self, unknown):
+    def __call__(self, unknown: Array) -> tuple[float, Array]:
         value, gradient = self.value_and_grad(unknown)
         self.calls += 1
         self.losses.append(value)
@@ -135,11 +145,11 @@ class Counted:
         return value, gradient
 
     @property
-    def best(self):
+    def best(self) -> Array:
         return np.minimum.accumulate(self.losses)
 
 
-def descend(f, unknown, steps):
+def descend(f: LossAndGradient, unknown: Array, steps: int) -> Array:
     """Gradient descent whose steps grow by a fifth while the loss falls, and halve where it does not."""
     rate, (value, gradient) = 0.05, f(unknown)
     for _ in range(steps):
@@ -152,12 +162,15 @@ def descend(f, unknown, steps):
     return unknown
 
 
-def differences(f, unknown, step):
+def differences(f: Loss, unknown: Array, step: float) -> Array:
     """Central differences, two simulations for each number."""
     return np.array([(f(unknown + e) - f(unknown - e)) / (2.0 * step) for e in step * np.eye(len(unknown))])
 
 
-def draw(path, times, counts, curves, growth, courses, apart):
+def draw(
+    path: Path, times: Array, counts: Array, curves: tuple[Array, ...], growth: dict[str, Array],
+    courses: dict[str, Counted], apart: tuple[NDArray[np.floating], list[float]],
+) -> None:  # fmt: skip
     import matplotlib
 
     matplotlib.use("Agg")
@@ -232,12 +245,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(true)} numbers to find from {counts.size} counts; a simulation takes {steps} steps, with {hunts} "
           "hunts")  # fmt: skip
 
-    def value(unknown):
+    def value(unknown: Array) -> Any:
         return misfit(unknown, times, counts, room, chosen.tolerance)
 
     slopes = tg.value_and_grad(misfit)
 
-    def exact(unknown):
+    def exact(unknown: Array) -> tuple[float, Array]:
         return slopes(unknown, times, counts, room, chosen.tolerance)
 
     began = time.perf_counter()
@@ -252,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"one simulation {1e3 * seconds[0]:.2f} ms, its gradient {1e3 * seconds[1]:.2f} ms, as long as "
           f"{seconds[1] / seconds[0]:.0f} simulations; differences take {2 * len(start)}")  # fmt: skip
 
-    def by_differences(unknown):
+    def by_differences(unknown: Array) -> tuple[float, Array]:
         return value(unknown), differences(value, unknown, sizes[nearest])
 
     courses, fits = {}, {}
@@ -283,7 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"figure written to {chosen.output}")
 
 
-def _time(f, x):
+def _time(f: Callable[[Array], Any], x: Array) -> float:
     start = time.perf_counter()
     f(x)
     return time.perf_counter() - start

@@ -13,26 +13,31 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import tapegrad as tg
 from tapegrad import optimize
 from tapegrad.scipy.integrate import solve_ivp
+
+Array = NDArray[np.float64]
 
 NAMES = ("a", "b", "c", "d", "x(0)", "y(0)")
 TRUE = np.array([1.1, 0.4, 0.1, 0.4, 10.0, 5.0])
 GUESS = np.array([1.0, 0.3, 0.07, 0.5, 8.0, 4.0])
 
 
-def slope(t, state, rates):
+def slope(t: float, state: Array, rates: Array) -> list[Any]:
     prey, predators = state
     a, b, c, d = rates
     return [a * prey - b * prey * predators, c * prey * predators - d * predators]
 
 
-def counts(logs, times, tolerance=1e-6):
+def counts(logs: Array, times: Array, tolerance: float = 1e-6) -> Any:
     """Prey and predators at the times, (2, len(times)), of the logarithms of rates and starts."""
     rates, start = np.exp(logs[:4]), np.exp(logs[4:])
     found = solve_ivp(
@@ -42,16 +47,16 @@ def counts(logs, times, tolerance=1e-6):
     return found.y
 
 
-def misfit(logs, times, data):
+def misfit(logs: Array, times: Array, data: Array) -> Any:
     """The mean square of what the logarithms of the counts are off by."""
     return np.mean((np.log(counts(logs, times)) - np.log(data)) ** 2)
 
 
-def differences(f, x, step=1e-4):
+def differences(f: Callable[[Array], float], x: Array, step: float = 1e-4) -> Array:
     return np.array([(f(x + e) - f(x - e)) / (2.0 * step) for e in step * np.eye(len(x))])
 
 
-def draw(path, times, data, fitted, losses):
+def draw(path: Path, times: Array, data: Array, fitted: Array, losses: list[float]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -100,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     times = np.linspace(0.0, chosen.time, chosen.points + 1)[1:]
     data = counts(np.log(TRUE), times) * np.exp(chosen.noise * rng.normal(size=(2, chosen.points)))
 
-    def loss(logs):
+    def loss(logs: Array) -> Any:
         return misfit(logs, times, data)
 
     start = np.log(GUESS)

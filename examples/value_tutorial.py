@@ -15,7 +15,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ STEP = float(np.finfo(float).eps) ** (1 / 3)
 TOLERANCE = 1e-7
 
 
-def product_of_sum(a, b, c, f):
+def product_of_sum(a: Any, b: Any, c: Any, f: Any) -> Any:
     """(a b + c) f, each step with its label."""
     e = a * b
     d = e + c
@@ -35,27 +35,27 @@ def product_of_sum(a, b, c, f):
     return named(e=e, d=d, L=L)
 
 
-def neuron(x1, x2, w1, w2, b):
+def neuron(x1: Any, x2: Any, w1: Any, w2: Any, b: Any) -> Any:
     """A neuron with two inputs."""
     n = weighted_sum(x1, x2, w1, w2, b)
     return named(n=n, o=np.tanh(n))
 
 
-def neuron_from_exp(x1, x2, w1, w2, b):
+def neuron_from_exp(x1: Any, x2: Any, w1: Any, w2: Any, b: Any) -> Any:
     """The same neuron, its tanh written as (e^2n - 1) / (e^2n + 1)."""
     n = weighted_sum(x1, x2, w1, w2, b)
     e = np.exp(2 * n)
     return named(n=n, e=e, o=(e - 1) / (e + 1))
 
 
-def weighted_sum(x1, x2, w1, w2, b):
+def weighted_sum(x1: Any, x2: Any, w1: Any, w2: Any, b: Any) -> Any:
     x1w1, x2w2 = x1 * w1, x2 * w2
     both = x1w1 + x2w2
     named(**{"x1*w1": x1w1, "x2*w2": x2w2, "x1*w1 + x2*w2": both})
     return both + b
 
 
-def named(**steps):
+def named(**steps: Any) -> Any:
     """Label Values, and return the last."""
     for label, step in steps.items():
         if isinstance(step, Value):
@@ -65,7 +65,7 @@ def named(**steps):
 
 class Expression(NamedTuple):
     name: str
-    function: Callable
+    function: Callable[..., Any]
     leaves: dict[str, float]
     # What pencil and paper say; a mistake in both `backward` and the differences would have to fool this too.
     value: float
@@ -85,19 +85,20 @@ EXPRESSIONS = [
 ]
 
 
-def central_difference(expression, name):
+def central_difference(expression: Expression, name: str) -> float:
     """(f(x + h) - f(x - h)) / 2h in plain floats, which know nothing of tapes."""
     x = expression.leaves[name]
     high, low = x + STEP * max(1.0, abs(x)), x - STEP * max(1.0, abs(x))
     f = expression.function
-    return (f(**{**expression.leaves, name: high}) - f(**{**expression.leaves, name: low})) / (high - low)
+    rise = f(**{**expression.leaves, name: high}) - f(**{**expression.leaves, name: low})
+    return float(rise / (high - low))
 
 
-def relative_error(found, expected):
+def relative_error(found: float, expected: float) -> float:
     return abs(found - expected) / max(1.0, abs(expected))
 
 
-def check(expression, folder, number):
+def check(expression: Expression, folder: Path | None, number: int) -> int:
     """Print the rows of one expression; returns how many numbers disagree."""
     leaves = {name: Value(x, label=name) for name, x in expression.leaves.items()}
     result = expression.function(**leaves)
@@ -107,20 +108,20 @@ def check(expression, folder, number):
     if folder:
         draw(result).save(folder / f"{number}-after.svg")
     error = relative_error(result.item(), expression.value)
-    wrong = row(expression.name, "value", result.item(), expression.value, error)
+    wrong: int = row(expression.name, "value", result.item(), expression.value, error)
     for name, leaf in leaves.items():
         difference = central_difference(expression, name)
         wrong += row("", f"d/d{name}", leaf.grad, difference, relative_error(leaf.grad, difference))
     return wrong
 
 
-def row(expression, what, found, expected, error):
+def row(expression: str, what: str, found: float, expected: float, error: float) -> bool:
     agrees = error <= TOLERANCE
     print(f"{expression:<24} {what:<6} {found:>14.8f} {expected:>18.8f} {error:>14.1e}{'' if agrees else '  WRONG'}")
     return not agrees
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The tutorials' expressions, checked.")
     parser.add_argument("--draw", metavar="FOLDER", type=Path, help="save pictures before and after backward there")
     options = parser.parse_args(arguments)

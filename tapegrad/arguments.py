@@ -32,7 +32,7 @@ def argument_numbers(argnums: Any) -> tuple[int, ...]:
     except TypeError:
         numbers = ()
     if not numbers or any(isinstance(n, bool) for n in given):
-        raise TypeError(f"argnums must be a whole number or a tuple of them, not {argnums!r}")
+        raise StructureError(f"argnums must be a whole number or a tuple of them, not {argnums!r}")
     return numbers
 
 

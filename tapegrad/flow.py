@@ -32,6 +32,12 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)[()]
 
 
+def _functions(what: str, **given: Any) -> None:
+    for name, f in given.items():
+        if not callable(f):
+            raise StructureError(f"{what}: {name} must be a function, not {f!r:.60} ({type(f).__name__})")
+
+
 def _truth(pred: Any, what: str) -> Any:
     """A condition as a Value, or as a bool where it is a plain number."""
     if np.size(pred) != 1:
@@ -73,6 +79,7 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
     >>> slope(0.25), slope(3.0)
     (0.5, 2.0)
     """
+    _functions("cond", true_fun=true_fun, false_fun=false_fun)
     pred = _truth(pred, "cond")
     if isinstance(pred, bool):
         return (true_fun if pred else false_fun)(*operands)
@@ -83,7 +90,7 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
 def scan(
     f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None, *,
     memory_limit: int | None = None,
-) -> Any:  # fmt: skip
+) -> tuple[Any, Any]:  # fmt: skip
     """carry, y = f(carry, x) over the leading axis of xs, the ys stacked; as `jax.lax.scan`.
 
     Where steps have more than some thousand instructions together, the loop is one instruction on the tape: f is called
@@ -112,6 +119,7 @@ def scan(
     >>> round(value, 9), round(slope, 9)
     (0.6, 0.16)
     """
+    _functions("scan", f=f)
     leaves, structure = pytree.flatten(xs)
     if any(np.ndim(x) == 0 for x in leaves):
         raise ShapeError("scan: xs need a leading axis to go along, one of them is a number")
@@ -179,6 +187,7 @@ def while_loop(
     >>> tg.value_and_grad(halve)(12.0)
     (0.75, 0.0625)
     """
+    _functions("while_loop", cond_fun=cond_fun, body_fun=body_fun)
     limit = _limited(memory_limit, "while_loop")
     state, going = init, cast(Any, True)
     if max_steps is None:
@@ -246,6 +255,7 @@ def fori_loop(
     >>> fori_loop(0, 5, lambda i, x: x + i, 0)
     10
     """
+    _functions("fori_loop", body_fun=body_fun)
     limit = _limited(memory_limit, "fori_loop")
     if max_steps is not None and holds_values((lower, upper)):
 

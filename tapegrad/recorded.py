@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, overload
 
 from tapegrad import transforms
 from tapegrad.adjoint import evaluation
 from tapegrad.recording import StandIn, Stats, behind, known, known_with_keywords
 
+P = ParamSpec("P")
+Q = ParamSpec("Q")
 
-class recorded(StandIn):
+
+class recorded(StandIn, Generic[P]):
     """A function that records itself, once for each kind of arguments, and has every derivative as a method.
 
     Args:
@@ -38,19 +41,27 @@ class recorded(StandIn):
     (15.0, array([ 6., 12.]))
     """
 
+    @overload
+    def __new__(cls, f: Callable[P, Any], *, compile: bool | None = None) -> recorded[P]: ...
+    @overload
+    def __new__(  # type: ignore[misc]
+        cls, f: None = None, *, compile: bool
+    ) -> Callable[[Callable[Q, Any]], recorded[Q]]: ...
     def __new__(cls, f: Any = None, *, compile: bool | None = None) -> Any:
         return functools.partial(cls, compile=compile) if f is None and compile is not None else super().__new__(cls)
 
-    def __init__(self, f: Callable[..., Any], *, compile: bool | None = None) -> None:
-        functools.update_wrapper(self, f)
-        self.f, self.forced = f, behind(f, compile)[1]
+    if not TYPE_CHECKING:
+        # Checkers are to look at `__new__`, which knows both ways to decorate.
+        def __init__(self, f: Callable[..., Any], *, compile: bool | None = None) -> None:
+            functools.update_wrapper(self, f)
+            self.f, self.forced = f, behind(f, compile)[1]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         if evaluation.on_tape((args, kwargs) if kwargs else args):
             return known(self.f, self.forced).on_tape(args)(*args) if not kwargs else self.f(*args, **kwargs)
         if kwargs:
-            args = (*args, kwargs)
-            return known_with_keywords(self.f, self.forced).at(args)[0](*args)
+            given = (*args, kwargs)
+            return known_with_keywords(self.f, self.forced).at(given)[0](*given)
         return known(self.f, self.forced).at(args)[0](*args)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
@@ -22,10 +22,12 @@ from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
 
+P = ParamSpec("P")
+
 
 def value_and_grad(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, compile: bool | None = None
-) -> Callable[..., tuple[Any, Any]]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, compile: bool | None = None
+) -> Callable[P, tuple[Any, Any]]:
     """A function that computes f and its gradient.
 
     Args:
@@ -112,8 +114,8 @@ def _at_keywords(
 
 
 def grad(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, compile: bool | None = None
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, has_aux: bool = False, *, compile: bool | None = None
+) -> Callable[P, Any]:
     """A function that computes the gradient of f; with `has_aux`, (gradient, aux). See `value_and_grad`.
 
     >>> import numpy as np
@@ -180,8 +182,8 @@ def _as_values(args: Sequence[Any], argnums: int | Sequence[int] | None = None) 
 
 
 def jacobian(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False, *, compile: bool | None = None
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, sparse: bool = False, *, compile: bool | None = None
+) -> Callable[P, Any]:
     """A function that computes the Jacobian J of f, J[i, j] = d f_i / d x_j.
 
     Args:
@@ -210,8 +212,8 @@ def jacobian(
 
 
 def jacrev(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[P, Any]:
     """`jacobian`, from the outputs back: one adjoint for each output. `compile` is as for `value_and_grad`.
 
     >>> import numpy as np
@@ -223,8 +225,8 @@ def jacrev(
 
 
 def jacfwd(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[P, Any]:
     """`jacobian`, from the inputs forward: one tangent for each input. `compile` is as for `value_and_grad`.
 
     >>> import numpy as np
@@ -236,8 +238,8 @@ def jacfwd(
 
 
 def hessian(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, sparse: bool = False, *, compile: bool | None = None
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, sparse: bool = False, *, compile: bool | None = None
+) -> Callable[P, Any]:
     """A function that computes the Hessian H of a scalar f, H[i, j] = d2 f / dx_i dx_j.
 
     The gradient is recorded as a program of its own, and its Jacobian taken forward. For an argument of shape T the
@@ -257,8 +259,8 @@ def hessian(
 
 
 def make_hvp(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
-) -> Callable[..., Callable[[Any], Any]]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[P, Callable[[Any], Any]]:
     """A function of f's arguments that returns the function v -> H v, H being the Hessian of f there.
 
     `compile` is as for `value_and_grad`. A compiled program computes the gradient again for each product, and only the
@@ -274,8 +276,8 @@ def make_hvp(
 
 
 def elementwise_grad(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
-) -> Callable[..., Any]:
+    f: Callable[P, Any], argnums: int | Sequence[int] = 0, *, compile: bool | None = None
+) -> Callable[P, Any]:
     """The derivative of a function that works element by element, at every element: the gradient of the sum of f.
 
     `compile` is as for `value_and_grad`.
@@ -300,7 +302,7 @@ def _sum_of(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def vjp(
-    f: Callable[..., Any], *primals: Any, compile: bool | None = None
+    f: Callable[P, Any], *primals: Any, compile: bool | None = None
 ) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """The value of f, and the function from a cotangent w of its result to w'J, a cotangent for each primal.
 
@@ -321,7 +323,7 @@ def vjp(
 
 
 def jvp(
-    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *, compile: bool | None = None
+    f: Callable[P, Any], primals: Sequence[Any], tangents: Sequence[Any], *, compile: bool | None = None
 ) -> tuple[Any, Any]:
     """The value of f, and its derivative J v along tangents v, one for each primal. f is called once.
 
@@ -340,7 +342,7 @@ def jvp(
 
 
 def linearize(
-    f: Callable[..., Any], *primals: Any, compile: bool | None = None
+    f: Callable[P, Any], *primals: Any, compile: bool | None = None
 ) -> tuple[Any, Callable[..., Any]]:
     """The value of f, and the function from tangents, one for each primal, to the derivative along them.
 
@@ -358,7 +360,7 @@ def linearize(
 
 
 def hvp(
-    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None,
+    f: Callable[P, Any], primals: Sequence[Any], tangents: Sequence[Any], argnums: int | Sequence[int] | None = None,
     *, compile: bool | None = None,
 ) -> Any:  # fmt: skip
     """The Hessian of a scalar f times tangents: the derivative of its gradient along them, forward over reverse.

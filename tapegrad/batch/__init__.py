@@ -8,10 +8,8 @@ those of the lanes.
 
 from tapegrad.batch.recorded import Batch
 from tapegrad.batch.vmap import vmap
-from tapegrad.recording import Recording
+from tapegrad.recording.telling import tells
 
 __all__ = ["Batch", "vmap"]
 
-
-# Recordings cannot import this package, because it imports them. So the attribute is set here.
-Recording.batch = property(Batch, doc="The same for many inputs: see `tapegrad.batch.Batch`.")  # type: ignore[attr-defined]
+tells("batch", Batch)

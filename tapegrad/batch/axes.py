@@ -35,11 +35,11 @@ def spread(axes: Any, x: Any, what: str) -> list[int | None]:
 
 def _axis(axis: Any, what: str) -> int:
     if isinstance(axis, bool | np.bool_):
-        raise TypeError(f"vmap: {what} must hold whole numbers or None, not {axis!r}")
+        raise StructureError(f"vmap: {what} must hold whole numbers or None, not {axis!r}")
     try:
         return operator.index(axis)
     except TypeError:
-        raise TypeError(f"vmap: {what} must hold whole numbers or None, not {axis!r}") from None
+        raise StructureError(f"vmap: {what} must hold whole numbers or None, not {axis!r}") from None
 
 
 def of_arguments(in_axes: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[int | None]:

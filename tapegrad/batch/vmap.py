@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
@@ -22,9 +22,11 @@ from tapegrad.recording import behind, branches_of, known, known_with_keywords, 
 from tapegrad.value import Value
 from tapegrad.value.exact import limit
 
+P = ParamSpec("P")
+
 
 def vmap(
-    f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, *, threads: int | None = None,
+    f: Callable[P, Any], in_axes: Any = 0, out_axes: Any = 0, *, threads: int | None = None,
     compile: bool | None = None,
 ) -> Callable[..., Any]:  # fmt: skip
     """A function of batches that calls f for each of their lanes, as `jax.vmap`.

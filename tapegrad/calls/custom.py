@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -16,8 +17,12 @@ from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.recording import Recording, known
 from tapegrad.value import Value, number_of
 
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+T = TypeVar("T")
 
-def stop_gradient(x: Any) -> Any:
+
+def stop_gradient(x: T) -> T:
     """The same numbers, nested in the same way, through which no gradient flows.
 
     >>> import tapegrad as tg
@@ -39,6 +44,27 @@ def _detached(x: Any) -> Any:
 
 def _name(f: Any) -> str:
     return str(getattr(f, "__qualname__", repr(f)))
+
+
+def placed(f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call in their places, those too that were given by name, and the defaults before them.
+
+    Raises TypeError where f cannot be called with them, OperationError for one that has no place.
+    """
+    if not kwargs:
+        return args
+    try:
+        signature = inspect.signature(f)
+    except ValueError:
+        raise OperationError(f"{_name(f)} does not say how its arguments are called: give them by place") from None
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    if without := [name for name in kwargs if name in bound.kwargs]:
+        raise OperationError(
+            f"{_name(f)}: {', '.join(without)} can be given by name alone, and only arguments that have a place are "
+            "differentiated: bind the others by functools.partial"
+        )
+    return bound.args
 
 
 class _External(Rules):
@@ -90,8 +116,8 @@ def _one_each(grads: Any, count: int) -> Sequence[Any]:
 
 
 def external(
-    f: Callable[..., Any], vjp: Callable[..., Any], jvp: Callable[..., Any] | None = None, *, numpy_rules: bool = False
-) -> Callable[..., Any]:
+    f: Callable[P, Any], vjp: Callable[..., Any], jvp: Callable[..., Any] | None = None, *, numpy_rules: bool = False
+) -> Callable[P, Any]:
     """A black box as a differentiable function: a solver, a table, a program in another language.
 
     Args:
@@ -113,8 +139,16 @@ def external(
     >>> tg.grad(lambda x: sine(2.0 * x))(0.0), tg.grad(tg.grad(sine))(0.5 * np.pi)
     (2.0, -1.0)
     """
-    rules = _External(f, vjp, jvp, numpy_rules)
-    return functools.wraps(f)(lambda *args: call(rules, args)) if hasattr(f, "__name__") else lambda *a: call(rules, a)
+    return _called(f, _External(f, vjp, jvp, numpy_rules))
+
+
+def _called(f: Callable[P, Any], rules: Rules) -> Callable[P, Any]:
+    """A function with the name and signature of f, each call of which is one instruction."""
+
+    def function(*args: P.args, **kwargs: P.kwargs) -> Any:
+        return call(rules, placed(f, args, kwargs))
+
+    return functools.wraps(f)(function) if hasattr(f, "__name__") else function
 
 
 class Checkpointed(Rules):
@@ -151,7 +185,7 @@ class Checkpointed(Rules):
         return self._derived[name]
 
 
-def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
+def checkpoint(f: Callable[P, Any]) -> Callable[P, Any]:
     """f, whose intermediate results are not kept on the tape but computed anew when the gradient needs them.
 
     On a tape a call is one instruction. f is recorded once, on a tape of its own, and every call replays that
@@ -165,23 +199,23 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     >>> tg.grad(lambda x: step(step(x)))(0.0)
     1.0
     """
-    rules = Checkpointed(f)
-    return functools.wraps(f)(lambda *args: call(rules, args))
+    return _called(f, Checkpointed(f))
 
 
-class _Custom(Rules):
+class _Custom(Rules, Generic[P]):
     """What `custom_vjp` and `custom_jvp` share: a decorated function, and arguments that are not differentiated."""
 
-    def __init__(self, f: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
-        self.f = f
+    def __init__(self, f: Callable[P, Any], nondiff_argnums: Sequence[int] = ()) -> None:
+        self.f: Callable[..., Any] = f
         self.nondiff = tuple(nondiff_argnums)
         self.name = _name(f)
         functools.update_wrapper(self, f)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         # An argument that is not differentiated must not become an operand, so it is put in a box: that is a leaf, but
         # neither a Value nor a number, whatever is in it.
-        return call(self, tuple(Box(_with_numbers(x)) if i in self.nondiff else x for i, x in enumerate(args)))
+        given = enumerate(placed(self.f, args, kwargs))
+        return call(self, tuple(Box(_with_numbers(x)) if i in self.nondiff else x for i, x in given))
 
     def value(self, args: tuple[Any, ...]) -> Any:
         return self.f(*unboxed(args))
@@ -219,7 +253,7 @@ def spread(args: Sequence[Any], own: Sequence[Any], what: str) -> list[Any]:
     return found
 
 
-class custom_vjp(_Custom):
+class custom_vjp(_Custom[P]):
     """A function with a reverse rule of its own, as `jax.custom_vjp`: a decorator, then `defvjp(fwd, bwd)`.
 
     fwd(*args) returns (result, residuals); bwd(residuals, cotangent) returns a tuple with the gradient for each
@@ -258,7 +292,7 @@ class custom_vjp(_Custom):
         return spread(args, self.bwd(*static, answer[1], cotangent), f"bwd of {self.name}")
 
 
-class custom_jvp(_Custom):
+class custom_jvp(_Custom[P]):
     """A function with a forward rule of its own, as `jax.custom_jvp`: a decorator, then `defjvp(rule)`.
 
     rule(primals, tangents) returns (result, tangent of the result), the tangent being linear in the tangents. Arguments
@@ -279,7 +313,7 @@ class custom_jvp(_Custom):
 
     rule: Callable[..., Any] | None = None
 
-    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+    def defjvp(self, rule: Callable[Q, T]) -> Callable[Q, T]:
         """Declare the rule. Returns the rule, so that this can be used as a decorator."""
         self.rule = rule
         self.recorded_functions = (rule,)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation
 from tapegrad.calls.call import Rules, call
+from tapegrad.calls.custom import placed
 from tapegrad.errors import OperationError, ShapeError, SingularError, UnsupportedError
 from tapegrad.recording import Known, Recording
+
+P = ParamSpec("P")
 
 
 class _Root(Rules):
@@ -89,7 +92,7 @@ def _check_regular(matrix: np.ndarray, name: str) -> None:
         )
 
 
-def implicit_root(f: Callable[..., Any], solve: Callable[..., Any]) -> Callable[..., Any]:
+def implicit_root(f: Callable[..., Any], solve: Callable[P, Any]) -> Callable[P, Any]:
     """The function x(theta) defined by f(x, *theta) = 0, with its derivative.
 
     Args:
@@ -112,7 +115,11 @@ def implicit_root(f: Callable[..., Any], solve: Callable[..., Any]) -> Callable[
     if not callable(f) or not callable(solve):
         raise OperationError("implicit_root takes two functions: f(x, *theta), and solve(*theta) that returns x")
     rules = _Root(f, solve)
-    return lambda *args: call(rules, args)
+
+    def root(*args: P.args, **kwargs: P.kwargs) -> Any:
+        return call(rules, placed(rules.solver, args, kwargs))
+
+    return root
 
 
 def fixed_point(

@@ -11,7 +11,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.calls.of_numba import njit_op
-from tapegrad.errors import OperationError
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.flow import counted
 from tapegrad.njit import is_numba
 from tapegrad.value import number_of
@@ -96,6 +96,8 @@ def checkpointed_loop(
     >>> round(value, 9), round(slope, 9)
     (0.6, 0.16)
     """
+    if not callable(step):
+        raise StructureError(f"checkpointed_loop: step must be a function, not {step!r:.60} ({type(step).__name__})")
     count = number_of(n)
     if isinstance(count, bool) or not isinstance(count, int | np.integer):
         raise OperationError(f"checkpointed_loop: n must be a whole number, not {n!r}")

@@ -10,7 +10,7 @@ import numpy as np
 from tapegrad.checking.differences import STEP, Slope
 from tapegrad.checking.levels import Arrays, Level, first_level, flat, size_of
 from tapegrad.checking.report import Ledger, Report, difference_text, element, farthest, short
-from tapegrad.errors import CheckError
+from tapegrad.errors import CheckError, OperationError
 from tapegrad.recording import on_values
 
 _MODES = ("fwd", "rev")
@@ -69,9 +69,9 @@ def check_grads(
     """
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
     if not modes or not set(modes) <= set(_MODES):
-        raise ValueError(f"modes must be some of {_MODES}, not {modes!r}")
+        raise OperationError(f"modes must be some of {_MODES}, not {modes!r}")
     if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 1:
-        raise ValueError(f"order must be a whole number from 1 on, not {order!r}")
+        raise OperationError(f"order must be a whole number from 1 on, not {order!r}")
     ledger = Ledger(str(getattr(f, "__name__", None) or repr(f)))
     level, point = first_level(on_values(f), args, argnums, ledger.subject)
     level.compare_value(ledger, "the value of ", point, ("by replay", "by NumPy"))

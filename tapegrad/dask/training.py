@@ -9,7 +9,7 @@ import numpy as np
 
 from tapegrad.dask.arguments import Arguments
 from tapegrad.dask.sums import Sums
-from tapegrad.errors import ShapeError, StructureError
+from tapegrad.errors import OperationError, ShapeError, StructureError
 from tapegrad.nn.losses import LOSSES
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.optim.optimizer import Optimizer
@@ -35,7 +35,7 @@ class Training:
     What the model or loss computes outside the tape (random numbers, say) is computed once, when recorded. Rows are
     computed one by one, so a model that mixes the rows of a batch is not trained as by `tapegrad.nn.Training`.
 
-    Raises ValueError for an unknown loss, or fewer chunks than one; StructureError for a model without parameters.
+    Raises OperationError for an unknown loss, or fewer chunks than one; StructureError for a model without parameters.
 
     >>> import dask.array as da
     >>> from tapegrad.nn import MLP
@@ -53,9 +53,9 @@ class Training:
         chunks_per_step: int, patience: float = 60.0,
     ) -> None:  # fmt: skip
         if isinstance(loss, str) and loss not in LOSSES:
-            raise ValueError(f"there is no loss {loss!r}; there are {', '.join(sorted(LOSSES))}, or give a function")
+            raise OperationError(f"there is no loss {loss!r}; there are {', '.join(sorted(LOSSES))}, or give a function")
         if chunks_per_step < 1:
-            raise ValueError(f"a step takes at least one chunk, not {chunks_per_step!r}")
+            raise OperationError(f"a step takes at least one chunk, not {chunks_per_step!r}")
         if not model.flat.size:
             raise StructureError(f"{type(model).__name__} has no parameters to train")
         self.model, self.optimizer, self.chunks_per_step = model, optimizer, chunks_per_step

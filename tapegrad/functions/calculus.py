@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import OperationError, ShapeError, StructureError, UnsupportedError
 from tapegrad.functions.choosing import where
 from tapegrad.functions.joining import concatenate, stack, values
 from tapegrad.functions.parts import sliding_window_view
@@ -78,17 +78,17 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
     if len(set(axes)) != len(axes):
         raise ShapeError(f"gradient: an axis is named twice in {axis}")
     if len(given) not in (0, 1, len(axes)) or (len(given) == 1 != len(axes) and given[0].ndim):
-        raise TypeError(f"gradient: {len(given)} distances are given for {len(axes)} axes")
+        raise StructureError(f"gradient: {len(given)} distances are given for {len(axes)} axes")
     if edge_order not in (1, 2):
-        raise ValueError(f"gradient: edge_order is 1 or 2, not {edge_order}")
+        raise OperationError(f"gradient: edge_order is 1 or 2, not {edge_order}")
     given = given * len(axes) if len(given) == 1 else given
     found = []
     for i, a in enumerate(axes):
         if f.shape[a] < edge_order + 1:
-            raise ValueError(f"gradient: axis {a} of shape {f.shape} needs at least {edge_order + 1} elements")
+            raise OperationError(f"gradient: axis {a} of shape {f.shape} needs at least {edge_order + 1} elements")
         h: Any = given[i] if given else 1.0
         if np.ndim(h) > 1 or (np.ndim(h) and h.shape[0] != f.shape[a]):
-            raise ValueError(f"gradient: points of shape {np.shape(h)} for axis {a} of shape {f.shape}")
+            raise OperationError(f"gradient: points of shape {np.shape(h)} for axis {a} of shape {f.shape}")
         found.append(_slope(f, a, np.diff(h) if np.ndim(h) else None, h, edge_order))
     return found[0] if len(found) == 1 else tuple(found)
 
@@ -138,7 +138,7 @@ def _cumulative(name: str, function: Any, neutral: float) -> Any:
         x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
     ) -> Value:
         if axis is None and x.ndim > 1:
-            raise ValueError(f"{name}: an array of {x.ndim} axes needs an axis")
+            raise OperationError(f"{name}: an array of {x.ndim} axes needs an axis")
         x = x.reshape(1) if not x.ndim else x
         i = normalize_axis(0 if axis is None else axis, x.ndim, name)
         found = function(x, i, dtype, out)
@@ -174,7 +174,7 @@ def _windows(a: Value, v: Value, mode: str, what: str) -> Value:
     """sum_j a_(i+j) v_j, for all i at which any, or all, of v lies within a."""
     modes = {"full": len(v) - 1, "same": len(v) // 2, "valid": 0}
     if mode not in modes:
-        raise ValueError(f"{what}: mode is 'full', 'same' or 'valid', not {mode!r}")
+        raise OperationError(f"{what}: mode is 'full', 'same' or 'valid', not {mode!r}")
     before = modes[mode]
     after = len(v) - 1 - before if mode == "same" else before
     parts = [np.zeros(before, a.dtype), a, np.zeros(after, a.dtype)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.reductions import along_first_axis, reduce
 from tapegrad.functions.registry import implements, is_flags, keeps, only_default, to_value
 from tapegrad.layout import normalize_axis
@@ -23,7 +23,7 @@ def where(condition: Any, *choices: Any) -> Any:
     if not choices:
         return nonzero(condition)
     if len(choices) != 2:
-        raise ValueError("either both or neither of x and y should be given to np.where")
+        raise OperationError("either both or neither of x and y should be given to np.where")
     return apply(BY_NAME["where"], (condition, *choices))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import LabelError, ShapeError
+from tapegrad.errors import LabelError, OperationError, ShapeError
 from tapegrad.functions.moments import mean
 from tapegrad.functions.reductions import sum
 from tapegrad.functions.registry import numbers_for_numbers
@@ -28,7 +28,7 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Value:
     0.693147180559945...
     """
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+        raise OperationError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
     tape = tape_of((logits, labels))
     logits = contiguous(as_value(logits, tape, "cross_entropy"))
     if logits.ndim == 0 or np.shape(labels) != logits.shape[:-1] or logits.shape[-1] == 0:

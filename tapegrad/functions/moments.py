@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.joining import concatenate, values
 from tapegrad.functions.reductions import count_along, is_given, masked, own, reduce, sum
 from tapegrad.functions.registry import implements, keeps, own_dtype, to_value
@@ -94,7 +94,7 @@ def _correction(ddof: Any, correction: Any) -> Any:
     if not is_given(correction):
         return ddof
     if ddof:
-        raise ValueError("ddof and correction are two names of one thing: give one of them")
+        raise OperationError("ddof and correction are two names of one thing: give one of them")
     return correction
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from tapegrad.errors import OperationError
 from tapegrad.functions.choosing import all, argmax, argmin, where
 from tapegrad.functions.moments import std, var
 from tapegrad.functions.reductions import max, min, prod, sum
@@ -110,21 +111,21 @@ def _extreme(
 
 @implements(np.nanargmax)
 def nanargmax(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
-    """The position of the first largest of what is not NaN. Raises ValueError where there is nothing else."""
+    """The position of the first largest of what is not NaN. Raises OperationError where there is nothing else."""
     only_default("nanargmax", out=out)
     return _position(argmax, a, axis, keepdims, -np.inf)
 
 
 @implements(np.nanargmin)
 def nanargmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
-    """The position of the first smallest of what is not NaN. Raises ValueError where there is nothing else."""
+    """The position of the first smallest of what is not NaN. Raises OperationError where there is nothing else."""
     only_default("nanargmin", out=out)
     return _position(argmin, a, axis, keepdims, np.inf)
 
 
 def _position(position: Any, a: Any, axis: Any, keepdims: Any, other: float) -> Any:
     if np.any(all(np.not_equal(a, a), axis)):
-        raise ValueError("All-NaN slice encountered")
+        raise OperationError("All-NaN slice encountered")
     return position(_numbers(a, other), axis, keepdims=keepdims)
 
 

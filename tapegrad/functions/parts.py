@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import OperationError, ShapeError, UnsupportedError
 from tapegrad.functions.joining import values
 from tapegrad.functions.registry import each, if_there, implements, only_default, plain_indices, to_value
 from tapegrad.functions.shapes import broadcast_to, split
@@ -103,7 +103,7 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Any, ...]:
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Any, ...]:
     """Coordinates of a grid from those along each axis."""
     if indexing not in ("xy", "ij"):
-        raise ValueError(f"meshgrid: indexing is 'xy' or 'ij', not {indexing!r}")
+        raise OperationError(f"meshgrid: indexing is 'xy' or 'ij', not {indexing!r}")
     n = len(xi)
     found = [np.reshape(x, (1,) * i + (-1,) + (1,) * (n - i - 1)) for i, x in enumerate(xi)]
     if indexing == "xy" and n > 1:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import OperationError, ShapeError, UnsupportedError
 from tapegrad.functions.calculus import convolve
 from tapegrad.functions.joining import concatenate, stack, values
 from tapegrad.functions.registry import implements, refuse
@@ -87,7 +87,7 @@ def polyder(p: Any, m: int = 1) -> Value:
     """The coefficients of a derivative."""
     (p,) = _coefficients("polyder", p)
     if m < 0:
-        raise ValueError(f"polyder: the order must not be negative, it is {m}")
+        raise OperationError(f"polyder: the order must not be negative, it is {m}")
     for _ in range(m):
         p = p[:-1] * np.arange(len(p) - 1, 0, -1).astype(p.dtype)
     return p
@@ -98,10 +98,10 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Value:
     """The coefficients of an integral, with constants k, the first of the first integration."""
     p, constants = values("polyint", p, 0.0 if k is None else k)
     if m < 0:
-        raise ValueError(f"polyint: the order must not be negative, it is {m}")
+        raise OperationError(f"polyint: the order must not be negative, it is {m}")
     constants = constants.reshape(-1)
     if len(constants) not in (1, m):
-        raise ValueError(f"polyint: {m} integrations take one constant or as many, not {len(constants)}")
+        raise OperationError(f"polyint: {m} integrations take one constant or as many, not {len(constants)}")
     for i in range(m):
         divisors = np.arange(len(p), 0, -1).astype(p.dtype)
         p = concatenate([p / divisors, constants[[i if len(constants) == m else 0]]])

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import IntegerInputError, ShapeError
+from tapegrad.errors import IntegerInputError, OperationError, ShapeError
 from tapegrad.functions.choosing import argsort, isfinite, where
 from tapegrad.functions.indexing import sort
 from tapegrad.functions.joining import concatenate, values
@@ -30,7 +30,7 @@ def positions_in(a: Any, v: Value, side: str = "left") -> Value:
     By halving: each round looks at one number for each of v. NaN stands behind all numbers.
     """
     if side not in ("left", "right"):
-        raise ValueError(f"side is 'left' or 'right', not {side!r}")
+        raise OperationError(f"side is 'left' or 'right', not {side!r}")
     a = contiguous(as_value(a, v._tape, "searchsorted"))
     n = a.size
     found: Any = as_value(np.zeros(v.shape, v.dtype)[()], v._tape, "searchsorted")
@@ -65,7 +65,7 @@ def digitize(x: Any, bins: Any, right: Any = False) -> Any:
     if bins.size > 1 and np.all(bins[1:] <= bins[:-1]) and not np.all(bins[1:] == bins[:-1]):
         return bins.size - searchsorted(bins[::-1], x, "right" if right else "left")
     if bins.size > 1 and not np.all(bins[1:] >= bins[:-1]):
-        raise ValueError("digitize: bins must ascend or descend")
+        raise OperationError("digitize: bins must ascend or descend")
     return searchsorted(bins, x, "left" if right else "right")
 
 
@@ -92,7 +92,7 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
         size, negative = (int(x.max()) + 1, bool(x.min() < 0)) if x.size else (0, False)
         x = leaf(weights._tape, x)
     if negative:
-        raise ValueError("bincount: integers must not be negative")
+        raise OperationError("bincount: integers must not be negative")
     size = max(size, minlength)
     if not weights.size:
         return np.zeros(size, weights.dtype)
@@ -123,14 +123,14 @@ def _check_places(a: Any, kth: Any, axis: Any, what: str) -> None:
     if not n:
         return
     if places.dtype.kind not in "iu" or (places < -n).any() or (places >= n).any():
-        raise ValueError(f"{what}: kth={kth} is out of range for {n} elements")
+        raise OperationError(f"{what}: kth={kth} is out of range for {n} elements")
 
 
 @implements(np.lexsort)
 def lexsort(keys: Any, axis: int = -1) -> Any:
     """The order by several keys, the last of which counts most."""
     if not len(keys):
-        raise ValueError("lexsort: there are no keys")
+        raise OperationError("lexsort: there are no keys")
     if len({np.shape(key) for key in keys}) > 1:
         raise ShapeError(f"lexsort: keys of shapes {' and '.join(str(np.shape(key)) for key in keys)} differ")
     order: Any = None
@@ -157,7 +157,7 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
         raise ShapeError(f"interp: xp of shape {xp.shape} and fp of shape {fp.shape} must be one axis of one length")
     if period is not None:
         if period == 0:
-            raise ValueError("interp: the period must not be 0")
+            raise OperationError("interp: the period must not be 0")
         period = abs(period)
         x, xp = np.remainder(x, period), np.remainder(xp, period)
         order = argsort(xp)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import OperationError, ShapeError, UnsupportedError
 from tapegrad.functions.choosing import where
 from tapegrad.functions.indexing import sort
 from tapegrad.functions.joining import values
@@ -21,7 +21,7 @@ def _quantile(a: Any, q: Any, axis: Any, keepdims: Any, method: str, what: str, 
     """The quantiles q of a over axes; those of several q stand along axes in front."""
     a, level = values(what, a, q if isinstance(q, Value) else q.tolist())
     if not np.all(np.logical_and(np.greater_equal(q, 0.0), np.less_equal(q, 1.0))):
-        raise ValueError(f"{what}: what is asked for must be in the range from 0 to 1, or 0 to 100 of percentiles")
+        raise OperationError(f"{what}: what is asked for must be in the range from 0 to 1, or 0 to 100 of percentiles")
     axes = normalize_axes(axis, a.ndim, what)
     others = [i for i in range(a.ndim) if i not in axes]
     shape, n = tuple(a.shape[i] for i in others), math.prod(a.shape[i] for i in axes)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.registry import (
     implements,
     is_flags,
@@ -174,7 +174,7 @@ def _extreme(x: Any, axis: Any, keepdims: Any, initial: Any, where: Any, sign: i
     name, larger = ("max", np.maximum) if sign > 0 else ("min", np.minimum)
     if not is_given(initial):
         if not (where is None or where is True or where is np._NoValue):
-            raise ValueError(f"{name}: there is no neutral element, so `where` needs `initial`")
+            raise OperationError(f"{name}: there is no neutral element, so `where` needs `initial`")
         return reduce("max", x, axis, keeps(keepdims), sign=sign)
     x = masked(x, where, initial)
     if not count_along(x, axis, name):

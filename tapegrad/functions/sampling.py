@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tapegrad.errors import IntegerInputError, ShapeError
+from tapegrad.errors import IntegerInputError, OperationError, ShapeError
 from tapegrad.functions.choosing import where
 from tapegrad.functions.joining import concatenate, stack, values
 from tapegrad.functions.parts import broadcast_arrays
@@ -23,7 +23,7 @@ def linspace(
     first, last = values("linspace", start, stop)
     own_dtype("linspace", dtype, first)
     if num < 0:
-        raise ValueError(f"linspace: the number of samples must not be negative, it is {num}")
+        raise OperationError(f"linspace: the number of samples must not be negative, it is {num}")
     pieces = num - 1 if endpoint else num
     step = (last - first) / float(pieces) if pieces > 0 else np.nan
     shape = np.broadcast_shapes(first.shape, last.shape)
@@ -57,7 +57,7 @@ def geomspace(
     first, last = values("geomspace", start, stop)
     own_dtype("geomspace", dtype, first)
     if np.any(np.logical_or(np.equal(first, 0.0), np.equal(last, 0.0))):
-        raise ValueError("geomspace: neither end may be 0")
+        raise OperationError("geomspace: neither end may be 0")
     first, last = broadcast_arrays(first, last)
     sign = np.sign(first)
     exponents = linspace(np.log10(first * sign), np.log10(last * sign), num, endpoint)
@@ -73,7 +73,7 @@ def geomspace(
 def select(condlist: Any, choicelist: Any, default: Any = 0) -> Value:
     """At each place the first choice whose condition holds there."""
     if len(condlist) != len(choicelist) or not len(condlist):
-        raise ValueError(f"select: {len(condlist)} conditions for {len(choicelist)} choices")
+        raise OperationError(f"select: {len(condlist)} conditions for {len(choicelist)} choices")
     shape = np.broadcast_shapes(*map(np.shape, (*condlist, *choicelist, default)))
     found = default
     for condition, choice in zip(reversed(list(condlist)), reversed(list(choicelist))):
@@ -86,7 +86,7 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     """At each place the choice whose number stands there. Numbers may be a Value: replays may find others."""
     only_default("choose", out=out)
     if mode not in ("raise", "wrap", "clip"):
-        raise ValueError(f"choose: mode is 'raise', 'wrap' or 'clip', not {mode!r}")
+        raise OperationError(f"choose: mode is 'raise', 'wrap' or 'clip', not {mode!r}")
     given = list(choices)
     shape = np.broadcast_shapes(np.shape(a), *map(np.shape, given))
     every: Any = stack([np.broadcast_to(x, shape) for x in values("choose", a, *given)[1:]])
@@ -117,7 +117,7 @@ def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **kw: Any) -> Va
     one = isinstance(condlist, list | tuple) and len(condlist) and all(isinstance(c, bool | np.bool_) for c in condlist)
     conditions = [condlist] if plain or (one and x.ndim) else list(condlist)
     if len(funclist) not in (len(conditions), len(conditions) + 1):
-        raise ValueError(f"piecewise: {len(conditions)} conditions take as many functions, or one more")
+        raise OperationError(f"piecewise: {len(conditions)} conditions take as many functions, or one more")
     found: Any = 0.0
     pairs = list(zip(conditions, funclist))
     if len(funclist) > len(conditions):

@@ -99,6 +99,8 @@ def seen(
     Adjoints at arguments are those by the inputs in `wrt`; by all that are differentiated where it is None.
     Raises OperationError for arguments of a tape.
     """
+    if not isinstance(tape, Recording | Tape):
+        raise StructureError(f"a Tape or a Recording can be read, not {tape!r:.60} ({type(tape).__name__})")
     if isinstance(tape, Recording):
         program = tape.program
         if at is not None and not np.iterable(at):

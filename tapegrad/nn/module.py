@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,9 +72,14 @@ class Module:
         super().__init_subclass__(**kwargs)
         register(cls)
 
-    def forward(self, *args: Any) -> Any:
-        """What the module computes. To be defined by the subclass."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(self, x)")
+    if TYPE_CHECKING:
+        # Subclasses define it with whatever arguments they have.
+        forward: Callable[..., Any]
+    else:
+
+        def forward(self, *args: Any) -> Any:
+            """What the module computes. To be defined by the subclass."""
+            raise NotImplementedError(f"{type(self).__name__} must define forward(self, x)")
 
     def __call__(self, *args: Any) -> Any:
         """`forward`, after arrays and lists among the arguments are converted to the dtype of the parameters."""

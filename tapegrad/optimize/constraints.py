@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 from scipy.optimize import BFGS, LinearConstraint, NonlinearConstraint
 
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.optimize.flat import Nesting, arguments, called_with
 from tapegrad.optimize.replay import Residuals
 
@@ -15,7 +16,7 @@ from tapegrad.optimize.replay import Residuals
 def prepared(constraints: Any, nesting: Nesting, x0: np.ndarray, method: str) -> list[Any]:
     """Constraints as SciPy takes them, on vectors, with Jacobians, and for trust-constr with Hessians.
 
-    Raises TypeError, ValueError for what is no constraint.
+    Raises TypeError, OperationError for what is no constraint.
     """
     several = list(constraints) if isinstance(constraints, list | tuple) else [constraints]
     made, ours, sparse = [], [], method == "trust-constr"
@@ -29,7 +30,7 @@ def prepared(constraints: Any, nesting: Nesting, x0: np.ndarray, method: str) ->
         elif isinstance(given, NonlinearConstraint):
             constraint, residuals = _nonlinear(given, nesting, method)
         else:
-            raise TypeError(
+            raise StructureError(
                 f"constraint {number} is a {type(given).__name__}; a constraint is a LinearConstraint, a "
                 "NonlinearConstraint, or a dict with type and fun"
             )
@@ -48,9 +49,9 @@ def prepared(constraints: Any, nesting: Nesting, x0: np.ndarray, method: str) ->
 def _from_dict(given: dict[str, Any], nesting: Nesting, method: str, number: int) -> tuple[Any, Residuals | None]:
     kind = str(given.get("type", "")).lower()
     if kind not in ("eq", "ineq"):
-        raise ValueError(f"constraint {number} has type {given.get('type')!r}; it must be 'eq' or 'ineq'")
+        raise OperationError(f"constraint {number} has type {given.get('type')!r}; it must be 'eq' or 'ineq'")
     if not callable(given.get("fun")):
-        raise ValueError(f"constraint {number} has no function 'fun'")
+        raise OperationError(f"constraint {number} has no function 'fun'")
     args = arguments(given.get("args", ()))
     residuals = Residuals(given["fun"], nesting, args)
     own = callable(given.get("jac"))

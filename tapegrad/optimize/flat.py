@@ -12,7 +12,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import evaluation
-from tapegrad.errors import CutGradientError, DTypeError, ShapeError, StructureError
+from tapegrad.errors import CutGradientError, DTypeError, OperationError, ShapeError, StructureError
 from tapegrad.recording import on_values
 from tapegrad.tape import recording_on
 
@@ -154,10 +154,10 @@ def start(x0: Any, what: str) -> tuple[Nesting, np.ndarray]:
     nesting = nesting_of(leaves, structure)
     vector = np.concatenate([np.zeros(0), *(np.asarray(x, float).reshape(-1) for x in leaves)])
     if not vector.size:
-        raise ValueError(f"{what} holds no numbers")
+        raise OperationError(f"{what} holds no numbers")
     bad = np.flatnonzero(~np.isfinite(vector))
     if len(bad):
-        raise ValueError(f"{what} must be finite: element {bad[0]} is {vector[bad[0]]}")
+        raise OperationError(f"{what} must be finite: element {bad[0]} is {vector[bad[0]]}")
     return nesting, vector
 
 

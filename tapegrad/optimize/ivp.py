@@ -11,7 +11,7 @@ import numpy as np
 import scipy.integrate
 from scipy.integrate import BDF, LSODA, Radau
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.optimize.choice import pays
 from tapegrad.optimize.flat import Nesting, arguments, off_tape, start
 from tapegrad.optimize.replay import as_vector
@@ -88,9 +88,9 @@ def solve_ivp(
     Returns SciPy's result. For a nested y0 `y` is nested so too, each part with the times as its last axis; `sol` and
     `y_events` hold vectors of all numbers.
 
-    Raises ValueError for an unknown method, a start that is not finite, `sparse=True` for a method that takes no sparse
-    Jacobian, and an option for differences; ShapeError where fun returns another count of numbers than y has; what
-    `minimize` raises for x0; and whatever fun raises.
+    Raises OperationError for an unknown method, a start that is not finite, `sparse=True` for a method that takes no
+    sparse Jacobian, and an option for differences; ShapeError where fun returns another count of numbers than y has;
+    what `minimize` raises for x0; and whatever fun raises.
 
     Source: E. Hairer and G. Wanner, Solving Ordinary Differential Equations II, 2nd ed., 1996, section IV.8 for Radau.
 
@@ -103,10 +103,10 @@ def solve_ivp(
     args = arguments(args)
     kind = _kind(method)
     if "jac_sparsity" in options:
-        raise ValueError("jac_sparsity is about differences, of which there are none here; see sparse")
+        raise OperationError("jac_sparsity is about differences, of which there are none here; see sparse")
     takes_sparse = kind is not None and issubclass(kind, Radau | BDF)
     if sparse and not takes_sparse:
-        raise ValueError(f"sparse=True needs the method Radau or BDF, not {method!r}")
+        raise OperationError(f"sparse=True needs the method Radau or BDF, not {method!r}")
     system = _System(fun, nesting, args, sparse if takes_sparse else False)
     options.pop("vectorized", None)
     if kind is not None:
@@ -129,7 +129,9 @@ def _kind(method: Any) -> type | None:
     if inspect.isclass(method) and issubclass(method, scipy.integrate.OdeSolver):
         return method if issubclass(method, Radau | BDF | LSODA) else None
     if method not in _METHODS:
-        raise ValueError(f"unknown method {method!r}: it must be one of {', '.join(_METHODS)}, or an OdeSolver class")
+        raise OperationError(
+            f"unknown method {method!r}: it must be one of {', '.join(_METHODS)}, or an OdeSolver class"
+        )
     return {"Radau": Radau, "BDF": BDF, "LSODA": LSODA}.get(method)
 
 

@@ -11,10 +11,11 @@ import scipy.optimize
 from scipy.optimize import Bounds, OptimizeResult
 
 from tapegrad import pytree
-from tapegrad.errors import StructureError
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.optimize.constraints import prepared
 from tapegrad.optimize.flat import Nesting, arguments, called_with, off_tape, start
 from tapegrad.optimize.replay import Answers, Objective
+from tapegrad.optimize.result import Result
 
 # What each method takes besides values.
 _GRADIENT, _HESSIAN, _PRODUCT = 1, 2, 4
@@ -41,7 +42,7 @@ def minimize(
     f: Callable[..., Any], x0: Any, args: Any = (), method: Any = None, *, jac: Any = None, hess: Any = None,
     hessp: Any = None, bounds: Any = None, constraints: Any = (), tol: float | None = None, callback: Any = None,
     options: dict[str, Any] | None = None,
-) -> OptimizeResult:  # fmt: skip
+) -> Result:  # fmt: skip
     """Minimise f(x, *args) over x by `scipy.optimize.minimize`, with exact derivatives.
 
     Args:
@@ -72,9 +73,9 @@ def minimize(
     Returns SciPy's result. `x`, and the gradient (`jac`, for trust-constr `grad`), are nested as x0; `x_flat` is the
     vector of all numbers. Matrices, and what belongs to constraints, refer to that vector.
 
-    Raises NonScalarError unless f returns one number; ValueError for a method that does not exist, and for a start that
-    is not finite, or where f or its gradient is not; DTypeError, StructureError, CutGradientError for an x0 that is not
-    made of real numbers; TypeError for what is no constraint; and whatever f raises.
+    Raises NonScalarError unless f returns one number; OperationError for a method that does not exist, and for a start
+    that is not finite, or where f or its gradient is not; DTypeError, StructureError, CutGradientError for an x0 that
+    is not made of real numbers; StructureError for what is no constraint; and whatever f raises.
 
     Source: P. Virtanen et al., "SciPy 1.0: fundamental algorithms for scientific computing in Python", Nature Methods
     17, 2020. Nocedal and Wright, Numerical Optimization, 2nd ed., 2006, has the methods.
@@ -135,7 +136,7 @@ def _method_name(method: Any, bounds: Any, constraints: Any) -> str:
     if method is None:
         return "slsqp" if _is_given(constraints) else "bfgs" if bounds is None else "l-bfgs-b"
     if not isinstance(method, str) or method.lower() not in _METHODS:
-        raise ValueError(f"unknown method {method!r}: it must be one of {', '.join(_METHODS)}, or a function")
+        raise OperationError(f"unknown method {method!r}: it must be one of {', '.join(_METHODS)}, or a function")
     return method.lower()
 
 
@@ -145,7 +146,7 @@ def _is_given(constraints: Any) -> bool:
 
 def _check_derivatives(jac: Any) -> None:
     if jac is not None and jac is not True and not callable(jac):
-        raise ValueError(
+        raise OperationError(
             f"jac is {jac!r}: leave it out for the exact gradient, give a function, or say True where f returns its "
             "value and its gradient. Differences are scipy.optimize.minimize's"
         )
@@ -192,7 +193,7 @@ def callback_on(callback: Any, nesting: Nesting) -> Any:
     return lambda x, *rest: callback(nesting.nest(np.array(x)), *rest)
 
 
-def nested(result: OptimizeResult, nesting: Nesting) -> OptimizeResult:
+def nested(result: OptimizeResult, nesting: Nesting) -> Result:
     """SciPy's result with x and the gradient nested as the start, and `x_flat` beside them."""
     result.x_flat = np.array(result.x, float)
     result.x = nesting.nest(result.x_flat.copy())

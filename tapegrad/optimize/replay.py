@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from tapegrad import pytree
-from tapegrad.errors import NonScalarError, StructureError
+from tapegrad.errors import NonScalarError, OperationError, StructureError
 from tapegrad.optimize.choice import DENSE, PRODUCT, SPARSE, kind_of_hessian, pays
 from tapegrad.optimize.flat import Nesting, called_with, nesting_of
 from tapegrad.program.outputs import scalar_place
@@ -93,10 +93,10 @@ class Answers(Objective):
 def _check_finite(value: float, gradient: np.ndarray) -> None:
     # No solver that follows gradients can go on from such a point, and most would blame a loss of precision.
     if not np.isfinite(value):
-        raise ValueError(f"the function to minimise is {value} at the start: start where it is finite")
+        raise OperationError(f"the function to minimise is {value} at the start: start where it is finite")
     bad = np.flatnonzero(~np.isfinite(gradient))
     if len(bad):
-        raise ValueError(
+        raise OperationError(
             f"the gradient of the function to minimise is not finite at the start: element {bad[0]} is "
             f"{gradient[bad[0]]}; start elsewhere"
         )

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from scipy.optimize import Bounds, OptimizeResult
+from scipy.optimize import Bounds
 
+from tapegrad.errors import OperationError
 from tapegrad.optimize.flat import Nesting, arguments, called_with, off_tape, start
 from tapegrad.optimize.minimize import callback_on, nested
 from tapegrad.optimize.replay import Residuals
+from tapegrad.optimize.result import Result
 
 _ROOT_METHODS = (
     "hybr", "lm", "broyden1", "broyden2", "anderson", "linearmixing", "diagbroyden", "excitingmixing", "krylov",
@@ -24,7 +26,7 @@ def least_squares(
     f: Callable[..., Any], x0: Any, args: Any = (), *, sparse: bool | None = None, jac: Any = None,
     bounds: Any = (-np.inf, np.inf), method: str = "trf", kwargs: dict[str, Any] | None = None, callback: Any = None,
     **options: Any,
-) -> OptimizeResult:  # fmt: skip
+) -> Result:  # fmt: skip
     """Minimise ½ Σ ρ(f_i(x, *args)²) over x by `scipy.optimize.least_squares`, with the exact Jacobian.
 
     Args:
@@ -45,7 +47,7 @@ def least_squares(
     Returns SciPy's result. `x` and `grad` are nested as x0, `x_flat` is the vector of all numbers; `fun` is the vector
     of residuals and `jac` the Jacobian, (residuals, numbers of x).
 
-    Raises ValueError for an unknown method, a start that is not finite or not within bounds, residuals that are not
+    Raises OperationError for an unknown method, a start that is not finite or not within bounds, residuals that are not
     finite there, `sparse=True` where the method or `tr_solver` wants a dense Jacobian, and options for differences;
     what `minimize` raises for x0; and whatever f raises.
 
@@ -62,12 +64,12 @@ def least_squares(
     nesting, vector = start(x0, "x0")
     args = arguments(args)
     for name in {"jac_sparsity", "diff_step"} & options.keys():
-        raise ValueError(f"{name} is about differences, of which there are none here; see sparse")
+        raise OperationError(f"{name} is about differences, of which there are none here; see sparse")
     if method not in ("trf", "dogbox", "lm"):
-        raise ValueError(f"unknown method {method!r}: it must be one of trf, dogbox, lm")
+        raise OperationError(f"unknown method {method!r}: it must be one of trf, dogbox, lm")
     dense_only = method == "lm" or options.get("tr_solver") == "exact"
     if sparse and dense_only:
-        raise ValueError("sparse=True needs the method trf or dogbox, and not tr_solver='exact'")
+        raise OperationError("sparse=True needs the method trf or dogbox, and not tr_solver='exact'")
     if kwargs:
         f = functools.partial(f, **kwargs)
     residuals = Residuals(f, nesting, args, False if dense_only else sparse)
@@ -85,20 +87,20 @@ def least_squares(
 
 def _jacobian(jac: Any, nesting: Nesting, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
     if jac is not None and not callable(jac):
-        raise ValueError(f"jac is {jac!r}: leave it out for the exact Jacobian, or give a function")
+        raise OperationError(f"jac is {jac!r}: leave it out for the exact Jacobian, or give a function")
     return None if jac is None else called_with(functools.partial(jac, **(kwargs or {})), nesting, args)
 
 
 def _spread(bounds: Any, nesting: Nesting) -> Any:
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise ValueError("bounds must be a pair (low, high), each a number, a vector, or nested as x0")
+        raise OperationError("bounds must be a pair (low, high), each a number, a vector, or nested as x0")
     return nesting.spread(bounds[0], "the lower bound"), nesting.spread(bounds[1], "the upper bound")
 
 
 def root(
     f: Callable[..., Any], x0: Any, args: Any = (), method: str = "hybr", *, jac: Any = None, tol: float | None = None,
     callback: Any = None, options: dict[str, Any] | None = None,
-) -> OptimizeResult:  # fmt: skip
+) -> Result:  # fmt: skip
     """Solve f(x, *args) = 0 by `scipy.optimize.root`, with the exact Jacobian.
 
     Args:
@@ -114,8 +116,8 @@ def root(
 
     Returns SciPy's result. `x` is nested as x0 and `fun` as what f returns; `x_flat` is the vector of all numbers.
 
-    Raises ValueError for an unknown method and a start that is not finite; what `minimize` raises for x0; and whatever
-    f raises. Whether a root was found is told by `success`.
+    Raises OperationError for an unknown method and a start that is not finite; what `minimize` raises for x0; and
+    whatever f raises. Whether a root was found is told by `success`.
 
     Source: M. J. D. Powell, "A hybrid method for nonlinear equations", 1970, and J. J. Moré, B. S. Garbow and
     K. E. Hillstrom, User Guide for MINPACK-1, Argonne, 1980.
@@ -127,7 +129,7 @@ def root(
     nesting, vector = start(x0, "x0")
     args = arguments(args)
     if not isinstance(method, str) or method.lower() not in _ROOT_METHODS:
-        raise ValueError(f"unknown method {method!r}: it must be one of {', '.join(_ROOT_METHODS)}")
+        raise OperationError(f"unknown method {method!r}: it must be one of {', '.join(_ROOT_METHODS)}")
     residuals = Residuals(f, nesting, args, sparse=False)
     own = _jacobian(jac, nesting, args, None)
     if own is None and method.lower() in ("hybr", "lm"):

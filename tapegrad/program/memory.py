@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from tapegrad.errors import OperationError
+
 # What is taken where nothing else is said: of the machine's memory, or of what the process may use of it.
 _SHARE = 1 / 4
 # Of the limit, what workspaces that nobody uses may take; their arrays are made again in no time compared to programs.
@@ -145,9 +147,9 @@ def _standard_limit() -> int:
 
 
 def checked(limit: Any, what: str = "a memory limit") -> int:
-    """A limit in bytes. Raises ValueError for what is not a positive number of them; `what` is what was said so."""
+    """A limit in bytes. Raises OperationError for what is not a positive number of them; `what` is what was said so."""
     if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 1:
-        raise ValueError(f"{what} must be a number of bytes, at least 1, not {limit!r}")
+        raise OperationError(f"{what} must be a number of bytes, at least 1, not {limit!r}")
     return int(min(limit, 1 << 62))
 
 
@@ -162,7 +164,7 @@ def set_memory_limit(limit: int | None = None) -> int:
     back, except those that are in use and recordings made by `record` that are still referred to. A function whose
     recording is gone is recorded again. What a single call needs is not limited.
 
-    Raises ValueError for what is not a positive number.
+    Raises OperationError for what is not a positive number.
 
     >>> before = set_memory_limit(100_000_000)
     >>> set_memory_limit(before)

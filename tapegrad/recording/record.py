@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 from tapegrad.arguments import spec_of
 from tapegrad.recording.known import on_values
@@ -18,8 +18,10 @@ class Unrecorded(Recording):
     def __init__(self, f: Callable[..., Any]) -> None:
         self.f = f
 
+P = ParamSpec("P")
 
-def record(f: Callable[..., Any], *examples: Any, compile: bool | None = None) -> Recording:
+
+def record(f: Callable[P, Any], *examples: Any, compile: bool | None = None) -> Recording:
     """Record a function at example arguments.
 
     Args:

@@ -25,7 +25,7 @@ def behind(f: Any, forced: bool | None) -> tuple[Any, bool | None]:
 
     Raises OperationError where what is said is no truth value, StructureError where f is no function.
     """
-    if f is not None and not callable(f):
+    if not callable(f):
         raise StructureError(
             f"a function is needed to differentiate or record, not {f!r:.60} ({type(f).__name__}): "
             "give the function f itself, not its value f(x)"

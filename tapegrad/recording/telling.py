@@ -1,7 +1,7 @@
 """What a recording tells of itself: where a NaN began, where two replays part, what takes its time, all as a table.
 
-How that is found out stands in packages above this one, `inspect`, `debugging` and `player`, which know recordings and
-are not known here. They hand in a function for each of these methods when they are imported.
+How that is found out stands in packages above this one, `inspect`, `debugging`, `player` and `batch`, which know
+recordings and are not known here. They hand in a function for each of these methods when they are imported.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ def tells(name: str, function: Callable[..., Any]) -> None:
 
 class Telling:
     """The part of a recording that says what happens in a replay."""
+
+    @property
+    def batch(self) -> Any:
+        """The same for many inputs at once: see `tapegrad.batch.Batch`."""
+        return _told["batch"](self)
 
     def blame(
         self, *args: Any, argnums: int | Sequence[int] | None = 0, anywhere: bool = False, infinity: bool = True,

@@ -21,7 +21,7 @@ from scipy import integrate as _integrate
 from tapegrad import pytree
 from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.calls import external
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError, StructureError
 from tapegrad.flow import where
 from tapegrad.functions.registry import holds_value
 from tapegrad.scipy.ode import odeint, solve_ivp
@@ -37,10 +37,14 @@ def _array(x: Any) -> Any:
 
 def _spacing(y: Any, x: Any, dx: Any, axis: int, what: str) -> tuple[Any, Any]:
     """The samples with the axis last, and the distances between them: a number, or an array with the axis last."""
+    if np.ndim(y) == 0:
+        raise ShapeError(f"{what}: y must have an axis to go along, it is a number")
     y = np.moveaxis(y, axis, -1)
     if x is None:
         return y, dx
     x = _array(x)
+    if np.ndim(x) == 0:
+        raise ShapeError(f"{what}: x must have an axis to go along, it is a number")
     if np.ndim(x) > 1:
         x = np.moveaxis(x, axis, -1)
     if np.shape(x)[-1] != np.shape(y)[-1]:
@@ -65,13 +69,13 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
 def cumulative_trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1, initial: Any = None) -> Any:
     """As `trapezoid`, up to each sample; with `initial=0`, a 0 for the first one comes before.
 
-    Raises ValueError for another `initial`, as SciPy does.
+    Raises OperationError for another `initial`, as SciPy does.
 
     >>> cumulative_trapezoid([1.0, 2.0, 4.0], initial=0).tolist()
     [0.0, 1.5, 4.5]
     """
     if initial is not None and initial != 0:
-        raise ValueError(f"cumulative_trapezoid: initial must be None or 0, not {initial!r}")
+        raise OperationError(f"cumulative_trapezoid: initial must be None or 0, not {initial!r}")
     y, d = _spacing(_array(y), x, dx, axis, "cumulative_trapezoid")
     sums = np.cumsum(0.5 * d * (y[..., 1:] + y[..., :-1]), axis=-1)
     if initial is not None:
@@ -184,8 +188,8 @@ def quad(func: Callable[..., Any], a: Any, b: Any, args: Any = (), **options: An
         return _integrate.quad(func, a, b, args=args, **options)
     unknown = sorted(set(options) - {"epsabs", "epsrel", "limit", "points"})
     if unknown:
-        raise TypeError(f"quad: {', '.join(unknown)}= is not supported with Values")
+        raise StructureError(f"quad: {', '.join(unknown)}= is not supported with Values")
     if holds_value(list(options.values())):
-        raise TypeError("quad: options must be plain numbers")
+        raise StructureError("quad: options must be plain numbers")
     value, error = _Integrals(func, options).call(a, b, *args)
     return value, error

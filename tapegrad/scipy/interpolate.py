@@ -21,7 +21,7 @@ from scipy import interpolate as _interpolate
 
 from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.calls import external
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import OperationError, ShapeError, UnsupportedError
 from tapegrad.flow import where
 from tapegrad.value import Value
 
@@ -122,7 +122,7 @@ class PPoly:
                 f"{np.shape(self.c)} and {self.x.shape}"
             )
         if not np.all(np.diff(self.x) > 0.0):
-            raise ValueError("breaks must ascend")
+            raise OperationError("breaks must ascend")
         self._pieces = _Pieces(self.x, np.shape(self.c)[0])
 
     def __call__(self, x: Any, nu: int = 0, extrapolate: Any = None) -> Any:
@@ -258,7 +258,7 @@ class interp1d:
         self.x, self.fill_value = x, fill_value
         extrapolates = isinstance(fill_value, str)
         if extrapolates and fill_value != "extrapolate":
-            raise ValueError(f"interp1d: fill_value must be numbers or 'extrapolate', not {fill_value!r}")
+            raise OperationError(f"interp1d: fill_value must be numbers or 'extrapolate', not {fill_value!r}")
         nothing_said = isinstance(fill_value, float) and math.isnan(fill_value)
         self.bounds_error = (nothing_said if bounds_error is None else bool(bounds_error)) and not extrapolates
         if kind == "cubic":
@@ -277,7 +277,7 @@ class interp1d:
             return result
         below, above = x < self.x[0], x > self.x[-1]
         if self.bounds_error and not isinstance(x, Value) and np.any(below | above):
-            raise ValueError(
+            raise OperationError(
                 f"interp1d: a point is outside of {self.x[0]:g} to {self.x[-1]:g}; give fill_value, or "
                 "bounds_error=False"
             )

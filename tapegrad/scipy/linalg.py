@@ -20,7 +20,7 @@ import numpy as np
 from tapegrad.calls.arrays import arrays_of, require
 from tapegrad.calls.linalg import banded, functions
 from tapegrad.calls.linalg.basic import fitting, square, transposed, triangular
-from tapegrad.errors import OperationError
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.functions.registry import holds_value
 
 __all__ = [
@@ -44,6 +44,13 @@ def _as_scipy(function: Any) -> Any:
         return getattr(scipy.linalg, function.__name__)(*args, **kwargs)
 
     return either
+
+
+def _pair(name: str, given: Any, what: str) -> tuple[Any, Any]:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise StructureError(f"{name}: the first argument must be a pair, {what}, not {type(given).__name__}")
+    first, second = given
+    return first, second
 
 
 @_as_scipy
@@ -78,7 +85,7 @@ def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> Any:
     >>> tg.grad(lambda x: cho_solve(cho_factor(np.eye(2) * x), np.ones(2))[0])(4.0)
     -0.0625
     """
-    c, lower = c_and_lower
+    c, lower = _pair("cho_solve", c_and_lower, "what cho_factor returns")
     c, b, restored = fitting("cho_solve", c, b)
     first, second = triangular(bool(lower), not lower), triangular(bool(lower), bool(lower))
     return restored(second(c, first(c, b)))
@@ -143,7 +150,8 @@ def solve_banded(l_and_u: Any, ab: Any, b: Any) -> Any:
     >>> tg.grad(lambda d: solve_banded((0, 1), tg.stack([[0.0, 1.0], [d, d]]), np.ones(2))[0])(2.0)
     0.0
     """
-    (below, above), (ab, b) = map(int, l_and_u), arrays_of("solve_banded", ab, b)
+    below, above = map(int, _pair("solve_banded", l_and_u, "the numbers of diagonals below and above"))
+    ab, b = arrays_of("solve_banded", ab, b)
     return banded.solve_banded("solve_banded", below, above, ab, b)
 
 
@@ -244,7 +252,7 @@ def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0) -> Any:
 
     Raises ShapeError where they do not fit.
     """
-    lu, pivots = lu_and_piv
+    lu, pivots = _pair("lu_solve", lu_and_piv, "what lu_factor returns")
     lu, b, restored = fitting("lu_solve", lu, b)
     order = functions.permutation(arrays_of("lu_solve", lu, pivots)[1])
     if order.ndim < lu.ndim:

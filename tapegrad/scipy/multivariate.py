@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from tapegrad.adjoint.evaluation import holds_values
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.flow import where
 from tapegrad.scipy.families import of_plain_numbers
 from tapegrad.value import Value
@@ -144,9 +144,9 @@ class Dirichlet:
             )
         good = (np.min(x, axis=0) >= 0.0) * (np.abs(np.sum(x, axis=0) - 1.0) <= 1e-9)
         if not holds_values((x,)) and not np.all(good):
-            raise ValueError("dirichlet: the numbers of x must lie between 0 and 1 and add up to 1")
+            raise OperationError("dirichlet: the numbers of x must lie between 0 and 1 and add up to 1")
         if not holds_values((alpha,)) and not np.all(alpha > 0.0):
-            raise ValueError("dirichlet: all numbers of alpha must be above 0")
+            raise OperationError("dirichlet: all numbers of alpha must be above 0")
         powers = (alpha if np.ndim(x) == 1 else alpha.reshape(-1, 1)) - 1.0
         inside = where(x >= 0.0, x, 1.0)
         size = np.sum(special.gammaln(alpha)) - special.gammaln(np.sum(alpha))

@@ -14,7 +14,7 @@ import scipy.optimize
 from tapegrad import optimize, pytree
 from tapegrad.adjoint import evaluation
 from tapegrad.calls.call import call
-from tapegrad.errors import DTypeError, ShapeError, StructureError, UnsupportedError
+from tapegrad.errors import DTypeError, OperationError, ShapeError, StructureError, UnsupportedError
 from tapegrad.functions import stack
 from tapegrad.optimize.flat import Nesting, nesting_of, start
 from tapegrad.scipy.captured import Captured
@@ -79,8 +79,8 @@ def solve_ivp(
     Where the solver fails, success is False as in SciPy, y is NaN from there on, and so are gradients, with a
     RuntimeWarning. ArithmeticError is raised where only the gradient fails.
 
-    Raises UnsupportedError for what is for plain numbers only, when there are Values; ValueError for an unknown method
-    or sensitivity, and times outside of t_span or not in order; ShapeError where fun returns another count of
+    Raises UnsupportedError for what is for plain numbers only, when there are Values; OperationError for an unknown
+    method or sensitivity, and times outside of t_span or not in order; ShapeError where fun returns another count of
     numbers than y has; TapeMismatchError where fun takes a Value from around it that was not found.
 
     Source: Y. Cao, S. Li, L. Petzold, R. Serban, Adjoint sensitivity analysis for differential-algebraic equations,
@@ -116,7 +116,9 @@ def solve_ivp(
             "of y would; for the end alone pass t_eval=[t_span[1]]"
         )
     if method not in _METHODS and not (inspect.isclass(method) and issubclass(method, scipy.integrate.OdeSolver)):
-        raise ValueError(f"unknown method {method!r}: it must be one of {', '.join(_METHODS)}, or an OdeSolver class")
+        raise OperationError(
+            f"unknown method {method!r}: it must be one of {', '.join(_METHODS)}, or an OdeSolver class"
+        )
     _check_span(t_span)
     made = _options(method, rtol, atol, adjoint_rtol, adjoint_atol, sensitivity, options)
     rules, y, times = _solved(taken, t_span[0], t_eval, t_span[1], y0, args, made, options.pop("sparse", None))
@@ -223,7 +225,7 @@ def _options(
     options: dict[str, Any],
 ) -> Options:  # fmt: skip
     if mode not in _MODES:
-        raise ValueError(f"unknown sensitivity {mode!r}: it must be one of {', '.join(_MODES)}")
+        raise OperationError(f"unknown sensitivity {mode!r}: it must be one of {', '.join(_MODES)}")
     for name in ("jac", "lband", "uband"):
         options.pop(name, None)
     steps = tuple((name, float(options.pop(name))) for name in ("max_step", "min_step") if name in options)

@@ -16,7 +16,7 @@ from scipy import signal as _signal
 
 from tapegrad.adjoint.evaluation import holds_values
 from tapegrad.calls import external
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.value import Value
 
 __all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve", "oaconvolve"]
@@ -77,7 +77,7 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> An
             within the other.
         method: "direct", "fft", or "auto", whichever SciPy expects to be faster.
 
-    The result and its derivatives, of any order, are computed by SciPy. Raises ValueError, ShapeError.
+    The result and its derivatives, of any order, are computed by SciPy. Raises OperationError, ShapeError.
 
     >>> convolve([1.0, 2.0, 3.0], [0.0, 1.0, 0.5]).tolist()
     [0.0, 1.0, 2.5, 4.0, 1.5]
@@ -86,9 +86,9 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> An
         return _signal.convolve(in1, in2, mode, method)
     a, b = (x if isinstance(x, Value) else np.asarray(x) for x in (in1, in2))
     if mode not in _MODES:
-        raise ValueError(f"convolve: mode must be 'full', 'same' or 'valid', not {mode!r}")
+        raise OperationError(f"convolve: mode must be 'full', 'same' or 'valid', not {mode!r}")
     if method not in ("auto", *_BY_METHOD):
-        raise ValueError(f"convolve: method must be 'auto', 'direct' or 'fft', not {method!r}")
+        raise OperationError(f"convolve: method must be 'auto', 'direct' or 'fft', not {method!r}")
     if np.ndim(a) != np.ndim(b) or not np.ndim(a) or not np.size(a) or not np.size(b):
         raise ShapeError(
             f"convolve takes two arrays of as many axes, one or more, with elements, not of shapes {np.shape(a)} and "
@@ -125,11 +125,11 @@ def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> A
 
 
 def fftconvolve(in1: Any, in2: Any, mode: str = "full", axes: Any = None) -> Any:
-    """As `convolve`, by fast Fourier transforms. With Values `axes` are all of them. Raises ValueError for others."""
+    """As `convolve`, by fast Fourier transforms. With Values `axes` must be all of them, else OperationError."""
     if not holds_values((in1, in2)):
         return _signal.fftconvolve(in1, in2, mode, axes)
     if axes is not None and sorted(np.arange(np.ndim(in1))[np.atleast_1d(axes)].tolist()) != list(range(np.ndim(in1))):
-        raise ValueError(f"fftconvolve: with Values the axes must be all of them, not {axes!r}")
+        raise OperationError(f"fftconvolve: with Values the axes must be all of them, not {axes!r}")
     return convolve(in1, in2, mode, "fft")
 
 
@@ -142,7 +142,9 @@ def _in_two(name: str, function: Any, own: Any, in1: Any, in2: Any, mode: str, b
     if not holds_values((in1, in2)):
         return own(in1, in2, mode, boundary, fillvalue)
     if boundary != "fill" or fillvalue != 0:
-        raise ValueError(f"{name}: with Values the boundary is filled with zeros; pad the first array instead (np.pad)")
+        raise OperationError(
+            f"{name}: with Values the boundary is filled with zeros; pad the first array instead (np.pad)"
+        )
     if np.ndim(in1) != 2 or np.ndim(in2) != 2:
         raise ShapeError(f"{name} takes two arrays of two axes, not of shapes {np.shape(in1)} and {np.shape(in2)}")
     return function(in1, in2, mode)

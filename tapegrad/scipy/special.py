@@ -18,7 +18,7 @@ from scipy import special as _special
 
 from tapegrad import functions
 from tapegrad.calls import external, stop_gradient
-from tapegrad.errors import UnsupportedError
+from tapegrad.errors import OperationError, UnsupportedError
 from tapegrad.flow import where
 from tapegrad.functions.registry import holds_value
 from tapegrad.functions.special import no_gradient, register
@@ -165,7 +165,7 @@ _zeta = external(lambda x: _special.zeta(x), lambda w, z, x: None)
 def multigammaln(a: Any, d: int) -> Any:
     """ln of the multivariate gamma function of dimension d, for a > (d - 1) / 2.
 
-    Raises ValueError where `d` is not a whole number above 0.
+    Raises OperationError where `d` is not a whole number above 0.
 
     >>> bool(np.isclose(multigammaln(3.0, 2), np.log(np.pi) / 2 + math.lgamma(3.0) + math.lgamma(2.5)))
     True
@@ -173,7 +173,7 @@ def multigammaln(a: Any, d: int) -> Any:
     if not holds_value(a):
         return _special.multigammaln(a, d)
     if d != int(d) or d < 1:
-        raise ValueError(f"multigammaln: d must be a whole number above 0, not {d!r}")
+        raise OperationError(f"multigammaln: d must be a whole number above 0, not {d!r}")
     terms = [_special.gammaln(a - 0.5 * j) for j in range(int(d))]
     return sum(terms[1:], terms[0]) + 0.25 * d * (d - 1) * math.log(math.pi)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, StaleValueError, TapeFullError, ThreadError
+from tapegrad.errors import DTypeError, OperationError, StaleValueError, TapeFullError, ThreadError
 from tapegrad.ops import RUN, has_kernel, passive_rows
 from tapegrad.ops.record import COLUMNS, place, record
 from tapegrad.sweeps import ADJOINTS, FORWARD, REVERSE, VALUES, callbacks, scratch, sweeps_for
@@ -388,11 +388,11 @@ class Tape:
     def rewind(self, length: int = 0) -> None:
         """Forget all instructions from number `length` on. Values recorded there become stale.
 
-        Raises ValueError if the tape is shorter than that.
+        Raises OperationError if the tape is shorter than that.
         """
         self.flush()
         if not 0 <= length <= self.length:
-            raise ValueError(f"cannot rewind to instruction {length}: the tape has {self.length}")
+            raise OperationError(f"cannot rewind to instruction {length}: the tape has {self.length}")
         keep(self, np.arange(length))
         self._open_page()
 

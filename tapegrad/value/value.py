@@ -16,13 +16,14 @@ from tapegrad.errors import (
 )
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import current_tape
+from tapegrad.value.declared import Declared
 from tapegrad.value.methods import Methods
 from tapegrad.value.numbers import refuse_unlike
 from tapegrad.value.operators import Operators, add_method
 from tapegrad.value.views import Views
 
 
-class Value(Operators, Views, Methods):
+class Value(Operators, Views, Methods, Declared):
     """A number, or an array of numbers, that remembers how it was computed.
 
     Args:

@@ -357,3 +357,15 @@ def test_keyword_arguments_where_derivatives_nest():
     assert v.grad == 9.0 and gradient.data.tolist() == (9.0 * x**2).tolist()
     with pytest.raises(IndexError, match="argnums names argument 1, the function has 1"):
         tg.value_and_grad(f, 1, has_aux=True)(x, k=2.0)
+
+
+def test_the_decorator_takes_its_argument_or_none():
+    def cube(x):
+        return x * x * x
+
+    for decorator in (tg.recorded, tg.recorded(compile=False), tg.recorded(compile=True)):
+        made = decorator(cube)
+        assert isinstance(made, tg.recorded) and made.__name__ == "cube"
+        assert made(2.0) == 8.0 and made.grad(2.0) == 12.0
+    assert tg.recorded(cube, compile=False).forced is False
+    assert copy.copy(tg.recorded(cube)).grad(2.0) == 12.0

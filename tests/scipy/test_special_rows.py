@@ -194,6 +194,16 @@ def test_elliptic_integrals_to_the_second_order(name, m):
         assert derived(m) == pytest.approx(exact, rel=1e-10)
 
 
+@pytest.mark.parametrize("n", [60, 150, 170, 10**6, 10**30])
+@pytest.mark.parametrize("x", [0.5, 1.0, 2.5, 40.0])
+def test_polygamma_of_large_order_comes_to_an_end(n, x):
+    with np.errstate(all="ignore"):
+        # SciPy takes the sign from n + 1, which is n for the largest; all of these are even.
+        expected = -abs(float(sp.polygamma(n, x)))
+    found = special.polygamma(n, tg.Value(x)).item()
+    assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
 @pytest.mark.parametrize("n", range(5))
 @pytest.mark.parametrize("x", [-3.7, -0.5, 1e-3, 0.3, 1.0, 12.5, 1e6])
 def test_polygamma(n, x):

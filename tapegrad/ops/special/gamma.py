@@ -33,7 +33,11 @@ def hurwitz(s, q):
         return np.inf
     total, a = 0.0, q
     while a < 10.0 + s:
-        total += a ** (-s)
+        term = a ** (-s)
+        total += term
+        # For large s the terms fall fast. What is left, bounded by an integral, is lost in rounding.
+        if a > 0.0 and term * (1.0 + a / (s - 1.0)) <= 1e-18 * total:
+            return total
         a += 1.0
     if np.isinf(a):
         return total
