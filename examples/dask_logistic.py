@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,7 +39,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-def extras():
+def extras() -> Any:
     """The packages that only the examples need."""
     try:
         import matplotlib
@@ -55,14 +56,14 @@ def extras():
     return tqdm.tqdm
 
 
-def truth(features, seed):
+def truth(features: int, seed: int) -> Any:
     """The coefficients that the data are drawn with, and the constant."""
     import numpy as np
 
     return np.random.default_rng(seed).normal(size=features) / math.sqrt(features), 0.25
 
 
-def rows_of(folder, chosen):
+def rows_of(folder: Path, chosen: argparse.Namespace) -> Any:
     """A Dask array of the rows, the label last, which are written if they are not there yet."""
     import dask.array as da
     import numpy as np
@@ -72,7 +73,7 @@ def rows_of(folder, chosen):
     # Features in units that have nothing to do with each other, as in life: the fit takes more than a few steps then.
     scale = np.geomspace(0.2, 2.0, chosen.features)
 
-    def draw(block_info=None):
+    def draw(block_info: Any = None) -> Any:
         place = block_info[None]
         rng = np.random.default_rng((chosen.seed, place["chunk-location"][0]))
         x = rng.normal(size=(place["chunk-shape"][0], chosen.features + 1))
@@ -83,7 +84,8 @@ def rows_of(folder, chosen):
     store = folder / f"rows-{chosen.rows}-{chosen.features}-{chosen.chunk}-{chosen.seed}.zarr"
     if not store.exists():
         shape, chunk = (chosen.rows, chosen.features + 1), min(chosen.chunk, chosen.rows)
-        chunks = da.core.normalize_chunks((chunk, shape[1]), shape)
+        full, rest = divmod(chosen.rows, chunk)
+        chunks = (chunk,) * full + (rest,) * (rest > 0), (shape[1],)
         part = store.with_suffix(".part")
         target = zarr.create_array(part, shape=shape, chunks=(chunk, shape[1]), dtype=float, overwrite=True)
         da.map_blocks(draw, chunks=chunks, dtype=float, meta=np.zeros((0, 0))).store(target, lock=False)
@@ -91,22 +93,22 @@ def rows_of(folder, chosen):
     return da.from_zarr(store)
 
 
-def fit(chosen, rows, progress):
+def fit(chosen: argparse.Namespace, rows: Any, progress: Any) -> tuple[Any, list[tuple[float, float]]]:
     """SciPy's result, and for each pass over the data (loss, seconds)."""
     import numpy as np
 
     import tapegrad.dask
     from tapegrad.optimize import minimize
 
-    def loss(p, row):
+    def loss(p: Any, row: Any) -> Any:
         z = row[:-1] @ p["w"] + p["b"]
         return np.logaddexp(0.0, z) - row[-1] * z
 
     value_and_grad = tapegrad.dask.value_and_grad(loss, mean=True)
-    history = []
+    history: list[tuple[float, float]] = []
     with progress(unit="pass", file=sys.stderr) as bar:
 
-        def one_pass(p, rows):
+        def one_pass(p: Any, rows: Any) -> tuple[float, Any]:
             start = time.perf_counter()
             value, gradient = value_and_grad(p, rows)
             history.append((value, time.perf_counter() - start))
@@ -120,7 +122,7 @@ def fit(chosen, rows, progress):
     return result, history
 
 
-def draw_figure(path, history, result, w):
+def draw_figure(path: Path, history: list[tuple[float, float]], result: Any, w: Any) -> None:
     """The course of the loss, and the coefficients that were found beside the true ones."""
     import matplotlib.pyplot as plt
     import numpy as np
@@ -145,7 +147,7 @@ def draw_figure(path, history, result, w):
     figure.savefig(path, dpi=130)
 
 
-def peak():
+def peak() -> float:
     """The most memory that this process has had, in megabytes."""
     import resource
 

@@ -95,6 +95,6 @@ def _of_first_row(arguments: Arguments, ready: Ready, method: str, argnums: Any)
     has_rows = [x is Rows for x in arguments.shared]
     leaves = [np.asarray(x)[None] if own else x for x, own in zip(leaves, has_rows, strict=True)]
     in_axes = pytree.unflatten(structure, [0 if own else None for own in has_rows])
-    batch: Any = ready.recording.batch  # type: ignore[attr-defined]
+    batch: Any = ready.recording.batch
     how = {} if argnums is None else {"argnums": argnums}
     return getattr(batch, method)(*pytree.unflatten(structure, leaves), in_axes=in_axes, **how)

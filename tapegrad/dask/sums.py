@@ -86,7 +86,7 @@ class Sums:
         arguments = Arguments(args)
         arguments.check_argnums(self._argnums)
         ready = self._function.ready(arguments)
-        batch: Any = ready.recording.batch  # type: ignore[attr-defined]
+        batch: Any = ready.recording.batch
         try:
             batch.check_summed(self._argnums)
         except NonScalarError as error:

@@ -61,7 +61,7 @@ def sums_of_chunk(
     """
 
     def sums(recording: Recording, leaves: list[Any], axes: list[int | None], rows: int) -> list[np.ndarray]:
-        batch: Any = recording.batch  # type: ignore[attr-defined]
+        batch: Any = recording.batch
         found: list[np.ndarray] = batch.sums(leaves, axes, rows, recording.spec.structure, argnums)
         return found
 
@@ -95,7 +95,7 @@ def outputs_of_chunk(
 
     def outputs(recording: Recording, leaves: list[Any], axes: list[int | None], rows: int) -> list[np.ndarray]:
         structure = recording.spec.structure
-        batch: Any = recording.batch  # type: ignore[attr-defined]
+        batch: Any = recording.batch
         how = {} if argnums is None else {"argnums": argnums}
         given = pytree.unflatten(structure, leaves)
         found = getattr(batch, method)(*given, in_axes=pytree.unflatten(structure, axes), **how)

@@ -53,7 +53,8 @@ class Training:
         chunks_per_step: int, patience: float = 60.0,
     ) -> None:  # fmt: skip
         if isinstance(loss, str) and loss not in LOSSES:
-            raise OperationError(f"there is no loss {loss!r}; there are {', '.join(sorted(LOSSES))}, or give a function")
+            known = ", ".join(sorted(LOSSES))
+            raise OperationError(f"there is no loss {loss!r}; there are {known}, or give a function")
         if chunks_per_step < 1:
             raise OperationError(f"a step takes at least one chunk, not {chunks_per_step!r}")
         if not model.flat.size:
