@@ -38,7 +38,8 @@ class Graph:
     def __init__(self, what: str, arguments: Arguments, lasts: bool = False) -> None:
         self.name = f"tapegrad-{what}-{uuid.uuid4().hex}"
         self._arguments, self._tasks = arguments, dict[Hashable, Any]()
-        self._arrays = arguments.arrays if lasts else arguments.optimized()
+        # What lasts is a Dask array, for which Dask does the same when it is computed.
+        self._arrays, self._lasts = arguments.arrays if lasts else arguments.optimized(), lasts
 
     def add(self, part: Sequence[Any], function: Callable[..., Any], *args: Any) -> Any:
         """Add a task: a function of arguments, of which some are what other tasks return. Returns what stands for its
@@ -55,9 +56,10 @@ class Graph:
         """
         keys = self._arguments.keys(chunk)
         made = self.add(part, function, *args, *map(TaskRef, keys))
-        before = {key: x.dask.get(key) for key, x in zip(keys, self._arrays, strict=True)}
-        own = [task for task in before.values() if type(task) is Task]
-        self._tasks[made.key] = Task.fuse(*own, self._tasks[made.key])
+        if not self._lasts:
+            before = {key: x.dask.get(key) for key, x in zip(keys, self._arrays, strict=True)}
+            own = [task for task in before.values() if type(task) is Task]
+            self._tasks[made.key] = Task.fuse(*own, self._tasks[made.key])
         return made
 
     def total(self, parts: Sequence[Any], function: Callable[..., Any]) -> Any:

@@ -20,6 +20,13 @@ class StandIn(InNumba):
     forced: bool | None = None
 
 
+def checked_compile(compile: bool | None) -> bool | None:
+    """What is said of compiling. Raises OperationError where that is no truth value."""
+    if compile is not None and not isinstance(compile, bool):
+        raise OperationError(f"compile must be True, False or None, not {compile!r}")
+    return compile
+
+
 def behind(f: Any, forced: bool | None) -> tuple[Any, bool | None]:
     """The function that another may stand for, and whether its programs are compiled, where that is said.
 
@@ -30,8 +37,7 @@ def behind(f: Any, forced: bool | None) -> tuple[Any, bool | None]:
             f"a function is needed to differentiate or record, not {f!r:.60} ({type(f).__name__}): "
             "give the function f itself, not its value f(x)"
         )
-    if forced is not None and not isinstance(forced, bool):
-        raise OperationError(f"compile must be True, False or None, not {forced!r}")
+    forced = checked_compile(forced)
     while isinstance(f, StandIn):
         f, forced = f.f, f.forced if forced is None else forced
     return f, forced
