@@ -29,9 +29,12 @@ TITLES = {
     "native": "Programs beside machine code",
     "ode_adjoint": "Gradients through differential equations",
     "attention": "A block of attention",
+    "norms": "Normalisation",
+    "networks": "Layers of networks",
     "njit": "Gradients of Numba code",
     "njit_inside": "Gradients inside Numba code",
     "batch": "Many inputs at once",
+    "updates": "Updates of an optimiser",
 }
 THREADS = {"mnist": (1, 2), "mnist_epoch": (1, 2)}
 # What a module has to say of its rows beside the times.

@@ -73,8 +73,9 @@ def _tapegrad(batch: Any) -> Ready:
     return Ready(step, phases=phases)
 
 
-def torch_step(weights: list[Any]) -> Any:
-    """A function of images and labels that takes a step in PyTorch, in place, and returns its loss."""
+def torch_step(weights: list[Any], optimizer: Any = None) -> Any:
+    """A function of images and labels that takes a step in PyTorch, in place, and returns its loss; plain gradient
+    descent without an optimiser."""
     import torch
 
     w1, b1, w2, b2, w3, b3 = weights
@@ -83,6 +84,11 @@ def torch_step(weights: list[Any]) -> Any:
         hidden = torch.relu(torch.addmm(b2, torch.relu(torch.addmm(b1, x, w1)), w2))
         value = torch.nn.functional.cross_entropy(torch.addmm(b3, hidden, w3), labels)
         gradients = torch.autograd.grad(value, weights)
+        if optimizer is not None:
+            for w, g in zip(weights, gradients):
+                w.grad = g
+            optimizer.step()
+            return value.detach()
         with torch.no_grad():
             torch._foreach_add_(weights, gradients, alpha=-float(RATE))
         return value.detach()
@@ -103,8 +109,8 @@ def _torch(batch: Any) -> Ready:
     )
 
 
-def jax_step() -> Any:
-    """A function of weights, images and labels that gives the loss and the weights after a step in JAX."""
+def jax_loss() -> Any:
+    """The loss in JAX, a function of weights, images and labels."""
     import jax
 
     jnp = jax.numpy
@@ -112,6 +118,15 @@ def jax_step() -> Any:
     def loss(weights: Any, x: Any, labels: Any) -> Any:
         z = logits(weights, x, jax.nn.relu)
         return jnp.mean(jax.nn.logsumexp(z, axis=1) - jnp.take_along_axis(z, labels[:, None], axis=1)[:, 0])
+
+    return loss
+
+
+def jax_step() -> Any:
+    """A function of weights, images and labels that gives the loss and the weights after a step in JAX."""
+    import jax
+
+    loss = jax_loss()
 
     def update(weights: Any, x: Any, labels: Any) -> Any:
         value, gradients = jax.value_and_grad(loss)(weights, x, labels)

@@ -1,7 +1,8 @@
 """A convolution stage for `bench.native`: 3 by 3 convolution, ReLU, the largest of each 2 by 2, the mean of it all.
 
 Eight images of 16 channels, 28 by 28, become 32 channels; the gradient is that of the kernel. Images are an argument,
-so that nothing made of them is taken for a constant. tapegrad has no convolution: nine shifted slices are stacked and
+so that nothing made of them is taken for a constant. tapegrad's is written by hand, in slices and products, as what
+the compiler is measured at; `tg.conv` and `tg.max_pool` are measured in `networks`. Nine shifted slices are stacked and
 multiplied with the kernel as one matrix product (slower were nine products that are added up, twice, and `einsum` on
 the stack, a third).
 """

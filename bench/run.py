@@ -21,7 +21,7 @@ from bench.compare import measure, set_up_table, table
 
 MODULES = (
     "calls", "replay", "axes", "recording", "scalar_mlp", "mnist", "mnist_epoch", "sparse", "second_order", "matrices",
-    "native", "ode_adjoint", "attention", "njit", "njit_inside", "batch",
+    "native", "ode_adjoint", "attention", "networks", "norms", "njit", "njit_inside", "batch", "updates",
 )  # fmt: skip
 
 

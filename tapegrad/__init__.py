@@ -18,7 +18,22 @@ from tapegrad.calls import (
 from tapegrad.checking import check_grads, check_op
 from tapegrad.debugging import debug
 from tapegrad.flow import cond, fori_loop, scan, where, while_loop
-from tapegrad.functions import cross_entropy, log_softmax, logsumexp, softmax, stack, supported
+from tapegrad.functions import (
+    avg_pool,
+    batch_norm,
+    conv,
+    conv_transpose,
+    cross_entropy,
+    dropout,
+    group_norm,
+    layer_norm,
+    log_softmax,
+    logsumexp,
+    max_pool,
+    softmax,
+    stack,
+    supported,
+)
 from tapegrad.inspect import Drawing, draw, listing
 from tapegrad.program import memory_held, set_memory_limit
 from tapegrad.recorded import recorded
@@ -57,18 +72,23 @@ __all__ = [
     "Recording",
     "Tape",
     "Value",
+    "batch_norm",
+    "avg_pool",
     "cfunc",
     "check_grads",
     "check_op",
     "checkpoint",
     "checkpointed_loop",
     "cond",
+    "conv",
+    "conv_transpose",
     "cross_entropy",
     "current_tape",
     "debug",
     "custom_jvp",
     "custom_vjp",
     "draw",
+    "dropout",
     "elementwise_grad",
     "erf",
     "errors",
@@ -77,6 +97,7 @@ __all__ = [
     "gelu",
     "fori_loop",
     "grad",
+    "group_norm",
     "hessian",
     "hvp",
     "implicit_root",
@@ -84,6 +105,7 @@ __all__ = [
     "jacobian",
     "jacrev",
     "jvp",
+    "layer_norm",
     "leaky_relu",
     "linearize",
     "listing",
@@ -91,6 +113,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "make_hvp",
+    "max_pool",
     "memory_held",
     "njit_op",
     "ops",

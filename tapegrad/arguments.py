@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
+from tapegrad.carried import RecordedGenerator, generators_in, is_generator
 from tapegrad.errors import CutGradientError, DTypeError, StructureError, UnsupportedError
 from tapegrad.value import Value, refuse_unlike
 from tapegrad.value.exact import limit
@@ -76,6 +77,9 @@ class Input(NamedTuple):
 
 _FLOAT = Input((), np.dtype(np.float64), True)
 INTEGER = Input((), np.dtype(np.int64), True)
+# A generator of random numbers: every replay draws from the one that it is given. Where there are several, they are
+# numbered, as two arguments may be one generator.
+GENERATOR = Static(RecordedGenerator, 0)
 # Whole numbers below are exact in either dtype.
 SURE = 2**24
 
@@ -116,6 +120,8 @@ def leaf_spec(x: Any) -> Any:
         return INTEGER if abs(int(x)) <= limit(np.dtype(np.float64)) else Static(int, int(x))
     if isinstance(x, complex | np.complexfloating):
         raise DTypeError("an argument is complex; numbers must be real")
+    if is_generator(x):
+        return GENERATOR
     try:
         hash(x)
     except TypeError:
@@ -134,7 +140,17 @@ def spec_of(args: Sequence[Any]) -> tuple[Spec, list[Any]]:
         most = limit(np.dtype(np.float32))
         own = [Static(int, int(x)) if s is INTEGER and abs(int(x)) > most else s for x, s in zip(leaves, spec.leaves)]
         spec = Spec(structure, tuple(own))
+    if GENERATOR in spec.leaves:
+        spec = Spec(structure, _numbered(spec.leaves, leaves))
     return spec, leaves
+
+
+def _numbered(specs: Sequence[Any], leaves: Sequence[Any]) -> tuple[Any, ...]:
+    each = generators_in(leaves)
+    return tuple([
+        Static(GENERATOR.kind, next(n for n, g in enumerate(each) if g is x)) if s == GENERATOR else s
+        for s, x in zip(specs, leaves, strict=True)
+    ])  # fmt: skip
 
 
 def dtype_of(spec: Spec) -> np.dtype:

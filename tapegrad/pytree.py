@@ -54,17 +54,18 @@ def register(
     )  # fmt: skip
 
 
-def flatten(x: Any) -> tuple[list[Any], Structure]:
+def flatten(x: Any, whole: Callable[[Any], bool] | None = None) -> tuple[list[Any], Structure]:
     """The leaves of a nested structure in order, and a hashable description to put them together with.
 
-    None is a container of nothing. Raises StructureError for a dataclass that lacks one of its fields.
+    None is a container of nothing. What `whole` says yes to is a leaf, whatever it holds. Raises StructureError for a
+    dataclass that lacks one of its fields.
 
     >>> flatten({"w": [1.0, 2.0], "b": 3.0, "none": None})[0]
     [1.0, 2.0, 3.0]
     """
-    leaves, structure = optree.tree_flatten(x, namespace=_NAMESPACE)
+    leaves, structure = optree.tree_flatten(x, whole, namespace=_NAMESPACE)
     if not _leaf_classes.issuperset(map(type, leaves)) and _new_containers(leaves):
-        return flatten(x)
+        return flatten(x, whole)
     return leaves, structure
 
 
@@ -91,23 +92,23 @@ def unflatten(structure: Structure, leaves: Iterable[Any]) -> Any:
     return structure.unflatten(leaves)
 
 
-def leaves_as(structure: Structure, x: Any) -> list[Any]:
+def leaves_as(structure: Structure, x: Any, whole: Callable[[Any], bool] | None = None) -> list[Any]:
     """The leaves of x, which must be nested as `structure` says, in the order of that structure. Dicts may have their
-    keys in another order.
+    keys in another order. `whole` is what `flatten` takes.
 
     Raises StructureError where x is nested otherwise.
 
     >>> leaves_as(flatten({"w": 1.0, "b": 2.0})[1], {"b": 20.0, "w": 10.0})
     [10.0, 20.0]
     """
-    leaves, own = flatten(x)
+    leaves, own = flatten(x, whole)
     if own == structure:
         return leaves
     try:
         found = structure.flatten_up_to(x)
     except ValueError as error:
         raise StructureError(str(error)) from None
-    if not all(map(is_leaf, children(flatten(found)[1]))):
+    if not all(map(is_leaf, children(flatten(found, whole)[1]))):
         raise StructureError("a container stands in the place of a leaf")
     return found
 
@@ -193,6 +194,15 @@ def paths(structure: Structure, root: str) -> list[str]:
     ["x['w'][0]", "x['w'][1]", "x['b']"]
     """
     return [path.codify(root) for path in structure.accessors()]
+
+
+def dotted(structure: Structure) -> list[str]:
+    """What each leaf is called, with a dot between the names of the containers.
+
+    >>> dotted(flatten({"w": [1.0, 2.0], "b": 3.0})[1]), dotted(flatten(1.0)[1])
+    (['w.0', 'w.1', 'b'], [''])
+    """
+    return [".".join(map(str, path)) for path in structure.paths()]
 
 
 def _new_containers(leaves: Iterable[Any]) -> bool:

@@ -15,6 +15,7 @@ from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
 from tapegrad.arguments import argument_numbers, plain_key
 from tapegrad.attached import attached, named_like
+from tapegrad.carried import NeedsCarrierError
 from tapegrad.errors import OuterValueError
 from tapegrad.made import made
 from tapegrad.recording import Known, Unrecorded, behind, known, known_with_keywords, never, on_values
@@ -97,6 +98,12 @@ def _both(
         except OuterValueError:
             # The function uses a Value from around it, so what it returns depends on that, and so does its gradient.
             return derivatives.value_and_grad(f, args, own, has_aux)
+        except NeedsCarrierError:
+            if evaluation.on_tape(args):
+                raise
+            # It takes a branch, the first time, in which it reads or draws numbers that a recording carries.
+            recording, leaves = shared.carrying(args)
+            return recording.evaluate(leaves, own, has_aux, alone)
 
     return evaluate
 
@@ -168,6 +175,8 @@ def _answer(
         return what(shared.at(args)[0], args)
     except OuterValueError:
         return what(Unrecorded(shared.f), _as_values(args, argnums))
+    except NeedsCarrierError:
+        return what(shared.carrying(args)[0], args)
 
 
 def _as_values(args: Sequence[Any], argnums: int | Sequence[int] | None = None) -> tuple[Any, ...]:

@@ -45,6 +45,14 @@ def network(model, x, labels):
     return np.mean(tg.cross_entropy(h, labels))
 
 
+def normalised(x, w, b):
+    groups = tg.group_norm(tg.batch_norm(x, None, None, w, b), 2, b, w)
+    return np.sum(tg.layer_norm(np.tanh(groups), 3, w[:3]) ** 3)
+def convolutions(x, w, b):
+    maps = tg.max_pool(np.tanh(tg.conv(x, w, b, stride=2, padding=1)), (2, 2), stride=1)
+    return np.sum(tg.avg_pool(tg.conv_transpose(maps, w, stride=2), (3,), padding=1) ** 3)
+
+
 def matrices(a):
     s = a @ a.T + 3.0 * np.eye(3)
     w, _ = np.linalg.eigh(s)
@@ -72,6 +80,8 @@ def named():
     labels = np.array([0, 2, 1, 1])
     single = rng.uniform(-1.0, 1.0, (4, 3)).astype(np.float32)
     model = Layer(a.astype(np.float32), b.astype(np.float32))
+    layers = rng.normal(size=(3, 4, 3)), *rng.normal(size=(2, 4))
+    pictures = rng.normal(size=(2, 2, 7, 6)), rng.normal(size=(3, 2, 3, 2)), b
     given = {
         "branching": (branching, ({"w": [b]}, 3, "steep")),
         "scalars": (scalars, (0.4, 1.2)),
@@ -80,6 +90,10 @@ def named():
         "gradient of arrays": (tg.grad(arrays), (a, b)),
         "network": (network, (model, single, labels)),
         "gradient of a network": (tg.grad(network), (model, single, labels)),
+        "normalised": (normalised, layers),
+        "gradient of normalised": (tg.grad(normalised, (0, 1, 2)), layers),
+        "convolutions": (convolutions, pictures),
+        "gradient of convolutions": (tg.grad(convolutions, (0, 1, 2)), pictures),
         "matrices": (matrices, (a,)),
         "gradient of matrices": (tg.grad(matrices), (a,)),
         "special": (special, (b,)),

@@ -28,6 +28,7 @@ FLOORS = {
     "value": 5,
     "functions": 5,
     "arguments": 6,
+    "carried": 5,
     "adjoint": 6,
     "program": 6,
     "native": 7,

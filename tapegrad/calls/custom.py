@@ -160,7 +160,7 @@ class Checkpointed(Rules):
         self._derived: dict[str, Rules] = {}
 
     def _recording(self, args: tuple[Any, ...]) -> Recording:
-        return known(self.f).at(args)[0]
+        return known(self.f).repeatable(args)
 
     def value(self, args: tuple[Any, ...]) -> Any:
         return self._recording(args)(*args)

@@ -33,7 +33,7 @@ class _Root(Rules):
         return float(x) if x.ndim == 0 else x.astype(float) if x.dtype.kind != "f" else x
 
     def _recording(self, args: Sequence[Any]) -> Recording:
-        return self._known.at(args)[0]
+        return self._known.repeatable(args)
 
     def _vector(self, x: Any, *args: Any) -> Any:
         found = self.equations(x, *args)

@@ -118,8 +118,12 @@ class Compiled:
 
     __frame__ = True
 
-    def __init__(self, function: Callable[..., Any], kinds: list[Kind], module: Any = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], kinds: list[Kind], module: Any = None, flush: bool = False
+    ) -> None:
         self.function = function
+        # Whether subnormal numbers are zero for it in float64 too; see `flushes`.
+        self._flush = flush
         self.kinds = kinds
         self.__doc__, self.__name__ = function.__doc__, function.__name__
         self._wanted = [
@@ -158,11 +162,14 @@ class Compiled:
             name = store.digest(fingerprint([self.function]), *lines, real.name)
         else:
             name = self._module.name(self, real)
-        kind = real.name + ("_flushed" if flushes(real) else "")
+        kind = real.name + ("_flushed" if self._flushes(real) else "")
         return load(
             f"{self.__name__}_{kind}_{name}", lambda: self.text(real), "entry",
             lambda types: types.int64(types.CPointer(types.int64)),
         )  # fmt: skip
+
+    def _flushes(self, real: np.dtype) -> bool:
+        return flushes(real) or (self._flush and not INTERPRETED)
 
     def text(self, real: np.dtype) -> str:
         """The text of the generated module with this function, and with `entry`, which reads its arguments from words.
@@ -178,7 +185,7 @@ class Compiled:
         module.imports.add(f"from tapegrad.compiled.pointers import {', '.join(sorted(names))}")
         call = f"{called}({', '.join(arguments)})"
         lines = [f"found = {call}"] if _returns(self.function) else [call, "found = 0"]
-        if flushes(real):
+        if self._flushes(real):
             module.imports.add("from tapegrad.compiled.pointers import control_word, set_control_word")
             first = ["before = control_word()", f"set_control_word(before | {FLUSH})"]
             lines = [*first, *lines, "set_control_word(before)"]
@@ -200,7 +207,7 @@ class Compiled:
                     raise TypeError(
                         f"{self.__name__} takes a contiguous array {kind.text}, not {x.dtype} of shape {x.shape}"
                     )
-                words.append(_address(x))
+                words.append(address_of(x))
                 words += x.shape
             else:
                 words.append(float_bits(x) if is_float else int(x))
@@ -246,7 +253,7 @@ class Compiled:
         return _REAL[0] if self._first_real is None else args[self._first_real].dtype
 
 
-def _address(x: Any) -> int:
+def address_of(x: Any) -> int:
     """Where an array's numbers stand."""
     try:
         # A quarter of the time of asking the array.

@@ -187,6 +187,51 @@ static int k_cross_entropy(real *v, long z, long x, long labels, long n, long cl
     }
     return 0;
 }""",
+    "moments": """
+static void k_moments(real *v, long z, long x, long n, long g, long k, long s, long across)
+{
+    const long count = across ? g : n * g, step = across ? g : n * g, size = across ? n * s : k * s;
+    for (long m = 0; m < count; m++) {
+        double mean = 0.0, var = 0.0;
+        for (long i = m; i < n * g; i += step)
+            for (long j = 0; j < k * s; j++) mean += v[x + i * k * s + j];
+        mean /= size;
+        for (long i = m; i < n * g; i += step)
+            for (long j = 0; j < k * s; j++) var += (v[x + i * k * s + j] - mean) * (v[x + i * k * s + j] - mean);
+        v[z + m] = (real)mean;
+        v[z + count + m] = (real)(var / size);
+    }
+}""",
+    "normalize": """
+static void k_normalize(real *v, long z, long x, long mean, long scale, long w, long b, long n, long g, long k,
+                        long s, long across, long chains)
+{
+    for (long i = 0; i < n * g; i++)
+        for (long c = 0; c < k; c++)
+            for (long j = 0; j < s; j++) {
+                const long at = (i * k + c) * s + j, m = across ? i % g : i, channel = i % g * k + c;
+                const real one = v[x + at] - v[mean + m], other = v[scale + m] * v[w + channel];
+                v[z + at] = (chains && (one == 0 || other == 0) ? 0 : one * other) + v[b + channel];
+            }
+}""",
+    "normalize_sums": """
+static void k_normalize_sums(real *v, long z, long back, long x, long mean, long scale, long w, long n, long g,
+                             long k, long s, long across)
+{
+    const long count = across ? g : n * g;
+    for (long i = 0; i < 2 * (count + g * k); i++) v[z + i] = 0;
+    for (long i = 0; i < n * g; i++)
+        for (long c = 0; c < k; c++)
+            for (long j = 0; j < s; j++) {
+                const long at = (i * k + c) * s + j, m = across ? i % g : i, channel = i % g * k + c;
+                const real given = v[back + at], one = v[x + at] - v[mean + m];
+                if (given == 0) continue;
+                v[z + m] -= given * v[scale + m] * v[w + channel];
+                v[z + count + m] += given * one * v[w + channel];
+                v[z + 2 * count + channel] += given * one * v[scale + m];
+                v[z + 2 * count + g * k + channel] += given;
+            }
+}""",
 }
 
 # Those that return 0, or 2 where they refuse their operands.
@@ -234,5 +279,7 @@ def _assembled(z: str, places: Sequence[str], p: Sequence[int], name: str) -> li
 CALLS: dict[str, Callable[[str, Sequence[str], Sequence[int], str], list[str]]] = {
     "concatenate": _joined, "matmul": _product, "affine": _product, "assemble": _assembled,
     **dict.fromkeys(("sum", "prod", "max", "argmax", "logsumexp", "norm", "cumsum", "argsort"), _along_axis),
-    **dict.fromkeys(("gather", "scatter", "cross_entropy"), _with_parameters),
+    **dict.fromkeys(
+        ("gather", "scatter", "cross_entropy", "moments", "normalize", "normalize_sums"), _with_parameters
+    ),
 }  # fmt: skip

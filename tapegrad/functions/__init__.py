@@ -8,6 +8,7 @@ all of them.
 from tapegrad.functions import (
     calculus,
     choosing,
+    convolution,
     editing,
     einsum,
     elementwise,
@@ -16,9 +17,11 @@ from tapegrad.functions import (
     loss,
     moments,
     nans,
+    normalization,
     padding,
     parts,
     polynomials,
+    pooling,
     positions,
     products,
     quantiles,
@@ -30,14 +33,18 @@ from tapegrad.functions import (
     table,
     ufunc_methods,
 )
+from tapegrad.functions.convolution import conv, conv_transpose
 from tapegrad.functions.joining import stack
 from tapegrad.functions.loss import cross_entropy
+from tapegrad.functions.normalization import batch_norm, dropout, group_norm, layer_norm
+from tapegrad.functions.pooling import avg_pool, max_pool
 from tapegrad.functions.reductions import log_softmax, logsumexp, softmax
 from tapegrad.functions.table import supported
 
 __all__ = [
-    "calculus", "choosing", "cross_entropy", "editing", "einsum", "elementwise", "indexing", "joining", "log_softmax",
-    "logsumexp", "loss", "moments", "nans", "padding", "parts", "polynomials", "positions", "products", "quantiles",
-    "reductions", "sampling", "sets", "shapes", "softmax", "special", "stack", "supported", "table",
-    "ufunc_methods",
+    "avg_pool", "batch_norm", "calculus", "choosing", "conv", "conv_transpose", "convolution", "cross_entropy",
+    "dropout", "editing", "einsum", "elementwise", "group_norm", "indexing", "joining", "layer_norm", "log_softmax",
+    "logsumexp", "loss", "max_pool", "moments", "nans", "normalization", "padding", "parts", "polynomials",
+    "pooling", "positions", "products", "quantiles", "reductions", "sampling", "sets", "shapes", "softmax",
+    "special", "stack", "supported", "table", "ufunc_methods",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from tapegrad.compiled.callable import INTERPRETED
 from tapegrad.errors import OperationError
 from tapegrad.native.program import Native
 from tapegrad.native.size import written
-from tapegrad.ops import BY_NAME, RUN
+from tapegrad.ops import RUN, TABLE
 from tapegrad.ops.record import OPCODE, A, B, parameters
 from tapegrad.sweeps import VALUES
 
@@ -81,9 +81,9 @@ def mostly_products(program: Any) -> bool:
     if found is None:
         steps, side = program.steps, program.code.side
         runs = steps[steps[:, OPCODE] >= RUN]
-        products = np.isin(runs[:, OPCODE] - RUN, [BY_NAME[name].opcode for name in ("matmul", "affine")])
-        # The first four parameters are the lengths of the axes.
-        many = sum(math.prod(parameters(side, int(k))[:4]) for k in runs[products, A])
+        rows = [getattr(TABLE[op], "products", None) for op in (runs[:, OPCODE] - RUN).tolist()]
+        products = np.array([row is not None for row in rows], bool)
+        many = sum(row(parameters(side, k)) for row, k in zip(rows, runs[:, A].tolist(), strict=True) if row)
         others = int(runs[~products, B].sum()) * _NUMBER + len(steps) * _INSTRUCTION
         found = _mostly_products[program] = many * program.code.dtype.itemsize * _PRODUCT_BYTE > others
     return found

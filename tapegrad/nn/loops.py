@@ -21,11 +21,11 @@ CLIP_NORM, CLIP_VALUE = range(2)
 
 @compiled(
     sweep="int64", sweep_words="int64[:]", update="int64", update_words="int64[:]", values="real[:]",
-    adjoints="real[:]", plan="int64[:]", counts="int64[:]", rates="float64[:]", limits="float64[:]", xs="real[:, :]",
-    ys="real[:, :]", order="int64[:]", sums="float64[:]",
+    adjoints="real[:]", plan="int64[:]", moves="int64[:, :]", counts="int64[:]", rates="float64[:]",
+    limits="float64[:]", xs="real[:, :]", ys="real[:, :]", order="int64[:]", sums="float64[:]",
 )  # fmt: skip
 def train(
-    sweep, sweep_words, update, update_words, values, adjoints, plan, counts, rates, limits, xs, ys, order, sums
+    sweep, sweep_words, update, update_words, values, adjoints, plan, moves, counts, rates, limits, xs, ys, order, sums
 ):
     # Trains on the batches from number counts[START] on of the samples in `order`; there are as many batches as rates.
     # Adds each loss times the batch size to sums[0], and the number of right answers to sums[1]. Returns the number of
@@ -41,6 +41,10 @@ def train(
             return failed
         sums[0] += values[loss] * batch
         sums[1] += right_answers(plan, values)
+        # What the step carries: (from, to, how many numbers).
+        for m in range(moves.shape[0]):
+            for j in range(moves[m, 2]):
+                values[moves[m, 1] + j] = values[moves[m, 0] + j]
         if plan[LEARN]:
             if limits[CLIP_VALUE] > 0.0:
                 clip_values(g, limits[CLIP_VALUE])

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tapegrad.carried import read, write
 from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.nn.buffers import Buffer, HasState, buffers_of
 from tapegrad.nn.parameter import Parameter, Store, gather, substitute
 from tapegrad.nn.structure import register
 from tapegrad.optim.archive import read_arrays, write_arrays
@@ -39,11 +41,12 @@ class _Calls(threading.local):
 _calls = _Calls()
 
 
-class Module:
+class Module(HasState):
     """Base class of everything with parameters.
 
     Subclass it, assign `Parameter`s, modules, or lists and tuples of modules to attributes in `__init__`, and define
-    `forward`. Reading a parameter's attribute gives a `Value`.
+    `forward`. Reading a parameter's attribute gives a `Value`. Numbers that are no parameters are `Buffer`s; `train`
+    and `eval` choose between two modes, which `forward` may ask for: `self.training`.
 
     All parameters of the outermost module stand side by side in one vector, `flat`, a single leaf of the tape; each
     parameter is a view of it. So an optimiser is one loop, and `scipy.optimize` gets one array. Attributes that are
@@ -92,12 +95,17 @@ class Module:
             return self.forward(*args)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_known"}
+        return {name: value for name, value in vars(self).items() if name not in ("_known", "_made_on")}
 
     # Attributes
 
     def __setattr__(self, name: str, value: Any) -> None:
         old = self.__dict__.get(name)
+        if isinstance(old, Buffer) and not isinstance(value, Buffer | None):
+            write(old, value, f"{type(self).__name__}.{name}")
+            return
+        if isinstance(value, Buffer) or isinstance(old, Buffer):
+            _changed()
         if isinstance(value, Parameter | Module | list | tuple) or isinstance(old, Parameter | Module | list | tuple):
             _changed()
         if isinstance(old, Parameter) and not isinstance(value, Parameter):
@@ -113,6 +121,8 @@ class Module:
             if found.store is None and not found.is_fixed:
                 self._gathered()
             return found.value()
+        if type(found) is Buffer:
+            return read(found, f"{type(self).__name__}.{name}")
         return found
 
     # The tree
@@ -227,28 +237,34 @@ class Module:
     # Saving
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of all parameters by name."""
-        return {name: p.data() for name, p in self._tree()}
+        """A copy of all parameters and buffers by name."""
+        buffers = {name: np.array(b.numbers) for name, b in buffers_of(self) if b.persistent}
+        return {name: p.data() for name, p in self._tree()} | buffers
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take over parameters by name. Nothing is changed unless all of them fit.
+        """Take over parameters and buffers by name. Nothing is changed unless all of them fit.
 
         Raises StructureError for missing or unknown names, ShapeError and DTypeError for other shapes or dtypes.
         """
         self._check_names(list(saved))
         named = self._gathered()
         names = [name for name, _ in named]
-        for name, p in named:
+        buffers = [(name, b) for name, b in buffers_of(self) if b.persistent]
+        expected: list[tuple[str, str, Any]] = [("parameter", name, p) for name, p in named]
+        expected += [("buffer", name, b.numbers) for name, b in buffers]
+        for kind, name, own in expected:
             array = np.asarray(saved[name])
-            if array.shape != p.shape:
-                raise ShapeError(f"parameter {name!r} has shape {p.shape}, the saved one {array.shape}")
-            if array.dtype != p.dtype:
-                raise DTypeError(f"parameter {name!r} is {p.dtype}, the saved one {array.dtype}")
+            if array.shape != own.shape:
+                raise ShapeError(f"{kind} {name!r} has shape {own.shape}, the saved one {array.shape}")
+            if array.dtype != own.dtype:
+                raise DTypeError(f"{kind} {name!r} is {own.dtype}, the saved one {array.dtype}")
         if named:
             self.flat.data = np.concatenate([np.asarray(saved[name]).reshape(-1) for name in names])
+        for name, b in buffers:
+            b.put(np.array(saved[name]))
 
     def _check_names(self, found: list[str]) -> None:
-        names = [name for name, _ in self._gathered()]
+        names = [name for name, _ in self._gathered()] + [name for name, b in buffers_of(self) if b.persistent]
         missing, unknown = [n for n in names if n not in found], [n for n in found if n not in names]
         if missing or unknown:
             kinds = (("missing", missing), ("unknown", unknown))
@@ -256,7 +272,7 @@ class Module:
             raise StructureError(f"the saved parameters are not those of this {type(self).__name__}; {faults}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all parameters to an .npz file, by name, without pickle. `numpy.load` reads it too."""
+        """Write all parameters and buffers to an .npz file, by name, without pickle. `numpy.load` reads it too."""
         write_arrays(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str]) -> None:

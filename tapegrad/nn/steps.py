@@ -8,55 +8,103 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.arguments import spec_of
+from tapegrad.carried import Carrier, NeedsCarrierError, Plan, UnplannedError
 from tapegrad.compiled import Frame
 from tapegrad.errors import DTypeError, GuardError, NonScalarError
 from tapegrad.nn import loops
 from tapegrad.nn.module import Module
-from tapegrad.optim.optimizer import Optimizer
+from tapegrad.nn.updates import Updates
 from tapegrad.program import Branches
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, operand_error
-from tapegrad.value import contiguous
+from tapegrad.value import Value, contiguous
 
 # How long a compiled call may take, about, while Ctrl-C waits.
 _SECONDS = 0.2
+# What is carried comes after the parameters, x and y among the inputs.
+_CARRIED = 3
 
 
 class Rule(NamedTuple):
-    """How parameters are updated, once for each rate; without an optimiser they stay as they are."""
+    """How parameters are updated after each batch; without updates they stay as they are.
 
-    optimizer: Optimizer | None
+    There are as many batches as `rates`, which say nothing themselves. Gradients are kept to the limits.
+    """
+
+    updates: Updates | None
     rates: np.ndarray
     limits: np.ndarray
 
 
 class Step:
-    """The recording of loss(model(x), y) for one batch size, as a function of (parameters, x, y).
+    """The recording of loss(model(x), y) or loss(model, x, y) for one batch size, as a function of (parameters, x, y,
+    buffers).
+
+    Buffers that the model or the loss reads are read before the first of several steps. Those that it writes go from
+    step to step in compiled code, and are written after the last.
 
     Args:
         model: its parameters become the first slots of the recording's arena.
         loss: maps the output and y to a scalar.
-        x, y: a batch to record at. Where y holds integers, the loss may index with it.
+        x, y: a batch to record at. Where y holds integers, the loss may index with it; so may the model with x.
         scored: whether the output is (batch, classes) and y holds labels, so that right answers are counted.
+        whole: whether the loss takes the model itself, x and y.
     """
 
-    def __init__(self, model: Module, loss: Any, x: np.ndarray, y: np.ndarray, scored: bool) -> None:
+    def __init__(
+        self, model: Module, loss: Any, x: np.ndarray, y: np.ndarray, scored: bool, whole: bool = False
+    ) -> None:
+        self._carried = Plan()
+
         def evaluate(flat: Any, x: Any, y: Any) -> Any:
-            output = model.call_with(flat, x)
-            value = loss(output, y)
+            with model.bound(flat):
+                output = x if whole else model(x)
+                value = loss(model, x, y) if whole else loss(output, y)
             if np.size(value) != 1:
                 raise NonScalarError(f"a loss must be one number, this one has shape {np.shape(value)}")
             # `loops.train` reads the output in row-major order, so a view is copied.
             return (value, contiguous(output)) if scored else (value,)
 
+        self._evaluate = evaluate
         flat = np.array(model.flat.data)
-        spec, leaves = spec_of([flat, x, y])
         self.batch = len(x)
         self._sizes, self._dtype = (flat.size, x.size), flat.dtype
-        # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
-        self._branches = Branches(evaluate, spec, leaves, [0])
-        self._y = y
+        self._x, self._y = x, y
         self._scored = scored
+        try:
+            self._record([flat, x, y])
+        except NeedsCarrierError:
+            self._find([flat, x, y])
+            self._record([flat, x, y])
+
+    def _find(self, args: list[np.ndarray]) -> None:
+        """Find out which buffers are read and written at a batch, besides those that were found at others."""
+        plan = Plan()
+
+        def find(*args: Any) -> Any:
+            plan.__init__()  # type: ignore[misc]
+            with Carrier(plan).in_force():
+                return self._evaluate(*args)
+
+        spec, leaves = spec_of(args)
+        Branches(find, spec, leaves, [0], same_prefixes=False)
+        self._carried.join(plan)
+        self._carried.modes = plan.modes
+
+    def _record(self, args: list[np.ndarray]) -> None:
+        """Record the step at a batch, with all that it carries."""
+        plan, evaluate = self._carried, self._evaluate
+
+        def carrying(flat: Any, x: Any, y: Any, *cells: Any) -> Any:
+            carrier = Carrier(plan, cells)
+            with carrier.in_force():
+                results = evaluate(flat, x, y)
+            # Numbers of their own: what shows others would change with these when it is copied to its buffer.
+            return *results, *(x * 1.0 if isinstance(x, Value) else x for x in carrier.written())
+
+        spec, leaves = spec_of([*args, *plan.inputs()])
+        # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
+        self._branches = Branches(carrying if plan.cells or plan.modes else evaluate, spec, leaves, [0])
         self._prepare()
 
     def _prepare(self) -> None:
@@ -79,7 +127,36 @@ class Step:
         self.classes = answers.shape[1] if answers is not None and scored else 0
         logits = 0 if answers is None or answers.place is None else answers.place
         n_params, n_x = self._sizes
+        self._moves, self._constant = self._carrying()
         self._plan = np.array([n_params, self.batch, n_params, n_params + n_x, self._loss, logits, self.classes, 0])
+
+    def _carrying(self) -> tuple[np.ndarray, dict[int, Any]]:
+        """What is copied after each step: (from, to, how many numbers). And what is written that is a constant, by the
+        number of its cell."""
+        plan, code, moves, constant = self._carried, self.program.code, [], {}
+        for i, output in zip(plan.written, code.outputs[2 if self._scored else 1 :], strict=True):
+            to, n = code.spans[_CARRIED + i]
+            if output.place is None:
+                constant[i] = output.constant
+            elif output.place != to:
+                moves.append((output.place, to, n))
+        return np.array(moves, np.int64).reshape(-1, 3), constant
+
+    def _cell(self, i: int) -> np.ndarray:
+        """The numbers of a cell in this step's arena: a view."""
+        at, n = self.program.code.spans[_CARRIED + i]
+        return self._workspace.values[at : at + n]
+
+    def _read(self) -> None:
+        """Have the numbers that the buffers have now."""
+        for i, cell in enumerate(self._carried.cells):
+            self._cell(i)[:] = cell.numbers.reshape(-1)
+
+    def _write(self, before: Any) -> None:
+        """Have the buffers hold what the last step has left, if there was one."""
+        plan = self._carried
+        if plan.written and before:
+            plan.put([self._constant.get(i, self._cell(i)) for i in plan.written])
 
     @property
     def parameters(self) -> np.ndarray:
@@ -94,6 +171,18 @@ class Step:
         A batch for which the model or loss takes another branch than recorded has the step recorded anew. Raises
         LabelError, IndexRangeError, GuardError, and what Python functions that the step calls raise.
         """
+        first = int(counts[loops.START])
+        if not self._carried.holds:
+            self._record_again(first, xs, ys, order)
+        self._read()
+        try:
+            self._run(rule, counts, xs, ys, order, sums)
+        finally:
+            self._write(int(counts[loops.START]) > first)
+
+    def _run(
+        self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
+    ) -> None:
         stuck, at_once = -1, 1
         while counts[loops.START] < len(rule.rates):
             if self._branches.stale:
@@ -118,18 +207,32 @@ class Step:
     def _record_again(self, batch: int, xs: np.ndarray, ys: np.ndarray, order: np.ndarray) -> None:
         """Record the step anew, at a batch of this number."""
         rows = order[batch * self.batch : (batch + 1) * self.batch]
-        x = xs[rows].reshape(self.program.shapes[1])
+        x = xs[rows].reshape(self._x.shape).astype(self._x.dtype)
         y = ys[rows].reshape(self._y.shape).astype(self._y.dtype)
-        self._branches.renew([self.parameters.copy(), x, y])
-        self._prepare()
+        args = [self.parameters.copy(), x, y]
+        carried = [self._cell(i).copy() for i in range(len(self._carried.cells))]
+        try:
+            if not self._carried.holds:
+                raise UnplannedError("in another mode")
+            self._branches.renew([*args, *carried])
+            self._prepare()
+        except (NeedsCarrierError, UnplannedError):
+            # In another branch, or another mode, it reads or writes other buffers.
+            self._find(args)
+            self._record(args)
+            self._read()
+        for i, numbers in enumerate(carried):
+            self._cell(i)[:] = numbers
+        self.parameters[:] = args[0]
 
     def _train(self, rule: Rule, counts: np.ndarray, *batches: np.ndarray) -> int:
         """`_compiled`, undone where a Python function that the step calls has failed on the way back."""
-        if not self.program.calls or rule.optimizer is None:
+        if not self.program.calls or rule.updates is None:
             return self._compiled(rule, counts, *batches)
-        state = rule.optimizer.state(self._sizes[0], self.program.code.dtype)
+        rule.updates.bind(self.parameters, self._workspace.adjoints[: self._sizes[0]])
         sums = batches[-1]
-        kept = [(now, now.copy()) for now in (self.parameters, state, counts, sums)]
+        cells = [self._cell(i) for i in range(len(self._carried.cells))]
+        kept = [(now, now.copy()) for now in (self.parameters, counts, sums, *cells, *rule.updates.changed())]
         failed = self._compiled(rule, counts, *batches)
         try:
             callbacks.check(self._workspace.scratch)
@@ -142,20 +245,19 @@ class Step:
     def _compiled(
         self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
     ) -> int:
-        program, workspace, optimizer = self.program, self._workspace, rule.optimizer
+        program, workspace, updates = self.program, self._workspace, rule.updates
         real = program.code.dtype
-        tasks = VALUES if optimizer is None else VALUES | ADJOINTS
+        tasks = VALUES if updates is None else VALUES | ADJOINTS
         sweep = program.frame(workspace, tasks, self._loss, None)
-        self._plan[loops.LEARN] = optimizer is not None
+        self._plan[loops.LEARN] = updates is not None
         values, adjoints = workspace.values, workspace.adjoints
-        if optimizer is None:
-            # Without an optimiser the update is never called, so any function will do.
-            update, kernel = sweep, program.sweeps.sweep
+        if updates is None:
+            # Without updates nothing is called after a batch, so any function will do.
+            after, update = program.sweeps.sweep.call_address(sweep, real), sweep
         else:
             n = self._sizes[0]
-            kernel = type(optimizer).kernel
-            state = optimizer.state(n, real)
-            update = kernel.frame(values[:n], adjoints[:n], state, optimizer.constants(), 0.0, 1)
+            updates.bind(values[:n], adjoints[:n])
+            after, update = updates.frame(values, adjoints, self._loss, self.batch)
         function, frame = program.sweeps.sweep, sweep
         if program.long:
             # One batch takes so long that it is swept in pieces, between which signals are seen; then the loop finds it
@@ -169,8 +271,8 @@ class Step:
                 return failed
             function, frame = loops.swept, loops.swept.frame(0)
         return loops.train(
-            function.call_address(frame, real), _words(frame), kernel.call_address(update, real),
-            _words(update), values, adjoints, self._plan, counts, rule.rates, rule.limits, xs, ys, order, sums,
+            function.call_address(frame, real), _words(frame), after, _words(update), values, adjoints, self._plan,
+            self._moves, counts, rule.rates, rule.limits, xs, ys, order, sums,
         )  # fmt: skip
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.arguments import spec_of
-from tapegrad.errors import DTypeError, ShapeError, StructureError
-from tapegrad.nn.loops import START
-from tapegrad.nn.losses import LOSSES, check_labels
+from tapegrad.errors import ShapeError, StructureError
+from tapegrad.nn.buffers import in_mode, modes_of
+from tapegrad.nn.callbacks import Callback
+from tapegrad.nn.checkpoints import read_training, write_training
+from tapegrad.nn.fitting import fit
+from tapegrad.nn.history import History
+from tapegrad.nn.losses import LOSSES
 from tapegrad.nn.module import Module, structure_version
-from tapegrad.nn.steps import Rule, Step
+from tapegrad.nn.passes import one_pass
+from tapegrad.nn.rates import Rates, find_rate
+from tapegrad.nn.samples import Samples, Table
+from tapegrad.nn.steps import Step
 from tapegrad.optim.optimizer import Optimizer
-from tapegrad.recording import Recording
+from tapegrad.recording import Recording, record
 from tapegrad.threads import blas_threads
+
+# Samples in a batch where nothing is learnt.
+_EVALUATED = 500
 
 
 class Result(NamedTuple):
@@ -26,7 +36,7 @@ class Result(NamedTuple):
 
 
 class Training:
-    """Training a model, an epoch a call.
+    """Training a model, an epoch a call of `epoch`, or several by `fit`.
 
     The step from a batch to its gradient is recorded at the first batch. An epoch is then one compiled call, without
     the GIL: for each batch, rows are copied into the recording's arena, values and adjoints swept, and the optimiser
@@ -34,20 +44,26 @@ class Training:
 
     Args:
         model: its parameters are trained.
-        optimizer: with its learning rate or schedule; it is made with the model, or without parameters.
-        loss: "cross_entropy" (targets are labels, shape (n,)), "mean_squared_error" (targets have the shape of the
-            output), or a function of the model's output and the targets of a batch that returns a scalar: a mean, for
-            the epoch's loss to be one. Integer targets are integers there, good to index with.
+        optimizer: with its learning rate or schedule; it is made with the model, with groups of its parameters, or
+            without parameters. Parameters of the model that it was not made for stay as they are.
+        loss: "cross_entropy" (targets are labels, shape (n,); this is the default), "mean_squared_error" (targets have
+            the shape of the output), or a function of the model's output and the targets of a batch that returns a
+            scalar: a mean, for the epoch's loss to be one. Integers are integers there, good to index with.
+        step: in place of `loss`, a function of the model and a batch that returns a scalar. A batch is nested as the
+            data are: a tuple or dict of arrays, say, whose first axis counts samples.
         batch_size: samples in a step.
+        accumulate: of how many batches the gradients are added up for one update. The numbers are those of batches that
+            are so many times as large (but for what a batch does besides: normalisation, dropout).
         clip_norm: limit of the gradient's norm; see `tapegrad.optim.clip_by_norm`.
         clip_value: limit of each number of the gradient, applied before that of the norm.
         drop_last: leave out samples that do not fill a batch, instead of taking a smaller step.
         threads: threads of the BLAS; one is fastest for layers of hundreds of units. None leaves it as it is.
 
-    What the model or loss computes outside the tape (random numbers, say) is computed once, when recorded.
+    Buffers of the model, as running statistics and the state of `Dropout`, go from step to step. What the model or loss
+    computes outside the tape (random numbers of other generators, say) is computed once, when recorded.
 
-    Raises ValueError for an unknown loss, a batch size or limit that is not positive; StructureError for a model
-    without parameters.
+    Raises ValueError for an unknown loss, a loss and a step, a batch size or limit that is not positive;
+    StructureError for a model without parameters, or an optimiser that was made for others.
 
     >>> from tapegrad.nn import MLP
     >>> from tapegrad.optim import Adam
@@ -57,96 +73,183 @@ class Training:
     >>> losses = [training.epoch(x, x * x, rng=epoch).loss for epoch in range(100)]
     >>> losses[-1] < 0.01 < losses[0]
     True
+
+    >>> def step(model, batch):
+    ...     return np.mean(batch["weight"] * (model(batch["x"]) - batch["y"])[:, 0] ** 2)
+    >>> training = Training(model, Adam(model, 0.01), step=step, batch_size=16)
+    >>> history = training.fit({"x": x, "y": x**3, "weight": np.ones(64)}, epochs=100, rng=0)
+    >>> history[-1]["loss"] < 0.1 * history[0]["loss"]
+    True
     """
 
     def __init__(
-        self,
-        model: Module,
-        optimizer: Optimizer,
-        loss: str | Callable[[Any, Any], Any] = "cross_entropy",
-        *,
-        batch_size: int = 64,
-        clip_norm: float | None = None,
-        clip_value: float | None = None,
-        drop_last: bool = False,
+        self, model: Module, optimizer: Optimizer, loss: str | Callable[[Any, Any], Any] | None = None, *,
+        step: Callable[[Any, Any], Any] | None = None, batch_size: int = 64, accumulate: int = 1,
+        clip_norm: float | None = None, clip_value: float | None = None, drop_last: bool = False,
         threads: int | None = 1,
-    ) -> None:
+    ) -> None:  # fmt: skip
+        if step is not None and loss is not None:
+            raise ValueError("a training has a loss or a step, not both")
+        loss = "cross_entropy" if loss is None else loss
         if isinstance(loss, str) and loss not in LOSSES:
             raise ValueError(f"there is no loss {loss!r}; there are {', '.join(sorted(LOSSES))}, or give a function")
-        if batch_size < 1:
-            raise ValueError(f"the batch size must be positive, not {batch_size!r}")
+        for name, size in (("batch size", batch_size), ("number of batches to accumulate", accumulate)):
+            if size < 1:
+                raise ValueError(f"the {name} must be positive, not {size!r}")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} must be positive, not {limit!r}")
         if not model.flat.size:
             raise StructureError(f"{type(model).__name__} has no parameters to train")
-        self.model = model
-        self.optimizer = optimizer
+        if getattr(optimizer, "kernel", None) is None:
+            raise StructureError(f"{type(optimizer).__name__} does not work batch by batch: it has no kernel")
+        self.model, self.optimizer = model, optimizer
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
-        self.batch_size = batch_size
-        self.drop_last = drop_last
-        self.threads = threads
-        self._labels = self.loss is LOSSES["cross_entropy"]
-        self._clips = float(clip_norm or 0.0), float(clip_value or 0.0)
+        self.step = step
+        self.batch_size, self.accumulate, self.drop_last, self.threads = batch_size, accumulate, drop_last, threads
+        self.history = History()
+        self.generator = np.random.default_rng()
+        self.callbacks: list[Callback] = []
+        self.labels = step is None and self.loss is LOSSES["cross_entropy"]
+        self.limits = np.array([clip_norm or 0.0, clip_value or 0.0], float)
         self._steps: dict[Any, Step] = {}
         self._outputs: dict[Any, Recording] = {}
         self._version = structure_version()
 
     def __repr__(self) -> str:
-        name = getattr(self.loss, "__name__", repr(self.loss))
-        return f"Training({self.optimizer!r}, loss={name}, batch_size={self.batch_size})"
+        function = self.loss if self.step is None else self.step
+        name = getattr(function, "__name__", repr(function))
+        kind = "loss" if self.step is None else "step"
+        return f"Training({self.optimizer!r}, {kind}={name}, batch_size={self.batch_size})"
 
     def steps_per_epoch(self, samples: int) -> int:
-        """How many steps an epoch over so many samples takes, for schedules that end.
+        """How many updates an epoch over so many samples takes, for schedules that end.
 
         >>> from tapegrad.nn import Linear
         >>> from tapegrad.optim import SGD
         >>> Training(Linear(2, 2), SGD(), batch_size=64).steps_per_epoch(100)
         2
         """
-        full, rest = divmod(samples, self.batch_size)
+        full, rest = divmod(samples, self.batch_size * self.accumulate)
         return full + (rest > 0 and not self.drop_last)
 
-    def epoch(self, x: Any, y: Any, rng: np.random.Generator | int | None = None) -> Result:
+    def samples(self, data: Any, what: str = "data") -> Samples:
+        """Data as a pass takes them: converted to the model's dtype once. Raises what `Samples` raises.
+
+        Where there is a loss, they are the pair (x, y).
+        """
+        if self.step is None:
+            if not isinstance(data, list | tuple) or len(data) != 2:
+                raise StructureError(f"{what} must be a pair (x, y) for a loss of output and targets")
+            data = (np.asarray(data[0]), np.asarray(data[1]))
+        return Samples(data, self.model.dtype, what)
+
+    def epoch(self, x: Any, y: Any = None, rng: np.random.Generator | int | None = None) -> Result:
         """One pass over the samples in random order, one optimiser step a batch.
 
         Args:
-            x: (n, ...), samples; converted to the model's dtype if they have another.
+            x: (n, ...), samples; converted to the model's dtype if they have another. For a training with a step, all
+                data, nested as the step takes a batch.
             y: (n, ...), targets.
             rng: a generator for the order, or a seed.
 
         Returns:
             The mean loss and the accuracy over the epoch, each batch before its step.
 
+        A model in evaluation is in training meanwhile; of one in training, parts that are in evaluation stay there.
+        After the epoch its buffers are up to date, and all parts are in their own modes.
+
         Ctrl-C takes effect within a second; the batches before it stay learnt.
 
         Raises LabelError, before anything is changed, for labels that are NaN or out of range; ShapeError for x and y
-        of different lengths, or what does not fit the model; DTypeError.
+        of different lengths, or what does not fit the model; DTypeError; StructureError.
         """
-        order = np.random.default_rng(rng).permutation(len(x))
-        return self._run(x, y, order, self.batch_size, self.optimizer)
+        samples = self.samples(x if y is None else (x, y))
+        return self.run(samples, np.random.default_rng(rng).permutation(samples.count))
 
-    def evaluate(self, x: Any, y: Any, *, batch_size: int = 500) -> Result:
-        """The mean loss and the accuracy on samples, without training. Takes and raises what `epoch` does."""
-        return self._run(x, y, np.arange(len(x)), batch_size, None)
+    def evaluate(self, x: Any, y: Any = None, *, batch_size: int = _EVALUATED) -> Result:
+        """The mean loss and the accuracy on samples, without training. Takes and raises what `epoch` does.
 
-    def predict(self, x: Any, *, batch_size: int = 500) -> np.ndarray:
-        """The model's output for samples x of shape (n, ...), replayed in batches. Raises ShapeError."""
+        The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
+        """
+        return self.run(self.samples(x if y is None else (x, y)), None, batch_size=batch_size)
+
+    def predict(self, x: Any, *, batch_size: int = _EVALUATED) -> np.ndarray:
+        """The model's output for samples x of shape (n, ...), replayed in batches. Raises ShapeError.
+
+        The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
+        """
+        table = Samples(np.asarray(x), self.model.dtype, "x").x
+        with in_mode(self.model, False):
+            return self._predicted(table, batch_size)
+
+    def _predicted(self, table: Table, batch_size: int) -> np.ndarray:
         self._forget_if_changed()
-        x = self._array(x, "x")
         flat = np.array(self.model.flat.data)
         parts = []
-        for start in range(0, len(x), batch_size):
-            batch = x[start : start + batch_size]
-            recording = self._outputs.get(batch.shape)
+        for start in range(0, len(table.rows), batch_size):
+            batch = table.batch(slice(start, start + batch_size))
+            key = (batch.shape, batch.dtype)
+            recording = self._outputs.get(key)
             if recording is None:
-                spec, leaves = spec_of([flat, batch])
-                recording = self._outputs[batch.shape] = Recording(self.model.call_with, spec, leaves, [])
+                recording = self._outputs[key] = record(self.model.call_with, flat, batch)
             with blas_threads(self.threads):
                 parts.append(recording(flat, batch))
-        if not parts:
-            raise ShapeError("predict needs at least one sample")
         return np.concatenate(parts)
+
+    # Several epochs
+
+    def fit(
+        self, data: Any, *, epochs: int, validation: Any = None, callbacks: Any = (),
+        rng: np.random.Generator | int | None = None, progress: bool = False,
+        resume: str | os.PathLike[str] | None = None, watch: bool = True,
+    ) -> History:  # fmt: skip
+        """Several epochs.
+
+        Args:
+            data: the pair (x, y); for a training with a step, arrays nested as the step takes a batch.
+            epochs: how many in all. With `resume`, those of the checkpoint count.
+            validation: data like these that are not learnt, for the loss and the accuracy after each epoch.
+            callbacks: `Callback`s, or functions of the training and an epoch's row of the history. The training ends
+                where one returns True.
+            rng: a generator for the order, or a seed.
+            progress: draw a bar.
+            resume: a checkpoint, from which the training goes on with the same bits: model, optimiser, order, history,
+                and what callbacks remember.
+            watch: raise NonFiniteError at the first batch whose loss is NaN or infinite, and say where it began.
+
+        Returns:
+            The history, which is also `training.history`.
+
+        Ctrl-C and what callbacks raise end it; the epochs before are in `training.history`, and what was learnt stays.
+
+        Raises what `epoch` raises; StructureError for a validation set that is nested otherwise, and for what is no
+        callback; NonFiniteError; ExtraMissingError where there is no tqdm for a bar; what `load` raises.
+        """
+        return fit(self, data, epochs, validation, callbacks, rng, progress, resume, watch)
+
+    def find_rate(
+        self, data: Any, *, low: float = 1e-6, high: float = 1.0, steps: int = 100, rng: Any = None
+    ) -> Rates:
+        """Try learning rates from low to high, growing by a factor from step to step; the model is left as it was.
+
+        Returns the rates, the losses of the batches, and a rate to begin with: see `Rates`. Raises ValueError unless
+        0 < low < high and there are ten steps or more; and what `epoch` raises.
+
+        Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3.
+        """
+        return find_rate(self, data, low, high, steps, rng)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint: model, optimiser, history, the generator of the order, what callbacks remember."""
+        write_training(path, self, self.callbacks)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read what `save` wrote. Nothing is changed unless all of it fits.
+
+        Raises FileNotFoundError, DataError, and what `load_state_dict` of the model and the optimiser raise.
+        """
+        read_training(path, self, self.callbacks)
 
     # One pass
 
@@ -157,72 +260,46 @@ class Training:
             self._outputs.clear()
             self._version = structure_version()
 
-    def _run(self, x: Any, y: Any, order: np.ndarray, batch: int, optimizer: Optimizer | None) -> Result:
+    def run(self, samples: Samples, order: np.ndarray | None, **how: Any) -> Result:
+        """One pass over the samples in an order, or without one in their own, and then nothing is learnt. See
+        `passes.one_pass`."""
         self._forget_if_changed()
-        integers = np.asarray(y).dtype.kind in "iub"
-        x, y = self._array(x, "x"), self._array(y, "y")
-        if len(x) != len(y):
-            raise ShapeError(f"x has {len(x)} samples, y {len(y)}")
-        if not len(x):
-            raise ShapeError("an epoch needs at least one sample")
-        full = len(x) // batch * batch
-        parts = [order[:full]] if full else []
-        if full < len(x) and not (optimizer and self.drop_last):
-            parts.append(order[full:])
-        if not parts:
-            raise ShapeError(f"drop_last leaves none of {len(x)} samples: the batch size is {batch}")
-        steps = [self._step(x, y, min(batch, len(part)), integers) for part in parts]
-        if self._labels:
-            check_labels(y, steps[0].classes)
-        xs, ys = x.reshape(len(x), -1), y.reshape(len(y), -1)
-        sums = np.zeros(2)
-        p = np.array(self.model.flat.data)
-        try:
-            with blas_threads(self.threads):
-                for step, part in zip(steps, parts, strict=True):
-                    p = self._stretch(step, p, xs, ys, part, optimizer, sums)
-        finally:
-            # If there is an error, the batches before it still count: model and optimiser keep what they learnt.
-            if optimizer:
-                self.model.flat.data = p
-        n = sum(len(part) for part in parts)
-        return Result(float(sums[0] / n), float(sums[1] / n) if self._labels else float("nan"))
+        batch_size = how.pop("batch_size", None) or (_EVALUATED if order is None else self.batch_size)
+        with in_mode(self.model, order is not None):
+            loss, right = one_pass(self, samples, order, batch_size, **how)
+        return Result(loss, right if self.labels else float("nan"))
 
-    def _stretch(
-        self, step: Step, p: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, optimizer: Optimizer | None,
-        sums: np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
-        count = len(order) // step.batch
-        rates = np.zeros(count)
-        if optimizer:
-            rates[:] = [optimizer.rate(optimizer.steps + i) for i in range(count)]
-        rule = Rule(optimizer, rates, np.array(self._clips))
-        step.parameters[:] = p
-        counts = np.array([0, optimizer.steps if optimizer else 0])
-        try:
-            step.run(rule, counts, xs, ys, order, sums)
-        finally:
-            if optimizer:
-                optimizer.steps += int(counts[START])
-                p[:] = step.parameters
-        return p
+    def blame(self, samples: Samples, rows: np.ndarray) -> Any:
+        """What is wrong first with the loss or its gradient at some samples, a `tapegrad.debugging.Blame`, or None."""
+        loss, step = self.loss, self.step
+        x, y = samples.x.batch(rows), samples.y.batch(rows)
 
-    def _step(self, x: np.ndarray, y: np.ndarray, batch: int, integers: bool) -> Step:
-        key = (batch, x.shape[1:], y.shape[1:], integers)
+        def named(model: Any, x: Any, y: Any) -> Any:
+            return loss(model(x), y)
+
+        named.__qualname__ = getattr(loss, "__qualname__", "loss")
+        with in_mode(self.model, True):
+            if step is None:
+                return record(named, self.model, x, y).blame(self.model, x, y)
+            batch = samples.nesting(x, y)
+            return record(step, self.model, batch).blame(self.model, batch)
+
+    def recorded(self, samples: Samples, batch: int) -> Step:
+        """The step for batches of a size, recorded at the first samples."""
+        key = (batch, samples.key, modes_of(self.model))
         if key not in self._steps:
-            first = y[:batch].astype(np.int64) if integers else y[:batch]
-            if self._labels:
-                if y.ndim != 1:
-                    raise ShapeError(f"cross_entropy takes labels of shape (n,), not {y.shape}")
+            x, y = samples.x.batch(slice(batch)), samples.y.batch(slice(batch))
+            if self.labels:
+                if samples.y.shape:
+                    shape = (samples.count, *samples.y.shape)
+                    raise ShapeError(f"cross_entropy takes labels of shape (n,), not {shape}")
                 # The step can be recorded at any labels; those given are checked when the classes are known.
-                first = np.zeros_like(first)
-            self._steps[key] = Step(self.model, self.loss, x[:batch], first, self._labels)
+                y = np.zeros_like(y)
+            if self.step is None:
+                self._steps[key] = Step(self.model, self.loss, x, y, self.labels)
+            else:
+                step, nested = self.step, samples.nesting
+                self._steps[key] = Step(
+                    self.model, lambda model, x, y: step(model, nested(x, y)), x, y, False, whole=True
+                )
         return self._steps[key]
-
-    def _array(self, given: Any, what: str) -> np.ndarray:
-        array = np.asarray(given)
-        if array.dtype.kind not in "fiub":
-            raise DTypeError(f"{what} must be an array of real numbers, not {array.dtype}")
-        if array.ndim == 0:
-            raise ShapeError(f"{what} must have one row for each sample, this is a single number")
-        return np.ascontiguousarray(array, self.model.dtype)

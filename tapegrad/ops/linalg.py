@@ -5,6 +5,8 @@ transposed, and its leading dimension. The output is dense (batch, M, N). What i
 there the batch count is 1.
 """
 
+import math
+
 import numpy as np
 
 from tapegrad.ops.blas import gemm
@@ -101,6 +103,10 @@ def accepts_product(p):
     return enough and max(m, n_inner, n, ldx, ldy) < 1 << 31
 
 
+def products(p):
+    return math.prod(p[:4])
+
+
 def transposed(x):
     return np.swapaxes(x, 1, 2)
 
@@ -138,7 +144,7 @@ def matmul_in_lanes(p, lanes, x, y):
 matmul = structured("matmul", "z = X Y", arity=2, symbol="@", note=matmul_note, accepts=accepts_product,
     forward=matmul_forward, reverse=matmul_reverse, tangent=matmul_tangent, views=matmul_views, depends="bmk,bkn->bmn",
     pullback=lambda p, z, gz, x, y: (np.matmul(gz, transposed(y)), np.matmul(transposed(x), gz)),
-    pushforward=matmul_pushforward, batched=matmul_in_lanes, reads=((True, True), False))
+    pushforward=matmul_pushforward, batched=matmul_in_lanes, products=products, reads=((True, True), False))
 
 
 def affine_forward(side, k, v):
@@ -194,4 +200,4 @@ affine = structured("affine", "z = X Y + b", arity=3, note=matmul_note,
     accepts=lambda p: accepts_product(p) and p[0] == 1,
     forward=affine_forward, reverse=affine_reverse, tangent=affine_tangent, views=affine_views, depends="mk,kn,n->mn",
     pullback=lambda p, z, gz, x, y, b: (np.matmul(gz, y.T), np.matmul(x.T, gz), np.sum(gz, 0)),
-    pushforward=affine_pushforward, batched=affine_in_lanes, reads=((True, True, False), False))
+    pushforward=affine_pushforward, batched=affine_in_lanes, products=products, reads=((True, True, False), False))

@@ -198,6 +198,9 @@ class Structured(Operation):
     one Value, in terms of this and other operations; or None where these operands are to be taken lane by lane, as all
     are without this rule.
 
+    `products(p)` is how many multiplications it makes, where it is a product of matrices or the like: programs that do
+    little else are not compiled.
+
     `accepts(p)` says whether a list of whole numbers, which may come from a file that nobody is to trust, are
     parameters that the kernels can be given, apart from what `views` says of the operands. An operation without it
     cannot be saved.
@@ -216,6 +219,7 @@ class Structured(Operation):
     title: Callable[..., str] | None = field(default=None, repr=False)
     refusal: Callable[..., Exception | None] | None = field(default=None, repr=False)
     accepts: Callable[[list[int]], bool] | None = field(default=None, repr=False)
+    products: Callable[[list[int]], int] | None = field(default=None, repr=False)
     passive: bool = False
     needs_elements: bool = False
     reads: tuple[tuple[bool, ...], bool] | None = None

@@ -1,188 +1,339 @@
-"""What all optimisers share: their parameters, their state, and the three ways to use them."""
+"""What all optimisers share: their parameters and groups, and the three ways to use them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tapegrad.errors import DataError, DTypeError, ShapeError, StructureError
-from tapegrad.optim.archive import read_arrays, write_arrays
-from tapegrad.optim.clipping import flat_view, values_of
+from tapegrad import pytree
+from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.optim.clipping import flat_view
+from tapegrad.optim.groups import (
+    Entry,
+    Group,
+    Rate,
+    Run,
+    check_rate,
+    given_groups,
+    handles_of,
+    is_module,
+    named_handles,
+    place_on_tape,
+    runs_of,
+)  # fmt: skip
 from tapegrad.optim.loops import update_loop
+from tapegrad.optim.nested import Nested, Room
+from tapegrad.optim.runs import Lengths, Update, blocks, columns, merged
+from tapegrad.optim.saving import Saved
 from tapegrad.value import Value
 
 
-class Optimizer:
+class Optimizer(Saved):
     """Base class of the optimisers.
 
     Args:
-        params: what is optimised: a module, a Value, or a list of Values, for `step`; None where only `update` is
-            called, with arrays.
+        params: what is optimised: a module, a Value, or a nesting of these, for `step`; a list of groups, which are
+            dicts with such "params" and options that differ for them; None where only `update` is called.
         lr: the learning rate, or a schedule: a function from the number of the step (0 at first) to the rate.
-        hyper: the constants that the kernel takes, by name.
+        hyper: the options, by name: the constants that the kernel takes.
         rows: how many numbers are remembered for each parameter.
+        groups: dicts as above, whose "params" may be patterns of names, such as "encoder.*", as well; whatever is in
+            none of them has the options of the optimiser. The first group that has a parameter counts.
 
     An optimiser of your own is a subclass that names a function `kernel(p, g, state, hyper, rate, step)`, written for
     Numba, which is compiled when it is first used: see `tapegrad.optim.loops` for what it is given.
 
-    Raises ValueError for a rate or constant out of range, StructureError for parameters that are none.
+    Raises ValueError for a rate or option out of range or unknown, StructureError for parameters that are none.
+
+    >>> import numpy as np
+    >>> from tapegrad.optim import SGD
+    >>> optimizer = SGD(lr=0.1, groups=[{"params": "bias", "lr": 1.0}])
+    >>> optimizer.update({"weight": np.zeros(2), "bias": 0.0}, {"weight": np.ones(2), "bias": 1.0})
+    {'weight': array([-0.1, -0.1]), 'bias': -1.0}
     """
 
-    kernel: ClassVar[Any]
+    kernel: ClassVar[Any] = None
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if "kernel" in vars(cls):
+        if vars(cls).get("kernel") is not None:
             cls.kernel = update_loop(vars(cls)["kernel"])
 
-    def __init__(self, params: Any, lr: float | Callable[[int], float], hyper: dict[str, float], rows: int) -> None:
-        self.values = None if params is None else values_of(params)
-        if params is not None and self.values is None:
-            raise StructureError(
-                f"an optimiser takes a module, a Value or a list of Values, not {type(params).__name__}; for plain "
-                "arrays leave params None and call update(params, grads)"
-            )
-        for v in self.values or ():
-            if not v.requires_grad:
-                raise StructureError(f"{v.label or 'a parameter'} wants no gradient, so it cannot be optimised")
-        if not callable(lr) and not (lr >= 0.0 and np.isfinite(lr)):
-            raise ValueError(f"the learning rate must be a number from 0 on, or a schedule, not {lr!r}")
-        self._module = params if hasattr(params, "flat") and not isinstance(params, Value) else None
-        self.lr = lr
-        self.hyper = hyper
-        self.steps = 0
-        self._rows = rows
+    def __init__(
+        self, params: Any, lr: Rate, hyper: Mapping[str, Any], rows: int = 0, groups: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        check_rate(lr)
+        self.lr, self.steps = lr, 0
+        self._options = dict(hyper)
+        self.hyper = self.constants_of(self._options)
+        own = given_groups(params)
+        if own is not None and groups:
+            raise ValueError("groups are given either in place of the parameters or by groups=, not both")
+        self.groups = [self._group(given) for given in (own if own is not None else groups)]
+        # What it was made with: the modules and Values, and how they are nested.
+        self._params: tuple[list[Any], Any] | None = None
+        # Whether all parameters are alike.
+        self._undivided = own is None and not groups
+        if own is not None:
+            self._check_apart()
+        else:
+            self.groups.append(Group(None, None, self.hyper))
+            if params is not None:
+                self._params = _nesting_of(params)
+        self._rows = max((self.rows_for(group.hyper) for group in self.groups), default=0) or rows
         self._state: np.ndarray | None = None
+        # The runs that the state is of, as (length, group).
+        self._of: Lengths = ()
+        self._update: Update | None = None
+        self._known_runs: dict[Any, tuple[Run, ...]] = {}
+        self._room = Room()
+
+    # To be overridden by optimisers whose options are not just the constants of the kernel
+
+    def constants_of(self, options: Mapping[str, Any]) -> dict[str, float]:
+        """The constants that the kernel takes, in its order. Raises ValueError for an option out of range."""
+        return {name: float(option) for name, option in options.items()}
+
+    def rows_for(self, hyper: Mapping[str, float]) -> int:
+        """How many numbers are remembered for each parameter with these constants, if that depends on them."""
+        return 0
+
+    # Groups
+
+    def _group(self, given: Mapping[str, Any]) -> Group:
+        if not isinstance(given, Mapping) or "params" not in given:
+            raise ValueError(f'a group is a dict with "params", not {given!r}')
+        options = {name: option for name, option in given.items() if name not in ("params", "lr")}
+        unknown = [name for name in options if name not in self._options]
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no option {unknown[0]!r}; a group may have lr, {', '.join(self._options)}"
+            )
+        return Group(given["params"], given.get("lr"), self.constants_of(self._options | options))
+
+    def _check_apart(self) -> None:
+        seen: set[int] = set()
+        for group in self.groups:
+            for name, value in named_handles(group.handles or ()):
+                _check_wanted(value)
+                if id(value) in seen:
+                    raise ValueError(f"the parameter {name or 'given as a Value'!r} is in two groups")
+                seen.add(id(value))
 
     def __repr__(self) -> str:
-        rate = getattr(self.lr, "__qualname__", "schedule").split(".")[0] if callable(self.lr) else self.lr
+        lr = getattr(self.lr, "func", self.lr)
+        rate = getattr(lr, "__qualname__", "schedule").split(".")[0].lstrip("_") if callable(lr) else lr
         constants = "".join(f", {name}={number:g}" for name, number in self.hyper.items() if number)
-        return f"{type(self).__name__}(lr={rate}{constants})"
+        groups = f", {len(self.groups)} groups" if len(self.groups) > 1 else ""
+        return f"{type(self).__name__}(lr={rate}{constants}{groups})"
 
-    def rate(self, step: int | None = None) -> float:
-        """The learning rate at a step (from 0), by default the next one."""
-        return float(self.lr(self.steps if step is None else step)) if callable(self.lr) else float(self.lr)
+    def rate(self, step: int | None = None, group: int | None = None) -> float:
+        """The learning rate at a step (from 0), by default the next one; of a group, by number, if it has its own."""
+        lr = self.groups[group].lr if group is not None else None
+        lr = self.lr if lr is None else lr
+        return float(lr(self.steps if step is None else step)) if callable(lr) else float(lr)
 
-    def constants(self) -> np.ndarray:
-        """The constants as the kernel takes them, float64."""
-        return np.array(list(self.hyper.values()), np.float64)
+    def rates(self, runs: Sequence[Run], count: int = 1) -> np.ndarray:
+        """The rates of the next steps, (count, runs)."""
+        found = np.zeros((count, len(runs)))
+        known: dict[int, Any] = {}
+        for j, run in enumerate(runs):
+            if run.group not in known:
+                known[run.group] = [self.rate(self.steps + i, run.group) for i in range(count)]
+            found[:, j] = known[run.group]
+        return found
 
-    def state(self, size: int, dtype: Any) -> np.ndarray:
-        """What is remembered: (rows, size), zeros at first.
+    def runs(self, entries: Sequence[Entry]) -> tuple[Run, ...]:
+        """Where the parameters of each group lie in the vector of these. Raises StructureError where there is none for
+        a name or handle of a group."""
+        return runs_of(self.groups, entries)
 
-        Raises ShapeError or DTypeError if it was made for other parameters.
+    def runs_in(self, nested: Nested, size: int) -> tuple[Run, ...]:
+        """As `runs`, of the parameters in a nesting, which are so many numbers."""
+        if self._undivided:
+            return (Run(0, size, 0),) if size else ()
+        key = None
+        if all(group.handles is None for group in self.groups) and not any(map(is_module, nested.leaves)):
+            key = nested.structure, tuple(map(np.shape, nested.leaves))
+            if key in self._known_runs:
+                return self._known_runs[key]
+        found = self.runs(nested.entries())
+        if key is not None:
+            self._known_runs[key] = found
+        return found
+
+    def runs_of_model(self, module: Any) -> tuple[Run, ...]:
+        """As `runs`, of all parameters of a module. Those that the optimiser was not made for are in none.
+
+        Raises StructureError where it was made for others.
         """
+        nested = Nested(module)
+        size = int(module.flat.size)
+        made_with = self._params[0] if self._params is not None else []
+        if not made_with or made_with[0] is module or made_with[0] is module.flat:
+            return self.runs_in(nested, size)
+        entries = nested.entries()
+        wanted = {id(value) for _, value in named_handles(made_with)}
+        if wanted.isdisjoint(id(entry.value) for entry in entries):
+            raise StructureError(
+                f"the optimiser was made for other parameters than those of this {type(module).__name__}, or before "
+                "the model was complete"
+            )
+        return runs_of(self.groups, entries, wanted)
+
+    # The state
+
+    def constants(self, group: int = -1) -> np.ndarray:
+        """The constants of a group as the kernel takes them, float64."""
+        return np.array(list(self.groups[group].hyper.values()), np.float64)
+
+    def state(self, size: int, dtype: Any, of: Lengths | None = None) -> np.ndarray:
+        """What is remembered: (rows, size), zeros at first; one block after another for the runs of parameters, which
+        `of` says the length and the group of.
+
+        Raises ShapeError, DTypeError or StructureError if it was made for other parameters.
+        """
+        of = ((size, len(self.groups) - 1),) if of is None else of
         if self._state is None or not self._rows:
-            self._state = np.zeros((self._rows, size), dtype)
+            self._state, self._of = np.zeros((self._rows, size), dtype), of
         if self._state.shape[1] != size:
             raise ShapeError(f"this optimiser has worked on {self._state.shape[1]} parameters, {size} were given")
         if self._state.dtype != dtype:
             found = np.dtype(dtype)
             raise DTypeError(f"this optimiser has worked on {self._state.dtype} parameters, these are {found}")
+        if self._of != of:
+            if merged(self._of) != merged(of):
+                raise StructureError(
+                    f"this optimiser has worked on parameters of the groups {_order(self._of)}, these are {_order(of)}"
+                )
+            self._state, self._of = blocks(columns(self._state, self._of), of), of
         return self._state
 
-    def update(self, params: np.ndarray, grads: np.ndarray) -> None:
-        """One step on plain arrays: changes `params` in place.
+    def bind(self, p: np.ndarray, g: np.ndarray, runs: tuple[Run, ...]) -> Update:
+        """The update of a vector of parameters, where it stands, by a gradient. Raises what `state` raises."""
+        if type(self).kernel is None:
+            raise StructureError(f"{type(self).__name__} has no update of one step: call step(closure) or minimize")
+        of = tuple((run.stop - run.start, run.group) for run in runs)
+        state = self.state(sum(size for size, _ in of), p.dtype, of)
+        hypers = [self.constants(i) for i in range(len(self.groups))]
+        return Update(type(self).kernel, p, g, runs, state, hypers)
+
+    def _apply(self, p: np.ndarray, g: np.ndarray, runs: tuple[Run, ...]) -> None:
+        update = self._update
+        if update is None or update.runs != runs or update.dtype != p.dtype or update.state is not self._state:
+            # A kept one is not of this process, or of other parameters.
+            update = self._update = self.bind(p, g, runs)
+        else:
+            update.point(p, g)
+            for numbers, group in zip(update.hypers, self.groups):
+                numbers[:] = list(group.hyper.values())
+        update.run([self.rate()] if self._undivided else self.rates(runs)[0], self.steps + 1)
+        self.steps += 1
+
+    # The ways to use it
+
+    def update(self, params: Any, grads: Any) -> Any:
+        """One step on parameters by their gradient.
 
         Args:
-            params: float32 or float64, any shape, contiguous.
-            grads: the gradient, of the same shape and dtype.
+            params: an array of float32 or float64, any shape, contiguous, which is changed in place; or a module, a
+                Value, or any nesting of these and of arrays and floats.
+            grads: the gradient, nested as the parameters, as `tg.grad` returns it; of a module a module, or the
+                gradient with respect to its `flat`.
 
-        Raises ShapeError, DTypeError.
+        Returns:
+            The parameters: modules, Values and a single array are those given, changed; other arrays and floats are
+            new ones, and those given stay as they were.
+
+        Raises ShapeError, DTypeError, StructureError where parameters and gradient do not fit, or are not those of the
+        steps before, InPlaceError for a Value that is the result of something; nothing is changed then.
+
+        >>> import numpy as np
+        >>> from tapegrad.optim import SGD
+        >>> optimizer = SGD(lr=0.1)
+        >>> optimizer.update({"w": np.ones(2), "b": 0.5}, {"w": np.array([3.0, -2.0]), "b": 5.0})
+        {'w': array([0.7, 1.2]), 'b': 0.0}
         """
+        if isinstance(params, np.ndarray):
+            return self._update_array(params, grads)
+        nested = Nested(params)
+        nested.check_editable()
+        p = nested.vector(self._room if nested.in_place else None)
+        g = nested.gradient(grads, p.dtype, p.size, self._room)
+        self._apply(p, g, self.runs_in(nested, p.size))
+        return nested.put(p)
+
+    def _update_array(self, params: np.ndarray, grads: Any) -> np.ndarray:
         p = flat_view(params, "parameters")
         if np.shape(grads) != params.shape or grads.dtype != params.dtype:
+            found = f"{getattr(grads, 'dtype', type(grads).__name__)} of shape {np.shape(grads)}"
             raise ShapeError(
-                f"the gradient is {grads.dtype} of shape {np.shape(grads)}, the parameters are {params.dtype} of shape "
-                f"{params.shape}"
+                f"the gradient is {found}, the parameters are {params.dtype} of shape {params.shape}"
             )
         g = np.ascontiguousarray(grads).view(np.ndarray).reshape(-1)
-        type(self).kernel(p, g, self.state(p.size, p.dtype), self.constants(), self.rate(), self.steps + 1)
-        self.steps += 1
+        self._apply(p, g, self.runs_in(Nested(params), p.size))
+        return params
 
     def step(self) -> None:
         """One step on the parameters given, from the `grad` that `backward` left. Raises StructureError without any."""
-        values = self._given()
-        p = np.concatenate([np.asarray(v.data, v.dtype).reshape(-1) for v in values])
-        g = np.concatenate([np.asarray(v.grad, v.dtype).reshape(-1) for v in values])
-        self.update(p, g)
-        at = 0
-        for v in values:
-            v.data = p[at : at + v.size].reshape(v.shape)
-            at += v.size
+        nested = self._given()
+        nested.check_editable()
+        p = nested.vector(self._room)
+        self._apply(p, nested.accumulated(), self.runs_in(nested, p.size))
+        nested.put(p)
 
     def zero_grad(self) -> None:
         """Set the gradients of the parameters to zero. Raises StructureError without any."""
-        for v in self._given():
-            v.zero_grad()
+        for x in self._given().leaves:
+            x.zero_grad()
 
-    def _given(self) -> list[Value]:
-        # The vector of a module may be another since the module was changed, so the module is asked for it each time.
-        values = [self._module.flat] if self._module is not None else self.values
+    def _given(self) -> Nested:
+        if self._params is not None:
+            return Nested(None, *self._params)
+        values = [value for group in self.groups for _, value in named_handles(group.handles or ())]
         if not values:
             raise StructureError("this optimiser was made without parameters: call update(params, grads)")
-        return values
+        # In the order in which a model has them, so that they can be trained by `nn.Training` as well.
+        values.sort(key=place_on_tape)
+        return Nested(values)
 
-    # Keeping its state
+    def _numbers(self) -> np.ndarray | None:
+        if self._params is None and not any(group.handles for group in self.groups):
+            return None
+        nested = self._given()
+        p = nested.vector()
+        # Without those that are in no group.
+        return np.concatenate([p[:0], *(p[run.start : run.stop] for run in self.runs_in(nested, p.size))])
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """What it takes to go on later: kind, number of steps, constants, state. The rate is not part of it."""
-        state = np.zeros((self._rows, 0)) if self._state is None else self._state.copy()
-        return {
-            "kind": np.array(type(self).__name__),
-            "steps": np.array(self.steps),
-            "hyper": self.constants(),
-            "state": state,
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take up a state from `state_dict`. Nothing is changed if it does not fit.
-
-        Raises StructureError for another kind of optimiser or other entries, ShapeError for other sizes, DTypeError for
-        a state that is not of these parameters' dtype, DataError for numbers that no optimiser has.
-        """
-        _check_names(list(saved))
-        kind, hyper, state = str(saved["kind"]), np.asarray(saved["hyper"]), np.asarray(saved["state"])
-        if kind != type(self).__name__:
-            raise StructureError(f"the saved state is of {kind}, this is {type(self).__name__}")
-        steps = np.asarray(saved["steps"])
-        if steps.shape or steps.dtype.kind not in "iu" or steps < 0:
-            raise DataError(f"a saved optimiser has made a whole number of steps, from 0 on, not {steps!r}")
-        if hyper.dtype.kind != "f" or not (np.isfinite(hyper).all() and (hyper >= 0.0).all()):
-            raise DataError(f"the constants of a saved optimiser are numbers from 0 on, not {hyper!r}")
-        if state.dtype not in (np.float64, np.float32):
-            raise DTypeError(f"the saved state must be float64 or float32, it is {state.dtype}")
-        if hyper.shape != (len(self.hyper),) or state.ndim != 2 or state.shape[0] != self._rows:
-            raise ShapeError(
-                f"the saved state has {hyper.size} constants and shape {state.shape}; expected {len(self.hyper)} "
-                f"and ({self._rows}, n)"
-            )
-        if self.values is not None:
-            size, dtype = sum(v.size for v in self._given()), self._given()[0].dtype
-            if state.shape[1] not in (0, size):
-                raise ShapeError(f"the saved state is of {state.shape[1]} parameters, these are {size}")
-            if state.shape[1] and state.dtype != dtype:
-                raise DTypeError(f"the saved state is {state.dtype}, these parameters are {dtype}")
-        self.steps = int(steps)
-        self.hyper = dict(zip(self.hyper, hyper.tolist(), strict=True))
-        self._state = np.ascontiguousarray(state) if state.shape[1] else None
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `state_dict` to an .npz file."""
-        write_arrays(path, self.state_dict())
-
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Read what `save` wrote. Raises DataError, and what `load_state_dict` raises."""
-        self.load_state_dict(read_arrays(path, _check_names))
+    def __getstate__(self) -> dict[str, Any]:
+        # Addresses are of this process.
+        return self.__dict__ | {"_update": None, "_known_runs": {}}
 
 
-def _check_names(names: list[str]) -> None:
-    wanted = ["hyper", "kind", "state", "steps"]
-    if sorted(names) != wanted:
-        raise StructureError(f"a saved optimiser has the entries {wanted}, found {sorted(names)[:20]}")
+def _nesting_of(params: Any) -> tuple[list[Any], Any]:
+    handles = handles_of(params)
+    if handles is None:
+        raise StructureError(
+            f"an optimiser takes a module, a Value or a list of Values, or a nesting of these, not "
+            f"{type(params).__name__}; for plain arrays leave params None and call update(params, grads)"
+        )
+    for value in handles:
+        if isinstance(value, Value):
+            _check_wanted(value)
+    if not isinstance(params, Value | list | tuple | Mapping) and not is_module(params):
+        params = handles
+    return pytree.flatten(params, is_module)
+
+
+def _check_wanted(value: Value) -> None:
+    if not value.requires_grad:
+        raise StructureError(f"{value.label or 'a parameter'} wants no gradient, so it cannot be optimised")
+
+
+def _order(of: Lengths) -> str:
+    return ", ".join(f"{size} of group {group}" for size, group in merged(of)) or "of none"
 
 
 def in_range(name: str, number: float, low: float, high: float = np.inf) -> float:

@@ -1,13 +1,14 @@
 """Learning rates over time: plain functions of the number of the step, counted from 0.
 
 A schedule is anything that maps an integer to a rate. Those made here can be put together: `warmup(100, cosine(...))`,
-or `lambda step: 0.5 * other(step)`.
+or `lambda step: 0.5 * other(step)`. They can be pickled, as they are functions of this module with arguments.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 Schedule = Callable[[int], float]
 
@@ -24,7 +25,11 @@ def constant(rate: float) -> Schedule:
     >>> constant(0.1)(1000)
     0.1
     """
-    return lambda step: rate
+    return partial(_constant, rate)
+
+
+def _constant(rate: float, step: int) -> float:
+    return rate
 
 
 def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
@@ -35,7 +40,11 @@ def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
     [1.0, 1.0, 0.5, 0.25]
     """
     _positive("every", every)
-    return lambda step: rate * factor ** (step // every)
+    return partial(_step_decay, rate, every, factor)
+
+
+def _step_decay(rate: float, every: int, factor: float, step: int) -> float:
+    return rate * factor ** (step // every)
 
 
 def exponential(rate: float, factor: float, every: float = 1.0) -> Schedule:
@@ -45,7 +54,11 @@ def exponential(rate: float, factor: float, every: float = 1.0) -> Schedule:
     0.5
     """
     _positive("every", every)
-    return lambda step: float(rate * factor ** (step / every))
+    return partial(_exponential, rate, factor, every)
+
+
+def _exponential(rate: float, factor: float, every: float, step: int) -> float:
+    return float(rate * factor ** (step / every))
 
 
 def cosine(rate: float, steps: int, floor: float = 0.0) -> Schedule:
@@ -61,7 +74,11 @@ def cosine(rate: float, steps: int, floor: float = 0.0) -> Schedule:
     [1.0, 0.5, 0.0, 0.0]
     """
     _positive("steps", steps)
-    return lambda step: floor + (rate - floor) * 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
+    return partial(_cosine, rate, steps, floor)
+
+
+def _cosine(rate: float, steps: int, floor: float, step: int) -> float:
+    return floor + (rate - floor) * 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
 
 
 def warmup(steps: int, after: Schedule) -> Schedule:
@@ -76,4 +93,8 @@ def warmup(steps: int, after: Schedule) -> Schedule:
     [0.2, 0.4, 0.6, 0.8, 0.8, 0.8]
     """
     _positive("steps", steps)
-    return lambda step: after(0) * (step + 1) / steps if step < steps else after(step - steps)
+    return partial(_warmup, steps, after)
+
+
+def _warmup(steps: int, after: Schedule, step: int) -> float:
+    return after(0) * (step + 1) / steps if step < steps else after(step - steps)

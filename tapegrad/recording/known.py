@@ -10,8 +10,10 @@ from typing import Any
 from tapegrad import pytree
 from tapegrad.arguments import INTEGER, Input, Spec, leaf_spec, spec_of
 from tapegrad.attached import attached
+from tapegrad.errors import UnsupportedError
 from tapegrad.njit import is_numba
 from tapegrad.program import Branches
+from tapegrad.recording.carrying import Carrying, recording_of
 from tapegrad.recording.direct import Short
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
@@ -57,14 +59,33 @@ class Known:
         if recording is None:
             # A weak reference, so that there is no circle.
             own = weakref.ref(self)
-            recording = Recording(
+            recording = recording_of(self.f, spec, leaves, self._forced, lambda: Recording(
                 self.f, spec, leaves, None, forget=lambda: _forget(own(), spec), compile=self._forced,
                 renew_short=self.short.clear,
-            )  # fmt: skip
+            ))  # fmt: skip
             # Other threads may be at the same: a list is made in one step, and what is gone already does not matter.
             for oldest in list(self._recordings)[: max(0, len(self._recordings) + 1 - MAX_RECORDINGS)]:
                 self._forget(oldest)
             self._recordings[spec] = recording
+        return recording, leaves
+
+    def repeatable(self, args: Sequence[Any]) -> Recording:
+        """The recording for arguments, of a function whose result is taken to follow from these alone. Raises
+        UnsupportedError for one that carries numbers."""
+        recording, _ = self.at(args)
+        if isinstance(recording, Carrying):
+            raise UnsupportedError(
+                f"{recording.name} reads or writes buffers, asks a module for its mode, or draws random numbers; "
+                "tg.checkpoint and its like take functions of their arguments alone, which they may call again: pass "
+                "these numbers as arguments"
+            )
+        return recording
+
+    def carrying(self, args: Sequence[Any]) -> tuple[Recording, list[Any]]:
+        """As `at`, where the function turned out to carry numbers in a branch that was not recorded at first."""
+        spec, leaves = spec_of(args)
+        self._forget(spec)
+        recording = self._recordings[spec] = Carrying(self.f, spec, leaves, self._forced)
         return recording, leaves
 
     def _forget(self, spec: Spec) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from tapegrad.arguments import spec_of
+from tapegrad.recording.carrying import recording_of
 from tapegrad.recording.known import on_values
 from tapegrad.recording.recording import Recording
 from tapegrad.recording.standing import behind
@@ -31,7 +32,8 @@ def record(f: Callable[P, Any], *examples: Any, compile: bool | None = None) -> 
             something else, soon after, and with a RecordingWarning, where an array was changed in place.
         examples: arguments to record at. Floats, integers and arrays may change between replays; booleans, strings and
             other objects are part of the recording. An integer behaves as Python's int in the function; where it
-            decides something, as in `range(n)`, each number is a branch.
+            decides something, as in `range(n)`, each number is a branch. A `numpy.random.Generator` is drawn from at
+            every replay, from the one that is given then.
         compile: True to replay compiled programs from the first call on, False never to, None to leave that choice,
             which depends on how large the program is and how often it is replayed. See `Recording.compile`.
 
@@ -43,4 +45,5 @@ def record(f: Callable[P, Any], *examples: Any, compile: bool | None = None) -> 
     (0.0, array([0., 0., 0.]))
     """
     spec, leaves = spec_of(examples)
-    return Recording(on_values(f), spec, leaves, None, compile=behind(f, compile)[1])
+    own, forced = on_values(f), behind(f, compile)[1]
+    return recording_of(own, spec, leaves, forced, lambda: Recording(own, spec, leaves, None, compile=forced))

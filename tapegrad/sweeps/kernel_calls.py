@@ -19,7 +19,7 @@ def at(typingctx, v, p):
     return types.CPointer(v.dtype)(v, types.int64), generate
 
 
-def _call(context, builder, dtype, index, returned, kinds, args):
+def call_by_address(context, builder, dtype, index, returned, kinds, args):
     """Call the function in entry `index` of the table of a dtype; whether it returned anything but 0.
 
     A function that returns nothing counts as having returned 1, and an empty entry as having returned 0.
@@ -47,7 +47,7 @@ def _call(context, builder, dtype, index, returned, kinds, args):
 def call_run(typingctx, index, n, z, x, y, w, dz, dx, dy, dw):
     def generate(context, builder, signature, args):
         kinds = signature.args[1:]
-        return _call(context, builder, z.dtype.name, args[0], types.void, kinds, args[1:])
+        return call_by_address(context, builder, z.dtype.name, args[0], types.void, kinds, args[1:])
 
     return types.boolean(types.int64, types.int64, z, z, z, z, z, z, z, z), generate
 
@@ -57,7 +57,7 @@ def call_runs(typingctx, kind, flat, i, side, flags, v, d, scratch):
     def generate(context, builder, signature, args):
         index = builder.add(args[0], ir.Constant(ir.IntType(64), RUNS))
         kinds = signature.args[1:]
-        return _call(context, builder, v.dtype.name, index, types.boolean, kinds, args[1:])
+        return call_by_address(context, builder, v.dtype.name, index, types.boolean, kinds, args[1:])
 
     return types.boolean(types.int64, flat, types.int64, side, flags, v, v, v), generate
 
@@ -67,7 +67,7 @@ def call_copy(typingctx, which, side, k, j, v, scratch, start, m):
     def generate(context, builder, signature, args):
         index = builder.add(args[0], ir.Constant(ir.IntType(64), COPIES))
         kinds = signature.args[1:]
-        return _call(context, builder, v.dtype.name, index, types.boolean, kinds, args[1:])
+        return call_by_address(context, builder, v.dtype.name, index, types.boolean, kinds, args[1:])
 
     whole = types.int64
     return types.boolean(whole, side, whole, whole, v, scratch, whole, whole), generate
@@ -84,6 +84,6 @@ def call_structured(typingctx, index, side, k, flags, v, d):
         given = [sides.data, sides.nitems, k_, marks.data, values.data, others.data, values.nitems]
         real, whole = types.CPointer(v.dtype), types.int64
         kinds = [types.CPointer(whole), whole, whole, types.CPointer(types.uint8), real, real, whole]
-        return _call(context, builder, v.dtype.name, index, whole, kinds, given)
+        return call_by_address(context, builder, v.dtype.name, index, whole, kinds, given)
 
     return types.boolean(types.int64, side, types.int64, flags, v, d), generate

@@ -20,6 +20,7 @@ from tapegrad.compiled.floats import take_subnormals_for_zero
 from tapegrad.compiled.machine import add_symbol
 from tapegrad.errors import OperationError
 from tapegrad.ops import TABLE, Elementwise
+from tapegrad.ops.windows import PARTS
 from tapegrad.sweeps import blas  # noqa: F401  (kernels that are loaded find its table by name)
 
 MAX_OPERATIONS = 1024
@@ -33,7 +34,9 @@ RUNS = len(KINDS) * MAX_OPERATIONS
 # each of those above.
 COPIES = RUNS + len(KINDS)
 FETCH, SCATTER = range(2)
-TABLE_SIZE = COPIES + 2
+# And for the parts that several kernels have in common.
+PARTS_AT = COPIES + 2
+TABLE_SIZE = PARTS_AT + len(PARTS)
 
 _DTYPES = (np.dtype(np.float64), np.dtype(np.float32))
 NAMES = {dtype.name: f"tapegrad_kernels_{dtype.name}" for dtype in _DTYPES}
@@ -95,6 +98,22 @@ def require_copies(name: str, text: Callable[[], str], dtype: np.dtype, which: i
         return types.boolean(types.int64[::1], whole, whole, real, real, whole, whole)
 
     _put(dtype, COPIES + which, ("fetch", "scatter")[which], name, text, signature)
+
+
+def need_part(dtype: np.dtype, which: int) -> bool:
+    """Whether a part that kernels have in common is not in the table yet."""
+    return (dtype, PARTS_AT + which) not in _known
+
+
+def require_part(name: str, text: Callable[[], str], dtype: np.dtype, which: int) -> None:
+    """As `require`, for a part that kernels have in common."""
+    function, arguments = PARTS[which]
+
+    def signature(types: Any) -> Any:
+        kinds = {"s": types.int64[::1], "i": types.int64, "v": getattr(types, dtype.name)[::1]}
+        return types.void(*[kinds[letter] for letter in arguments])
+
+    _put(dtype, PARTS_AT + which, function.__name__, name, text, signature)
 
 
 def _put(

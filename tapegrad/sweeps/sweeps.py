@@ -15,6 +15,7 @@ from tapegrad.compiled.callable import Kind
 from tapegrad.compiled.source import fingerprint
 from tapegrad.ops import RUN, TABLE, Elementwise, Operation, is_inlined
 from tapegrad.ops.record import COLUMNS
+from tapegrad.ops.windows import PARTS
 from tapegrad.sweeps import generate, kernels
 from tapegrad.sweeps.entry import ADJOINTS, VALUES, sweep
 from tapegrad.sweeps.forward import forward_run
@@ -125,6 +126,8 @@ class Sweeps:
                 name = store.digest(row.name, fingerprint(generate.rules_of(row)), _generator())
                 text = functools.partial(generate.kernels_source, self.dtype, row)
                 kernels.require(name, text, self.dtype, opcode, kind)
+                for which in getattr(getattr(row, kernels.KINDS[kind], None), "__parts__", ()):
+                    self._require_part(which)
 
     def _require_runs(self, kind: int) -> None:
         # What these functions call comes first.
@@ -143,6 +146,13 @@ class Sweeps:
             name = store.digest(fingerprint([function]), _generator())
             text = functools.partial(generate.function_source, self.dtype, function)
             kernels.require_copies(name, text, self.dtype, which)
+
+    def _require_part(self, which: int) -> None:
+        if kernels.need_part(self.dtype, which):
+            function, _ = PARTS[which]
+            name = store.digest(fingerprint([function]), _generator())
+            text = functools.partial(generate.function_source, self.dtype, function)
+            kernels.require_part(name, text, self.dtype, which)
 
     # What the sweeps are made from
 

@@ -64,7 +64,16 @@ CASES = {
         (lambda x, i: tg.cross_entropy(x, i, reduction="none"), X, np.array([1, 3, 0])),
         (lambda x, i: tg.cross_entropy(x.T, i), X, np.array([1, 2, 0, 1])),
     ],
-}
+    "moments": [
+        (lambda x: tg.layer_norm(x, 4), X), (lambda x: tg.batch_norm(x), X), (lambda x: tg.group_norm(x, 3), CUBE),
+    ],
+    "normalize": [
+        (lambda x, w: tg.layer_norm(x, 4, w, w), X, X[0]),
+        (lambda x, m, w: tg.batch_norm(x, m, np.exp(m), w, m), X, X[1], X[0]),
+        (lambda x, m: tg.group_norm(x, x.shape[1], m, m), CUBE, np.arange(1.0, 1.0 + CUBE.shape[1])),
+    ],
+    "normalize_sums": [(lambda x, w: tg.grad(lambda x: np.sum(tg.layer_norm(x, 4, w, w) ** 3))(x), X, X[0])],
+}  # fmt: skip
 NAMED = [(name, number) for name, cases in CASES.items() for number in range(len(cases))]
 
 

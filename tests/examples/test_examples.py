@@ -58,6 +58,19 @@ def test_mnist(tmp_path, optimizer):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["mnist_mlp.png", "model.npz"]
 
 
+def test_mnist_by_convolutions(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    options = ["--epochs", 15, "--batch", 20, "--channels", 8, 16, "--hidden", 32, "--rate", 0.005]
+    options += ["--save", "model.npz"]
+    done = run(STAND_IN + RUN, "mnist_cnn.py", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("test accuracy ")[1].split("%")[0]) > 90
+    assert "s an epoch" in done.stdout and "15/15" in done.stderr
+    assert_picture(tmp_path / "mnist_cnn.png")
+    assert np.load(tmp_path / "model.npz")["first.weight"].shape == (8, 1, 5, 5)
+
+
 def test_mnist_without_its_data(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("tqdm")
@@ -65,12 +78,28 @@ def test_mnist_without_its_data(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("mnist_mlp: nowhere: expected train-images-idx3-ubyte")
 
 
+def test_vae(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    options = ["--batch", 50, "--hidden", 32, "--rate", 0.01, "--save", "model.npz"]
+    bounds = []
+    for epochs in (1, 12):
+        done = run(STAND_IN + RUN, "vae.py", "--epochs", epochs, *options, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "blobs: 300 images for training, 100 for testing" in done.stdout
+        bounds.append(float(done.stdout.split("log likelihood: ")[1].split(" ")[0]))
+    # Images of 784 coins would take 543 nats each.
+    assert bounds[1] < min(bounds[0], 543.0) - 10.0
+    assert_picture(tmp_path / "vae.png")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["model.npz", "vae.png"]
+
+
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("moons.py", "matplotlib"),
+        ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("mnist_cnn.py", "tqdm"), ("moons.py", "matplotlib"),
         ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"), ("njit_simulation.py", "matplotlib"),
-        ("njit_sampler.py", "matplotlib"), ("dask_logistic.py", "zarr"),
+        ("njit_sampler.py", "matplotlib"), ("vae.py", "tqdm"), ("dask_logistic.py", "zarr"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
@@ -160,8 +189,9 @@ def test_dask_logistic(tmp_path):
 
 
 def test_wrong_options(tmp_path):
-    given = {"mnist_mlp": "--epochs", "moons": "--steps", "ode_fit": "--points", "gaussian_process": "--points",
-             "njit_simulation": "--points", "njit_sampler": "--samples", "dask_logistic": "--rows"}  # fmt: skip
+    given = {"mnist_mlp": "--epochs", "mnist_cnn": "--batch", "moons": "--steps", "ode_fit": "--points",
+             "gaussian_process": "--points", "njit_simulation": "--points", "njit_sampler": "--samples",
+             "vae": "--epochs", "dask_logistic": "--rows"}  # fmt: skip
     for name, option in given.items():
         done = run("import runpy, sys\n" + RUN, f"{name}.py", option, 0, folder=tmp_path)
         assert done.returncode == 2 and "must be at least" in done.stderr

@@ -202,6 +202,21 @@ def test_networks_with_labels_and_indices(tmp_path, rng):
 
 
 @needs_gcc
+def test_normalisation(tmp_path, rng):
+    def loss(x, w, b):
+        groups = tg.group_norm(tg.batch_norm(x, None, None, w, b), 2, b, w)
+        return np.sum(np.where(groups > -0.2, tg.layer_norm(groups, 3, w[:3]), 0.0) ** 3)
+
+    args = rng.normal(size=(3, 4, 3)), *rng.normal(size=(2, 4))
+    recording = tg.record(loss, *args)
+    own = Compiled(recording, tmp_path)
+    status, y, g = own("gradient", flat(args), made=[1, own.sizes["INPUTS"]])
+    assert status == 0
+    same(y, recording(*args), own.dtype)
+    same(g, flat(recording.grad(*args, argnums=(0, 1, 2))), own.dtype)
+
+
+@needs_gcc
 def test_every_operation(tmp_path, rng):
     from tapegrad.ops.spec import REALS
 

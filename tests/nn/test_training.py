@@ -305,7 +305,7 @@ def test_an_interrupt_comes_soon_and_what_was_learnt_is_kept():
 
     model, training = made()
     training.evaluate(x[:10], y[:10])
-    training._run(x[:10], y[:10], np.arange(10), 10, optim.SGD(model, 0.0))
+    training.run(training.samples((x[:10], y[:10])), np.arange(10), optimizer=optim.SGD(model, 0.0))
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         started = time.monotonic()
@@ -320,7 +320,7 @@ def test_an_interrupt_comes_soon_and_what_was_learnt_is_kept():
     assert 0 < steps < 10_000
     other, again = made()
     order = np.random.default_rng(1).permutation(len(x))
-    again._run(x, y, order[: 10 * steps], 10, again.optimizer)
+    again.run(again.samples((x, y)), order[: 10 * steps])
     np.testing.assert_array_equal(model.flat.data, other.flat.data)
     training.epoch(x[:100], y[:100], rng=2)
     assert training.optimizer.steps == steps + 10
@@ -347,7 +347,7 @@ def test_a_step_whose_python_function_fails_on_the_way_back_is_not_taken():
         training.epoch(x, y, rng=0)
     assert training.optimizer.steps == 2
     again = nn.Training(models[1], optim.Adam(models[1], 0.1), loss=loss, batch_size=8)
-    again._run(x, y, np.random.default_rng(0).permutation(40)[:16], 8, again.optimizer)
+    again.run(again.samples((x, y)), np.random.default_rng(0).permutation(40)[:16])
     np.testing.assert_array_equal(models[0].flat.data, models[1].flat.data)
 
 

@@ -26,6 +26,15 @@ CONSTANT = {"power_constant": (1,), "detach": (0,)}
 Y = np.random.default_rng(0).normal(size=(2, 4, 3))
 LINES = [2, 4, 3, 12, 3, 1, 1]
 A, B = np.random.default_rng(1).normal(size=(2, 2, 3, 4))
+# Two images in two groups of one channel and two results, 3 by 4, windows of 2 by 2 with stride, padding and dilation.
+CONVOLVED = [2, 2, 1, 2, 1, 3, 4, 1, 2, 2, 1, 2, 4, 1, 2, 1, 0, 1, 1, 1, 1, 2]
+IMAGES, KERNELS, RESULTS, BIASES = (
+    np.random.default_rng(2).normal(size=size)
+    for size in ((2, 2, 1, 1, 3, 4), (2, 2, 1, 1, 2, 2), (2, 2, 2, 1, 2, 4), 4)
+)
+# Two arrays of 3 by 4, with windows of 2 by 2 and padding along the last axis; an element of each window.
+POOLED = [2, 1, 3, 4, 1, 2, 3, 1, 2, 2, 1, 1, 2, 0, 0, 1, 1, 1, 1]
+CHOSEN = np.array([[[[1, 0, 4], [5, 1, 0]]], [[[5, 5, 4], [1, 4, 4]]]])
 EXAMPLES = {
     "sum": ((Y,), LINES),
     "prod": ((Y,), LINES),
@@ -40,8 +49,21 @@ EXAMPLES = {
     "concatenate": ((A[0, :2], B[0, :2, :2]), [2, 6, 4, 2]),
     "assemble": ((A[0, :2, :3], B[0, 0]), [9, 2, 1, 2, 3, 3, 1, 4, 1, 1, 0, 4, 1, 2]),
     "cross_entropy": ((A[0], np.array([0, 3, 1])), [3, 4]),
+    "moments": ((Y,), [2, 4, 1, 3, 1]),
+    "normalize": ((Y, B[0, 0], A[1, 1], A[0, 0], B[1, 1]), [2, 4, 1, 3, 1, 0]),
+    "normalize_sums": ((Y, np.sin(Y), B[0, 0], A[1, 1], A[0, 0]), [2, 4, 1, 3, 1]),
+    "dropout_mask": ((np.array([5.5, 6.5, 7.5, 8.5]),), [10, 1 << 31]),
     "argmax": ((Y,), LINES),
     "argsort": ((Y,), LINES),
+    "convolution": ((IMAGES, KERNELS), CONVOLVED),
+    "convolution_input": ((RESULTS, KERNELS), CONVOLVED),
+    "convolution_kernel": ((IMAGES, RESULTS), CONVOLVED),
+    "biased_convolution": ((IMAGES, KERNELS, BIASES), CONVOLVED),
+    "window_argmax": ((IMAGES[:, 0],), POOLED),
+    "window_take": ((IMAGES[:, 0], CHOSEN), POOLED),
+    "window_put": ((RESULTS[:, 0, 0, :, :, :3], CHOSEN), POOLED),
+    "window_sum": ((IMAGES[:, 0],), POOLED),
+    "window_spread": ((RESULTS[:, 0, 0, :, :, :3],), POOLED),
 }
 STRUCTURED = [row.name for row in TABLE if isinstance(row, Structured)]
 # A call of a Python function: it is put on the tape by `tg.external` and its like, which `check_grads` checks.
@@ -65,6 +87,22 @@ def test_minima_and_transposed_matrices():
     check_op(BY_NAME["max"], Y, params=[*LINES[:6], -1])
     check_op(BY_NAME["matmul"], np.swapaxes(A, 1, 2), B, params=[2, 3, 4, 3, 12, 1, 3, 12, 1, 4])
     check_op(BY_NAME["affine"], A[0].T, B[0], B[1, 0, :3], params=[1, 3, 4, 3, 0, 1, 3, 0, 1, 4])
+
+
+# Batches of vectors, samples with channels that have one number or several, and one group or several in a sample.
+@pytest.mark.parametrize(
+    "layout", [[6, 4, 1, 1, 1], [6, 1, 4, 1, 0], [2, 2, 2, 3, 0], [3, 2, 4, 1, 0], [1, 2, 1, 12, 1]]
+)
+def test_groups_of_every_layout(layout):
+    n, g, k, s, across = layout
+    x, back = Y.reshape(n, g, k, s), np.cos(7.0 * Y).reshape(n, g, k, s)
+    rng = np.random.default_rng(3)
+    mean, scale = rng.normal(size=(2, g if across else n * g))
+    w, b = rng.normal(size=(2, g * k))
+    check_op(BY_NAME["moments"], x, params=layout)
+    check_op(BY_NAME["normalize"], x, mean, scale, w, b, params=[*layout, 0])
+    check_op(BY_NAME["normalize"], x, mean, scale, w, b, params=[*layout, 1])
+    check_op(BY_NAME["normalize_sums"], back, x, mean, scale, w, params=layout)
 
 
 def test_every_structured_row_has_examples():

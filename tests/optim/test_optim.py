@@ -131,7 +131,8 @@ def test_update_works_in_place_on_any_shape():
         (np.ones(3, int), np.ones(3, int), DTypeError),
         (np.ones((3, 3))[:, 0], np.ones(3), ShapeError),
         (np.broadcast_to(1.0, 3), np.ones(3), ShapeError),
-        ([1.0], np.ones(1), DTypeError),
+        ([1.0], np.ones(1), StructureError),
+        (["one"], ["two"], DTypeError),
     ],
 )
 def test_update_refuses(params, grads, error):

@@ -19,8 +19,9 @@ from tapegrad import errors, pytree
 from tapegrad.ops import TABLE, Elementwise, Structured
 
 NAMES = ["branching", "scalars", "gradient of scalars", "arrays", "gradient of arrays", "network",
-         "gradient of a network", "matrices", "gradient of matrices", "special", "loop", "gradient of a loop", "views",
-         "long rows", "stencil"]  # fmt: skip
+         "gradient of a network", "normalised", "gradient of normalised", "convolutions", "gradient of convolutions",
+         "matrices", "gradient of matrices",
+         "special", "loop", "gradient of a loop", "views", "long rows", "stencil"]  # fmt: skip
 SCALAR = [name for name in NAMES if name not in ("views", "branching", "gradient of a loop")]
 HERE = Path(__file__).parent
 

@@ -1,0 +1,23 @@
+"""What a recording carries besides its arguments: numbers that live elsewhere, such as running statistics, which each
+replay reads and may write; and random numbers, which are drawn anew for each replay.
+
+`carrier` is what a function that is being recorded meets, `generator` what stands for a generator of NumPy's there.
+"""
+
+from tapegrad.carried.carrier import (
+    Call,
+    Carrier,
+    Cell,
+    NeedsCarrierError,
+    Plan,
+    UnplannedError,
+    note_mode,
+    read,
+    write,
+)
+from tapegrad.carried.generator import RecordedGenerator, generators_in, is_generator, with_stand_ins
+
+__all__ = [
+    "Call", "Carrier", "Cell", "RecordedGenerator", "NeedsCarrierError", "Plan", "UnplannedError", "generators_in",
+    "is_generator", "note_mode", "read", "with_stand_ins", "write",
+]  # fmt: skip

@@ -1,0 +1,159 @@
+"""One pass over some data: batches in compiled code, and between stretches of them what Python has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tapegrad.errors import ShapeError
+from tapegrad.nn.losses import check_labels
+from tapegrad.nn.samples import Samples
+from tapegrad.nn.steps import Rule, Step
+from tapegrad.nn.updates import Updates
+from tapegrad.optim.optimizer import Optimizer
+from tapegrad.threads import blas_threads
+
+
+class Fault(Exception):
+    """A batch's loss is not finite, or the parameters after its update. `batch` is its number in the pass, `rows` are
+    its samples."""
+
+    def __init__(self, batch: int, rows: np.ndarray, loss: float) -> None:
+        self.batch, self.rows, self.loss = batch, rows, loss
+
+
+def one_pass(
+    training: Any, samples: Samples, order: np.ndarray | None, batch: int, *, optimizer: Optimizer | None = None,
+    watch: bool = False, every: int | None = None, after: Callable[[np.ndarray, bool], None] | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """One pass; returns the mean loss and the share of right answers.
+
+    Args:
+        training: whose model is trained, with its limits.
+        order: of the samples. Without one, they are taken in their own, and nothing is learnt.
+        batch: samples in a batch.
+        optimizer: in place of the training's own.
+        watch: raise `Fault` at a loss that is not finite. The model and the optimiser are then as before that batch.
+        every, after: a function that is called after so many updates, and after the last, with the losses so far and
+            whether it was the last. The model and the optimiser are up to date then.
+
+    If there is an error, the batches before it still count: model and optimiser keep what they learnt.
+    """
+    learns = order is not None
+    optimizer = (optimizer or training.optimizer) if learns else None
+    order = np.arange(samples.count) if order is None else order
+    accumulate = training.accumulate if learns else 1
+    if learns and training.drop_last:
+        order = order[: len(order) // (batch * accumulate) * batch * accumulate]
+    full = len(order) // batch * batch
+    parts = [part for part in (order[:full], order[full:]) if len(part)]
+    if not parts:
+        raise ShapeError(f"drop_last leaves none of {samples.count} samples: the batch size is {batch * accumulate}")
+    steps = [training.recorded(samples, min(batch, len(part))) for part in parts]
+    if training.labels:
+        check_labels(samples.y.rows[:, 0], steps[0].classes)
+    count = sum(len(part) // step.batch for step, part in zip(steps, parts, strict=True))
+    limits, none = training.limits, np.zeros(2)
+    updates = None
+    if optimizer is not None:
+        # Where gradients are added up, it is their mean that is kept to the limits.
+        limits, added = (limits, none) if accumulate == 1 else (none, limits)
+        updates = Updates(optimizer, training.model, count, accumulate, added, watch)
+    running = _Pass(training, samples, updates, limits)
+    kept = optimizer.state_dict() if optimizer is not None and watch else {}
+    start = training.model.state_dict() if watch else {}
+    stride = None if every is None else every * accumulate
+    try:
+        with blas_threads(training.threads):
+            for step, piece in _pieces(steps, parts, stride):
+                running.stretch(step, piece)
+                if updates is None:
+                    continue
+                if updates.fault is not None:
+                    break
+                if after is not None and updates.whole:
+                    running.keep()
+                    after(updates.losses[: running.done], running.done == count)
+    finally:
+        running.keep()
+    if updates is not None and watch and (updates.fault is not None or not np.isfinite(running.p).all()):
+        raise _fault(training, order, updates, start, kept, samples)
+    return float(running.sums[0] / len(order)), float(running.sums[1] / len(order))
+
+
+def _pieces(steps: list[Step], parts: list[np.ndarray], stride: int | None) -> Iterator[tuple[Step, np.ndarray]]:
+    for step, part in zip(steps, parts, strict=True):
+        size = len(part) if stride is None else stride * step.batch
+        for start in range(0, len(part), size):
+            yield step, part[start : start + size]
+
+
+class _Pass:
+    """How far a pass is: the parameters, the sums of losses and right answers, and how many batches are done."""
+
+    def __init__(self, training: Any, samples: Samples, updates: Updates | None, limits: np.ndarray) -> None:
+        self.model, self.samples, self.updates, self.limits = training.model, samples, updates, limits
+        self.p = np.array(self.model.flat.data)
+        self.sums, self.done = np.zeros(2), 0
+        self._before = updates.optimizer.steps if updates else 0
+
+    def stretch(self, step: Step, order: np.ndarray) -> None:
+        """Batches of one size in compiled code."""
+        count = len(order) // step.batch
+        if self.updates:
+            self.updates.begin(count)
+        step.parameters[:] = self.p
+        rule, counts = Rule(self.updates, np.zeros(count), self.limits), np.array([0, self.done])
+        try:
+            step.run(rule, counts, self.samples.x.rows, self.samples.y.rows, order, self.sums)
+        finally:
+            if self.updates:
+                self.p[:] = step.parameters
+                self.updates.optimizer.steps = self._before + self.updates.done
+        self.done += count
+
+    def keep(self) -> None:
+        """Let the model have what was learnt."""
+        if self.updates:
+            self.model.flat.data = self.p
+
+
+def _fault(
+    training: Any, order: np.ndarray, updates: Updates, start: dict[str, Any], kept: dict[str, Any], samples: Samples
+) -> Fault:
+    """What says at which batch the first number arose that is not finite, with model and optimiser as before it."""
+    optimizer, batch = updates.optimizer, training.batch_size
+    size = batch * training.accumulate
+    fault, done = updates.fault, 0
+
+    def again(count: int, **how: Any) -> None:
+        training.model.load_state_dict(start)
+        optimizer.load_state_dict(kept)
+        if count:
+            one_pass(training, samples, order[: count * size], batch, optimizer=optimizer, **how)
+
+    def look(losses: np.ndarray, last: bool) -> None:
+        nonlocal done
+        if not np.isfinite(training.model.flat.data).all():
+            raise _FoundError
+        done += 1
+
+    if fault is not None and np.isfinite(training.model.flat.data).all():
+        if training.model.buffers():
+            # They were written by that batch, and by others after it.
+            again(updates.done)
+        return Fault(fault, order[fault * batch :][:batch], float(updates.losses[fault]))
+    # An update has made the parameters so; losses may still be finite. The updates are made again, and looked at one by
+    # one.
+    try:
+        again(updates.done, every=1, after=look)
+    except _FoundError:
+        again(done)
+    fault = done * training.accumulate
+    return Fault(fault, order[done * size :][:size], float(updates.losses[fault]))
+
+
+class _FoundError(Exception):
+    """The parameters are not finite any more."""

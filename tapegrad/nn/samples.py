@@ -1,0 +1,118 @@
+"""The data of a pass: arrays, nested in any way, as two tables of rows that compiled training copies from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tapegrad import pytree
+from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.value.exact import limit
+
+
+class Table:
+    """Rows of numbers of the model's dtype, one for each sample: one array, or several side by side.
+
+    Whole numbers stay whole in the recording of a step, so that it can index with them; see `batch`.
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], integers: bool, samples: int, dtype: np.dtype) -> None:
+        self.integers = integers
+        self.shapes = [a.shape[1:] for a in arrays]
+        rows = [np.asarray(a).reshape(samples, -1) for a in arrays]
+        # One array keeps its shape; several lie side by side in one row.
+        self.shape = self.shapes[0] if len(arrays) == 1 else (sum(r.shape[1] for r in rows),)
+        joined = rows[0] if len(rows) == 1 else np.concatenate([*rows, np.zeros((samples, 0), dtype)], axis=1)
+        self.rows = np.ascontiguousarray(joined, dtype)
+
+    def batch(self, rows: Any) -> np.ndarray:
+        """Some samples, chosen by a slice or by their numbers, as a step is recorded at them."""
+        found = self.rows[rows]
+        found = found.reshape(len(found), *self.shape)
+        return found.astype(np.int64) if self.integers else found
+
+
+class Samples:
+    """Arrays whose first axis counts samples.
+
+    Args:
+        data: the arrays, nested in any way.
+        dtype: the model's.
+        what: what the data are called, for messages.
+
+    Raises StructureError where there are none, ShapeError for arrays of different lengths, numbers and no samples,
+    DTypeError for what are no real numbers, and for integers that the dtype does not hold.
+    """
+
+    def __init__(self, data: Any, dtype: np.dtype, what: str = "data") -> None:
+        leaves, self.structure = pytree.flatten(data)
+        if not leaves:
+            raise StructureError(f"{what} must hold arrays, there are none")
+        names = ["x", "y"] if what == "data" and type(data) is tuple and len(leaves) == 2 else None
+        names = names or pytree.paths(self.structure, what)
+        arrays = [_array(leaf, name, dtype) for leaf, name in zip(leaves, names, strict=True)]
+        self.count = len(arrays[0])
+        for array, name in zip(arrays, names, strict=True):
+            if len(array) != self.count:
+                raise ShapeError(f"{names[0]} has {self.count} samples, {name} {len(array)}")
+        if not self.count:
+            raise ShapeError(f"{what} must have at least one sample")
+        whole = [a.dtype.kind in "iub" for a in arrays]
+        # One or two arrays are a table each. More are put side by side, floats and whole numbers apart.
+        first = [0] if len(arrays) <= 2 else [i for i, is_whole in enumerate(whole) if not is_whole]
+        first = first or list(range(len(arrays)))
+        second = [i for i in range(len(arrays)) if i not in first]
+        self._order = np.argsort([*first, *second]).tolist()
+        self.x, self.y = (
+            Table([arrays[i] for i in chosen], bool(chosen) and whole[chosen[0]], self.count, dtype)
+            for chosen in (first, second)
+        )
+
+    @property
+    def key(self) -> Any:
+        """What a recorded step depends on, besides the size of its batch."""
+        return self.structure, *(
+            (tuple(t.shapes), t.shape, t.integers) for t in (self.x, self.y)
+        )
+
+    @property
+    def nesting(self) -> Callable[[Any, Any], Any]:
+        """A function from a batch of rows of both tables to what is nested as the data. It does not hold the data."""
+        return partial(_nested, self.structure, self._order, self.x.shapes, self.y.shapes)
+
+
+def _nested(structure: Any, order: list[int], shapes: list[Any], others: list[Any], x: Any, y: Any) -> Any:
+    parts = [*_parts(shapes, x), *_parts(others, y)]
+    return pytree.unflatten(structure, [parts[i] for i in order])
+
+
+def _parts(shapes: list[tuple[int, ...]], batch: Any) -> list[Any]:
+    """The arrays of a batch of rows, which may be a Value."""
+    if len(shapes) == 1:
+        return [batch]
+    found, at = [], 0
+    for shape in shapes:
+        end = at + math.prod(shape)
+        found.append(batch[:, at:end].reshape((len(batch), *shape)))
+        at = end
+    return found
+
+
+def _array(given: Any, name: str, dtype: np.dtype) -> np.ndarray:
+    array = np.asarray(given)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{name} must be an array of real numbers, not {array.dtype}")
+    if array.ndim == 0:
+        raise ShapeError(f"{name} must have one row for each sample, this is a single number")
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 2 and array.size:
+        most = max(abs(int(array.min())), abs(int(array.max())))
+        if most > limit(dtype):
+            raise DTypeError(
+                f"{name} has the whole number {most}, but {dtype} holds them up to {limit(dtype)} only: make the model "
+                "float64, or convert the array with .astype(float), where it need not be exact"
+            )
+    return array
