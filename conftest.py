@@ -1,10 +1,14 @@
 """How the tests are run: all of them on all cores, on compiled code that is made once, before the first test."""
 
+import importlib.util
 import signal
 import subprocess
 import sys
 
 import pytest
+
+# Without Dask there is nothing to run of what needs it.
+collect_ignore_glob = [] if importlib.util.find_spec("distributed") else ["tapegrad/dask/*", "tests/dask/*"]
 
 # What a shell runs in the background ignores interrupts, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "BranchError",
+    "ClusterError",
     "CompileError",
     "CutGradientError",
     "DTypeError",
@@ -153,6 +154,11 @@ class GuardError(TapegradError, RuntimeError):
 
 class BranchError(TapegradError, RuntimeError):
     """A recording that was loaded is called where its function takes a branch that the file does not have."""
+
+
+class ClusterError(TapegradError, RuntimeError):
+    """A cluster cannot compute what it was asked for: its scheduler or its workers are gone, or a worker is not like
+    the process that asked."""
 
 
 class SingularError(TapegradError, ValueError):

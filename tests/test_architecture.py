@@ -51,6 +51,7 @@ FLOORS = {
     "nn": 10,
     "optim": 10,
     "optimize": 10,
+    "dask": 11,
     "scipy": 11,
     "player": 11,
     "command": 12,
@@ -58,8 +59,8 @@ FLOORS = {
 }
 ROOT = "tapegrad"
 DOCUMENTED = [
-    "tapegrad", "tapegrad.debugging", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim", "tapegrad.optimize",
-    "tapegrad.player",
+    "tapegrad", "tapegrad.dask", "tapegrad.debugging", "tapegrad.inspect", "tapegrad.nn", "tapegrad.optim",
+    "tapegrad.optimize", "tapegrad.player",
     "tapegrad.sparse",
     "tapegrad.scipy.integrate", "tapegrad.scipy.interpolate", "tapegrad.scipy.linalg", "tapegrad.scipy.signal",
     "tapegrad.scipy.sparse", "tapegrad.scipy.special",

@@ -44,7 +44,7 @@ allow_untyped_defs = true
 allow_incomplete_defs = true
 allow_untyped_calls = true
 
-[mypy-numba.*,matplotlib.*,pooch.*,requests.*,tqdm.*]
+[mypy-dask.*,distributed.*,matplotlib.*,numba.*,pooch.*,requests.*,tqdm.*,zarr.*]
 follow_imports = skip
 """
 

@@ -18,6 +18,7 @@ from tapegrad.batch.sums import Progress, Sum
 from tapegrad.batch.vmap import check_integers, lane_args, put_together, run
 from tapegrad.errors import UnsupportedError
 from tapegrad.native import choice
+from tapegrad.program.outputs import scalar_place
 from tapegrad.recording import Known, Recording, branches_of
 from tapegrad.recording.plans import Plans, hashable
 from tapegrad.value import Value
@@ -146,17 +147,42 @@ class Batch:
         >>> loss.batch.value_and_grad_sum(np.zeros(2), x, y, in_axes=(None, 0, 0), mean=True)
         (1.0, array([-4., -6.]))
         """
-        recording = self._recording
         leaves, axes, total, structure = self._lanes(args, in_axes)
+        found = self.sums(leaves, axes, total, structure, argnums, progress, threads)
+        return self.shaped([np.asarray(x / total) for x in found] if mean else found, argnums)
+
+    def sums(
+        self, leaves: list[Any], axes: list[int | None], total: int, structure: Any, argnums: int | Sequence[int],
+        progress: bool | Progress | None = None, threads: int | None = None,
+    ) -> list[np.ndarray]:  # fmt: skip
+        """The sum of the values, and for each input that has a gradient that of its gradients, in float64.
+
+        The leaves of the arguments are given with the axis of the lanes of each. Sums of the parts of a batch can be
+        added up, and `shaped` makes of them what `value_and_grad_sum` returns. Raises what that raises.
+        """
+        recording = self._recording
         recording.check(lane_args(leaves, axes, structure, 0))
         check_integers(recording, leaves, axes)
-        plans = Plans(recording.spec, [False] * len(recording.spec.leaves))
-        plan = plans.plan(argnums)
+        chosen = self._plans().plan(argnums).chosen
         how, count = choice.mode(recording.forced), thread_count(threads)
         lanes = Run(branches_of(recording), leaves, axes, total, how, count, keep=False)
-        found = Sum(lanes, leaves, axes, total, how, count, plan.chosen).all_lanes(progress)
-        value, *grads = [np.asarray(x / total) for x in found] if mean else found
+        return Sum(lanes, leaves, axes, total, how, count, chosen).all_lanes(progress)
+
+    def check_summed(self, argnums: int | Sequence[int]) -> None:
+        """Raise what `value_and_grad_sum` raises for this function and `argnums`, whatever the lanes."""
+        self._plans().plan(argnums)
+        program = self._recording.program
+        scalar_place(program.code, program.structure, False)
+
+    def shaped(self, sums: Sequence[np.ndarray], argnums: int | Sequence[int]) -> tuple[float, Any]:
+        """Sums, or means, as a value and a gradient that is nested as the arguments are, in their dtypes."""
+        plans = self._plans()
+        plan, (value, *grads) = plans.plan(argnums), sums
         return float(value), plans.shaped(plan, dict(zip(plan.chosen, grads, strict=True)), copy=False)
+
+    def _plans(self) -> Plans:
+        spec = self._recording.spec
+        return Plans(spec, [False] * len(spec.leaves))
 
     def _lanes(self, args: Any, in_axes: Any) -> tuple[list[Any], list[int | None], int, Any]:
         leaves, structure = pytree.flatten(tuple(args))

@@ -10,10 +10,11 @@ import numpy as np
 import scipy.optimize
 from scipy.optimize import Bounds, OptimizeResult
 
-from tapegrad.errors import OperationError
+from tapegrad import pytree
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.optimize.constraints import prepared
 from tapegrad.optimize.flat import Nesting, arguments, called_with, off_tape, start
-from tapegrad.optimize.replay import Objective
+from tapegrad.optimize.replay import Answers, Objective
 from tapegrad.optimize.result import Result
 
 # What each method takes besides values.
@@ -53,7 +54,9 @@ def minimize(
         method: a method of SciPy, by name, or a function as SciPy describes it. By default SLSQP with constraints,
             L-BFGS-B with bounds, else BFGS.
         jac, hess, hessp: functions to use in place of derivatives of f, called as SciPy calls them, but with x nested
-            as x0. `hess` may also be what else SciPy takes there.
+            as x0. `hess` may also be what else SciPy takes there. With `jac=True` f returns its value and its gradient,
+            nested as x0, and is called as it is, not recorded: so it may be computed elsewhere, as by
+            `tapegrad.dask.value_and_grad`.
         bounds: as in SciPy; for a nested x0 also nested so, with a pair (low, high) in the place of each part.
         constraints: as in SciPy, one or several: `LinearConstraint` (on the vector of all numbers of x),
             `NonlinearConstraint`, or dicts; their functions take x nested as x0. A callable `jac` or `hess` is used; a
@@ -92,9 +95,11 @@ def minimize(
     name = _method_name(method, bounds, constraints)
     takes = _METHODS[name] if name else _GRADIENT | _PRODUCT
     _check_derivatives(jac)
-    objective = Objective(f, nesting, args, differentiated=bool(takes & _GRADIENT) and jac is None)
+    _check_collections(args, jac)
+    differentiated = bool(takes & _GRADIENT) and jac is None
+    objective = Answers(f, nesting, args) if jac is True else Objective(f, nesting, args, differentiated)
     given: dict[str, Any] = {"jac": None, "hess": hess, "hessp": None}
-    if jac is not None:
+    if callable(jac):
         given["jac"] = lambda x: nesting.vector(jac(nesting.nest(x), *args), "what jac returns")
     elif takes & _GRADIENT:
         given["jac"] = objective.gradient
@@ -103,7 +108,7 @@ def minimize(
     elif hessp is not None:
         nest = nesting.nest
         given["hessp"] = lambda x, p: nesting.vector(hessp(nest(x), nest(p), *args), "what hessp returns")
-    elif hess is None:
+    elif hess is None and jac is not True:
         given |= _second(objective, takes)
     with off_tape():
         given["constraints"] = prepared(constraints, nesting, vector, name) if _is_given(constraints) else ()
@@ -140,10 +145,19 @@ def _is_given(constraints: Any) -> bool:
 
 
 def _check_derivatives(jac: Any) -> None:
-    if jac is not None and not callable(jac):
+    if jac is not None and jac is not True and not callable(jac):
         raise OperationError(
-            f"jac is {jac!r}: leave it out for the exact gradient, or give a function. f returns its value alone, and "
-            "differences are scipy.optimize.minimize's"
+            f"jac is {jac!r}: leave it out for the exact gradient, give a function, or say True where f returns its "
+            "value and its gradient. Differences are scipy.optimize.minimize's"
+        )
+
+
+def _check_collections(args: tuple[Any, ...], jac: Any) -> None:
+    """Raise StructureError where data that lie on a cluster are given to a function that is to be recorded."""
+    if jac is not True and any(hasattr(x, "__dask_graph__") for x in pytree.flatten(args)[0]):
+        raise StructureError(
+            "args hold what Dask computes on a cluster, which a recorded function cannot read. Write f as a function "
+            "of one row, and minimize(tapegrad.dask.value_and_grad(f, mean=True), x0, args, jac=True)"
         )
 
 

@@ -57,18 +57,37 @@ class Objective:
     def _both(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         if self._at is None or not np.array_equal(x, self._at):
             point = np.array(x, float)
-            value, gradient = self.recording(point).value_and_grad(point)
-            known = float(np.reshape(value, ())), gradient
+            known = self._evaluate(point)
             if self._at is None:
                 _check_finite(*known)
             self._at, self._known = point, known
         return self._known
+
+    def _evaluate(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = self.recording(x).value_and_grad(x)
+        return float(np.reshape(value, ())), gradient
 
     def curvature(self, x: np.ndarray) -> Curvature:
         """Second derivatives of f."""
         if self._curvature is None:
             self._curvature = Curvature(self.recording(x))
         return self._curvature
+
+
+class Answers(Objective):
+    """A function that returns its value and its gradient by itself, and is called as it is."""
+
+    def __init__(self, f: Callable[..., Any], nesting: Nesting, args: tuple[Any, ...]) -> None:
+        super().__init__(f, nesting, args, differentiated=True)
+
+    def _evaluate(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        answer = self._f(self._nesting.nest(x.copy()), *self._args)
+        if not isinstance(answer, tuple | list) or len(answer) != 2 or np.size(answer[0]) != 1:
+            raise NonScalarError(
+                f"with jac=True the function to minimise must return one number and its gradient, not {answer!r:.80}"
+            )
+        gradient = self._nesting.vector(answer[1], "the gradient that the function returns")
+        return float(np.reshape(answer[0], ())), gradient
 
 
 def _check_finite(value: float, gradient: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad import pytree
+from tapegrad import pytree, storage
 from tapegrad.arguments import Input, Spec, difference, leaf_spec, plain_key
 from tapegrad.errors import DTypeError, OperationError, ShapeError, UnsupportedError
 from tapegrad.ops.record import OPCODE
@@ -19,7 +19,7 @@ from tapegrad.program import LoadedBranches, Program, write
 from tapegrad.program.memory import checked, memory
 from tapegrad.recording.plans import Plans
 from tapegrad.recording.recording import Recording
-from tapegrad.recording.standing import whether_compiled
+from tapegrad.recording.standing import checked_compile
 from tapegrad.storage import Function
 from tapegrad.storage import load as read
 from tapegrad.sweeps import VALUES
@@ -63,7 +63,12 @@ def load(
     if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):
         raise OperationError(f"load takes the path of a file, not {path!r:.40} ({type(path).__name__})")
     limit = memory.limit if memory_limit is None else checked(memory_limit)
-    return Loaded(read(path, classes, limit), whether_compiled(compile))
+    return Loaded(read(path, classes, limit), checked_compile(compile))
+
+
+def from_bytes(data: bytes, where: str, compile: bool | None = None) -> Recording:
+    """The recording that `Recording.to_bytes` gave; `where` is what errors call it. Raises what `load` raises."""
+    return Loaded(storage.from_bytes(data, where, (), memory.limit), checked_compile(compile))
 
 
 class Loaded(Recording):

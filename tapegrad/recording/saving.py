@@ -25,12 +25,19 @@ class Saving(StandIn):
         solvers), whose code cannot be in a file; StructureError where an argument or result is nested in, or is, what a
         file cannot say: a module of `tapegrad.nn`, a function.
         """
+        storage.save(path, self._stored())
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes to a file, as bytes. Raises what `save` raises."""
+        return storage.to_bytes(self._stored())
+
+    def _stored(self) -> storage.Function:
         recording: Any = self
         programs = recording.programs
-        storage.save(path, storage.Function(
+        return storage.Function(
             recording.name, names.parameters_of(recording.f), recording.spec, programs,
             programs.index(recording.program),
-        ))  # fmt: skip
+        )  # fmt: skip
 
     def to_c(self, path: str | os.PathLike[str], name: str | None = None, *, sparse: bool = False) -> None:
         """Write it as a C file, and a header beside it, that need no library but `math.h`.

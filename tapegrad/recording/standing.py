@@ -20,11 +20,11 @@ class StandIn(InNumba):
     forced: bool | None = None
 
 
-def whether_compiled(said: Any) -> bool | None:
-    """What is said of compiling. Raises OperationError where that is no truth value, and not None."""
-    if said is not None and not isinstance(said, bool):
-        raise OperationError(f"compile must be True, False or None, not {said!r}")
-    return said
+def checked_compile(compile: bool | None) -> bool | None:
+    """What is said of compiling. Raises OperationError where that is no truth value."""
+    if compile is not None and not isinstance(compile, bool):
+        raise OperationError(f"compile must be True, False or None, not {compile!r}")
+    return compile
 
 
 def behind(f: Any, forced: bool | None) -> tuple[Any, bool | None]:
@@ -37,7 +37,7 @@ def behind(f: Any, forced: bool | None) -> tuple[Any, bool | None]:
             f"a function is needed to differentiate or record, not {f!r:.60} ({type(f).__name__}): "
             "give the function f itself, not its value f(x)"
         )
-    forced = whether_compiled(forced)
+    forced = checked_compile(forced)
     while isinstance(f, StandIn):
         f, forced = f.f, f.forced if forced is None else forced
     return f, forced

@@ -7,11 +7,11 @@ all of it together.
 """
 
 from tapegrad.storage.calls import kind_of_call
-from tapegrad.storage.file import Function, load, save
+from tapegrad.storage.file import Function, from_bytes, load, save, to_bytes
 from tapegrad.storage.structures import own_container, own_named_tuple
 from tapegrad.storage.whole import write_whole, written_whole
 
 __all__ = [
-    "Function", "kind_of_call", "load", "own_container", "own_named_tuple", "save", "write_whole",
-    "written_whole",
+    "Function", "from_bytes", "kind_of_call", "load", "own_container", "own_named_tuple", "save", "to_bytes",
+    "write_whole", "written_whole",
 ]  # fmt: skip

@@ -43,7 +43,12 @@ class Function(NamedTuple):
 
 
 def save(path: str | os.PathLike[str], function: Function) -> None:
-    """Write a function to a file, whole or not at all. Raises UnsupportedError, StructureError for what cannot be."""
+    """Write a function to a file, whole or not at all. Raises what `to_bytes` raises."""
+    write_whole(path, to_bytes(function))
+
+
+def to_bytes(function: Function) -> bytes:
+    """What a file has of a function. Raises UnsupportedError, StructureError for what cannot be written."""
     writer = Writer()
     try:
         arguments = {
@@ -56,12 +61,12 @@ def save(path: str | os.PathLike[str], function: Function) -> None:
     except (StructureError, UnsupportedError) as error:
         raise type(error)(f"{function.name} cannot be saved: {error}") from None
     about = {"made by": "tapegrad", "name": function.name, "arguments": arguments, "programs": writer.entries}
-    write_whole(path, packed([
+    return packed([
         Section("META", 0, _bytes(json.dumps(about, ensure_ascii=False, separators=(",", ":")))),
         Section("OPER", 0, _bytes("\n".join(writer.names))),
         *writer.sections,
         *(Section("ARRY", number, raw) for number, raw in enumerate(writer.arrays.raw)),
-    ]))  # fmt: skip
+    ])  # fmt: skip
 
 
 def _bytes(text: str) -> np.ndarray:
@@ -77,16 +82,20 @@ def load(path: str | os.PathLike[str], classes: Sequence[type], most_bytes: int)
     # A number would be a file that somebody else has opened.
     where = os.fspath(path)
     with open(where, "rb") as file:
-        data = file.read()
+        return from_bytes(file.read(), str(where), classes, most_bytes)
+
+
+def from_bytes(data: bytes, where: str, classes: Sequence[type], most_bytes: int) -> Function:
+    """A function from what a file has of it; `where` is what errors call that. Raises DataError, OperationError."""
     try:
         return _function(unpacked(data), classes, most_bytes)
     except OperationError as error:
-        raise OperationError(f"{where!s}: {error}") from None
+        raise OperationError(f"{where}: {error}") from None
     except DataError as error:
-        raise DataError(f"{where!s}: {error}") from None
+        raise DataError(f"{where}: {error}") from None
     # Whatever else a hostile file brings the reading to, it is the file's fault.
     except Exception as error:
-        raise DataError(f"{where!s}: it is damaged: {type(error).__name__}: {error!s:.200}") from error
+        raise DataError(f"{where}: it is damaged: {type(error).__name__}: {error!s:.200}") from error
 
 
 def _function(sections: list[Section], classes: Sequence[type], most_bytes: int) -> Function:

@@ -76,9 +76,7 @@ class Writer:
             if name not in self.names:
                 self.names.append(name)
             to[opcode] = self.names.index(name)
-        rows, side = code.rows.copy(), code.side.copy()
-        for k in rows[rows[:, OPCODE] == _EXTERNAL, A].tolist():
-            side[params_at(side, k)] = called.index(int(side[params_at(side, k)]))
+        rows, side = code.rows.copy(), side_with_calls(code, called)
         rows[:, OPCODE] = to[rows[:, OPCODE] % RUN] + rows[:, OPCODE] // RUN * RUN
         return rows, side
 
@@ -89,6 +87,15 @@ class Writer:
             return plain.encoded(output.constant, self.arrays)
         except StructureError as error:
             raise StructureError(f"a result that depends on no argument: {error}") from None
+
+
+def side_with_calls(code: Code, called: Sequence[int]) -> np.ndarray:
+    """The records, with the functions that instructions call numbered by their place in `called`: the numbers that they
+    have in a process say nothing to another one."""
+    side = code.side.copy()
+    for k in code.rows[code.rows[:, OPCODE] == _EXTERNAL, A].tolist():
+        side[params_at(side, k)] = called.index(int(side[params_at(side, k)]))
+    return side
 
 
 def _check_declared(row: Any, name: str) -> None:

@@ -100,7 +100,7 @@ def test_vae(tmp_path):
         ("mnist_mlp.py", "tqdm"), ("mnist_mlp.py", "matplotlib"), ("mnist_cnn.py", "tqdm"), ("moons.py", "matplotlib"),
         ("ode_fit.py", "matplotlib"), ("gaussian_process.py", "matplotlib"), ("njit_simulation.py", "matplotlib"),
         ("njit_sampler.py", "matplotlib"), ("char_lm.py", "matplotlib"), ("char_lm.py", "tqdm"),
-        ("heston.py", "matplotlib"), ("vae.py", "tqdm"),
+        ("heston.py", "matplotlib"), ("vae.py", "tqdm"), ("dask_logistic.py", "zarr"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_named(tmp_path, name, missing):
@@ -237,10 +237,25 @@ def test_the_formula_that_heston_is_held_against(monkeypatch):
     assert heston.formula(heston.MODEL, 1e-6, 1.0) == pytest.approx(100.0, rel=1e-6)
 
 
+@pytest.mark.slow
+def test_dask_logistic(tmp_path):
+    for package in ("matplotlib", "tqdm", "zarr", "distributed"):
+        pytest.importorskip(package)
+    options = ["--rows", 20_500, "--features", 5, "--chunk", 3000, "--memory", "1GB", "--output", "d.png"]
+    done = run("import runpy, sys\n" + RUN, "dask_logistic.py", *options, "--folder", "rows", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "20,500 rows, 1 MB on disk; 2 workers of 1GB each" in done.stdout
+    assert float(done.stdout.split("loss ")[1].split()[0]) < 0.68
+    assert float(done.stdout.split("found to ")[1].split()[0]) < 0.3
+    assert "MB in a worker" in done.stdout and "pass" in done.stderr
+    assert_picture(tmp_path / "d.png")
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["rows-20500-5-3000-0.zarr"]
+
+
 def test_wrong_options(tmp_path):
     given = {"mnist_mlp": "--epochs", "mnist_cnn": "--batch", "moons": "--steps", "ode_fit": "--points",
              "gaussian_process": "--points", "njit_simulation": "--points", "njit_sampler": "--samples",
-             "heston": "--paths", "vae": "--epochs"}  # fmt: skip
+             "heston": "--paths", "vae": "--epochs", "dask_logistic": "--rows"}  # fmt: skip
     for name, option in given.items():
         done = run("import runpy, sys\n" + RUN, f"{name}.py", option, 0, folder=tmp_path)
         assert done.returncode == 2 and "must be at least" in done.stderr

@@ -379,3 +379,16 @@ def test_what_load_takes_is_said(tmp_path):
     for path in ((tmp_path / "x.tape").read_bytes(), 3):
         with pytest.raises(errors.OperationError, match="load takes the path of a file, not"):
             tg.load(path)
+
+
+def test_bytes_in_place_of_a_file(tmp_path):
+    from tapegrad.recording import from_bytes
+
+    recording = tg.record(lambda p, x: np.sum(np.sin(p["w"] * x)), {"w": 2.0}, np.ones(3))
+    recording.save(tmp_path / "a.tape")
+    data = recording.to_bytes()
+    assert data == (tmp_path / "a.tape").read_bytes()
+    x = np.linspace(0.0, 1.0, 3)
+    assert from_bytes(data, "bytes").value_and_grad({"w": 3.0}, x) == recording.value_and_grad({"w": 3.0}, x)
+    with pytest.raises(errors.DataError, match="^what was sent: .*cut off"):
+        from_bytes(data[:15], "what was sent")

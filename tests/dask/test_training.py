@@ -1,0 +1,89 @@
+"""Minimising and training over Dask arrays: the steps that one process would take."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from dask_clusters import without_cluster
+
+import tapegrad as tg
+import tapegrad.dask as td
+from tapegrad import nn, optim
+from tapegrad.errors import ShapeError, StructureError
+from tapegrad.optimize import minimize
+
+RNG = np.random.default_rng(4)
+
+
+@pytest.fixture(autouse=True)
+def _here():
+    with without_cluster():
+        yield
+
+
+def logistic(p, x, y):
+    z = x @ p["w"] + p["b"]
+    return np.logaddexp(0.0, z) - y * z
+
+
+@pytest.mark.parametrize("method", ["BFGS", "L-BFGS-B", "Newton-CG"])
+def test_minimize(method):
+    x = RNG.normal(size=(300, 2))
+    y = (RNG.random(300) < 1.0 / (1.0 + np.exp(-x @ [1.0, -2.0] - 0.5))).astype(float)
+    start = {"w": np.zeros(2), "b": 0.0}
+    data = da.from_array(x, chunks=(70, 2)), da.from_array(y, chunks=70)
+    known = minimize(lambda p: np.mean(logistic(p, x, y)), start, tol=1e-10)
+    found = minimize(td.value_and_grad(logistic, mean=True), start, data, method, jac=True, tol=1e-10)
+    assert found.success or method == "BFGS"
+    np.testing.assert_allclose(found.x_flat, known.x_flat, rtol=1e-4, atol=1e-5)
+    assert isinstance(found.x["b"], float) and found.jac["w"].shape == (2,)
+    with pytest.raises(StructureError, match=r"args hold what Dask computes.*tapegrad\.dask\.value_and_grad"):
+        minimize(logistic, start, data)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_steps_are_those_of_one_process(dtype):
+    x, y = RNG.normal(size=(90, 4)).astype(dtype), RNG.integers(0, 3, 90)
+    mine, other = (nn.MLP([4, 8, 3], "tanh", seed=1, dtype=dtype) for _ in range(2))
+    training = td.Training(mine, optim.Adam(mine, 0.01), chunks_per_step=2)
+    edges = np.array([0, 20, 20, 50, 70, 90])
+    data = da.from_array(x, chunks=(tuple(np.diff(edges)), 4)), da.from_array(y, chunks=(tuple(np.diff(edges)),))
+    optimizer, losses = optim.Adam(other, 0.01), []
+    value_and_grad = tg.value_and_grad(lambda flat, x, y: tg.cross_entropy(other.call_with(flat, x), y))
+    for epoch in range(3):
+        losses.append(training.epoch(*data, rng=epoch))
+        order, p, total = np.random.default_rng(epoch).permutation(5), np.array(other.flat.data), 0.0
+        for start in range(0, 5, 2):
+            some = np.concatenate([np.arange(edges[k], edges[k + 1]) for k in order[start : start + 2]])
+            if len(some):
+                value, g = value_and_grad(p, x[some], y[some])
+                optimizer.update(p, g)
+                total += value * len(some)
+        other.flat.data = p
+        np.testing.assert_allclose(losses[-1], total / 90, rtol=1e-5)
+    close = {"rtol": 1e-9, "atol": 1e-11} if dtype == np.float64 else {"rtol": 1e-3, "atol": 1e-4}
+    np.testing.assert_allclose(mine.flat.data, other.flat.data, **close)
+    assert mine.flat.data.dtype == dtype and training.optimizer.steps == optimizer.steps and losses[-1] < losses[0]
+
+
+def test_training_refuses():
+    model = nn.MLP([2, 2])
+    with pytest.raises(ValueError, match="there is no loss 'hinge'"):
+        td.Training(model, optim.SGD(model), "hinge", chunks_per_step=1)
+    with pytest.raises(ValueError, match="at least one chunk, not 0"):
+        td.Training(model, optim.SGD(model), chunks_per_step=0)
+    training = td.Training(model, optim.SGD(model), chunks_per_step=1)
+    with pytest.raises(ShapeError, match="different numbers of rows"):
+        training.epoch(da.ones((4, 2)), da.ones(3, dtype=int))
+    with pytest.raises(ShapeError, match="the batch is empty"):
+        training.epoch(da.ones((0, 2)), da.ones(0, dtype=int))
+
+
+def test_what_was_learnt_before_an_error_stays():
+    model = nn.MLP([2, 3, 2], seed=0)
+    before = np.array(model.flat.data)
+    training = td.Training(model, optim.SGD(model, 0.1), chunks_per_step=1)
+    labels = da.from_array(np.array([0, 1, 1, 7]), chunks=2)
+    with pytest.raises(ValueError, match="label"):
+        for seed in range(8):
+            training.epoch(da.ones((4, 2), chunks=(2, 2)), labels, rng=seed)
+    assert not np.array_equal(model.flat.data, before) or training.optimizer.steps == 0
