@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.carried import RecordedGenerator
-from tapegrad.errors import DTypeError, ShapeError, UnsupportedError
+from tapegrad.errors import DTypeError, OperationError, ShapeError, UnsupportedError
 from tapegrad.functions.registry import holds_value
 from tapegrad.ops.random import HALF
 from tapegrad.tape import Tape, current_tape, recording_tape
@@ -51,7 +51,7 @@ def batch_norm(
     if x.ndim < 2:
         raise ShapeError(f"batch_norm: x needs axes for samples and channels, it has shape {x.shape}")
     if (running_mean is None) != (running_var is None):
-        raise ValueError("batch_norm: running_mean and running_var are given both or neither")
+        raise OperationError("batch_norm: running_mean and running_var are given both or neither")
     n, channels = x.shape[:2]
     each = math.prod(x.shape[2:])
     shape = [n, channels, 1, each, 1]
@@ -147,8 +147,8 @@ def dropout(x: Any, p: float = 0.5, rng: Any = None, *, training: bool = True) -
             which is not allowed while a function is recorded: its numbers would be drawn once.
         training: without it, x is returned as it is.
 
-    Raises ValueError for p out of range; DTypeError for integers; UnsupportedError for a generator that is no argument
-    of the function that is recorded.
+    Raises OperationError for p out of range; DTypeError for integers; UnsupportedError for a generator that is no
+    argument of the function that is recorded.
 
     >>> dropout(np.ones(6), 0.5, rng=0)
     array([2., 2., 2., 0., 0., 0.])
@@ -230,7 +230,7 @@ def _generator(rng: Any) -> Any:
 def check_probability(p: Any) -> None:
     """Raise ValueError unless p is a number from 0 to 1."""
     if isinstance(p, Value) or not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout: p must be a number from 0 to 1, not {p!r}")
+        raise OperationError(f"dropout: p must be a number from 0 to 1, not {p!r}")
 
 
 def dropout_mask(state: Any, shape: Sequence[int], p: float, tape: Tape) -> Value:

@@ -1,16 +1,16 @@
 """Neural networks: modules whose parameters are one vector on the tape, and training in compiled code.
 
-`module`, `parameter` and `buffers` say how a model holds its numbers; `layers`, `normalization`, `dropout`,
-`activations` and `init` have what models are made of; `training` runs whole epochs without Python between the steps,
-which `steps` records and `loops` runs, on `samples`, with `updates` after each batch. `fitting` goes through several
-epochs, with `callbacks` and `checkpoints`, and keeps a `history`; `rates` looks for a learning rate.
+`module`, `tree`, `parameter` and `buffers` say how a model holds its numbers; `layers`, `containers`, `convolution`,
+`recurrent`, `attention`, `embedding`, `normalization`, `dropout`, `activations` and `init` have what models are made
+of. `training` runs whole epochs without Python between the steps, which `steps` records and `loops` runs, on `samples`,
+with `updates` after each batch. `fitting` goes through several epochs, with `callbacks` and `checkpoints`, and keeps
+a `history`; `rates` looks for a learning rate.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from tapegrad.nn.activations import GELU, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh, activation
 from tapegrad.nn.attention import MultiheadAttention
-from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.callbacks import Callback, EarlyStopping
 from tapegrad.nn.checkpoints import Checkpoint
 from tapegrad.nn.containers import Flatten, ModuleDict, ModuleList, Residual, Sequential

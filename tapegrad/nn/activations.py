@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.errors import OperationError
 from tapegrad.nn.calls import as_floats
 from tapegrad.nn.module import Module
 from tapegrad.ops import BY_NAME
@@ -112,11 +113,11 @@ SUITABLE_INIT |= {name: "xavier" for name in ("tanh", "sigmoid", "identity")}
 
 
 def activation(name: str) -> Module:
-    """The activation module of a name. Raises ValueError naming those there are.
+    """The activation module of a name. Raises OperationError naming those there are.
 
     >>> activation("relu")
     ReLU()
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"there is no activation {name!r}; there are {', '.join(sorted(ACTIVATIONS))}")
+        raise OperationError(f"there is no activation {name!r}; there are {', '.join(sorted(ACTIVATIONS))}")
     return ACTIVATIONS[name]()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, ShapeError, UnsupportedError
+from tapegrad.errors import DTypeError, OperationError, ShapeError, UnsupportedError
 from tapegrad.functions.attention import attention_weights, operands
 from tapegrad.functions.products import affine
 from tapegrad.functions.registry import holds_value
@@ -63,8 +63,8 @@ class MultiheadAttention(Module):
     Returns (output, weights), the output of the shape of the query. Parameters have PyTorch's names and shapes
     (in_proj_weight is (3 E, E)), so that `load_state_dict` takes those of a module of PyTorch.
 
-    Raises ValueError where heads do not divide E, UnsupportedError for dropout, ShapeError, DTypeError for a mask of
-    whole numbers.
+    Raises OperationError where heads do not divide E, UnsupportedError for dropout, ShapeError, DTypeError for a mask
+    of whole numbers.
 
     Source: Vaswani et al., "Attention is all you need", NeurIPS 2017.
 
@@ -80,7 +80,7 @@ class MultiheadAttention(Module):
         rng: Rng = None, dtype: Any = np.float64,
     ) -> None:  # fmt: skip
         if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim must be a multiple of num_heads, not {embed_dim} of {num_heads}")
+            raise OperationError(f"embed_dim must be a multiple of num_heads, not {embed_dim} of {num_heads}")
         if dropout:
             raise UnsupportedError("MultiheadAttention: dropout of the weights is not supported, it must be 0")
         self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first

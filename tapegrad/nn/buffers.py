@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from tapegrad.carried import note_mode
-from tapegrad.errors import DTypeError
+from tapegrad.errors import DTypeError, OperationError
 from tapegrad.tape import recording_tape
 
 
@@ -87,7 +87,7 @@ class HasState:
     @training.setter
     def training(self, mode: bool) -> None:
         if not isinstance(mode, bool):
-            raise ValueError(f"training mode is True or False, not {mode!r}")
+            raise OperationError(f"training mode is True or False, not {mode!r}")
         object.__setattr__(self, "_training", mode)
 
     def train(self, mode: bool = True) -> Self:

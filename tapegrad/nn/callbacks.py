@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapegrad.errors import ExtraMissingError, StructureError
+from tapegrad.errors import ExtraMissingError, OperationError, StructureError
 
 if TYPE_CHECKING:
     from tapegrad.nn.history import Row
@@ -101,7 +101,7 @@ class EarlyStopping(Callback):
 
     `best` is the best number, `best_epoch` its epoch.
 
-    Raises ValueError for a patience below 1; StructureError where the rows have no such number.
+    Raises OperationError for a patience below 1; StructureError where the rows have no such number.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class EarlyStopping(Callback):
         maximize: bool | None = None, restore_best: bool = True,
     ) -> None:  # fmt: skip
         if patience < 1:
-            raise ValueError(f"the patience must be 1 epoch or more, not {patience!r}")
+            raise OperationError(f"the patience must be 1 epoch or more, not {patience!r}")
         self.patience, self.monitor, self.min_delta, self.restore_best = patience, monitor, min_delta, restore_best
         self.sign = -1.0 if (monitor.endswith("accuracy") if maximize is None else maximize) else 1.0
         self._forget()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapegrad.errors import DataError, StructureError, TapegradError
+from tapegrad.errors import DataError, OperationError, StructureError, TapegradError
 from tapegrad.nn.callbacks import Callback
 from tapegrad.nn.history import History
 from tapegrad.optim.archive import read_arrays, write_arrays
@@ -32,14 +32,14 @@ class Checkpoint(Callback):
 
     Other callbacks are called before it, and what they remember is kept too.
 
-    Raises ValueError unless `every` is positive; StructureError where the rows have no such number.
+    Raises OperationError unless `every` is positive; StructureError where the rows have no such number.
     """
 
     late = True
 
     def __init__(self, path: str | os.PathLike[str], every: int = 1, monitor: str | None = None) -> None:
         if every < 1:
-            raise ValueError(f"a checkpoint is written every epoch or more seldom, not every {every!r}")
+            raise OperationError(f"a checkpoint is written every epoch or more seldom, not every {every!r}")
         self.path, self.epochs, self.monitor = path, every, monitor
         self._best = np.inf
 

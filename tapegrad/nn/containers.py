@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import ShapeError, StructureError
 from tapegrad.nn.calls import called
 from tapegrad.nn.module import Module
 
 
 def _module(x: Any, what: str) -> Module:
     if not isinstance(x, Module):
-        raise TypeError(f"{what} takes modules, not {type(x).__name__}")
+        raise StructureError(f"{what} takes modules, not {type(x).__name__}")
     return x
 
 
@@ -177,7 +177,7 @@ class ModuleDict(Module):
 
     def __setitem__(self, name: str, module: Module) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"the names in a ModuleDict are strings, not {type(name).__name__}")
+            raise StructureError(f"the names in a ModuleDict are strings, not {type(name).__name__}")
         self.named[name] = _module(module, "ModuleDict")
 
     def __delitem__(self, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.calls import stop_gradient
-from tapegrad.errors import IndexRangeError, IntegerInputError
+from tapegrad.errors import IndexRangeError, IntegerInputError, OperationError
 from tapegrad.functions.indexing import take
 from tapegrad.nn.calls import called
 from tapegrad.nn.init import Rng
@@ -48,9 +48,9 @@ class Embedding(Module):
         dtype: Any = np.float64,
     ) -> None:
         if num_embeddings < 1 or embedding_dim < 1:
-            raise ValueError(f"an Embedding needs positive sizes, not {num_embeddings} and {embedding_dim}")
+            raise OperationError(f"an Embedding needs positive sizes, not {num_embeddings} and {embedding_dim}")
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(f"padding_idx must be from {-num_embeddings} to {num_embeddings - 1}, not {padding_idx}")
+            raise OperationError(f"padding_idx must be {-num_embeddings} to {num_embeddings - 1}, not {padding_idx}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
         table = np.random.default_rng(rng).standard_normal((num_embeddings, embedding_dim)).astype(dtype)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import NonFiniteError, StructureError
+from tapegrad.errors import NonFiniteError, OperationError, StructureError
 from tapegrad.nn.callbacks import Callback, Progress, callbacks_of
 from tapegrad.nn.checkpoints import read_training
 from tapegrad.nn.history import History
@@ -27,7 +27,7 @@ def fit(
 ) -> History:  # fmt: skip
     """See `Training.fit`."""
     if epochs < 0:
-        raise ValueError(f"the number of epochs must be 0 or more, not {epochs!r}")
+        raise OperationError(f"the number of epochs must be 0 or more, not {epochs!r}")
     found = callbacks_of(callbacks)
     if progress:
         found.append(Progress(epochs))

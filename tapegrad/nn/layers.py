@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.products import affine
 from tapegrad.nn.activations import SUITABLE_INIT, activation
 from tapegrad.nn.calls import as_floats, called
@@ -32,7 +32,7 @@ class Linear(Module):
 
     x has shape (..., n_in), W (n_in, n_out), b (n_out,), y (..., n_out).
 
-    Raises ValueError for an unknown init, ShapeError for x of another length.
+    Raises OperationError for an unknown init, ShapeError for x of another length.
 
     >>> layer = Linear(3, 2, rng=0)
     >>> layer
@@ -52,7 +52,7 @@ class Linear(Module):
         dtype: Any = np.float64,
     ) -> None:
         if init not in INITIALIZERS:
-            raise ValueError(f"there is no init {init!r}; there are {', '.join(sorted(INITIALIZERS))}")
+            raise OperationError(f"there is no init {init!r}; there are {', '.join(sorted(INITIALIZERS))}")
         self.n_in, self.n_out = n_in, n_out
         self.weight = Parameter(INITIALIZERS[init](n_in, n_out, rng, dtype))
         self.bias = Parameter(np.zeros(n_out, dtype)) if bias else None
@@ -80,7 +80,7 @@ class MLP(Sequential):
         seed: of the initial weights, or a generator.
         dtype: float64 or float32.
 
-    Raises ValueError for fewer than two sizes, one that is not positive, or an unknown name.
+    Raises OperationError for fewer than two sizes, one that is not positive, or an unknown name.
 
     >>> model = MLP([784, 128, 64, 10], dtype=np.float32)
     >>> model
@@ -106,7 +106,7 @@ class MLP(Sequential):
         dtype: Any = np.float64,
     ) -> None:
         if len(sizes) < 2 or any(n < 1 for n in sizes):
-            raise ValueError(f"an MLP needs two or more positive sizes, input first, not {list(sizes)}")
+            raise OperationError(f"an MLP needs two or more positive sizes, input first, not {list(sizes)}")
         rng = np.random.default_rng(seed)
         between = _activation(activation)
         init = init or SUITABLE_INIT[activation]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.normalization import batch_norm, group_norm, layer_norm
 from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.module import Module
@@ -24,7 +24,7 @@ class _BatchNorm(Module):
         track_running_stats: bool = True, *, dtype: Any = np.float64,
     ) -> None:  # fmt: skip
         if num_features < 1:
-            raise ValueError(f"{type(self).__name__}: num_features must be positive, not {num_features!r}")
+            raise OperationError(f"{type(self).__name__}: num_features must be positive, not {num_features!r}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None
@@ -127,7 +127,7 @@ class LayerNorm(Module):
     ) -> None:  # fmt: skip
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         if not shape or min(shape) < 1:
-            raise ValueError(f"LayerNorm: normalized_shape must be positive lengths, not {normalized_shape!r}")
+            raise OperationError(f"LayerNorm: normalized_shape must be positive lengths, not {normalized_shape!r}")
         self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
         self.weight = Parameter(np.ones(shape, dtype)) if elementwise_affine else None
         self.bias = Parameter(np.zeros(shape, dtype)) if elementwise_affine and bias else None
@@ -154,7 +154,7 @@ class GroupNorm(Module):
         affine: whether there are weight and bias, of shape (num_channels,), at first 1 and 0.
         dtype: float64 or float32.
 
-    Raises ValueError where num_groups does not divide num_channels, ShapeError for x of another shape than
+    Raises OperationError where num_groups does not divide num_channels, ShapeError for x of another shape than
     (n, num_channels, ...).
 
     >>> GroupNorm(2, 4)(np.arange(8.0).reshape(1, 4, 2)).data.round(2).tolist()
@@ -165,7 +165,7 @@ class GroupNorm(Module):
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, dtype: Any = np.float64
     ) -> None:
         if num_groups < 1 or num_channels < 1 or num_channels % num_groups:
-            raise ValueError(f"GroupNorm: {num_channels} channels do not fall into {num_groups} groups of one size")
+            raise OperationError(f"GroupNorm: {num_channels} channels do not fall into {num_groups} groups of one size")
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
         self.weight = Parameter(np.ones(num_channels, dtype)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, dtype)) if affine else None

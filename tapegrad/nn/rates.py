@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.errors import ExtraMissingError
+from tapegrad.errors import ExtraMissingError, OperationError
 from tapegrad.nn.passes import Fault
 from tapegrad.optim.schedules import exponential
 
@@ -45,9 +45,9 @@ class Rates(NamedTuple):
 def find_rate(training: Any, data: Any, low: float, high: float, steps: int, rng: Any) -> Rates:
     """See `Training.find_rate`."""
     if not 0.0 < low < high < np.inf:
-        raise ValueError(f"rates are tried from low to high, 0 < low < high, not from {low!r} to {high!r}")
+        raise OperationError(f"rates are tried from low to high, 0 < low < high, not from {low!r} to {high!r}")
     if steps < 10:
-        raise ValueError(f"ten steps or more are needed to find a rate, not {steps!r}")
+        raise OperationError(f"ten steps or more are needed to find a rate, not {steps!r}")
     samples, generator = training.samples(data), np.random.default_rng(rng)
     wanted = steps * training.batch_size * training.accumulate
     passes = -(-wanted // samples.count)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import OperationError, ShapeError, UnsupportedError
 from tapegrad.functions.products import affine
 from tapegrad.functions.recurrence import gru_steps, lstm_steps, rnn_steps
 from tapegrad.functions.registry import holds_value
@@ -28,12 +28,12 @@ def _uniform(rng: np.random.Generator, shape: tuple[int, ...], hidden: int, dtyp
 def _positive(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name} must be positive, not {size!r}")
+            raise OperationError(f"{name} must be positive, not {size!r}")
 
 
 def _kind(nonlinearity: str) -> str:
     if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', not {nonlinearity!r}")
+        raise OperationError(f"nonlinearity must be 'tanh' or 'relu', not {nonlinearity!r}")
     return nonlinearity
 
 
@@ -164,7 +164,7 @@ class RNN(_Layers):
     Parameters have PyTorch's names and shapes (weight_ih_l0 is (H, I)), so that `load_state_dict` takes those of a
     module of PyTorch.
 
-    Raises ValueError for sizes that are not positive, UnsupportedError for dropout, ShapeError for x or a state of
+    Raises OperationError for sizes that are not positive, UnsupportedError for dropout, ShapeError for x or a state of
     another shape.
 
     >>> layer = RNN(3, 5, num_layers=2, rng=0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.errors import DTypeError, ShapeError, StructureError, UnsupportedError
 from tapegrad.value.exact import limit
 
 
@@ -103,6 +103,10 @@ def _parts(shapes: list[tuple[int, ...]], batch: Any) -> list[Any]:
 
 
 def _array(given: Any, name: str, dtype: np.dtype) -> np.ndarray:
+    if hasattr(given, "__dask_graph__"):
+        raise UnsupportedError(
+            f"{name} is a Dask array: tapegrad.dask.Training trains on these where they are; .compute() gives an array"
+        )
     array = np.asarray(given)
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"{name} must be an array of real numbers, not {array.dtype}")

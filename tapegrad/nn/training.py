@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tapegrad.errors import ShapeError, StructureError
+from tapegrad.errors import OperationError, ShapeError, StructureError
 from tapegrad.nn.buffers import in_mode, modes_of
 from tapegrad.nn.callbacks import Callback
 from tapegrad.nn.checkpoints import read_training, write_training
@@ -63,7 +63,7 @@ class Training:
     Buffers of the model, as running statistics and the state of `Dropout`, go from step to step. What the model or loss
     computes outside the tape (random numbers of other generators, say) is computed once, when recorded.
 
-    Raises ValueError for an unknown loss, a loss and a step, a batch size or limit that is not positive;
+    Raises OperationError for an unknown loss, a loss and a step, a batch size or limit that is not positive;
     StructureError for a model without parameters, or an optimiser that was made for others.
 
     >>> from tapegrad.nn import MLP
@@ -90,16 +90,17 @@ class Training:
         threads: int | None = 1,
     ) -> None:  # fmt: skip
         if step is not None and loss is not None:
-            raise ValueError("a training has a loss or a step, not both")
+            raise OperationError("a training has a loss or a step, not both")
         loss = "cross_entropy" if loss is None else loss
         if isinstance(loss, str) and loss not in LOSSES:
-            raise ValueError(f"there is no loss {loss!r}; there are {', '.join(sorted(LOSSES))}, or give a function")
+            names = ", ".join(sorted(LOSSES))
+            raise OperationError(f"there is no loss {loss!r}; there are {names}, or give a function")
         for name, size in (("batch size", batch_size), ("number of batches to accumulate", accumulate)):
             if size < 1:
-                raise ValueError(f"the {name} must be positive, not {size!r}")
+                raise OperationError(f"the {name} must be positive, not {size!r}")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
-                raise ValueError(f"{name} must be positive, not {limit!r}")
+                raise OperationError(f"{name} must be positive, not {limit!r}")
         if not model.flat.size:
             raise StructureError(f"{type(model).__name__} has no parameters to train")
         if getattr(optimizer, "kernel", None) is None:
@@ -239,8 +240,8 @@ class Training:
     ) -> Rates:
         """Try learning rates from low to high, growing by a factor from step to step; the model is left as it was.
 
-        Returns the rates, the losses of the batches, and a rate to begin with: see `Rates`. Raises ValueError unless
-        0 < low < high and there are ten steps or more; and what `epoch` raises.
+        Returns the rates, the losses of the batches, and a rate to begin with: see `Rates`. Raises OperationError
+        unless 0 < low < high and there are ten steps or more; and what `epoch` raises.
 
         Source: Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3.
         """

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, ShapeError
+from tapegrad.errors import DTypeError, OperationError, ShapeError
 from tapegrad.value import Value
 
 
@@ -49,7 +49,7 @@ def clip_by_norm(target: Any, limit: float) -> float:
     Returns:
         The norm before clipping. Where it is NaN or infinite nothing is scaled.
 
-    Raises ValueError unless the limit is positive, DTypeError, ShapeError.
+    Raises OperationError unless the limit is positive, DTypeError, ShapeError.
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
 
@@ -87,7 +87,7 @@ def clip_by_value(target: Any, limit: float) -> None:
 
 def _check_limit(limit: float) -> None:
     if not limit > 0:
-        raise ValueError(f"the limit of a gradient must be positive, not {limit!r}")
+        raise OperationError(f"the limit of a gradient must be positive, not {limit!r}")
 
 
 def _gradients(target: Any) -> tuple[list[Value], list[np.ndarray]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.errors import StructureError
+from tapegrad.errors import OperationError, StructureError
 from tapegrad.value import Value
 
 Rate = float | Callable[[int], float]
@@ -149,4 +149,4 @@ def check_rate(lr: Any) -> None:
     if callable(lr):
         return
     if not isinstance(lr, int | float | np.number) or not (lr >= 0.0 and np.isfinite(lr)):
-        raise ValueError(f"the learning rate must be a number from 0 on, or a schedule, not {lr!r}")
+        raise OperationError(f"the learning rate must be a number from 0 on, or a schedule, not {lr!r}")

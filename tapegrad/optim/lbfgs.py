@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import DataError, NonScalarError, ShapeError, StructureError
+from tapegrad.errors import DataError, NonScalarError, OperationError, ShapeError, StructureError
 from tapegrad.optim.line_search import Point, strong_wolfe
 from tapegrad.optim.nested import Nested
 from tapegrad.optim.optimizer import Optimizer, in_range
@@ -39,7 +39,7 @@ class LBFGS(Optimizer):
     `step(closure)` takes PyTorch's closure. `update(params, f)` takes a function from parameters to value and gradient,
     such as `tg.value_and_grad(loss)`, and returns the parameters.
 
-    Raises ValueError, StructureError. It has no groups, and `nn.Training` refuses it.
+    Raises OperationError, StructureError. It has no groups, and `nn.Training` refuses it.
 
     Source: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical Programming
     45, 1989; Nocedal and Wright, Numerical Optimization, 2nd ed., 2006, algorithm 7.4.
@@ -60,7 +60,7 @@ class LBFGS(Optimizer):
         line_search_fn: str | None = None,
     ) -> None:  # fmt: skip
         if line_search_fn not in (None, "strong_wolfe"):
-            raise ValueError(f'line_search_fn must be None or "strong_wolfe", not {line_search_fn!r}')
+            raise OperationError(f'line_search_fn must be None or "strong_wolfe", not {line_search_fn!r}')
         options = {
             "max_iter": in_range("max_iter", max_iter, 1),
             "max_eval": in_range("max_eval", max_iter * 5 // 4 if max_eval is None else max_eval, 1),

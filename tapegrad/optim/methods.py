@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tapegrad.errors import OperationError
 from tapegrad.optim import loops
 from tapegrad.optim.groups import Rate
 from tapegrad.optim.optimizer import Optimizer, in_range
@@ -30,7 +31,7 @@ class SGD(Optimizer):
         maximize: go up instead of down.
         groups: parameters with options of their own, by patterns of names; see `Optimizer`.
 
-    Raises ValueError, StructureError.
+    Raises OperationError, StructureError.
 
     Source: Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning",
     ICML 2013, with the learning rate outside the momentum as in common use.
@@ -56,7 +57,7 @@ class SGD(Optimizer):
         momentum = in_range("momentum", options["momentum"], 0.0, 1.0)
         dampening = in_range("dampening", options["dampening"], 0.0)
         if options["nesterov"] and (not momentum or dampening):
-            raise ValueError("nesterov=True needs a momentum above 0, and no dampening")
+            raise OperationError("nesterov=True needs a momentum above 0, and no dampening")
         return {
             "momentum": momentum,
             "weight_decay": in_range("weight_decay", options["weight_decay"], 0.0),
@@ -83,7 +84,7 @@ class Adam(Optimizer):
         weight_decay: the factor of the L2 penalty's gradient; see `AdamW` for decay apart from it.
         amsgrad: take the largest v so far in place of v.
 
-    Raises ValueError, StructureError.
+    Raises OperationError, StructureError.
 
     Source: Kingma and Ba, "Adam: A method for stochastic optimization", ICLR 2015, algorithm 1; Reddi, Kale and Kumar,
     "On the convergence of Adam and beyond", ICLR 2018, for amsgrad.
@@ -148,6 +149,6 @@ class AdamW(Adam):
 
 
 def betas_of(options: Mapping[str, Any]) -> dict[str, float]:
-    """The two factors of running means. Raises ValueError unless they are from 0 to below 1."""
+    """The two factors of running means. Raises OperationError unless they are from 0 to below 1."""
     first, second = options["betas"]
     return {"beta1": in_range("beta1", first, 0.0, 1.0), "beta2": in_range("beta2", second, 0.0, 1.0)}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.errors import DTypeError, OperationError, ShapeError, StructureError
 from tapegrad.optim.clipping import flat_view
 from tapegrad.optim.groups import (
     Entry,
@@ -46,7 +46,7 @@ class Optimizer(Saved):
     An optimiser of your own is a subclass that names a function `kernel(p, g, state, hyper, rate, step)`, written for
     Numba, which is compiled when it is first used: see `tapegrad.optim.loops` for what it is given.
 
-    Raises ValueError for a rate or option out of range or unknown, StructureError for parameters that are none.
+    Raises OperationError for a rate or option out of range or unknown, StructureError for parameters that are none.
 
     >>> import numpy as np
     >>> from tapegrad.optim import SGD
@@ -71,7 +71,7 @@ class Optimizer(Saved):
         self.hyper = self.constants_of(self._options)
         own = given_groups(params)
         if own is not None and groups:
-            raise ValueError("groups are given either in place of the parameters or by groups=, not both")
+            raise OperationError("groups are given either in place of the parameters or by groups=, not both")
         self.groups = [self._group(given) for given in (own if own is not None else groups)]
         # What it was made with: the modules and Values, and how they are nested.
         self._params: tuple[list[Any], Any] | None = None
@@ -94,7 +94,7 @@ class Optimizer(Saved):
     # To be overridden by optimisers whose options are not just the constants of the kernel
 
     def constants_of(self, options: Mapping[str, Any]) -> dict[str, float]:
-        """The constants that the kernel takes, in its order. Raises ValueError for an option out of range."""
+        """The constants that the kernel takes, in its order. Raises OperationError for an option out of range."""
         return {name: float(option) for name, option in options.items()}
 
     def rows_for(self, hyper: Mapping[str, float]) -> int:
@@ -105,11 +105,11 @@ class Optimizer(Saved):
 
     def _group(self, given: Mapping[str, Any]) -> Group:
         if not isinstance(given, Mapping) or "params" not in given:
-            raise ValueError(f'a group is a dict with "params", not {given!r}')
+            raise OperationError(f'a group is a dict with "params", not {given!r}')
         options = {name: option for name, option in given.items() if name not in ("params", "lr")}
         unknown = [name for name in options if name not in self._options]
         if unknown:
-            raise ValueError(
+            raise OperationError(
                 f"{type(self).__name__} has no option {unknown[0]!r}; a group may have lr, {', '.join(self._options)}"
             )
         return Group(given["params"], given.get("lr"), self.constants_of(self._options | options))
@@ -120,7 +120,7 @@ class Optimizer(Saved):
             for name, value in named_handles(group.handles or ()):
                 _check_wanted(value)
                 if id(value) in seen:
-                    raise ValueError(f"the parameter {name or 'given as a Value'!r} is in two groups")
+                    raise OperationError(f"the parameter {name or 'given as a Value'!r} is in two groups")
                 seen.add(id(value))
 
     def __repr__(self) -> str:
@@ -338,8 +338,8 @@ def _order(of: Lengths) -> str:
 
 
 def in_range(name: str, number: float, low: float, high: float = np.inf) -> float:
-    """The number as a float if low <= number < high. Raises ValueError otherwise."""
+    """The number as a float if low <= number < high. Raises OperationError otherwise."""
     if not low <= number < high:
         until = "" if high == np.inf else f" and below {high:g}"
-        raise ValueError(f"{name} must be from {low:g} on{until}, not {number!r}")
+        raise OperationError(f"{name} must be from {low:g} on{until}, not {number!r}")
     return float(number)

@@ -10,12 +10,14 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from tapegrad.errors import OperationError
+
 Schedule = Callable[[int], float]
 
 
 def _positive(name: str, number: float) -> float:
     if not number > 0 or math.isinf(number):
-        raise ValueError(f"{name} must be a positive number, not {number!r}")
+        raise OperationError(f"{name} must be a positive number, not {number!r}")
     return number
 
 
@@ -33,7 +35,7 @@ def _constant(rate: float, step: int) -> float:
 
 
 def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
-    """rate · factor^⌊step / every⌋: stairs, `every` steps wide. Raises ValueError unless `every` is positive.
+    """rate · factor^⌊step / every⌋: stairs, `every` steps wide. Raises OperationError unless `every` is positive.
 
     >>> schedule = step_decay(1.0, every=10, factor=0.5)
     >>> [schedule(step) for step in (0, 9, 10, 25)]
@@ -48,7 +50,7 @@ def _step_decay(rate: float, every: int, factor: float, step: int) -> float:
 
 
 def exponential(rate: float, factor: float, every: float = 1.0) -> Schedule:
-    """rate · factor^(step / every), a smooth decay. Raises ValueError unless `every` is positive.
+    """rate · factor^(step / every), a smooth decay. Raises OperationError unless `every` is positive.
 
     >>> exponential(1.0, 0.25, every=2)(1)
     0.5
@@ -64,7 +66,7 @@ def _exponential(rate: float, factor: float, every: float, step: int) -> float:
 def cosine(rate: float, steps: int, floor: float = 0.0) -> Schedule:
     """floor + (rate - floor) · (1 + cos(π · step / steps)) / 2 for `steps` steps, then `floor`.
 
-    Raises ValueError unless `steps` is positive.
+    Raises OperationError unless `steps` is positive.
 
     Source: Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017, equation 5,
     without restarts.
@@ -84,7 +86,7 @@ def _cosine(rate: float, steps: int, floor: float, step: int) -> float:
 def warmup(steps: int, after: Schedule) -> Schedule:
     """A linear rise from after(0) / steps to after(0) over `steps` steps, then `after`, counted from its own 0.
 
-    Raises ValueError unless `steps` is positive.
+    Raises OperationError unless `steps` is positive.
 
     Source: Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, section 2.2.
 

@@ -87,3 +87,10 @@ def test_what_was_learnt_before_an_error_stays():
         for seed in range(8):
             training.epoch(da.ones((4, 2), chunks=(2, 2)), labels, rng=seed)
     assert not np.array_equal(model.flat.data, before) or training.optimizer.steps == 0
+
+
+def test_training_of_nn_refuses_dask_arrays_and_says_what_takes_them():
+    model = nn.Linear(2, 1, rng=0)
+    training = nn.Training(model, optim.SGD(model, 0.1), "mean_squared_error")
+    with pytest.raises(errors.UnsupportedError, match="tapegrad.dask.Training"):
+        training.epoch(da.zeros((4, 2)), np.zeros((4, 1)))
