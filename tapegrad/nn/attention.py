@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, OperationError, ShapeError, UnsupportedError
+from tapegrad.errors import DTypeError, OperationError, ShapeError
 from tapegrad.functions.attention import attention_weights, operands
 from tapegrad.functions.products import affine
 from tapegrad.functions.registry import holds_value
 from tapegrad.nn.calls import as_floats, called
+from tapegrad.nn.dropout import Dropout
 from tapegrad.nn.init import Rng, xavier
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
@@ -45,7 +46,8 @@ class MultiheadAttention(Module):
     Args:
         embed_dim: E, length of what stands for a token; a multiple of the number of heads.
         num_heads: heads, each of E / heads numbers.
-        dropout: only 0.
+        dropout: in training, each weight is zero with this probability; see `Dropout`, whose state is a buffer of the
+            layer then. The weights that are returned are those with the zeros, as in PyTorch.
         bias: whether projections add a bias.
         batch_first: arrays are (batch, tokens, E) in place of (tokens, batch, E).
         rng: a generator for the weights, or a seed.
@@ -63,8 +65,8 @@ class MultiheadAttention(Module):
     Returns (output, weights), the output of the shape of the query. Parameters have PyTorch's names and shapes
     (in_proj_weight is (3 E, E)), so that `load_state_dict` takes those of a module of PyTorch.
 
-    Raises OperationError where heads do not divide E, UnsupportedError for dropout, ShapeError, DTypeError for a mask
-    of whole numbers.
+    Raises OperationError where heads do not divide E and for a dropout out of range, ShapeError, DTypeError for a
+    mask of whole numbers.
 
     Source: Vaswani et al., "Attention is all you need", NeurIPS 2017.
 
@@ -81,14 +83,13 @@ class MultiheadAttention(Module):
     ) -> None:  # fmt: skip
         if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
             raise OperationError(f"embed_dim must be a multiple of num_heads, not {embed_dim} of {num_heads}")
-        if dropout:
-            raise UnsupportedError("MultiheadAttention: dropout of the weights is not supported, it must be 0")
         self.embed_dim, self.num_heads, self.batch_first = embed_dim, num_heads, batch_first
         rng = np.random.default_rng(rng)
         limit = (6.0 / (4 * embed_dim)) ** 0.5
         self.in_proj_weight: Any = Parameter(rng.uniform(-limit, limit, (3 * embed_dim, embed_dim)).astype(dtype))
         self.in_proj_bias: Any = Parameter(np.zeros(3 * embed_dim, dtype)) if bias else None
         self.out_proj = _Projection(embed_dim, bias, rng, dtype)
+        self.drop = Dropout(dropout, rng=rng) if dropout else None
 
     def forward(
         self, query: Any, key: Any, value: Any, key_padding_mask: Any = None, need_weights: bool = True,
@@ -104,6 +105,7 @@ class MultiheadAttention(Module):
         q, k, v = operands(*map(self._heads, (q, k, v)))
         mask = self._mask(attn_mask, key_padding_mask, q, k)
         weights: Any = attention_weights(q, k, mask, is_causal, 1.0)
+        weights = weights if self.drop is None else self.drop(weights)
         # (B, heads, L, E / heads) to (B, L, E), or to (L, B, E).
         summed = np.matmul(weights, v).transpose((0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3))
         output = self.out_proj(summed.reshape(*summed.shape[:2], self.embed_dim))

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import OperationError, ShapeError, UnsupportedError
+from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.products import affine
 from tapegrad.functions.recurrence import gru_steps, lstm_steps, rnn_steps
 from tapegrad.functions.registry import holds_value
 from tapegrad.nn.calls import as_floats, called
+from tapegrad.nn.dropout import Dropout
 from tapegrad.nn.init import Rng
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
@@ -67,10 +68,6 @@ class _Layers(Module):
         dropout: float, bidirectional: bool, rng: Rng, dtype: Any,
     ) -> None:  # fmt: skip
         _positive(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        if dropout:
-            raise UnsupportedError(
-                f"{type(self).__name__}: dropout between layers is not supported: put a Dropout between layers of one"
-            )
         self.kind, self.input_size, self.hidden_size, self.num_layers = kind, input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
         rng, rows = np.random.default_rng(rng), _GATES[kind] * hidden_size
@@ -80,6 +77,7 @@ class _Layers(Module):
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)} if bias else {}
             for name, shape in shapes.items():
                 setattr(self, f"{name}_l{layer}{end}", _uniform(rng, shape, hidden_size, dtype))
+        self.between = Dropout(dropout, rng=rng) if dropout else None
 
     def _ends(self) -> list[tuple[int, str]]:
         # The layers and directions, in the order of the states.
@@ -104,6 +102,7 @@ class _Layers(Module):
         states = self._given(hx, x, batched)
         lasts: list[Any] = []
         for layer in range(self.num_layers):
+            x = self.between(x) if layer and self.between is not None else x
             outputs = []
             for end in ("", "_reverse") if self.bidirectional else ("",):
                 names = (f"{name}_l{layer}{end}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
@@ -153,7 +152,8 @@ class RNN(_Layers):
         nonlinearity: "tanh" or "relu".
         bias: whether b_ih and b_hh are added.
         batch_first: arrays are (batch, time, ...) in place of (time, batch, ...); the states are not.
-        dropout: only 0.
+        dropout: in training, what passes from a layer to the next is zero with this probability; see `Dropout`, whose
+            state is a buffer of the layer then.
         bidirectional: each layer once more from the end to the beginning; outputs have both, one after the other.
         rng: a generator for the parameters, or a seed.
         dtype: float64 or float32.
@@ -164,7 +164,7 @@ class RNN(_Layers):
     Parameters have PyTorch's names and shapes (weight_ih_l0 is (H, I)), so that `load_state_dict` takes those of a
     module of PyTorch.
 
-    Raises OperationError for sizes that are not positive, UnsupportedError for dropout, ShapeError for x or a state of
+    Raises OperationError for sizes that are not positive and a dropout out of range, ShapeError for x or a state of
     another shape.
 
     >>> layer = RNN(3, 5, num_layers=2, rng=0)

@@ -8,7 +8,7 @@ from dask_clusters import without_cluster
 import tapegrad as tg
 import tapegrad.dask as td
 from tapegrad import nn, optim
-from tapegrad.errors import ShapeError, StructureError
+from tapegrad.errors import ShapeError, StructureError, UnsupportedError
 from tapegrad.optimize import minimize
 
 RNG = np.random.default_rng(4)
@@ -92,5 +92,5 @@ def test_what_was_learnt_before_an_error_stays():
 def test_training_of_nn_refuses_dask_arrays_and_says_what_takes_them():
     model = nn.Linear(2, 1, rng=0)
     training = nn.Training(model, optim.SGD(model, 0.1), "mean_squared_error")
-    with pytest.raises(errors.UnsupportedError, match="tapegrad.dask.Training"):
+    with pytest.raises(UnsupportedError, match="tapegrad.dask.Training"):
         training.epoch(da.zeros((4, 2)), np.zeros((4, 1)))

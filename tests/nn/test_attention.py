@@ -5,7 +5,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn
-from tapegrad.errors import DTypeError, ShapeError, UnsupportedError
+from tapegrad.errors import DTypeError, ShapeError
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -206,5 +206,21 @@ def test_bad_input_of_the_layer():
         layer(x, x, x, attn_mask=np.zeros((L, L), int))
     with pytest.raises(ValueError, match="multiple of num_heads, not 8 of 3"):
         nn.MultiheadAttention(8, 3)
-    with pytest.raises(UnsupportedError, match="dropout"):
-        nn.MultiheadAttention(8, 2, 0.5)
+    with pytest.raises(ValueError, match="dropout"):
+        nn.MultiheadAttention(8, 2, -0.5)
+
+
+def test_dropout_of_the_weights(rng):
+    layer = nn.MultiheadAttention(8, 2, 0.5, batch_first=True, rng=0)
+    x = rng.normal(size=(3, L, 8))
+    output, weights = layer(x, x, x, average_attn_weights=False)
+    plain = nn.MultiheadAttention(8, 2, batch_first=True, rng=0)
+    expected, full = plain(x, x, x, average_attn_weights=False)
+    kept = weights.data != 0.0
+    np.testing.assert_allclose(weights.data[kept], 2.0 * full.data[kept], rtol=1e-12)
+    assert 0.25 < kept.mean() < 0.75 and not np.allclose(output.data, expected.data)
+    assert not np.array_equal(layer(x, x, x, average_attn_weights=False)[1].data != 0.0, kept)
+    layer.eval()
+    np.testing.assert_allclose(layer(x, x, x)[0].data, expected.data, rtol=1e-12)
+    values = [tg.value_and_grad(lambda m, x: np.sum(m(x, x, x)[0] ** 2))(layer.train(), x)[0] for _ in range(3)]
+    assert len(set(values)) == 3

@@ -5,7 +5,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn
-from tapegrad.errors import ShapeError, UnsupportedError
+from tapegrad.errors import ShapeError
 
 torch = pytest.importorskip("torch")
 
@@ -197,11 +197,45 @@ def test_bad_input():
         nn.GRUCell(I, H)(np.zeros((B, 5)))
     with pytest.raises(ShapeError, match=r"takes states of shape \(3, 6\), not \(3, 5\) and \(3, 6\)"):
         nn.LSTMCell(I, H)(np.zeros((B, I)), (np.zeros((B, 5)), np.zeros((B, H))))
-    with pytest.raises(UnsupportedError, match="put a Dropout between"):
-        nn.GRU(I, H, dropout=0.5)
+    with pytest.raises(ValueError, match="dropout"):
+        nn.GRU(I, H, dropout=1.5)
     with pytest.raises(ValueError, match="hidden_size must be positive, not 0"):
         nn.RNN(I, 0)
     with pytest.raises(ValueError, match="'tanh' or 'relu', not 'sine'"):
         nn.RNN(I, H, nonlinearity="sine")
     assert repr(nn.LSTM(3, 4, 2, bidirectional=True)) == "LSTM(3, 4, num_layers=2, bidirectional=True)"
     assert repr(nn.GRUCell(3, 4, bias=False)) == "GRUCell(3, 4, bias=False)"
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_dropout_between_layers(kind, rng):
+    layers = getattr(nn, kind)(I, H, 3, dropout=0.4, rng=0)
+    parts = [getattr(nn, kind)(I if n == 0 else H, H, rng=0) for n in range(3)]
+    for n, part in enumerate(parts):
+        mine = {name: layers.state_dict()[name.replace("_l0", f"_l{n}")] for name in part.state_dict()}
+        part.load_state_dict(mine)
+    drop = nn.Dropout(0.4, rng=1)
+    drop.state = layers.between.state
+    x = rng.normal(size=(T, B, I))
+
+    def apart(x):
+        for part in parts[:-1]:
+            x = drop(part(x)[0])
+        return parts[-1](x)[0]
+
+    outputs = [layers(x)[0].data for _ in range(2)]
+    for output in outputs:
+        np.testing.assert_allclose(output, apart(x).data, rtol=1e-12)
+    assert not np.allclose(*outputs)
+    layers.eval()
+    drop.eval()
+    np.testing.assert_allclose(layers(x)[0].data, apart(x).data, rtol=1e-12)
+    assert "Dropout(p=0.4)" in repr(layers)
+
+
+def test_dropout_between_layers_is_drawn_anew_in_replays(rng):
+    layer = nn.GRU(I, H, 2, dropout=0.5, rng=0)
+    x = rng.normal(size=(T, B, I))
+    slope = tg.value_and_grad(lambda layer, x: np.sum(layer(x)[0] ** 2))
+    values = [slope(layer, x)[0] for _ in range(4)]
+    assert len(set(values)) == 4
