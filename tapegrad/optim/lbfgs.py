@@ -81,6 +81,10 @@ class LBFGS(Optimizer):
         self._direction, self._gradient = np.zeros(0), np.zeros(0)
         self._length, self._scale = 0.0, 1.0
 
+    @property
+    def _remembers(self) -> bool:
+        return self.steps > 0
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Up to `max_iter` iterations on the parameters given.
 
@@ -93,6 +97,7 @@ class LBFGS(Optimizer):
         if closure is None:
             raise StructureError("LBFGS evaluates the function several times: call step(closure)")
         nested, returned = self._given(), []
+        self.runs_in(nested, nested.vector().size)
 
         def evaluate(p: np.ndarray) -> tuple[float, np.ndarray]:
             nested.put(p)
@@ -116,12 +121,21 @@ class LBFGS(Optimizer):
         if not callable(grads):
             raise StructureError("LBFGS evaluates the function several times: call update(params, value_and_grad)")
         nested = Nested(params)
+        start = nested.vector()
+        # Those that the optimiser was made for; the others stay.
+        runs = self.runs_in(nested, start.size)
+        places = np.concatenate([np.zeros(0, int), *(np.arange(run.start, run.stop) for run in runs)])
+
+        def whole(p: np.ndarray) -> np.ndarray:
+            made = start.copy()
+            made[places] = p
+            return made
 
         def evaluate(p: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = grads(nested.put(p.copy()))
-            return _number(value), nested.gradient(gradient, p.dtype, p.size, self._room).copy()
+            value, gradient = grads(nested.put(whole(p)))
+            return _number(value), nested.gradient(gradient, p.dtype, start.size, self._room)[places]
 
-        return nested.put(self._iterate(nested.vector(), evaluate))
+        return nested.put(whole(self._iterate(start[places], evaluate)))
 
     def _iterate(self, p: np.ndarray, evaluate: _Evaluate) -> np.ndarray:
         if self.steps and self._direction.size != p.size:
@@ -216,7 +230,7 @@ class LBFGS(Optimizer):
             or found["hyper"].shape != (len(self.hyper),)
         ):  # fmt: skip
             raise ShapeError(f"the saved LBFGS is of {d.size} parameters, expected {size}, or has other shapes")
-        self.steps = steps
+        self.steps, self._target = steps, None
         self.hyper.update(zip(self.hyper, found["hyper"].tolist(), strict=True))
         self._direction, self._gradient = d.copy(), found["gradient"].copy()
         self._moves, self._changes = list(moves.copy()), list(found["changes"].copy())

@@ -51,6 +51,8 @@ class Nested:
         if leaves is None:
             leaves, structure = pytree.flatten(params, is_module)
         self.leaves, self.structure = leaves, structure
+        # For messages only: what was given, if it was given in one piece.
+        self.whole = leaves if params is None else params
         # What has the numbers: for a module its vector. To ask for that takes a walk through the module.
         self.handles = [x.flat if is_module(x) else x for x in leaves]
 

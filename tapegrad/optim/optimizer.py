@@ -27,6 +27,7 @@ from tapegrad.optim.loops import update_loop
 from tapegrad.optim.nested import Nested, Room
 from tapegrad.optim.runs import Lengths, Update, blocks, columns, merged
 from tapegrad.optim.saving import Saved
+from tapegrad.optim.targets import Target, check_same, offsets_among, target_among, target_of
 from tapegrad.pickling import to_pickle
 from tapegrad.value import Value
 
@@ -90,6 +91,8 @@ class Optimizer(Saved):
         self._update: Update | None = None
         self._known_runs: dict[Any, tuple[Run, ...]] = {}
         self._room = Room()
+        # The parameters that the state is of. A copy does not have it: it takes those that it is given first.
+        self._target: Target | None = None
 
     # To be overridden by optimisers whose options are not just the constants of the kernel
 
@@ -152,39 +155,57 @@ class Optimizer(Saved):
         return runs_of(self.groups, entries)
 
     def runs_in(self, nested: Nested, size: int) -> tuple[Run, ...]:
-        """As `runs`, of the parameters in a nesting, which are so many numbers."""
+        """As `runs`, of the parameters in a nesting, which are so many numbers. Those that the optimiser was not made
+        for are in none.
+
+        Raises StructureError where it was made for others, or remembers something of others.
+        """
+        runs, target = self._found(nested, size)
+        if self._target is not None and self._remembers:
+            check_same(self._target, target, self._made_with_some)
+        self._target = target
+        return runs
+
+    def _found(self, nested: Nested, size: int) -> tuple[tuple[Run, ...], Target]:
+        whole = (Run(0, size, 0),) if size else ()
+        if self._made_with_some:
+            made_with = self._params[0] if self._params is not None else self._given().leaves
+            same = len(made_with) == len(nested.leaves) and all(x is y for x, y in zip(made_with, nested.leaves))
+            if same and self._undivided:
+                return whole, ((0, size),) if size else ()
+            entries = nested.entries()
+            offsets = offsets_among(made_with, entries)
+            wanted = {id(entry.value) for entry, offset in zip(entries, offsets) if offset is not None}
+            runs = runs_of(self.groups, entries, wanted)
+            if not wanted and not same:
+                raise StructureError(
+                    f"the optimiser was made for other parameters than those of this {type(nested.whole).__name__}, or "
+                    "before the model was complete"
+                )
+            return runs, target_among(offsets, entries)
+        target = target_of(nested)
         if self._undivided:
-            return (Run(0, size, 0),) if size else ()
-        key = None
-        if all(group.handles is None for group in self.groups) and not any(map(is_module, nested.leaves)):
-            key = nested.structure, tuple(map(np.shape, nested.leaves))
-            if key in self._known_runs:
-                return self._known_runs[key]
-        found = self.runs(nested.entries())
-        if key is not None:
-            self._known_runs[key] = found
-        return found
+            return whole, target
+        if any(group.handles is not None for group in self.groups) or target[-1]:
+            return self.runs(nested.entries()), target
+        if target not in self._known_runs:
+            self._known_runs[target] = self.runs(nested.entries())
+        return self._known_runs[target], target
 
     def runs_of_model(self, module: Any) -> tuple[Run, ...]:
-        """As `runs`, of all parameters of a module. Those that the optimiser was not made for are in none.
+        """As `runs_in`, of all parameters of a module."""
+        return self.runs_in(Nested(module), int(module.flat.size))
 
-        Raises StructureError where it was made for others.
-        """
-        nested = Nested(module)
-        size = int(module.flat.size)
-        made_with = self._params[0] if self._params is not None else []
-        if not made_with or made_with[0] is module or made_with[0] is module.flat:
-            return self.runs_in(nested, size)
-        entries = nested.entries()
-        wanted = {id(value) for _, value in named_handles(made_with)}
-        if wanted.isdisjoint(id(entry.value) for entry in entries):
-            raise StructureError(
-                f"the optimiser was made for other parameters than those of this {type(module).__name__}, or before "
-                "the model was complete"
-            )
-        return runs_of(self.groups, entries, wanted)
+    @property
+    def _made_with_some(self) -> bool:
+        return self._params is not None or all(group.handles is not None for group in self.groups)
 
     # The state
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether something is remembered of parameters."""
+        return self._state is not None and self._state.size > 0
 
     def constants(self, group: int = -1) -> np.ndarray:
         """The constants of a group as the kernel takes them, float64."""
@@ -230,13 +251,13 @@ class Optimizer(Saved):
             update.point(p, g)
             for numbers, group in zip(update.hypers, self.groups):
                 numbers[:] = list(group.hyper.values())
-        update.run([self.rate()] if self._undivided else self.rates(runs)[0], self.steps + 1)
+        update.run([self.rate()] * len(runs) if self._undivided else self.rates(runs)[0], self.steps + 1)
         self.steps += 1
 
     # The ways to use it
 
     def update(self, params: Any, grads: Any) -> Any:
-        """One step on parameters by their gradient.
+        """One step on parameters by their gradient. An optimiser that was made with some parameters changes only these.
 
         Args:
             params: an array of float32 or float64, any shape, contiguous, which is changed in place; or a module, a
@@ -248,8 +269,9 @@ class Optimizer(Saved):
             The parameters: modules, Values and a single array are those given, changed; other arrays and floats are
             new ones, and those given stay as they were.
 
-        Raises ShapeError, DTypeError, StructureError where parameters and gradient do not fit, or are not those of the
-        steps before, InPlaceError for a Value that is the result of something; nothing is changed then.
+        Raises ShapeError, DTypeError, StructureError where parameters and gradient do not fit, or where the parameters
+        are not those that the optimiser was made with or remembers something of; InPlaceError for a Value that is the
+        result of something; nothing is changed then.
 
         >>> import numpy as np
         >>> from tapegrad.optim import SGD
@@ -306,11 +328,12 @@ class Optimizer(Saved):
         nested = self._given()
         p = nested.vector()
         # Without those that are in no group.
-        return np.concatenate([p[:0], *(p[run.start : run.stop] for run in self.runs_in(nested, p.size))])
+        return np.concatenate([p[:0], *(p[run.start : run.stop] for run in self._found(nested, p.size)[0])])
 
     def __getstate__(self) -> dict[str, Any]:
         # Addresses are of this process.
-        return self.__dict__ | {"_update": None, "_known_runs": {}, "lr": to_pickle(self.lr, "the learning rate")}
+        made = {"_update": None, "_known_runs": {}, "_target": None}
+        return self.__dict__ | made | {"lr": to_pickle(self.lr, "the learning rate")}
 
 
 def _nesting_of(params: Any) -> tuple[list[Any], Any]:

@@ -23,6 +23,7 @@ class Saved:
     _rows: int
     _state: np.ndarray | None
     _of: Lengths
+    _target: Any
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What it takes to go on later: kind, number of steps, constants (a row for each group, where there are
@@ -68,6 +69,7 @@ class Saved:
         for group, constants in zip(self.groups, hyper.reshape(shape).tolist(), strict=True):
             group.hyper.update(zip(group.hyper, constants, strict=True))
         self._state, self._of = (blocks(state, of), of) if state.shape[1] else (None, ())
+        self._target = None
 
     def _check_runs(self, runs: Any, size: int) -> Lengths:
         if (runs is None) != (len(self.groups) == 1):
