@@ -63,6 +63,8 @@ def one_pass(
         updates = Updates(optimizer, training.model, count, accumulate, added, watch)
     running = _Pass(training, samples, updates, limits)
     kept = optimizer.state_dict() if optimizer is not None and watch else {}
+    # A rate that a callback sets meanwhile stays.
+    kept.pop("lr", None)
     start = training.model.state_dict() if watch else {}
     stride = None if every is None else every * accumulate
     try:

@@ -53,8 +53,10 @@ class Training:
         step: in place of `loss`, a function of the model and a batch that returns a scalar. A batch is nested as the
             data are: a tuple or dict of arrays, say, whose first axis counts samples.
         batch_size: samples in a step.
-        accumulate: of how many batches the gradients are added up for one update. The numbers are those of batches that
-            are so many times as large (but for what a batch does besides: normalisation, dropout).
+        accumulate: of how many batches the gradients are added up for one update, which takes their mean. That is the
+            gradient of a batch so many times as large where the loss is a plain mean over samples: not where it is
+            divided by something that differs from batch to batch, as a mean with class weights or `ignore_index` is,
+            and not where batches do something besides (normalisation, dropout).
         clip_norm: limit of the gradient's norm; see `tapegrad.optim.clip_by_norm`.
         clip_value: limit of each number of the gradient, applied before that of the norm.
         drop_last: leave out samples that do not fill a batch, instead of taking a smaller step.

@@ -196,16 +196,17 @@ class LBFGS(Optimizer):
     # Keeping its state
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """What it takes to go on later: steps, constants, the last steps and changes of the gradient."""
+        """What it takes to go on later: steps, constants, the rate, the last steps and changes of the gradient."""
         size = self._direction.size
         return {
             "kind": np.array(type(self).__name__),
             "steps": np.array(self.steps),
             "hyper": self.constants(),
+            "lr": self.saved_rates(),
             "direction": self._direction.copy(),
             "gradient": self._gradient.copy(),
-            "moves": np.array(self._moves, self._direction.dtype).reshape(-1, size),
-            "changes": np.array(self._changes, self._direction.dtype).reshape(-1, size),
+            "moves": np.array(self._moves, self._direction.dtype).reshape(len(self._moves), size),
+            "changes": np.array(self._changes, self._direction.dtype).reshape(len(self._changes), size),
             "numbers": np.array([self._length, self._scale]),
         }
 
@@ -230,6 +231,7 @@ class LBFGS(Optimizer):
             or found["hyper"].shape != (len(self.hyper),)
         ):  # fmt: skip
             raise ShapeError(f"the saved LBFGS is of {d.size} parameters, expected {size}, or has other shapes")
+        self.set_rates(saved.get("lr"))
         self.steps, self._target = steps, None
         self.hyper.update(zip(self.hyper, found["hyper"].tolist(), strict=True))
         self._direction, self._gradient = d.copy(), found["gradient"].copy()
@@ -238,7 +240,7 @@ class LBFGS(Optimizer):
 
     def check_names(self, names: list[str]) -> None:
         """Raise StructureError unless these are the names of a saved LBFGS's entries."""
-        if sorted(names) != _ENTRIES:
+        if sorted(set(names) - {"lr"}) != _ENTRIES:
             raise StructureError(f"a saved LBFGS has the entries {_ENTRIES}, found {sorted(names)[:20]}")
 
 

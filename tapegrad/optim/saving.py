@@ -13,12 +13,15 @@ from tapegrad.optim.archive import read_arrays, write_arrays
 from tapegrad.optim.runs import Lengths, blocks, columns, merged
 
 _WANTED = ["hyper", "kind", "state", "steps"]
+# In place of a rate that is a schedule, and of that of a group that has none of its own. NaN would not equal itself.
+_NO_RATE = -1.0
 
 
 class Saved:
     """The methods of optimisers that save and load."""
 
     steps: int
+    lr: Any
     groups: list[Any]
     _rows: int
     _state: np.ndarray | None
@@ -27,7 +30,8 @@ class Saved:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """What it takes to go on later: kind, number of steps, constants (a row for each group, where there are
-        several), state, and which runs of it are of which group. Rates and schedules are not part of it."""
+        several), state, which runs of it are of which group, and "lr", the rates of the optimiser and of its groups. A
+        schedule is not part of it: there "lr" is -1, as for a group that has no rate of its own."""
         state = np.zeros((self._rows, 0)) if self._state is None else columns(self._state, self._of)
         hyper = np.array([list(group.hyper.values()) for group in self.groups], np.float64)
         saved = {
@@ -35,13 +39,16 @@ class Saved:
             "steps": np.array(self.steps),
             "hyper": hyper if len(self.groups) > 1 else hyper[0],
             "state": state,
+            "lr": self.saved_rates(),
         }
         if len(self.groups) > 1:
             saved["runs"] = np.array(merged(self._of), np.int64).reshape(-1, 2)
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take up a state from `state_dict`. Nothing is changed if it does not fit.
+        """Take up a state from `state_dict`, and the learning rates where they are numbers. Schedules of this optimiser
+        stay, and so do its rates where the state has none, as those of earlier versions. Nothing is changed if the
+        state does not fit.
 
         Raises StructureError for another kind of optimiser, other groups or other entries, ShapeError for other sizes,
         DTypeError for a state that is not of these parameters' dtype, DataError for numbers that no optimiser has.
@@ -65,11 +72,30 @@ class Saved:
             )
         of = self._check_runs(saved.get("runs"), state.shape[1])
         self._check_given(state)
+        self.set_rates(saved.get("lr"))
         self.steps = steps
         for group, constants in zip(self.groups, hyper.reshape(shape).tolist(), strict=True):
             group.hyper.update(zip(group.hyper, constants, strict=True))
         self._state, self._of = (blocks(state, of), of) if state.shape[1] else (None, ())
         self._target = None
+
+    def saved_rates(self) -> np.ndarray:
+        """The rates as `state_dict` has them: of the optimiser, and of each group."""
+        rates = [self.lr, *(group.lr for group in self.groups)]
+        return np.array([_NO_RATE if lr is None or callable(lr) else float(lr) for lr in rates])
+
+    def set_rates(self, saved: Any) -> None:
+        """Take up rates from `saved_rates`; None where there are none. Raises ShapeError, DataError."""
+        if saved is None:
+            return
+        rates, holders = np.asarray(saved), [self, *self.groups]
+        if rates.shape != (len(holders),):
+            raise ShapeError(f"the saved learning rates have shape {rates.shape}, expected ({len(holders)},)")
+        if rates.dtype.kind != "f" or not np.all((rates == _NO_RATE) | (np.isfinite(rates) & (rates >= 0.0))):
+            raise DataError(f"the learning rates of a saved optimiser are numbers from 0 on, not {rates!r}")
+        for holder, lr in zip(holders, rates.tolist(), strict=True):
+            if lr != _NO_RATE and not callable(holder.lr):
+                holder.lr = lr
 
     def _check_runs(self, runs: Any, size: int) -> Lengths:
         if (runs is None) != (len(self.groups) == 1):
@@ -111,7 +137,7 @@ class Saved:
 
     def check_names(self, names: list[str]) -> None:
         """Raise StructureError unless these are the names of a saved optimiser's entries."""
-        if sorted(set(names) - {"runs"}) != _WANTED:
+        if sorted(set(names) - {"runs", "lr"}) != _WANTED:
             raise StructureError(f"a saved optimiser has the entries {_WANTED}, found {sorted(names)[:20]}")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from tapegrad.errors import UnsupportedAttributeError
 from tapegrad.layout import FlagLayout, Layout, dense, flags
 from tapegrad.tape import Tape
 
@@ -89,6 +90,15 @@ class Handle:
     def requires_grad(self) -> bool:
         """Whether a gradient can flow to it."""
         return self._tape.wants_grad(self._slot) if self.size else False
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        raise UnsupportedAttributeError(
+            "v.requires_grad cannot be set: it is given when a Value is made, Value(x, requires_grad=False), and in a "
+            "function tg.stop_gradient(v) lets no gradient through. To freeze a part of a model, make the optimiser with "
+            'the other parts, as optim.Adam(model.head), or give the part a rate of 0, as optim.Adam(model, groups=[{"params"'
+            ': "body.*", "lr": 0.0}])'
+        )
 
     def _layout_or_scalar(self) -> Layout:
         return self._layout or _SCALAR

@@ -204,3 +204,32 @@ def test_a_nan_leaves_running_statistics_as_before_it():
     if batch:
         plain.run(plain.samples((x, y)), order[: 16 * batch])
     assert same(training.model.state_dict(), plain.model.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["plain", "adam in groups", "group"])
+def test_a_rate_that_a_callback_has_set_is_kept(tmp_path, kind):
+    def halve(training, row):
+        holder = training.optimizer if kind == "plain" else training.optimizer.groups[0]
+        holder.lr *= 0.5
+
+    def training_of():
+        model = nn.MLP([4, 5, 3], "tanh", seed=0)
+        makers = {
+            "plain": lambda m: optim.Adam(m, 0.1),
+            "group": lambda m: optim.SGD([{"params": m[0], "lr": 0.1}, {"params": m[2]}], 0.2),
+        }
+        return nn.Training(model, (KINDS | makers)[kind](model), batch_size=16)
+
+    path = tmp_path / "training.npz"
+    whole, first, second = training_of(), training_of(), training_of()
+    whole.fit(data(), epochs=6, rng=0, callbacks=halve)
+    first.fit(data(), epochs=3, rng=0, callbacks=[halve, nn.Checkpoint(path)])
+    second.fit(data(), epochs=6, resume=path, callbacks=halve)
+    assert numbers(second.history) == numbers(whole.history)
+    assert np.array_equal(second.model.flat.data, whole.model.flat.data)
+    assert same(second.optimizer.state_dict(), whole.optimizer.state_dict())
+    # What does not fit is refused, and changes nothing.
+    other = nn.Training(nn.MLP([4, 6, 3], seed=0), optim.Adam(lr=0.7), batch_size=16)
+    with pytest.raises(Exception, match="expected|saved|shape"):
+        other.load(path)
+    assert other.optimizer.lr == 0.7

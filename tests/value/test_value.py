@@ -284,6 +284,15 @@ def test_backward_from_a_part_after_backward_from_the_whole():
     assert x.grad.tolist() == [2.0, 4.0, 0.0]
 
 
+def test_setting_requires_grad_says_how_to_freeze():
+    layer = tg.nn.Linear(2, 1, rng=0)
+    for value in (layer.weight, tg.Value(1.0)):
+        with pytest.raises(UnsupportedAttributeError, match=r"make the optimiser with the other parts.*stop_gradient|"
+                           r"stop_gradient.*make the optimiser with the other parts"):  # fmt: skip
+            value.requires_grad = False
+        assert value.requires_grad
+
+
 def test_detach_and_requires_grad():
     a = Value(3.0)
     b = a.detach() * a
