@@ -171,7 +171,7 @@ class Optimizer(Saved):
         if self._made_with_some:
             made_with = self._params[0] if self._params is not None else self._given().leaves
             same = len(made_with) == len(nested.leaves) and all(x is y for x, y in zip(made_with, nested.leaves))
-            if same and self._undivided:
+            if self._undivided and (same or self._is_all(nested, size)):
                 return whole, ((0, size),) if size else ()
             entries = nested.entries()
             offsets = offsets_among(made_with, entries)
@@ -191,6 +191,13 @@ class Optimizer(Saved):
         if target not in self._known_runs:
             self._known_runs[target] = self.runs(nested.entries())
         return self._known_runs[target], target
+
+    def _is_all(self, nested: Nested, size: int) -> bool:
+        """Whether this is an array of its own that has as many numbers as the parameters that the optimiser was made
+        with: then they are taken for these, as `model.flat.data` is copied for a loop over a vector."""
+        if len(nested.leaves) != 1 or not isinstance(nested.leaves[0], np.ndarray):
+            return False
+        return size == sum(int(np.size(handle)) for handle in self._given().handles)
 
     def runs_of_model(self, module: Any) -> tuple[Run, ...]:
         """As `runs_in`, of all parameters of a module."""
@@ -257,7 +264,8 @@ class Optimizer(Saved):
     # The ways to use it
 
     def update(self, params: Any, grads: Any) -> Any:
-        """One step on parameters by their gradient. An optimiser that was made with some parameters changes only these.
+        """One step on parameters by their gradient. An optimiser that was made with some parameters changes only these;
+        a single array is taken for all of them, if it has as many numbers.
 
         Args:
             params: an array of float32 or float64, any shape, contiguous, which is changed in place; or a module, a

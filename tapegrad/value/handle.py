@@ -94,10 +94,10 @@ class Handle:
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
         raise UnsupportedAttributeError(
-            "v.requires_grad cannot be set: it is given when a Value is made, Value(x, requires_grad=False), and in a "
-            "function tg.stop_gradient(v) lets no gradient through. To freeze a part of a model, make the optimiser with "
-            'the other parts, as optim.Adam(model.head), or give the part a rate of 0, as optim.Adam(model, groups=[{"params"'
-            ': "body.*", "lr": 0.0}])'
+            "v.requires_grad cannot be set: it is given when a Value is made, Value(x, requires_grad=False); in a "
+            "function, tg.stop_gradient(v) lets no gradient through. To freeze a part of a model, make the optimiser "
+            "with the other parts, as optim.Adam(model.head), or give the part a rate of 0, as "
+            'optim.Adam(model, groups=[{"params": "body.*", "lr": 0.0}])'
         )
 
     def _layout_or_scalar(self) -> Layout:

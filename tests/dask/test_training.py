@@ -94,3 +94,12 @@ def test_training_of_nn_refuses_dask_arrays_and_says_what_takes_them():
     training = nn.Training(model, optim.SGD(model, 0.1), "mean_squared_error")
     with pytest.raises(UnsupportedError, match="tapegrad.dask.Training"):
         training.epoch(da.zeros((4, 2)), np.zeros((4, 1)))
+
+
+def test_an_optimizer_for_a_part_trains_this_only():
+    x, y = da.from_array(RNG.normal(size=(40, 3)), (10, -1)), da.from_array(RNG.integers(0, 2, 40), 10)
+    model = nn.MLP([3, 4, 2], "tanh", seed=0)
+    before = model.state_dict()
+    td.Training(model, optim.SGD(model[2], 0.1), chunks_per_step=2).epoch(x, y, rng=0)
+    same = [np.array_equal(before[name], now) for name, now in model.state_dict().items()]
+    assert same == [True, True, False, False]

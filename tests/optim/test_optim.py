@@ -252,9 +252,8 @@ def test_a_saved_optimizer_goes_on(tmp_path, kind, naive, options):
 
 
 def test_loading_what_does_not_fit_changes_nothing(tmp_path):
-    x = tg.Value(np.ones(3))
-    optimizer = optim.Adam(x, lr=0.1)
-    optimizer.update(x, np.ones(3))
+    optimizer = optim.Adam(tg.Value(np.ones(3)), lr=0.1)
+    optimizer.update(np.ones(3), np.ones(3))
     before = optimizer.state_dict()
     optim.SGD().save(tmp_path / "sgd")
     with pytest.raises(StructureError, match="of SGD, this is Adam"):
@@ -290,9 +289,8 @@ def packed(array):
 
 
 def test_a_hostile_file_raises_our_errors_only(tmp_path, rng):
-    x, path = tg.Value(np.ones(3)), tmp_path / "state.npz"
-    optimizer = optim.Adam(x, lr=0.1)
-    optimizer.update(x, np.ones(3))
+    optimizer, path = optim.Adam(tg.Value(np.ones(3)), lr=0.1), tmp_path / "state.npz"
+    optimizer.update(np.ones(3), np.ones(3))
     optimizer.save(path)
     good, before = path.read_bytes(), optimizer.state_dict()
     entries = {name: packed(array) for name, array in before.items()}

@@ -23,7 +23,6 @@ def moved(model, before):
     return [name for name, now in model.state_dict().items() if not np.array_equal(now, before[name])]
 
 
-LAST = ["layers.2.weight", "layers.2.bias"]
 MAKE = {
     "module": lambda m: optim.Adam(m[2], 0.1),
     "values": lambda m: optim.Adam([m[2].weight, m[2].bias], 0.1),
@@ -103,6 +102,17 @@ def test_flat_and_module_are_the_same_parameters():
             optimizer.update((m, m.flat)[target], ones(m))
             expected.update(plain, ones(plain))
         assert np.array_equal(m.flat.data, plain.flat.data)
+
+
+def test_a_vector_of_all_parameters_is_taken_for_them():
+    m, plain = model_of(), model_of()
+    optimizer, expected, p = optim.Adam(m, 0.1), optim.Adam(lr=0.1), m.flat.data.copy()
+    for _ in range(2):
+        optimizer.update(p, ones(m))
+        expected.update(plain, ones(m))
+    assert np.array_equal(p, plain.flat.data)
+    with pytest.raises(StructureError, match="made for other parameters than those of this ndarray"):
+        optim.Adam(m[2], 0.1).update(p, ones(m))
 
 
 def test_lbfgs_changes_only_what_it_was_made_with():
