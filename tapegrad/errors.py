@@ -124,7 +124,7 @@ class UnsupportedAttributeError(UnsupportedError, AttributeError):
     """An attribute or method of NumPy's arrays that Values do not have. `hasattr` finds that there is none."""
 
 
-class TapeFullError(TapegradError, MemoryError):
+class TapeFullError(MemoryError, TapegradError):
     """A tape would need more than 2**31 slots."""
 
 

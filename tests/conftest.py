@@ -18,6 +18,10 @@ settings.register_profile(
 settings.load_profile("tapegrad")
 
 
+# Read by type checkers, and not to be run.
+collect_ignore = ["typed_program.py"]
+
+
 @pytest.fixture(autouse=True)
 def fresh_tapes():
     """Each test starts on tapes of its own, so that none depends on what another recorded or broke."""

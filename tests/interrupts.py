@@ -193,7 +193,7 @@ def save_and_load():
 
 @case
 def export_to_c():
-    recording = tg.record(scalars(4_000, mixed=True), 0.5)
+    recording = tg.record(scalars(12_000, mixed=True), 0.5)
     path = Path(tempfile.mkdtemp()) / "long.c"
 
     def call():

@@ -143,11 +143,12 @@ def external(
     return _called(f, _External(f, vjp, jvp, numpy_rules))
 
 
-def _called(f: Callable[P, Any], rules: Rules) -> Callable[P, Any]:
+def _called(f: Callable[P, Any], rules: Any) -> Callable[P, Any]:
     """A function with the name and signature of f, each call of which is one instruction."""
 
+    # It holds f through its rules alone: these say whether f belongs to what a recording depends on.
     def function(*args: P.args, **kwargs: P.kwargs) -> Any:
-        return call(rules, placed(f, args, kwargs))
+        return call(rules, placed(rules.f, args, kwargs))
 
     return functools.wraps(f)(function) if hasattr(f, "__name__") else function
 

@@ -102,12 +102,17 @@ def _parts(shapes: list[tuple[int, ...]], batch: Any) -> list[Any]:
     return found
 
 
-def _array(given: Any, name: str, dtype: np.dtype) -> np.ndarray:
+def here(given: Any, name: str) -> np.ndarray:
+    """An array of what was given. Raises UnsupportedError for a Dask array, which would be pulled into this process."""
     if hasattr(given, "__dask_graph__"):
         raise UnsupportedError(
             f"{name} is a Dask array: tapegrad.dask.Training trains on these where they are; .compute() gives an array"
         )
-    array = np.asarray(given)
+    return np.asarray(given)
+
+
+def _array(given: Any, name: str, dtype: np.dtype) -> np.ndarray:
+    array = here(given, name)
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"{name} must be an array of real numbers, not {array.dtype}")
     if array.ndim == 0:

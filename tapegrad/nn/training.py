@@ -18,7 +18,7 @@ from tapegrad.nn.losses import LOSSES
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.passes import one_pass
 from tapegrad.nn.rates import Rates, find_rate
-from tapegrad.nn.samples import Samples, Table
+from tapegrad.nn.samples import Samples, Table, here
 from tapegrad.nn.steps import Step
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.pickling import to_pickle
@@ -148,7 +148,7 @@ class Training:
         if self.step is None:
             if not isinstance(data, list | tuple) or len(data) != 2:
                 raise StructureError(f"{what} must be a pair (x, y) for a loss of output and targets")
-            data = (np.asarray(data[0]), np.asarray(data[1]))
+            data = (here(data[0], "x"), here(data[1], "y"))
         return Samples(data, self.model.dtype, what)
 
     def epoch(self, x: Any, y: Any = None, rng: np.random.Generator | int | None = None) -> Result:
@@ -186,7 +186,7 @@ class Training:
 
         The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
         """
-        table = Samples(np.asarray(x), self.model.dtype, "x").x
+        table = Samples(here(x, "x"), self.model.dtype, "x").x
         with in_mode(self.model, False):
             return self._predicted(table, batch_size)
 

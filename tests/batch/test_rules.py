@@ -8,11 +8,13 @@ import pytest
 import tapegrad as tg
 from tapegrad.batch import programs
 from tapegrad.functions.products import affine
+from tapegrad.functions.recurrence import lstm_steps
 from tapegrad.ops import BY_NAME, TABLE, Structured
 
 RNG = np.random.default_rng(3)
 X, W, INDEX = RNG.normal(size=(3, 4)), RNG.normal(size=(4, 2)), np.array([2, 0, -1, 2])
 CUBE = RNG.normal(size=(2, 3, 4))
+IMAGES, KERNEL, MAPS = RNG.normal(size=(2, 2, 6, 5)), RNG.normal(size=(3, 2, 3, 2)), RNG.normal(size=(2, 3, 3, 2))
 
 
 def by(f):
@@ -72,6 +74,20 @@ CASES = {
         (lambda x, m, w: tg.batch_norm(x, m, np.exp(m), w, m), X, X[1], X[0]),
         (lambda x, m: tg.group_norm(x, x.shape[1], m, m), CUBE, np.arange(1.0, 1.0 + CUBE.shape[1])),
     ],
+    "convolution": [
+        (lambda x, w: tg.conv(x, w, stride=2, padding=1), IMAGES, KERNEL),
+        (lambda x, w: tg.conv(x[:, :, 0], w[:2, :1, 0], groups=2), IMAGES, KERNEL),
+    ],
+    "biased_convolution": [(lambda x, w, b: tg.conv(x, w, b), IMAGES, KERNEL, np.arange(3.0))],
+    "convolution_input": [(lambda y, w: tg.conv_transpose(y, w, stride=2), MAPS, KERNEL)],
+    "convolution_kernel": [(by(lambda w, x: np.sum(np.tanh(tg.conv(x, w)))), KERNEL, IMAGES)],
+    "window_argmax": [(lambda x: tg.max_pool(x, (2, 2)), IMAGES)],
+    "window_take": [(lambda x: tg.max_pool(x, (3,), stride=1, padding=1), X)],
+    "window_put": [(by(lambda x: np.sum(tg.max_pool(x, (2, 2)) ** 2)), IMAGES)],
+    "window_sum": [(lambda x: tg.avg_pool(x, (2, 2)), IMAGES)],
+    "window_spread": [(by(lambda x: np.sum(tg.avg_pool(x, (2, 2), stride=1) ** 2)), IMAGES)],
+    "lstm_gates": [(lambda a, w, h, c: lstm_steps(a, w, h, c)[0], RNG.normal(size=(3, 2, 8)), RNG.normal(size=(8, 2)),
+                    X[:2, :2], X[1:, 2:])],
     "normalize_sums": [(lambda x, w: tg.grad(lambda x: np.sum(tg.layer_norm(x, 4, w, w) ** 3))(x), X, X[0])],
 }  # fmt: skip
 NAMED = [(name, number) for name, cases in CASES.items() for number in range(len(cases))]

@@ -287,7 +287,8 @@ def test_large_inner_products_of_two_batches():
 
 def test_no_rule_is_left_out():
     without = [row.name for row in BY_NAME.values() if hasattr(row, "batched") and row.batched is None]
-    assert without == ["external"]
+    # Random numbers are drawn once for a call, not once for each lane: that is refused, see tests/nn/test_buffers.py.
+    assert without == ["external", "dropout_mask"]
 
 
 def test_no_warning_for_ordinary_batches():
