@@ -86,17 +86,21 @@ class Training:
             for a, own in zip(arguments.arrays, (False, True), strict=True)
         ]
         order = np.random.default_rng(rng).permutation(arguments.chunks)
-        total, count = 0.0, 0
-        for start in range(0, len(order), self.chunks_per_step):
-            # In the order of the data, so that sums are the same whatever the order within a step.
-            some = np.sort(order[start : start + self.chunks_per_step])
-            if all(x.chunks[0][i] == 0 for i in some):
-                continue
-            p = np.array(self.model.flat.data)
-            rows, value, gradient = summed.over((p, x.blocks[some], y.blocks[some]), True)
-            if rows:
-                self.optimizer.update(self.model, gradient)
-                total, count = total + value * rows, count + rows
+        p, total, count = np.array(self.model.flat.data), 0.0, 0
+        # What the optimiser was made for, and the groups, as `nn.Training` takes them.
+        runs = self.optimizer.runs_of_model(self.model)
+        try:
+            for start in range(0, len(order), self.chunks_per_step):
+                # In the order of the data, so that sums are the same whatever the order within a step.
+                some = np.sort(order[start : start + self.chunks_per_step])
+                if all(x.chunks[0][i] == 0 for i in some):
+                    continue
+                rows, value, gradient = summed.over((p, x.blocks[some], y.blocks[some]), True)
+                if rows:
+                    self.optimizer._apply(p, np.ascontiguousarray(gradient, p.dtype), runs)
+                    total, count = total + value * rows, count + rows
+        finally:
+            self.model.flat.data = p
         if not count:
             raise ShapeError("an epoch needs at least one row")
         return total / count
