@@ -14,7 +14,7 @@ from tapegrad.carried import read, write
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.nn.buffers import Buffer, HasState, buffers_of
 from tapegrad.nn.calls import calls, converted, one_call
-from tapegrad.nn.held import refuse_numbers, shown, unwrapped
+from tapegrad.nn.held import shown, taken
 from tapegrad.nn.parameter import Parameter, Store, gather, substitute
 from tapegrad.nn.structure import register
 from tapegrad.nn.tree import NOTES, Marks, Tree
@@ -45,6 +45,9 @@ class Module(HasState, Tree):
     (nested as well), and define `forward`. Reading a parameter's attribute gives a `Value`, and so does reading an
     element of a list of parameters. Numbers that are no parameters are `Buffer`s; `train` and `eval` choose between two
     modes, which `forward` may ask for: `self.training`.
+
+    A parameter that is read and assigned to another attribute, `self.decode = self.embed.weight`, stands in both places
+    and counts once. What is calculated with it belongs into `forward`; a view of it is refused.
 
     All parameters of the outermost module stand side by side in one vector, `flat`, a single leaf of the tape; each
     parameter is a view of it. So an optimiser is one loop, and `scipy.optimize` gets one array. Attributes that are
@@ -109,8 +112,7 @@ class Module(HasState, Tree):
         if isinstance(old, Buffer) and not isinstance(value, Buffer | None):
             write(old, value, f"{type(self).__name__}.{name}")
             return
-        refuse_numbers(old, value, name)
-        object.__setattr__(self, name, unwrapped(value))
+        object.__setattr__(self, name, taken(value, name, old))
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -91,11 +92,35 @@ class Parameter:
             return flat[at : at + self.size].reshape(self.shape)
         if self._view is None:
             self._view = self.store.flat[self.start : self.start + self.size].reshape(self.shape)
+            _by_handle[id(self._view)] = self
         return self._view
 
     def move(self, store: Store, start: int) -> None:
         """Let it be a part of a store, from `start` on."""
+        _by_handle.pop(id(self._view), None)
         self.store, self.start, self._initial, self._view = store, start, None, None
+
+    def is_shown_as(self, value: Value) -> bool:
+        """Whether a Value is the handle that reading the parameter gives, and no copy or other view."""
+        return self._view is value
+
+
+# The parameters by the ids of their handles, and all stores that are on a tape: handles cannot carry a note of where
+# they are from.
+_by_handle: WeakValueDictionary[int, Parameter] = WeakValueDictionary()
+_on_tapes: WeakValueDictionary[int, Store] = WeakValueDictionary()
+
+
+def parameter_of(value: Value) -> Parameter | None:
+    """The parameter whose handle a Value is, None where it is none."""
+    found = _by_handle.get(id(value))
+    return found if found is not None and found.is_shown_as(value) else None
+
+
+def is_of_a_model(value: Value) -> bool:
+    """Whether a Value shows numbers of some model's parameters, as a slice or a transpose of one does."""
+    stores = [ref() for ref in _on_tapes.valuerefs()]
+    return any(store is not None and store.shows(value) for store in stores)
 
 
 class Store:
@@ -124,9 +149,15 @@ class Store:
                     "model.flat.data to the function and call model.call_with(flat, x) in it, or pass the model itself"
                 )
             self._flat, self._data = Value(self._data), None
+            _on_tapes[id(self)] = self
             for start, stop, name in self._labels:
                 self._flat[start:stop].label = name
         return self._flat
+
+    def shows(self, value: Value) -> bool:
+        """Whether a Value is a view of the leaf, or the leaf itself."""
+        flat = self._flat
+        return flat is not None and flat._tape is value._tape and 0 <= value._slot - flat._slot < self.size
 
     @property
     def data(self) -> np.ndarray:
