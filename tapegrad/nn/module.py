@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapegrad.carried import read, write
+from tapegrad.carried import note_marks, read, write
 from tapegrad.errors import DTypeError, ShapeError, StructureError
 from tapegrad.nn.buffers import Buffer, HasState, buffers_of
 from tapegrad.nn.calls import calls, converted, one_call
@@ -127,6 +127,8 @@ class Module(HasState, Tree):
             self._gathered()
             if parameter.store is None:
                 raise StructureError("a parameter was put into a model while the model is called: do it before")
+        if parameter.is_carried:
+            note_marks(self, calls.outermost)
         return parameter.value()
 
     # Its parameters

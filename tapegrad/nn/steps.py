@@ -40,8 +40,9 @@ class Step:
     """The recording of loss(model(x), y) or loss(model, x, y) for one batch size, as a function of (parameters, x, y,
     buffers).
 
-    Buffers that the model or the loss reads are read before the first of several steps. Those that it writes go from
-    step to step in compiled code, and are written after the last.
+    Buffers that the model or the loss reads, and parameters of other models, which are constants here, are read before
+    the first of several steps. Those that it writes go from step to step in compiled code, and are written after the
+    last.
 
     Args:
         model: its parameters become the first slots of the recording's arena.
@@ -73,30 +74,31 @@ class Step:
         self._scored = scored
         try:
             self._record([flat, x, y])
-        except NeedsCarrierError:
+        except (NeedsCarrierError, UnplannedError):
             self._find([flat, x, y])
             self._record([flat, x, y])
 
     def _find(self, args: list[np.ndarray]) -> None:
-        """Find out which buffers are read and written at a batch, besides those that were found at others."""
+        """Find out which buffers and other models' parameters are read, and which are written, at a batch, besides those
+        that were found at others."""
         plan = Plan()
 
         def find(*args: Any) -> Any:
             plan.__init__()  # type: ignore[misc]
-            with Carrier(plan).in_force():
+            with Carrier(plan, models=True).in_force():
                 return self._evaluate(*args)
 
         spec, leaves = spec_of(args)
         Branches(find, spec, leaves, [0], same_prefixes=False)
         self._carried.join(plan)
-        self._carried.modes = plan.modes
+        self._carried.modes, self._carried.marks = plan.modes, plan.marks
 
     def _record(self, args: list[np.ndarray]) -> None:
         """Record the step at a batch, with all that it carries."""
         plan, evaluate = self._carried, self._evaluate
 
         def carrying(flat: Any, x: Any, y: Any, *cells: Any) -> Any:
-            carrier = Carrier(plan, cells)
+            carrier = Carrier(plan, cells, models=True)
             with carrier.in_force():
                 results = evaluate(flat, x, y)
             # Numbers of their own: what shows others would change with these when it is copied to its buffer.
@@ -104,7 +106,7 @@ class Step:
 
         spec, leaves = spec_of([*args, *plan.inputs()])
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
-        self._branches = Branches(carrying if plan.cells or plan.modes else evaluate, spec, leaves, [0])
+        self._branches = Branches(carrying, spec, leaves, [0])
         self._prepare()
 
     def _prepare(self) -> None:
