@@ -79,7 +79,7 @@ class Step:
             self._record([flat, x, y])
 
     def _find(self, args: list[np.ndarray]) -> None:
-        """Find out which buffers and other models' parameters are read, and which are written, at a batch, besides those
+        """Find out which buffers and other models' parameters are read, and which written, at a batch, besides those
         that were found at others."""
         plan = Plan()
 
