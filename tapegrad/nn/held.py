@@ -120,7 +120,7 @@ def taken(x: Any, name: str, old: Any = None) -> Any:
     Results of a call are kept as they are. Raises StructureError for a view of a parameter, and for what is no
     parameter in the place of one; ShapeError for another module's parameter in the place of one of another shape.
     """
-    new = x.held if isinstance(x, HeldList | HeldDict) else x
+    new: Any = x.held if isinstance(x, HeldList | HeldDict) else x
     if not calls.depth:
         new = tied(new)
         _refuse_views(new, name)
