@@ -154,6 +154,11 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def most(client: Any) -> float:
+    """The most memory that any worker has had, in megabytes."""
+    return float(max(client.run(peak).values()))
+
+
 def main(arguments: list[str] | None = None) -> None:
     chosen = options(arguments)
     # Each worker is one process with one thread: those of the BLAS would only get into each other's way.
@@ -175,13 +180,13 @@ def main(arguments: list[str] | None = None) -> None:
         size = 8e-6 * chosen.rows * (chosen.features + 1)
         print(f"{chosen.rows:,} rows, {size:,.0f} MB on disk; {chosen.workers} workers of {chosen.memory} each")
         result, history = fit(chosen, rows, progress)
-        peaks = client.run(peak)
+        in_a_worker = most(client)
     w, b = truth(chosen.features, chosen.seed)
     error = np.abs(np.append(result.x["w"] - w, result.x["b"] - b)).max()
     seconds = sorted(s for _, s in history)[len(history) // 2]
     print(f"loss {result.fun:.6f} after {len(history)} passes; coefficients found to {error:.1g}")
     print(f"{seconds:.2f} s a pass, {time.perf_counter() - start:.1f} s in all with writing the rows")
-    print(f"at most {max(peaks.values()):,.0f} MB in a worker, {peak():,.0f} MB in this process")
+    print(f"at most {in_a_worker:,.0f} MB in a worker, {peak():,.0f} MB in this process")
     draw_figure(chosen.output, history, result, w)
     print(f"figure written to {chosen.output}")
 

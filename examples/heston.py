@@ -19,11 +19,15 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.integrate
+from numpy.typing import NDArray
 
 import tapegrad as tg
+
+Array = NDArray[np.float64]
 
 NAMES = ("price S", "first variance v", "speed of reversion κ", "mean variance θ", "volatility of variance σ",
          "correlation ρ")  # fmt: skip
@@ -34,7 +38,7 @@ RATE = 0.02
 LEAST = 1e-8
 
 
-def payment(model, normals, others, strike, years):
+def payment(model: Array, normals: Array, others: Array, strike: float, years: float) -> Any:
     """What one path pays, discounted: Euler's steps of the logarithm of the price and of the variance."""
     price, variance, speed, mean, volatility, correlation = (model[i] for i in range(6))
     step = years / len(normals)
@@ -48,11 +52,11 @@ def payment(model, normals, others, strike, years):
     return math.exp(-RATE * years) * np.maximum(np.exp(log_price) - strike, 0.0)
 
 
-def formula(model, strike, years):
+def formula(model: Array, strike: float, years: float) -> float:
     """The price of the option by the characteristic function of the logarithm of the price (Lewis's integral)."""
     price, variance, speed, mean, volatility, correlation = model
 
-    def characteristic(u):
+    def characteristic(u: complex) -> Any:
         # E exp(i u log(S at the end / forward)), in the form whose logarithm stays on one branch.
         a = speed - 1j * correlation * volatility * u
         d = np.sqrt(a * a + volatility**2 * (u * u + 1j * u))
@@ -63,14 +67,14 @@ def formula(model, strike, years):
     forward = price * math.exp(RATE * years)
     shift = math.log(forward / strike)
 
-    def part(u):
+    def part(u: float) -> Any:
         return (np.exp(1j * u * shift) * characteristic(u - 0.5j)).real / (u * u + 0.25)
 
     integral = scipy.integrate.quad(part, 0.0, np.inf, epsabs=1e-11, epsrel=1e-11, limit=500)[0]
-    return math.exp(-RATE * years) * (forward - math.sqrt(forward * strike) / math.pi * integral)
+    return float(math.exp(-RATE * years) * (forward - math.sqrt(forward * strike) / math.pi * integral))
 
 
-def sensitivities_of_formula(model, strike, years):
+def sensitivities_of_formula(model: Array, strike: float, years: float) -> Array:
     """The six derivatives of the formula, by central differences of the fourth order."""
     found = []
     for i in range(len(model)):
@@ -84,7 +88,7 @@ def sensitivities_of_formula(model, strike, years):
     return np.array(found)
 
 
-def draw(path, prices, means, errors, exact, strike, paths):
+def draw(path: Path, prices: Array, means: Array, errors: Array, exact: Array, strike: float, paths: int) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -124,8 +128,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--strike and --years must be positive")
     try:
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        sys.exit(f'this example needs {error.name}: pip install "tapegrad[examples]"')
+    except ImportError as missing:
+        sys.exit(f'this example needs {missing.name}: pip install "tapegrad[examples]"')
 
     rng = np.random.default_rng(chosen.seed)
     # Lanes last: the numbers of one day for all paths follow each other in memory.
@@ -134,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     began = time.perf_counter()
     recording = tg.record(payment, MODEL, normals[:, 0], others[:, 0], chosen.strike, chosen.years, compile=True)
 
-    def simulated(model):
+    def simulated(model: Array) -> tuple[Array, Array]:
         """The means of the payments and of their gradients, and the standard errors of these means."""
         values, gradients = recording.batch.value_and_grad(
             model, normals, others, chosen.strike, chosen.years, in_axes=(None, 1, 1, None, None),

@@ -126,6 +126,7 @@ def draw(path: Path, history: History, filters: NDArray[Any], logits: NDArray[An
     """Curves, the filters of the first convolution and the misread digits, as one picture."""
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
     ink, blue, orange, grey = "#22252b", "#2f6db5", "#d9742b", "#8a919c"
@@ -133,8 +134,7 @@ def draw(path: Path, history: History, filters: NDArray[Any], logits: NDArray[An
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
     _, accuracy, test, _ = map(np.array, zip(*history))
     epochs = np.arange(1, len(history) + 1)
-    figure = plt.figure(figsize=(13, 7.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    figure = plt.figure(figsize=(13, 7.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     figure.suptitle(f"A convolutional network reads {test[-1]:.2%} of {len(data.y_test):,} test digits", fontsize=14)
     grid = figure.add_gridspec(2, 1, height_ratios=[1.1, 1])
     top = grid[0].subgridspec(1, 2, width_ratios=[1.1, 1])

@@ -15,6 +15,13 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_data import MNIST
+    from numpy.typing import DTypeLike
+
+    History = list[tuple[float, float]]
 
 PLANE = 2
 
@@ -39,7 +46,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-def extras():
+def extras() -> Any:
     """The packages that only the examples need."""
     try:
         import matplotlib
@@ -50,7 +57,7 @@ def extras():
     return tqdm.tqdm
 
 
-def made(chosen, pixels, dtype):
+def made(chosen: argparse.Namespace, pixels: int, dtype: DTypeLike) -> Any:
     """The model: from images and a generator to the negative bound of their log likelihood, a mean."""
     import numpy as np
 
@@ -58,17 +65,17 @@ def made(chosen, pixels, dtype):
     from tapegrad import nn
 
     class Autoencoder(nn.Module):
-        def __init__(self, seed):
+        def __init__(self, seed: int) -> None:
             rng = np.random.default_rng(seed)
             self.encoder = nn.MLP([pixels, chosen.hidden, 2 * PLANE], "tanh", seed=rng, dtype=dtype)
             self.decoder = nn.MLP([PLANE, chosen.hidden, pixels], "tanh", seed=rng, dtype=dtype)
 
-        def densities(self, x):
+        def densities(self, x: Any) -> tuple[Any, Any]:
             """Where images lie in the plane: the means, and the logarithms of the variances."""
             both = self.encoder(x)
             return both[:, :PLANE], both[:, PLANE:]
 
-        def forward(self, x, rng):
+        def forward(self, x: Any, rng: Any) -> Any:
             mean, spread = self.densities(x)
             drawn = rng.standard_normal(mean.shape, dtype=dtype)
             logits = self.decoder(mean + np.exp(0.5 * spread) * drawn)
@@ -80,7 +87,7 @@ def made(chosen, pixels, dtype):
     return Autoencoder(chosen.seed)
 
 
-def train(chosen, data, progress):
+def train(chosen: argparse.Namespace, data: MNIST, progress: Any) -> tuple[Any, History]:
     """The trained model, and for each epoch (loss, seconds)."""
     import numpy as np
 
@@ -94,7 +101,7 @@ def train(chosen, data, progress):
     gradient = tg.value_and_grad(lambda parameters, x, rng: model.call_with(parameters, x, rng))
     parameters = np.array(model.flat.data)
     print(model)
-    history = []
+    history: History = []
     bar = progress(range(chosen.epochs), unit="epoch", file=sys.stderr)
     for _ in bar:
         start, total = time.perf_counter(), 0.0
@@ -109,22 +116,26 @@ def train(chosen, data, progress):
     return model, history
 
 
-def draw(path, model, history, bound, data):
+def draw(path: Path, model: Any, history: History, bound: float, data: MNIST) -> None:
     """The plane with test digits in it, what the decoder draws all over it, and digits drawn again, as one picture."""
     import matplotlib.pyplot as plt
     import numpy as np
     import scipy.stats
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     ink, blue, grey = "#22252b", "#2f6db5", "#8a919c"
     plt.rcParams.update({"font.size": 10, "text.color": ink, "axes.edgecolor": grey, "axes.labelcolor": ink})
     plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left"})
     side = round(data.x_test.shape[1] ** 0.5)
-    ink_of = lambda z: 1.0 / (1.0 + np.exp(-np.asarray(model.decoder(z).data)))
+
+    def ink_of(z: Any) -> Any:
+        """Images that points of the plane stand for."""
+        return 1.0 / (1.0 + np.exp(-np.asarray(model.decoder(z).data)))
+
     x, labels = data.x_test[:5000], data.y_test[:5000]
     means = np.asarray(model.densities(x)[0].data)
 
-    figure = plt.figure(figsize=(13, 8.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    figure = plt.figure(figsize=(13, 8.2), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     figure.suptitle(
         f"A variational autoencoder: test images take {bound:.1f} nats each, in a plane of two numbers", fontsize=14
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -110,6 +111,28 @@ def leaves_as(structure: Structure, x: Any, whole: Callable[[Any], bool] | None 
         raise StructureError(str(error)) from None
     if not all(map(is_leaf, children(flatten(found, whole)[1]))):
         raise StructureError("a container stands in the place of a leaf")
+    return found
+
+
+# Containers that have no code of users' in them.
+_PLAIN_CONTAINERS = (type(None), tuple, list, dict, OrderedDict, defaultdict, deque)
+
+
+def behind(structure: Structure) -> list[Any]:
+    """The classes of users that stand in a structure, and the objects that its containers are made from.
+
+    A function that calls their methods reads what these read.
+
+    What a registered container keeps besides its parts names such an object as its attribute `reached`.
+    """
+    found: list[Any] = []
+
+    def note(kind: type, kept: Any, _: Any) -> None:
+        if kind not in _PLAIN_CONTAINERS:
+            found.append(kind)
+            found.extend(part.reached for part in kept if hasattr(part, "reached")) if type(kept) is tuple else None
+
+    structure.walk([None] * structure.num_leaves, note, None)
     return found
 
 

@@ -151,6 +151,9 @@ class Reach:
             if self._is_open(x.__module__):
                 self._objects.append((name, x))
         elif _top(type(x).__module__) == _OURS:
+            if getattr(type(x), "read_by_recordings", False):
+                self._own_attributes(name, x)
+                return
             # Our own objects hold functions of users. They say which of them are recorded, if not all are.
             functions = [y for y in getattr(x, "__dict__", {}).values() if callable(y)]
             self._elements(name, getattr(x, "recorded_functions", functions))
@@ -194,6 +197,14 @@ class Reach:
             if not isinstance(found, ModuleType) or self._is_open(found.__name__):
                 self._bind(_ITEM, f.__globals__, name, found, name)
             self._visit(name, found)
+
+    def _own_attributes(self, name: str, x: Any) -> None:
+        """Bind what stands in the attributes of an object of ours, such as a layer, but not its notes."""
+        own = vars(x)
+        for key, found in list(own.items()):
+            if not key.startswith("_"):
+                self._bind(_ITEM, own, key, found, f"{name}.{key}")
+                self._visit(f"{name}.{key}", found)
 
     def _collection(self, name: str, x: Any) -> None:
         elements = list(x.values()) if isinstance(x, dict) else list(x)

@@ -91,6 +91,8 @@ class Training:
         ]
         order = np.random.default_rng(rng).permutation(arguments.chunks)
         p, total, count = np.array(self.model.flat.data), 0.0, 0
+        # What the optimiser was made for, and the groups, as `nn.Training` takes them.
+        runs = self.optimizer.runs_of_model(self.model)
         try:
             for start in range(0, len(order), self.chunks_per_step):
                 # In the order of the data, so that sums are the same whatever the order within a step.
@@ -99,7 +101,7 @@ class Training:
                     continue
                 rows, value, gradient = summed.over((p, x.blocks[some], y.blocks[some]), True)
                 if rows:
-                    self.optimizer.update(p, gradient)
+                    self.optimizer._apply(p, np.ascontiguousarray(gradient, p.dtype), runs)
                     total, count = total + value * rows, count + rows
         finally:
             self.model.flat.data = p

@@ -9,8 +9,14 @@ from typing import Any
 
 from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.registry import numbers_for_numbers
+from tapegrad.ops.planes import axis, reach
 from tapegrad.tape import Tape
 from tapegrad.value import Value, as_value, contiguous, structured, tape_of
+
+# The largest stride, padding and dilation: positions that are computed of them stay far below 2**63.
+LONGEST = 1 << 40
+# How many numbers the planes of one image may have.
+_MOST = 1 << 32
 
 
 def per_axis(what: str, name: str, given: Any, axes: int, least: int) -> tuple[int, ...]:
@@ -78,7 +84,24 @@ class _Shapes:
         rows = (wide, 1), (self.kernel, 1), (narrow, 1), (stride, 1), (padding, 0), (dilation, 1)
         for numbers, fill in rows:
             params += [*[fill] * (3 - self.axes), *numbers]
+        self._check_reach(params)
         return params
+
+    def _check_reach(self, params: Sequence[int]) -> None:
+        """Raise OperationError for strides, dilations and paddings with which positions overflow, or with which planes
+        would not fit in memory."""
+        if max(params) > LONGEST:
+            raise OperationError(f"{self.what}: stride, padding and dilation must be 2**40 at most")
+        least = params[2] + params[3]
+        for d in range(3):
+            i, k, o, s, pad, dilation = axis(params, 0, d)
+            planes, offset = reach(k, s, dilation)
+            longest = max(o, (i - 1 + pad) // s - pad // s + 1) + offset
+            least *= planes * (longest if d == 2 else 4 + offset)
+        if least > _MOST:
+            raise OperationError(
+                f"{self.what}: with this stride and dilation, planes of {least:,} numbers are needed for one image"
+            )
 
 
 @numbers_for_numbers

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import OperationError, ShapeError
-from tapegrad.functions.convolution import per_axis
+from tapegrad.functions.convolution import LONGEST, per_axis
 from tapegrad.functions.registry import numbers_for_numbers, to_value
 from tapegrad.value import Value, contiguous, structured
 
@@ -69,6 +69,8 @@ class _Windows:
         )  # fmt: skip
         for numbers, fill in rows:
             self.params += [*[fill] * (3 - axes), *numbers]
+        if max(self.params) > LONGEST:
+            raise OperationError(f"{what}: window, stride, padding and dilation must be 2**40 at most")
 
     def inside(self, axis: int, low: int, high: int) -> np.ndarray:
         """How many elements of each window along an axis stand from `low` to before `high`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapegrad.carried import note_marks, read, write
-from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.errors import DTypeError, OuterValueError, ShapeError, StructureError
 from tapegrad.nn.buffers import Buffer, HasState, buffers_of
 from tapegrad.nn.calls import calls, converted, one_call
 from tapegrad.nn.held import shown, taken
@@ -99,8 +99,15 @@ class Module(HasState, Tree):
         if dtype is not None:
             args = tuple(converted(x, dtype) for x in args)
             kwargs = {name: converted(x, dtype) for name, x in kwargs.items()}
-        with one_call(self, dtype):
-            return self.forward(*args, **kwargs)
+        try:
+            with one_call(self, dtype):
+                return self.forward(*args, **kwargs)
+        except OuterValueError as error:
+            error.add_note(
+                f"{type(self).__name__} is called with its own parameters: pass the model itself to the function, or "
+                "model.flat.data, and call model.call_with(flat, x) in it"
+            )
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in NOTES}

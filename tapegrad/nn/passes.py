@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError
+from tapegrad.nn.buffers import Buffer, buffers_of
 from tapegrad.nn.losses import check_labels
 from tapegrad.nn.samples import Samples
 from tapegrad.nn.steps import Rule, Step
@@ -63,7 +64,7 @@ def one_pass(
         updates = Updates(optimizer, training.model, count, accumulate, added, watch)
     running = _Pass(training, samples, updates, limits)
     kept = optimizer.state_dict() if optimizer is not None and watch else {}
-    start = training.model.state_dict() if watch else {}
+    start = whole_state(training.model) if watch else None
     stride = None if every is None else every * accumulate
     try:
         with blas_threads(training.threads):
@@ -121,7 +122,7 @@ class _Pass:
 
 
 def _fault(
-    training: Any, order: np.ndarray, updates: Updates, start: dict[str, Any], kept: dict[str, Any], samples: Samples
+    training: Any, order: np.ndarray, updates: Updates, start: Any, kept: dict[str, Any], samples: Samples
 ) -> Fault:
     """What says at which batch the first number arose that is not finite, with model and optimiser as before it."""
     optimizer, batch = updates.optimizer, training.batch_size
@@ -129,7 +130,7 @@ def _fault(
     fault, done = updates.fault, 0
 
     def again(count: int, **how: Any) -> None:
-        training.model.load_state_dict(start)
+        restore(training.model, start)
         optimizer.load_state_dict(kept)
         if count:
             one_pass(training, samples, order[: count * size], batch, optimizer=optimizer, **how)
@@ -157,3 +158,15 @@ def _fault(
 
 class _FoundError(Exception):
     """The parameters are not finite any more."""
+
+
+def whole_state(model: Any) -> tuple[np.ndarray, list[tuple[Buffer, np.ndarray]]]:
+    """The numbers of a model: parameters and all buffers, those too that are not kept in files."""
+    return np.array(model.flat.data), [(buffer, buffer.numbers) for _, buffer in buffers_of(model)]
+
+
+def restore(model: Any, state: tuple[np.ndarray, list[tuple[Buffer, np.ndarray]]]) -> None:
+    """Give a model the numbers that `whole_state` found."""
+    model.flat.data = state[0]
+    for buffer, numbers in state[1]:
+        buffer.put(numbers)

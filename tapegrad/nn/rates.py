@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.errors import ExtraMissingError, OperationError
-from tapegrad.nn.passes import Fault
+from tapegrad.nn.passes import Fault, restore, whole_state
 from tapegrad.optim.schedules import exponential
 
 # How much a mean over the last losses keeps of itself, and how much higher than the lowest loss ends the search.
@@ -52,7 +52,7 @@ def find_rate(training: Any, data: Any, low: float, high: float, steps: int, rng
     wanted = steps * training.batch_size * training.accumulate
     passes = -(-wanted // samples.count)
     order = np.concatenate([generator.permutation(samples.count) for _ in range(passes)])[:wanted]
-    optimizer, before = _fresh(training.optimizer), training.model.state_dict()
+    optimizer, before = _fresh(training.optimizer), whole_state(training.model)
     optimizer.lr = exponential(low, high / low, steps - 1)
     losses: list[float] = []
 
@@ -64,7 +64,7 @@ def find_rate(training: Any, data: Any, low: float, high: float, steps: int, rng
     except Fault:
         pass
     finally:
-        training.model.load_state_dict(before)
+        restore(training.model, before)
     found = np.array(losses)[:: training.accumulate]
     rates = np.array([optimizer.rate(step) for step in range(len(found))])
     return Rates(rates, found, _suggestion(rates, found))

@@ -75,10 +75,9 @@ class Step:
         try:
             self._record([flat, x, y])
         except (NeedsCarrierError, UnplannedError):
-            self._find([flat, x, y])
-            self._record([flat, x, y])
+            self._record([flat, x, y], self._find([flat, x, y]))
 
-    def _find(self, args: list[np.ndarray]) -> None:
+    def _find(self, args: list[np.ndarray]) -> Plan:
         """Find out which buffers and other models' parameters are read, and which written, at a batch, besides those
         that were found at others."""
         plan = Plan()
@@ -90,12 +89,16 @@ class Step:
 
         spec, leaves = spec_of(args)
         Branches(find, spec, leaves, [0], same_prefixes=False)
-        self._carried.join(plan)
-        self._carried.modes, self._carried.marks = plan.modes, plan.marks
+        # Another one, so that what there is stays as it is where recording fails.
+        joined = Plan()
+        joined.join(self._carried)
+        joined.join(plan)
+        joined.modes, joined.marks = plan.modes, plan.marks
+        return joined
 
-    def _record(self, args: list[np.ndarray]) -> None:
-        """Record the step at a batch, with all that it carries."""
-        plan, evaluate = self._carried, self._evaluate
+    def _record(self, args: list[np.ndarray], plan: Plan | None = None) -> None:
+        """Record the step at a batch, with all that it carries. Where that fails, the step is as it was."""
+        plan, evaluate = plan or self._carried, self._evaluate
 
         def carrying(flat: Any, x: Any, y: Any, *cells: Any) -> Any:
             carrier = Carrier(plan, cells, models=True)
@@ -106,8 +109,14 @@ class Step:
 
         spec, leaves = spec_of([*args, *plan.inputs()])
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
-        self._branches = Branches(carrying, spec, leaves, [0])
-        self._prepare()
+        before = self._carried, getattr(self, "_branches", None)
+        try:
+            self._carried = plan
+            self._branches = Branches(carrying, spec, leaves, [0])
+            self._prepare()
+        except BaseException:
+            self._carried, self._branches = before  # type: ignore[assignment]
+            raise
 
     def _prepare(self) -> None:
         program = self._branches.program
@@ -220,8 +229,7 @@ class Step:
             self._prepare()
         except (NeedsCarrierError, UnplannedError):
             # In another branch, or another mode, it reads or writes other buffers.
-            self._find(args)
-            self._record(args)
+            self._record(args, self._find(args))
             self._read()
         for i, numbers in enumerate(carried):
             self._cell(i)[:] = numbers

@@ -24,6 +24,9 @@ _FEW_BYTES = 1 << 12
 class Tree:
     """The part of `Module` that knows what it is made of."""
 
+    # What stands in its attributes decides what it computes: see `captures.reach`.
+    read_by_recordings = True
+
     # The attribute whose parts are named without it: "0.weight" in a `Sequential`, not "modules.0.weight".
     _unnamed: str | None = None
 
@@ -110,6 +113,11 @@ class Marks:
         self._note("", module)
         if not keep:
             self._met.pop(id(module))
+
+    @property
+    def reached(self) -> Any:
+        """The module: what its methods read belongs to what a recording depends on. See `pytree.behind`."""
+        return self.module
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Marks) and self.module is other.module and self._found == other._found

@@ -51,6 +51,14 @@ class Nested:
         if leaves is None:
             leaves, structure = pytree.flatten(params, is_module)
         self.leaves, self.structure = leaves, structure
+        modules = [x for x in leaves if is_module(x)]
+        if len(modules) > 1:
+            found = [id(p) for x in modules for _, p in x._tree()]
+            if len(set(found)) < len(found):
+                raise StructureError(
+                    "modules with a parameter in common are given: put them into one module (a ModuleList will do), or "
+                    "give the parameters() of both, each once"
+                )
         # What has the numbers: for a module its vector. To ask for that takes a walk through the module.
         self.handles = [x.flat if is_module(x) else x for x in leaves]
 

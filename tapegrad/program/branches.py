@@ -109,7 +109,8 @@ class Branches:
         self.renew(leaves)
 
     def _captures(self) -> Captures:
-        return captures_of(self.f, [leaf.value for leaf in self.spec.leaves if not isinstance(leaf, Input)])
+        given = [leaf.value for leaf in self.spec.leaves if not isinstance(leaf, Input)]
+        return captures_of(self.f, [*given, *pytree.behind(self.spec.structure)])
 
     def __getstate__(self) -> dict[str, Any]:
         # The function, and the code of each branch. What is looked up in this process only stays here.

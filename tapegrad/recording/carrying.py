@@ -7,6 +7,7 @@ there is an ordinary recording behind, of a function that depends on its argumen
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ class Carrying(Recording):
     def __init__(self, f: Callable[..., Any], spec: Spec, leaves: Sequence[Any], compile: bool | None) -> None:
         self.f, self.forced, self.spec = f, compile, spec
         self._plain = None
+        # Calls of several threads follow one another: each reads what the one before has written.
+        self._lock = threading.RLock()
         self._frozen: tuple[_Way, list[np.ndarray], Recording] | None = None
         self._ways: list[_Way] = []
         self._example = leaves
@@ -144,19 +147,20 @@ class Carrying(Recording):
 
     def _carried(self, leaves: Sequence[Any], use: Callable[[_Way, list[Any]], Any]) -> Any:
         """use(way, the numbers that are carried); again, where a branch carries more than those before."""
-        way = self._way(leaves)
-        draws = way.drawn(leaves, dtype_of(self.spec))
-        while True:
-            try:
-                return use(way, [*way.plan.inputs(), *draws])
-            except UnplannedError:
-                size = len(way.plan.cells), len(way.plan.written)
-                way.plan.join(self._found(leaves))
-                if size == (len(way.plan.cells), len(way.plan.written)):
-                    raise UnsupportedError(
-                        f"{self.name} reads or writes other numbers at each call with the same arguments"
-                    ) from None
-                way.recordings.clear()
+        with self._lock:
+            way = self._way(leaves)
+            draws = way.drawn(leaves, dtype_of(self.spec))
+            while True:
+                try:
+                    return use(way, [*way.plan.inputs(), *draws])
+                except UnplannedError:
+                    size = len(way.plan.cells), len(way.plan.written)
+                    way.plan.join(self._found(leaves))
+                    if size == (len(way.plan.cells), len(way.plan.written)):
+                        raise UnsupportedError(
+                            f"{self.name} reads or writes other numbers at each call with the same arguments"
+                        ) from None
+                    way.recordings.clear()
 
     def evaluate(
         self, leaves: Sequence[Any], argnums: int | Sequence[int], has_aux: bool, alone: bool = False

@@ -337,3 +337,16 @@ def test_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(loaded(x, w, b), r(x, w, b))
     for p, q in zip(loaded.grad(x, w, b, argnums=(0, 1, 2)), r.grad(x, w, b, argnums=(0, 1, 2)), strict=True):
         np.testing.assert_array_equal(p, q)
+
+
+@pytest.mark.parametrize("many", [2**33, 2**40, 2**62, 2**63 - 1])
+def test_huge_strides_and_dilations_are_refused_and_never_reach_out_of_bounds(many):
+    x, w = tg.Value(np.arange(4.0)[None, None]), np.ones((1, 1, 3))
+    with pytest.raises(OperationError, match=r"2\*\*40 at most|planes of"):
+        tg.conv(x, w, dilation=many, padding=many)
+    if many > 2**40:
+        for pool in (tg.max_pool, tg.avg_pool):
+            with pytest.raises(OperationError, match=r"2\*\*40 at most"):
+                pool(x, (2,), stride=many)
+    else:
+        assert tg.max_pool(x, (2,), stride=many).data.tolist() == [[[1.0]]]

@@ -361,3 +361,24 @@ def test_finding_a_rate_where_the_loss_diverges():
     assert 1e-3 < found.suggestion < 2.0
     pytest.importorskip("matplotlib")
     assert found.plot().axes[0].get_xscale() == "log"
+
+
+def test_buffers_that_are_not_kept_in_files_are_put_back_too():
+    class Counted(nn.Module):
+        def __init__(self):
+            self.w = nn.Parameter(np.ones(1))
+            self.n = nn.Buffer(np.array(0.0), persistent=False)
+
+        def forward(self, x):
+            self.n = self.n + 1.0
+            return self.w * x * self.n
+
+    x = np.ones((12, 1))
+    model = Counted()
+    training = nn.Training(model, optim.SGD(model, 0.01), "mean_squared_error", batch_size=1)
+    training.find_rate((x, x), steps=10)
+    assert model.n == 0.0 and model.flat.data.tolist() == [1.0]
+    x[:] = np.inf
+    with pytest.raises(NonFiniteError):
+        training.fit((x, np.ones((12, 1))), epochs=1, rng=0)
+    assert model.n == 0.0 and model.flat.data.tolist() == [1.0]

@@ -1,11 +1,13 @@
 """Random generators among the arguments: every replay draws anew, as the function itself does."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
 
 import tapegrad as tg
+from tapegrad import nn
 from tapegrad.errors import UnsupportedError
 
 
@@ -243,3 +245,29 @@ def test_dropout_function():
         tg.grad(lambda x: np.sum(tg.dropout(x, 0.5)))(x)
     with pytest.raises(TypeError, match="floats"):
         tg.dropout(np.arange(3), 0.5, 0)
+
+
+def test_calls_of_several_threads_lose_no_writes():
+    class Counted(nn.Module):
+        def __init__(self):
+            self.n = nn.Buffer(np.array(0.0))
+
+        def forward(self, x):
+            self.n = self.n + 1.0
+            return x * self.n
+
+    model = Counted()
+    f = tg.value_and_grad(lambda x: np.sum(model(x)))
+    f(np.ones(2))
+    found: list[float] = []
+
+    def work():
+        for _ in range(100):
+            found.append(f(np.ones(2))[0])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert model.n == 401.0 and sorted(found) == [2.0 * k for k in range(2, 402)]
