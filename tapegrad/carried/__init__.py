@@ -11,6 +11,8 @@ from tapegrad.carried.carrier import (
     NeedsCarrierError,
     Plan,
     UnplannedError,
+    carrier_of_models,
+    note_marks,
     note_mode,
     read,
     write,
@@ -18,6 +20,6 @@ from tapegrad.carried.carrier import (
 from tapegrad.carried.generator import RecordedGenerator, generators_in, is_generator, with_stand_ins
 
 __all__ = [
-    "Call", "Carrier", "Cell", "RecordedGenerator", "NeedsCarrierError", "Plan", "UnplannedError", "generators_in",
-    "is_generator", "note_mode", "read", "with_stand_ins", "write",
+    "Call", "Carrier", "Cell", "RecordedGenerator", "NeedsCarrierError", "Plan", "UnplannedError", "carrier_of_models",
+    "generators_in", "is_generator", "note_marks", "note_mode", "read", "with_stand_ins", "write",
 ]  # fmt: skip

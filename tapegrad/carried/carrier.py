@@ -83,6 +83,7 @@ class Plan:
         written: which of them it writes, by number.
         draws: the random numbers that it draws.
         modes: modules from around the function whose mode it has asked for, and what that was.
+        marks: modules from around the function whose parameters it has read, and what they were made of.
     """
 
     # Nothing in here is a function of the user's; see `captures.reach`.
@@ -93,12 +94,17 @@ class Plan:
         self.written: list[int] = []
         self.draws: list[Call] = []
         self.modes: list[tuple[weakref.ref[Any], bool]] = []
+        self.marks: list[tuple[weakref.ref[Any], Any]] = []
 
     @property
     def holds(self) -> bool:
-        """Whether all modules are in the modes in which they were. One that is gone is asked no more."""
+        """Whether all modules are in the modes in which they were, and made of the same. One that is gone is asked no
+        more."""
         modules = [(of(), mode) for of, mode in self.modes]
-        return all(module is None or module._training is mode for module, mode in modules)
+        made = [(of(), marks) for of, marks in self.marks]
+        return all(module is None or module._training is mode for module, mode in modules) and all(
+            module is None or module._marks(keep=False) == marks for module, marks in made
+        )
 
     def number(self, cell: Cell) -> int:
         """The number of a cell, -1 where it is none of them."""
@@ -156,12 +162,16 @@ class Carrier:
         plan: the plan.
         cells, draws: in place of the numbers of its cells, and of what it draws: Values mostly. Without these the plan
             is made: numbers are those of now.
+        models: whether parameters of models from around the function are among the cells. Otherwise they are Values
+            from around it, as others are, by which one may differentiate.
     """
 
     recorded_functions = ()
 
-    def __init__(self, plan: Plan, cells: Sequence[Any] | None = None, draws: Sequence[Any] = ()) -> None:
-        self.plan, self._finding = plan, cells is None
+    def __init__(
+        self, plan: Plan, cells: Sequence[Any] | None = None, draws: Sequence[Any] = (), models: bool = False
+    ) -> None:
+        self.plan, self._finding, self.models = plan, cells is None, models
         self.tape = recording_tape()
         self._now: dict[int, Any] = {}
         for cell, given in zip(plan.cells, cells or (), strict=cells is not None):
@@ -268,6 +278,20 @@ def write(cell: Cell, new: Any, name: str) -> None:
         carrier.write(cell, new)
     else:
         put_in(cell, new.data if isinstance(new, Value) else new)
+
+
+def carrier_of_models() -> Carrier | None:
+    """The carrier that is in force, if parameters of models from around the function are among its cells."""
+    carrier = _current.carrier
+    return carrier if carrier is not None and carrier.models and carrier.tape is recording_tape() else None
+
+
+def note_marks(*modules: Any) -> None:
+    """Say that parameters are read of modules, which may be from around the function."""
+    carrier = carrier_of_models()
+    for module in modules if carrier is not None else ():
+        if module is not None and carrier is not None and all(of() is not module for of, _ in carrier.plan.marks):
+            carrier.plan.marks.append((weakref.ref(module), module._marks(keep=False)))
 
 
 def note_mode(module: Any, mode: bool) -> None:

@@ -15,6 +15,7 @@ from tapegrad.arguments import Spec, argument_numbers, owners, spec_of
 from tapegrad.batch.vmap import lane_args
 from tapegrad.dask.tasks import Rows
 from tapegrad.errors import DTypeError, IntegerInputError, ShapeError, StructureError
+from tapegrad.nn.module import Module
 
 
 class Arguments:
@@ -33,10 +34,11 @@ class Arguments:
         count: how many rows, None where that is not known.
 
     Raises ShapeError where there are no rows, or numbers of rows or chunks differ; DTypeError for what holds no real
-    numbers; StructureError for other collections of Dask's.
+    numbers; StructureError for other collections of Dask's, and for models.
     """
 
     def __init__(self, args: Sequence[Any]) -> None:
+        _refuse_models(args, "args")
         leaves, self.structure = pytree.flatten(tuple(args))
         paths = pytree.paths(self.structure, "args")
         leaves = [_as_array(x, name) for x, name in zip(leaves, paths, strict=True)]
@@ -87,6 +89,18 @@ class Arguments:
     def keys(self, chunk: int) -> list[Any]:
         """The keys of the chunk's tasks in the graphs of the arrays."""
         return [(x.name, chunk, *[0] * (x.ndim - 1)) for x in self.arrays]
+
+
+def _refuse_models(x: Any, name: str) -> None:
+    """Raise StructureError where something nested holds a model."""
+    if isinstance(x, Module):
+        raise StructureError(
+            f"{name} is a model, {type(x).__name__}, and rows of Dask arrays go with arrays: pass model.flat.data, and "
+            "call model.call_with(flat, x) in the function; or train the model with tapegrad.dask.Training"
+        )
+    if isinstance(x, list | tuple | dict):
+        for key, item in x.items() if isinstance(x, dict) else enumerate(x):
+            _refuse_models(item, f"{name}[{key!r}]")
 
 
 def _as_array(x: Any, name: str) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 
 from tapegrad.dask.arguments import Arguments
 from tapegrad.dask.sums import Sums
-from tapegrad.errors import OperationError, ShapeError, StructureError
+from tapegrad.errors import OperationError, ShapeError, StructureError, UnsupportedError
+from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.losses import LOSSES
 from tapegrad.nn.module import Module, structure_version
 from tapegrad.optim.optimizer import Optimizer
@@ -35,7 +36,8 @@ class Training:
     What the model or loss computes outside the tape (random numbers, say) is computed once, when recorded. Rows are
     computed one by one, so a model that mixes the rows of a batch is not trained as by `tapegrad.nn.Training`.
 
-    Raises OperationError for an unknown loss, or fewer chunks than one; StructureError for a model without parameters.
+    Raises OperationError for an unknown loss, or fewer chunks than one; StructureError for a model without parameters;
+    UnsupportedError for one with buffers (`BatchNorm1d`, `Dropout`) that are in training.
 
     >>> import dask.array as da
     >>> from tapegrad.nn import MLP
@@ -59,6 +61,7 @@ class Training:
             raise OperationError(f"a step takes at least one chunk, not {chunks_per_step!r}")
         if not model.flat.size:
             raise StructureError(f"{type(model).__name__} has no parameters to train")
+        _refuse_state(model)
         self.model, self.optimizer, self.chunks_per_step = model, optimizer, chunks_per_step
         self.loss = LOSSES[loss] if isinstance(loss, str) else loss
         self._patience = patience
@@ -78,6 +81,7 @@ class Training:
 
         Raises what `tapegrad.dask.value_and_grad` raises. The steps before the error stay learnt.
         """
+        _refuse_state(self.model)
         summed = self._recorded()
         arguments = Arguments((x, y))
         x, y = [
@@ -116,3 +120,15 @@ class Training:
 
             self._sums, self._version = Sums(of_row, 0, None, self._patience), structure_version()
         return self._sums
+
+
+def _refuse_state(model: Module) -> None:
+    """Raise UnsupportedError where a part of the model would write buffers, or draw random numbers, at each step."""
+    for name, part in model.named_modules():
+        if part.training and any(isinstance(x, Buffer) for x in vars(part).values()):
+            raise UnsupportedError(
+                f"{name or 'the model'} is a {type(part).__name__} in training, which changes its buffers (running "
+                "statistics, random numbers) at each step, and rows on a cluster are computed one by one, without "
+                "them: put it into evaluation with .eval(), use LayerNorm or GroupNorm, or train with "
+                "tapegrad.nn.Training"
+            )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.functions import stack
 from tapegrad.nn.tree import Tree
 from tapegrad.value import Value
 
@@ -36,7 +37,8 @@ def one_call(module: Tree, dtype: np.dtype | None) -> Iterator[None]:
 
 def converted(x: Any, dtype: np.dtype) -> Any:
     """An argument of a model: floats in arrays and lists get the dtype of its parameters, whole numbers and truth
-    values stay what they are. Tuples and lists of arrays are gone through."""
+    values stay what they are. Tuples and lists of arrays are gone through. Nested lists of single Values, which lists
+    of floats are inside of a function that is recorded, become one Value."""
     if isinstance(x, np.ndarray):
         return x if x.dtype.kind not in "f" or x.dtype == dtype else x.astype(dtype)
     if isinstance(x, float):
@@ -46,6 +48,8 @@ def converted(x: Any, dtype: np.dtype) -> Any:
     if all(isinstance(e, int | float) for e in _leaves(x)):
         array = np.asarray(x)
         return array.astype(dtype) if array.dtype.kind == "f" or not array.size else array
+    if all(isinstance(e, int | float) or (isinstance(e, Value) and e.shape == ()) for e in _leaves(x)):
+        return stack(x)
     if any(isinstance(e, np.ndarray) for e in x) and not hasattr(x, "_fields"):
         return type(x)(converted(e, dtype) if isinstance(e, np.ndarray) else e for e in x)
     return x

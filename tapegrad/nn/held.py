@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
 from typing import Any
 
+import numpy as np
+
 from tapegrad import pytree
-from tapegrad.errors import StructureError
-from tapegrad.nn.parameter import Parameter
-from tapegrad.nn.tree import holds_parameters
+from tapegrad.errors import ShapeError, StructureError
+from tapegrad.nn.calls import calls
+from tapegrad.nn.parameter import Parameter, is_of_a_model
+from tapegrad.nn.tree import holds_parameters, tied
+from tapegrad.value import Value
 
 
 class HeldList(MutableSequence[Any]):
@@ -42,17 +46,16 @@ class HeldList(MutableSequence[Any]):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if not isinstance(index, slice):
-            refuse_numbers(self.held[index], value, f"[{index!r}]")
-            self.held[index] = unwrapped(value)
+            self.held[index] = taken(value, f"[{index!r}]", self.held[index])
         else:
-            self.held[index] = [unwrapped(x) for x in value]
+            self.held[index] = [taken(x, "an element") for x in value]
 
     def __delitem__(self, index: Any) -> None:
         del self.held[index]
 
     def insert(self, index: int, value: Any) -> None:
         """Put something before a position."""
-        self.held.insert(index, unwrapped(value))
+        self.held.insert(index, taken(value, "an element"))
 
     def __add__(self, other: Any) -> list[Any]:
         return [*self, *other]
@@ -80,8 +83,7 @@ class HeldDict(MutableMapping[Any, Any]):
         return shown(self.held[key], self._read)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        refuse_numbers(self.held.get(key), value, f"[{key!r}]")
-        self.held[key] = unwrapped(value)
+        self.held[key] = taken(value, f"[{key!r}]", self.held.get(key))
 
     def __delitem__(self, key: Any) -> None:
         del self.held[key]
@@ -111,12 +113,40 @@ def shown(x: Any, read: Callable[[Parameter], Any]) -> Any:
     return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
 
 
-def unwrapped(x: Any) -> Any:
-    """The list or dict itself that a module has shown."""
-    return x.held if isinstance(x, HeldList | HeldDict) else x
+def taken(x: Any, name: str, old: Any = None) -> Any:
+    """What a module keeps of what is put into it under a name: the parameters themselves of which it gets the handles,
+    and the list or dict itself that a module has shown. `old` is what was there before.
+
+    Results of a call are kept as they are. Raises StructureError for a view of a parameter, and for what is no
+    parameter in the place of one; ShapeError for another module's parameter in the place of one of another shape.
+    """
+    new: Any = x.held if isinstance(x, HeldList | HeldDict) else x
+    if not calls.depth:
+        new = tied(new)
+        _refuse_views(new, name)
+    _refuse_numbers(old, new, name)
+    if new is not x and isinstance(old, Parameter) and old.shape != new.shape:
+        raise ShapeError(
+            f"{name} is a parameter of shape {old.shape}, it cannot be tied to one of shape {new.shape}; to use the "
+            "other one transposed, say, calculate with it in forward"
+        )
+    return new
 
 
-def refuse_numbers(old: Any, new: Any, name: str) -> None:
+def _refuse_views(x: Any, name: str, within: tuple[int, ...] = ()) -> None:
+    if isinstance(x, Value):
+        if is_of_a_model(x):
+            raise StructureError(
+                f"{name} would hold a view of a model's parameters, which does not follow when these change: assign "
+                "the parameter itself, read anew, and calculate the view in forward"
+            )
+    elif isinstance(x, list | tuple | dict) and id(x) not in within:
+        for item in x.values() if isinstance(x, dict) else x:
+            if not isinstance(item, np.ndarray | int | float | str):
+                _refuse_views(item, name, (*within, id(x)))
+
+
+def _refuse_numbers(old: Any, new: Any, name: str) -> None:
     """Raise StructureError where something that is no parameter would take the place of one."""
     if isinstance(old, Parameter) and not isinstance(new, Parameter):
         raise StructureError(

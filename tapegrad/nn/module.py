@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapegrad.carried import read, write
-from tapegrad.errors import DTypeError, ShapeError, StructureError
+from tapegrad.carried import note_marks, read, write
+from tapegrad.errors import DTypeError, OuterValueError, ShapeError, StructureError
 from tapegrad.nn.buffers import Buffer, HasState, buffers_of
 from tapegrad.nn.calls import calls, converted, one_call
-from tapegrad.nn.held import refuse_numbers, shown, unwrapped
+from tapegrad.nn.held import shown, taken
 from tapegrad.nn.parameter import Parameter, Store, gather, substitute
 from tapegrad.nn.structure import register
 from tapegrad.nn.tree import NOTES, Marks, Tree
@@ -45,6 +45,9 @@ class Module(HasState, Tree):
     (nested as well), and define `forward`. Reading a parameter's attribute gives a `Value`, and so does reading an
     element of a list of parameters. Numbers that are no parameters are `Buffer`s; `train` and `eval` choose between two
     modes, which `forward` may ask for: `self.training`.
+
+    A parameter that is read and assigned to another attribute, `self.decode = self.embed.weight`, stands in both places
+    and counts once. What is calculated with it belongs into `forward`; a view of it is refused.
 
     All parameters of the outermost module stand side by side in one vector, `flat`, a single leaf of the tape; each
     parameter is a view of it. So an optimiser is one loop, and `scipy.optimize` gets one array. Attributes that are
@@ -96,8 +99,15 @@ class Module(HasState, Tree):
         if dtype is not None:
             args = tuple(converted(x, dtype) for x in args)
             kwargs = {name: converted(x, dtype) for name, x in kwargs.items()}
-        with one_call(self, dtype):
-            return self.forward(*args, **kwargs)
+        try:
+            with one_call(self, dtype):
+                return self.forward(*args, **kwargs)
+        except OuterValueError as error:
+            error.add_note(
+                f"{type(self).__name__} is called with its own parameters: pass the model itself to the function, or "
+                "model.flat.data, and call model.call_with(flat, x) in it"
+            )
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in NOTES}
@@ -109,8 +119,7 @@ class Module(HasState, Tree):
         if isinstance(old, Buffer) and not isinstance(value, Buffer | None):
             write(old, value, f"{type(self).__name__}.{name}")
             return
-        refuse_numbers(old, value, name)
-        object.__setattr__(self, name, unwrapped(value))
+        object.__setattr__(self, name, taken(value, name, old))
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -125,6 +134,8 @@ class Module(HasState, Tree):
             self._gathered()
             if parameter.store is None:
                 raise StructureError("a parameter was put into a model while the model is called: do it before")
+        if parameter.is_carried:
+            note_marks(self, calls.outermost)
         return parameter.value()
 
     # Its parameters

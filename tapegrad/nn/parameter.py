@@ -12,11 +12,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from tapegrad.errors import DTypeError, TapeMismatchError
-from tapegrad.tape import current_tape, given_numbers
+from tapegrad.carried import carrier_of_models
+from tapegrad.errors import DTypeError
+from tapegrad.tape import given_numbers, recording_on, recording_tape
 from tapegrad.value import Value
 
 
@@ -79,6 +81,15 @@ class Parameter:
             return self._initial.copy()
         return np.array(self.store.data[self.start : self.start + self.size].reshape(self.shape))
 
+    @property
+    def numbers(self) -> np.ndarray:
+        """Its numbers, as an array of their own: so steps of another model's training carry them, see `Carrier`."""
+        return self.data()
+
+    def put(self, numbers: np.ndarray) -> None:
+        """Never called: nothing that is recorded writes parameters."""
+        raise NotImplementedError("recorded functions do not write parameters")
+
     def value(self) -> Any:
         """The handle to its numbers: a view of the flat vector that is in force."""
         if self._fixed is not None:
@@ -89,13 +100,50 @@ class Parameter:
             flat, start = other
             at = self.start - start
             return flat[at : at + self.size].reshape(self.shape)
+        if _substitutes.constant and recording_tape() is not None:
+            return Value(self.data(), requires_grad=False)
+        carrier = carrier_of_models()
+        if carrier is not None:
+            found = carrier.read(self)
+            return found if isinstance(found, Value) else Value(found, requires_grad=False)
         if self._view is None:
             self._view = self.store.flat[self.start : self.start + self.size].reshape(self.shape)
+            _by_handle[id(self._view)] = self
         return self._view
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether a step that is being recorded reads it as the parameter of a model from around it."""
+        if self._fixed is not None or carrier_of_models() is None:
+            return False
+        return id(self.store) not in _substitutes.flats
 
     def move(self, store: Store, start: int) -> None:
         """Let it be a part of a store, from `start` on."""
+        _by_handle.pop(id(self._view), None)
         self.store, self.start, self._initial, self._view = store, start, None, None
+
+    def is_shown_as(self, value: Value) -> bool:
+        """Whether a Value is the handle that reading the parameter gives, and no copy or other view."""
+        return self._view is value
+
+
+# The parameters by the ids of their handles, and all stores that are on a tape: handles cannot carry a note of where
+# they are from.
+_by_handle: WeakValueDictionary[int, Parameter] = WeakValueDictionary()
+_on_tapes: WeakValueDictionary[int, Store] = WeakValueDictionary()
+
+
+def parameter_of(value: Value) -> Parameter | None:
+    """The parameter whose handle a Value is, None where it is none."""
+    found = _by_handle.get(id(value))
+    return found if found is not None and found.is_shown_as(value) else None
+
+
+def is_of_a_model(value: Value) -> bool:
+    """Whether a Value shows numbers of some model's parameters, as a slice or a transpose of one does."""
+    stores = [ref() for ref in _on_tapes.valuerefs()]
+    return any(store is not None and store.shows(value) for store in stores)
 
 
 class Store:
@@ -116,17 +164,20 @@ class Store:
 
     @property
     def flat(self) -> Value:
-        """The leaf. Raises TapeMismatchError if it would have to be made on the tape of a recording."""
+        """The leaf. It goes on this thread's own tape, also while a function is recorded: to that it is a Value from
+        around it."""
         if self._flat is None:
-            if current_tape().recording:
-                raise TapeMismatchError(
-                    "a model's own parameters cannot be used inside a function that is being recorded: pass "
-                    "model.flat.data to the function and call model.call_with(flat, x) in it, or pass the model itself"
-                )
-            self._flat, self._data = Value(self._data), None
-            for start, stop, name in self._labels:
-                self._flat[start:stop].label = name
+            with recording_on(None):
+                self._flat, self._data = Value(self._data), None
+                _on_tapes[id(self)] = self
+                for start, stop, name in self._labels:
+                    self._flat[start:stop].label = name
         return self._flat
+
+    def shows(self, value: Value) -> bool:
+        """Whether a Value is a view of the leaf, or the leaf itself."""
+        flat = self._flat
+        return flat is not None and flat._tape is value._tape and 0 <= value._slot - flat._slot < self.size
 
     @property
     def data(self) -> np.ndarray:
@@ -155,6 +206,7 @@ class _Substitutes(threading.local):
 
     def __init__(self) -> None:
         self.flats: dict[int, tuple[Any, int]] = {}
+        self.constant = False
 
 
 _substitutes = _Substitutes()
@@ -169,3 +221,14 @@ def substitute(store: Store, flat: Any, start: int) -> Iterator[None]:
         yield
     finally:
         _substitutes.flats = before
+
+
+@contextmanager
+def constant_models() -> Iterator[None]:
+    """Within the block, what is recorded takes the parameters of models from around it as constants."""
+    before = _substitutes.constant
+    _substitutes.constant = True
+    try:
+        yield
+    finally:
+        _substitutes.constant = before

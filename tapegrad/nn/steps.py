@@ -40,8 +40,9 @@ class Step:
     """The recording of loss(model(x), y) or loss(model, x, y) for one batch size, as a function of (parameters, x, y,
     buffers).
 
-    Buffers that the model or the loss reads are read before the first of several steps. Those that it writes go from
-    step to step in compiled code, and are written after the last.
+    Buffers that the model or the loss reads, and parameters of other models, which are constants here, are read before
+    the first of several steps. Those that it writes go from step to step in compiled code, and are written after the
+    last.
 
     Args:
         model: its parameters become the first slots of the recording's arena.
@@ -73,16 +74,17 @@ class Step:
         self._scored = scored
         try:
             self._record([flat, x, y])
-        except NeedsCarrierError:
+        except (NeedsCarrierError, UnplannedError):
             self._record([flat, x, y], self._find([flat, x, y]))
 
     def _find(self, args: list[np.ndarray]) -> Plan:
-        """Find out which buffers are read and written at a batch, besides those that were found at others."""
+        """Find out which buffers and other models' parameters are read, and which written, at a batch, besides those
+        that were found at others."""
         plan = Plan()
 
         def find(*args: Any) -> Any:
             plan.__init__()  # type: ignore[misc]
-            with Carrier(plan).in_force():
+            with Carrier(plan, models=True).in_force():
                 return self._evaluate(*args)
 
         spec, leaves = spec_of(args)
@@ -91,7 +93,7 @@ class Step:
         joined = Plan()
         joined.join(self._carried)
         joined.join(plan)
-        joined.modes = plan.modes
+        joined.modes, joined.marks = plan.modes, plan.marks
         return joined
 
     def _record(self, args: list[np.ndarray], plan: Plan | None = None) -> None:
@@ -99,7 +101,7 @@ class Step:
         plan, evaluate = plan or self._carried, self._evaluate
 
         def carrying(flat: Any, x: Any, y: Any, *cells: Any) -> Any:
-            carrier = Carrier(plan, cells)
+            carrier = Carrier(plan, cells, models=True)
             with carrier.in_force():
                 results = evaluate(flat, x, y)
             # Numbers of their own: what shows others would change with these when it is copied to its buffer.
@@ -110,7 +112,7 @@ class Step:
         before = self._carried, getattr(self, "_branches", None)
         try:
             self._carried = plan
-            self._branches = Branches(carrying if plan.cells or plan.modes else evaluate, spec, leaves, [0])
+            self._branches = Branches(carrying, spec, leaves, [0])
             self._prepare()
         except BaseException:
             self._carried, self._branches = before  # type: ignore[assignment]

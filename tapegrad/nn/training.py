@@ -16,6 +16,7 @@ from tapegrad.nn.fitting import fit
 from tapegrad.nn.history import History
 from tapegrad.nn.losses import LOSSES
 from tapegrad.nn.module import Module, structure_version
+from tapegrad.nn.parameter import constant_models
 from tapegrad.nn.passes import one_pass
 from tapegrad.nn.rates import Rates, find_rate
 from tapegrad.nn.samples import Samples, Table, here
@@ -62,7 +63,8 @@ class Training:
         drop_last: leave out samples that do not fill a batch, instead of taking a smaller step.
         threads: threads of the BLAS; one is fastest for layers of hundreds of units. None leaves it as it is.
 
-    Buffers of the model, as running statistics and the state of `Dropout`, go from step to step. What the model or loss
+    Buffers of the model, as running statistics and the state of `Dropout`, go from step to step. Parameters of other
+    models that the loss or step reads, a teacher's say, are constants, read anew for each epoch. What the model or loss
     computes outside the tape (random numbers of other generators, say) is computed once, when recorded.
 
     Raises OperationError for an unknown loss, a loss and a step, a batch size or limit that is not positive;
@@ -287,7 +289,7 @@ class Training:
             return loss(model(x), y)
 
         named.__qualname__ = getattr(loss, "__qualname__", "loss")
-        with in_mode(self.model, True):
+        with in_mode(self.model, True), constant_models():
             if step is None:
                 return record(named, self.model, x, y).blame(self.model, x, y)
             batch = samples.nesting(x, y)

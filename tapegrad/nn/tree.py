@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.nn.parameter import Parameter
+from tapegrad.nn.parameter import Parameter, parameter_of
+from tapegrad.value import Value
 
 _NUMBERS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 # What the elements of long lists and dicts are mostly: nothing is in them.
@@ -158,7 +159,35 @@ def _inside(name: str, value: Any, within: tuple[int, ...]) -> Iterator[tuple[st
     elif isinstance(value, list | tuple | dict) and id(value) not in within:
         for key, item in _items(value):
             if type(item) not in _PLAIN:
+                if isinstance(item, Value | tuple) and not isinstance(value, tuple):
+                    # It may have been put into the list when there was no parameter in it yet.
+                    same, item = item, tied(item)
+                    if item is not same:
+                        value[key] = item
                 yield from _inside(f"{name}.{key}" if name else str(key), item, (*within, id(value)))
+
+
+def tied(x: Any, within: tuple[int, ...] = ()) -> Any:
+    """Parameters in place of their handles, in a copy of nested lists, tuples and dicts; what has none is itself."""
+    if isinstance(x, Value):
+        return parameter_of(x) or x
+    if not isinstance(x, list | tuple | dict) or id(x) in within:
+        return x
+    new: dict[Any, Any] = {}
+    for key, item in _items(x):
+        if type(item) not in _PLAIN:
+            found = tied(item, (*within, id(x)))
+            if found is not item:
+                new[key] = found
+    if not new:
+        return x
+    if isinstance(x, tuple):
+        items = [new.get(i, item) for i, item in enumerate(x)]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    copy = x.copy()
+    for key, item in new.items():
+        copy[key] = item
+    return copy
 
 
 def holds_parameters(x: Any, within: tuple[int, ...] = ()) -> bool:

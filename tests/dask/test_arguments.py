@@ -12,6 +12,7 @@ from dask_clusters import assert_close, in_one_process, loss, model, rows, same_
 
 import tapegrad as tg
 import tapegrad.dask as td
+from tapegrad import nn
 from tapegrad.dask import travel
 from tapegrad.errors import (
     DTypeError,
@@ -169,6 +170,10 @@ def objects():
          r"different numbers of rows: args\[1\] has 3, args\[2\] has 4"),
         (lambda f, x: td.value_and_grad(lambda w, x: np.sum(w * x))(1.0, ragged()), ShapeError,
          r"float64 array of shape \(3,\).*float64 array of shape \(4,\)"),
+        (lambda f, x: f(nn.Linear(2, 1), x), StructureError,
+         r"args\[0\] is a model, Linear, .*pass model.flat.data, and call model.call_with"),
+        (lambda f, x: td.vmap(lambda p, x: x)({"a": [nn.Linear(2, 1)]}, x), StructureError,
+         r"args\[0\]\['a'\]\[0\] is a model, Linear"),
         (lambda f, x: f(1.0, x.map_blocks(np.ma.masked_equal, 5.0)), UnsupportedError, "mask"),
     ],
 )  # fmt: skip

@@ -78,6 +78,36 @@ def test_training_refuses():
         training.epoch(da.ones((0, 2)), da.ones(0, dtype=int))
 
 
+@pytest.mark.parametrize("layer", [lambda: nn.BatchNorm1d(3), lambda: nn.Dropout(0.5, rng=0)])
+def test_buffers_in_training_are_refused_before_any_work(layer):
+    model = nn.Sequential(nn.Linear(2, 3, rng=0), layer(), nn.Linear(3, 1, rng=1))
+    with pytest.raises(UnsupportedError, match=r"1 is a (BatchNorm1d|Dropout) in training.*\.eval\(\)"):
+        td.Training(model, optim.SGD(model, 0.1), "mean_squared_error", chunks_per_step=1)
+    training = td.Training(model.eval(), optim.SGD(model, 0.1), "mean_squared_error", chunks_per_step=2)
+    x, y = da.from_array(RNG.normal(size=(8, 2)), chunks=(2, 2)), da.ones((8, 1), chunks=(2, 1))
+    assert training.epoch(x, y, rng=0) > training.epoch(x, y, rng=1)
+    model.train()
+    touched = []
+
+    def touch(block):
+        touched.append(len(block))
+        return block
+
+    with pytest.raises(UnsupportedError, match="in training"):
+        training.epoch(x.map_blocks(touch, meta=np.ones((0, 2))), y)
+    assert not touched
+
+
+def test_a_model_as_a_vector():
+    model = nn.Linear(2, 1, rng=0)
+    x = RNG.normal(size=(8, 2))
+    f = td.value_and_grad(lambda flat, x: np.sum(model.call_with(flat, x) ** 2))
+    value, gradient = f(model.flat.data, da.from_array(x, chunks=(2, 2)))
+    known, other = tg.value_and_grad(lambda m: np.sum(m(x) ** 2))(model)
+    np.testing.assert_allclose(value, known)
+    np.testing.assert_allclose(gradient, np.concatenate([other.weight.reshape(-1), other.bias]))
+
+
 def test_what_was_learnt_before_an_error_stays():
     model = nn.MLP([2, 3, 2], seed=0)
     before = np.array(model.flat.data)

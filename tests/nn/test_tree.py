@@ -252,6 +252,32 @@ def test_messages_say_where_in_the_model():
 # Whole numbers
 
 
+@pytest.mark.parametrize("x", [[[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0], ((1.0, 2.0), (3.0, 4.0))])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_nested_lists_of_numbers_as_arguments_that_are_differentiated(x, dtype):
+    model = nn.MLP([2, 3, 1], "tanh", seed=0, dtype=dtype)
+    array = np.array(x, dtype)
+
+    def loss(m, x):
+        return np.sum(m(x))
+
+    value, gradient = tg.value_and_grad(loss, argnums=(0, 1))(model, x)
+    known, other = tg.value_and_grad(loss, argnums=(0, 1))(model, array)
+    np.testing.assert_allclose(value, known, rtol=1e-6)
+    np.testing.assert_allclose(np.array(gradient[1]), other[1], rtol=1e-6)
+    np.testing.assert_allclose(gradient[0].chain[0].weight, other[0].chain[0].weight, rtol=1e-6)
+    mixed = [[1, 2.5], [3.5, 4]]
+    known_mixed = loss(model, np.array(mixed, dtype)).item()
+    np.testing.assert_allclose(tg.value_and_grad(loss)(model, mixed)[0], known_mixed, rtol=1e-6)
+    if dtype == np.float64:
+        np.testing.assert_allclose(tg.value_and_grad(lambda x: np.sum(model(x)))(x)[0].data, known, rtol=1e-6)
+
+
+def test_a_ragged_list_of_values_says_so():
+    with pytest.raises(ShapeError, match="stack: shapes"):
+        tg.grad(lambda m, x: np.sum(m(x)))(nn.Linear(2, 1), [[1.0, 2.0], [3.0]])
+
+
 def test_whole_numbers_stay_whole_and_layers_convert_them():
     class Seen(nn.Module):
         def __init__(self):

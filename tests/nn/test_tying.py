@@ -1,0 +1,135 @@
+"""Weight tying: a parameter that is read from a module and assigned elsewhere is that parameter itself."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import tapegrad as tg
+from tapegrad import nn, optim
+from tapegrad.errors import ShapeError, StructureError
+
+X = np.random.default_rng(3).normal(size=(4, 3))
+
+
+class Tied(nn.Module):
+    def __init__(self, how):
+        self.enc = nn.Linear(3, 3, rng=0)
+        self.dec = nn.Linear(3, 3, rng=1)
+        self.how = how
+        if how == "attribute":
+            self.tied = self.enc.weight
+        elif how == "parameter's place":
+            self.dec.weight = self.enc.weight
+        elif how == "list":
+            self.some = [self.enc.weight, 1.0]
+        elif how == "dict":
+            self.some = {"a": (self.enc.weight, 2)}
+        elif how == "empty list":
+            self.some = []
+            self.some.append(self.enc.weight)
+        elif how == "tuple in a list":
+            self.some = []
+            self.some.append((1, self.enc.weight))
+        else:
+            self.some = [nn.Parameter(np.ones(3))]
+            self.some.append(self.enc.weight)
+
+    @property
+    def other(self):
+        return {
+            "attribute": lambda: self.tied,
+            "parameter's place": lambda: self.dec.weight,
+            "list": lambda: self.some[0],
+            "dict": lambda: self.some["a"][0],
+            "empty list": lambda: self.some[0],
+            "tuple in a list": lambda: self.some[0][1],
+            "held list": lambda: self.some[1],
+        }[self.how]()
+
+    def forward(self, x):
+        return np.tanh(self.enc(x)) @ self.other
+
+
+HOWS = ["attribute", "parameter's place", "list", "dict", "empty list", "tuple in a list", "held list"]
+
+
+def loss(m, x):
+    return np.sum(m(x) ** 2)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_tied_parameters_have_one_gradient_and_stay_tied(how):
+    model = Tied(how)
+    known = tg.grad(lambda w, b: np.sum((np.tanh(X @ w + b) @ w) ** 2))(np.array(model.enc.weight.data), np.zeros(3))
+    value, gradient = tg.value_and_grad(loss)(model, X)
+    np.testing.assert_allclose(gradient.enc.weight, known, rtol=1e-12)
+    assert sum(p.shape == (3, 3) for p in model.parameters()) == (1 if how == "parameter's place" else 2)
+    eager = loss(model, X)
+    eager.backward()
+    np.testing.assert_allclose(model.enc.weight.grad, known, rtol=1e-12)
+    assert np.isclose(eager.item(), value)
+    optim.SGD(model, 0.01).step()
+    assert model.other is model.enc.weight
+    assert np.isclose(tg.value_and_grad(loss)(model, X)[0], loss(model, X).item()) and loss(model, X).item() < value
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.other is other.enc.weight
+    other = Tied(how)
+    other.load_state_dict(model.state_dict())
+    assert np.array_equal(other(X).data, model(X).data)
+
+
+def test_the_idiom_of_language_models():
+    class Model(nn.Module):
+        def __init__(self):
+            self.e = nn.Embedding(5, 5, rng=0)
+            self.out = nn.Linear(5, 5, rng=1)
+            self.out.weight = self.e.weight
+
+        def forward(self, idx):
+            return self.out(self.e(idx))
+
+    model, idx = Model(), np.array([0, 3, 3])
+    assert [name for name, _ in model.named_parameters()] == ["e.weight", "out.bias"]
+    gradient = tg.grad(loss)(model, idx)
+    known = tg.grad(lambda w: np.sum((w[idx] @ w) ** 2))(np.array(model.e.weight.data))
+    np.testing.assert_allclose(gradient.e.weight, known, rtol=1e-12)
+    np.testing.assert_allclose(gradient.out.weight, known, rtol=1e-12)
+    training = nn.Training(model, optim.Adam(model, 0.01), "cross_entropy", batch_size=3)
+    training.epoch(idx, idx, rng=0)
+    assert model.out.weight is model.e.weight
+    with pytest.raises(ShapeError, match=r"weight is a parameter of shape \(5, 4\).*one of shape \(5, 5\).*forward"):
+        nn.Linear(5, 4).weight = model.e.weight
+
+
+@pytest.mark.parametrize("view", [lambda w: w.T, lambda w: w[0], lambda w: w[1:], lambda w: [1, {"a": w.T}]])
+def test_a_view_of_a_parameter_is_refused(view):
+    class Model(nn.Module):
+        def __init__(self):
+            self.enc = nn.Linear(3, 3, rng=0)
+            self.t = view(self.enc.weight)
+
+    with pytest.raises(StructureError, match="t would hold a view of a model's parameters.*in forward"):
+        Model()
+
+
+def test_forward_may_keep_its_results():
+    class Model(nn.Module):
+        def __init__(self):
+            self.enc = nn.Linear(3, 3, rng=0)
+            self.seen = []
+
+        def forward(self, x):
+            self.turned = self.enc.weight.T
+            self.last = self.enc(x)
+            self.seen.append(self.last)
+            return self.last @ self.turned
+
+    model = Model()
+    y = model(X)
+    np.testing.assert_allclose(model.last.data @ model.turned.data, y.data)
+    assert model.seen[0] is model.last
+    model.result = y
+    assert model.result is y
+    assert [name for name, _ in model.named_parameters()] == ["enc.weight", "enc.bias"]
