@@ -140,8 +140,9 @@ class Module(HasState, Tree):
 
     # Its parameters
 
-    def _gathered(self) -> list[tuple[str, Parameter]]:
-        # The named parameters. They are put side by side in one store, if they are not yet.
+    def _gathered(self, whole: bool = False) -> list[tuple[str, Parameter]]:
+        # The named parameters. They are put side by side in one store, if they are not yet: but only where all of them
+        # are asked for as one vector (`whole`), if modules outside of this one have parameters in the same stores.
         named = list(self._tree())
         if calls.depth or any(p.is_fixed for _, p in named):
             return named
@@ -153,6 +154,14 @@ class Module(HasState, Tree):
         if not named or len(stores) > 1 or None in [p.store for _, p in named] or [
             p.start for _, p in named
         ] != ends[:-1]:
+            if not whole and _shares_stores([p for _, p in named]):
+                # Others have handles to what stands there, which would be those of nothing any more.
+                rest = [(name, p) for name, p in named if p.store is None]
+                if rest:
+                    gather(rest)
+                    _changed()
+                object.__setattr__(self, "_known", None)
+                return named
             store = gather(named)
             ends = [e - ends[0] for e in ends]
             _changed()
@@ -171,7 +180,7 @@ class Module(HasState, Tree):
         object.__setattr__(self, "_marked", marks)
 
     def _place(self) -> tuple[Store, int, int]:
-        self._gathered()
+        self._gathered(whole=True)
         if self._known is None:
             raise StructureError("this module holds given numbers, such as a gradient: it has no flat vector")
         return self._known[1:4]
@@ -198,8 +207,8 @@ class Module(HasState, Tree):
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to zero."""
-        if self._gathered():
-            self.flat.zero_grad()
+        for _, p in self._gathered():
+            p.value().zero_grad()
 
     def call_with(self, flat: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the module with other numbers in place of its parameters.
@@ -299,3 +308,10 @@ class Module(HasState, Tree):
         if not inside:
             return f"{type(self).__name__}({self.describe()})"
         return f"{type(self).__name__}(\n" + "".join(f"  {line}\n" for line in inside) + ")"
+
+
+def _shares_stores(parameters: list[Parameter]) -> bool:
+    """Whether the stores of parameters have others, too."""
+    own = {id(p) for p in parameters}
+    stores = {id(p.store): p.store for p in parameters if p.store is not None}
+    return any(id(p) not in own for store in stores.values() for p in store.members())

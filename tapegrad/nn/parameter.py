@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import numpy as np
 
@@ -142,7 +142,7 @@ def parameter_of(value: Value) -> Parameter | None:
 
 def is_of_a_model(value: Value) -> bool:
     """Whether a Value shows numbers of some model's parameters, as a slice or a transpose of one does."""
-    stores = [ref() for ref in _on_tapes.valuerefs()]
+    stores = [store() for store in _on_tapes.valuerefs()]
     return any(store is not None and store.shows(value) for store in stores)
 
 
@@ -155,12 +155,17 @@ class Store:
         self._flat: Value | None = None
         self.size = self._data.size
         self._labels: list[tuple[int, int, str]] = []
+        self._members = [ref(p) for _, p in named]
         at = 0
         for name, p in named:
             p.move(self, at)
             if p.size:
                 self._labels.append((at, at + p.size, name))
             at += p.size
+
+    def members(self) -> list[Parameter]:
+        """The parameters that stand here, as far as there are any more."""
+        return [p for p in (member() for member in self._members) if p is not None and p.store is self]
 
     @property
     def flat(self) -> Value:

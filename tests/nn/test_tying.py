@@ -1,6 +1,7 @@
 """Weight tying: a parameter that is read from a module and assigned elsewhere is that parameter itself."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -133,3 +134,27 @@ def test_forward_may_keep_its_results():
     model.result = y
     assert model.result is y
     assert [name for name, _ in model.named_parameters()] == ["enc.weight", "enc.bias"]
+
+
+def test_models_that_share_a_layer_are_both_trained():
+    base = nn.Linear(2, 2, rng=0)
+    models = nn.Sequential(base, nn.Linear(2, 1, rng=1)), nn.Sequential(base, nn.Linear(2, 1, rng=2))
+    optimizers = [optim.SGD(m.parameters(), lr=0.05) for m in models]
+    x, losses = np.ones((1, 2)), [[], []]
+    for _ in range(4):
+        for model, optimizer, found in zip(models, optimizers, losses, strict=True):
+            optimizer.zero_grad()
+            loss = (model(x) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            found.append(float(loss.data))
+    assert all(b < a for found in losses for a, b in itertools.pairwise(found))
+
+
+def test_a_part_may_be_called_between_a_model_and_its_gradient():
+    model = nn.Sequential(nn.Linear(2, 2, rng=0), nn.Tanh())
+    model.again = nn.Sequential(nn.Tanh(), model[0])
+    y = model(np.ones((1, 2)))
+    model.again(np.ones((1, 2)))
+    (y**2).sum().backward()
+    assert np.any(np.asarray(model.flat.grad) != 0.0)
