@@ -10,12 +10,11 @@ import dask
 import dask.array as da
 import numpy as np
 
-from tapegrad import pytree
+from tapegrad import nn, pytree
 from tapegrad.arguments import Spec, argument_numbers, owners, spec_of
 from tapegrad.batch.vmap import lane_args
 from tapegrad.dask.tasks import Rows
 from tapegrad.errors import DTypeError, IntegerInputError, ShapeError, StructureError
-from tapegrad.nn.module import Module
 
 
 class Arguments:
@@ -93,7 +92,7 @@ class Arguments:
 
 def _refuse_models(x: Any, name: str) -> None:
     """Raise StructureError where something nested holds a model."""
-    if isinstance(x, Module):
+    if isinstance(x, nn.Module):
         raise StructureError(
             f"{name} is a model, {type(x).__name__}, and rows of Dask arrays go with arrays: pass model.flat.data, and "
             "call model.call_with(flat, x) in the function; or train the model with tapegrad.dask.Training"
