@@ -340,7 +340,7 @@ class Optimizer(Saved):
 
     def __getstate__(self) -> dict[str, Any]:
         # Addresses are of this process.
-        made = {"_update": None, "_known_runs": {}, "_target": None}
+        made: dict[str, Any] = {"_update": None, "_known_runs": {}, "_target": None}
         return self.__dict__ | made | {"lr": to_pickle(self.lr, "the learning rate")}
 
 
