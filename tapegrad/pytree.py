@@ -128,9 +128,11 @@ def behind(structure: Structure) -> list[Any]:
     found: list[Any] = []
 
     def note(kind: type, kept: Any, _: Any) -> None:
-        if kind not in _PLAIN_CONTAINERS:
-            found.append(kind)
-            found.extend(part.reached for part in kept if hasattr(part, "reached")) if type(kept) is tuple else None
+        if kind in _PLAIN_CONTAINERS:
+            return
+        found.append(kind)
+        if type(kept) is tuple:
+            found.extend(part.reached for part in kept if hasattr(part, "reached"))
 
     structure.walk([None] * structure.num_leaves, note, None)
     return found
