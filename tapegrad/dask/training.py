@@ -101,7 +101,7 @@ class Training:
                     continue
                 rows, value, gradient = summed.over((p, x.blocks[some], y.blocks[some]), True)
                 if rows:
-                    self.optimizer._apply(p, np.ascontiguousarray(gradient, p.dtype), runs)
+                    self.optimizer.apply(p, np.ascontiguousarray(gradient, p.dtype), runs)
                     total, count = total + value * rows, count + rows
         finally:
             self.model.flat.data = p

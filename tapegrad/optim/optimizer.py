@@ -249,7 +249,8 @@ class Optimizer(Saved):
         hypers = [self.constants(i) for i in range(len(self.groups))]
         return Update(type(self).kernel, p, g, runs, state, hypers)
 
-    def _apply(self, p: np.ndarray, g: np.ndarray, runs: tuple[Run, ...]) -> None:
+    def apply(self, p: np.ndarray, g: np.ndarray, runs: tuple[Run, ...]) -> None:
+        """Change parameters in place by their gradient, both as one vector, in the runs that `runs_of_model` gives."""
         update = self._update
         if update is None or update.runs != runs or update.dtype != p.dtype or update.state is not self._state:
             # A kept one is not of this process, or of other parameters.
@@ -293,7 +294,7 @@ class Optimizer(Saved):
         nested.check_editable()
         p = nested.vector(self._room if nested.in_place else None)
         g = nested.gradient(grads, p.dtype, p.size, self._room)
-        self._apply(p, g, self.runs_in(nested, p.size))
+        self.apply(p, g, self.runs_in(nested, p.size))
         return nested.put(p)
 
     def _update_array(self, params: np.ndarray, grads: Any) -> np.ndarray:
@@ -304,7 +305,7 @@ class Optimizer(Saved):
                 f"the gradient is {found}, the parameters are {params.dtype} of shape {params.shape}"
             )
         g = np.ascontiguousarray(grads).view(np.ndarray).reshape(-1)
-        self._apply(p, g, self.runs_in(Nested(params), p.size))
+        self.apply(p, g, self.runs_in(Nested(params), p.size))
         return params
 
     def step(self) -> None:
@@ -312,7 +313,7 @@ class Optimizer(Saved):
         nested = self._given()
         nested.check_editable()
         p = nested.vector(self._room)
-        self._apply(p, nested.accumulated(), self.runs_in(nested, p.size))
+        self.apply(p, nested.accumulated(), self.runs_in(nested, p.size))
         nested.put(p)
 
     def zero_grad(self) -> None:
