@@ -1,6 +1,7 @@
 """One gradient over many rows, on one process and on clusters of processes: `python -m bench.dask_rows`.
 
-The rows of a logistic regression are drawn where they are used, chunk by chunk, so no process ever has many of them.
+The rows of a logistic regression, or with `--function network` of a small network, which works longer on each row, are
+drawn where they are used, chunk by chunk, so no process ever has many of them.
 One process goes through the chunks by `recording.batch`; a cluster of P processes by `tapegrad.dask`. They take turns,
 round by round, after it was checked that values and gradients agree. Then are measured: a pass in which a worker is
 killed, the most memory of client and workers, what a chunk without work costs, and what parameters cost to send. From
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-FEATURES = 20
+FEATURES, HIDDEN = 20, 32
 
 
 def draw(seed: int, rows: int) -> np.ndarray:
@@ -34,9 +35,20 @@ def draw(seed: int, rows: int) -> np.ndarray:
     return x
 
 
-def loss(w: Any, row: Any) -> Any:
+def logistic(w: Any, row: Any) -> Any:
     z = row[:-1] @ w
     return np.logaddexp(0.0, z) - row[-1] * z
+
+
+def network(w: Any, row: Any) -> Any:
+    """As logistic regression, of a layer with tanh instead of the features."""
+    inner, outer = w[: FEATURES * HIDDEN].reshape(FEATURES, HIDDEN), w[FEATURES * HIDDEN :]
+    z = np.tanh(row[:-1] @ inner) @ outer
+    return np.logaddexp(0.0, z) - row[-1] * z
+
+
+# Each with how many parameters it has.
+FUNCTIONS = {"logistic": (logistic, FEATURES), "network": (network, FEATURES * HIDDEN + HIDDEN)}
 
 
 def peak() -> float:
@@ -45,11 +57,11 @@ def peak() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def alone(w: np.ndarray, rows: int, chunk: int, recorded: dict[str, Any]) -> tuple[float, np.ndarray]:
+def alone(f: Any, w: np.ndarray, rows: int, chunk: int, recorded: dict[str, Any]) -> tuple[float, np.ndarray]:
     """The mean over all rows by one process."""
     import tapegrad as tg
 
-    recording = recorded.setdefault("recording", tg.record(loss, w, draw(0, 1)[0], compile=True))
+    recording = recorded.setdefault("recording", tg.record(f, w, draw(0, 1)[0], compile=True))
     value, gradient = 0.0, np.zeros(len(w))
     for k in range(rows // chunk):
         v, g = recording.batch.value_and_grad_sum(w, draw(k, chunk), in_axes=(None, 0))
@@ -95,8 +107,9 @@ def on_cluster(workers: int, chosen: argparse.Namespace, recorded: dict[str, Any
     """Medians for so many workers, in turns with one process alone."""
     import tapegrad.dask
 
-    w = np.linspace(-1.0, 1.0, FEATURES)
-    data, value_and_grad = drawn(chosen.rows, chosen.chunk), tapegrad.dask.value_and_grad(loss, mean=True)
+    f, parameters = FUNCTIONS[chosen.function]
+    w = np.linspace(-1.0, 1.0, parameters)
+    data, value_and_grad = drawn(chosen.rows, chosen.chunk), tapegrad.dask.value_and_grad(f, mean=True)
     found: dict[str, Any] = {"workers": workers}
     with cluster(workers) as client:
         # Once beforehand: workers compile, or load, the program.
@@ -108,7 +121,7 @@ def on_cluster(workers: int, chosen: argparse.Namespace, recorded: dict[str, Any
         spent: list[list[float]] = []
         for _ in range(chosen.rounds):
             started = time.process_time()
-            one.append(seconds(lambda: recorded.update(known=alone(w, chosen.rows, chosen.chunk, recorded))))
+            one.append(seconds(lambda: recorded.update(known=alone(f, w, chosen.rows, chosen.chunk, recorded))))
             before, middle = sum(client.run(time.process_time).values()), time.process_time()
             many.append(seconds(lambda: recorded.update(found=value_and_grad(w, data))))
             ended, after = time.process_time(), sum(client.run(time.process_time).values())
@@ -180,6 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="One gradient over many rows, on clusters of processes.")
     parser.add_argument("--rows", type=int, default=10_000_000, help="(default: %(default)s)")
     parser.add_argument("--chunk", type=int, default=100_000, help="rows in a chunk (default: %(default)s)")
+    parser.add_argument("--function", choices=FUNCTIONS, default="logistic", help="(default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     chosen = parser.parse_args(arguments)
@@ -187,8 +201,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     recorded: dict[str, Any] = {}
     tables = [on_cluster(workers, chosen, recorded) for workers in chosen.workers]
-    print(f"{chosen.rows:,} rows of {FEATURES} features in chunks of {chosen.chunk:,}; {os.cpu_count()} processors, "
-          f"load {os.getloadavg()[0]:.1f}; medians of {chosen.rounds} rounds")
+    print(f"{chosen.function}: {chosen.rows:,} rows of {FEATURES} features in chunks of {chosen.chunk:,}; "
+          f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; medians of {chosen.rounds} rounds")
     print(f"most memory of the client: {peak():,.0f} MB")
     columns = ["workers", "one process, s", "cluster, s", "speed-up", "one worker killed, s", "same bits", "workers MB",
                "processor s: one process", "client and scheduler", "workers together"]  # fmt: skip

@@ -178,6 +178,8 @@ class Carrier:
             self._now[id(cell)] = given if cell.numbers.shape else given.reshape(())
         self._given, self._next = draws, 0
         self._generators: list[Any] = []
+        # Modules whose mode was asked for, or was set by the function itself.
+        self._asked: list[Any] = []
 
     def draw_from(self, generators: Sequence[Any]) -> None:
         """Say which generators the arguments hold. Where the plan is made, copies of them are drawn from."""
@@ -214,6 +216,28 @@ class Carrier:
             raise _other_draws(draws, [*draws[:i], call])
         self._next += 1
         return self._given[i]
+
+    def note_mode(self, module: Any, mode: bool) -> None:
+        """Say that the function has asked for the mode of a module.
+
+        Raises UnsupportedError where that was another when the plan was made: only another thread can have changed it
+        since, and the recording would be neither of the one mode nor of the other.
+        """
+        if any(x is module for x in self._asked):
+            return
+        self._asked.append(module)
+        noted = next((was for of, was in self.plan.modes if of() is module), None)
+        if noted is None:
+            self.plan.modes.append((weakref.ref(module), mode))
+        elif noted is not mode:
+            raise UnsupportedError(
+                f"the mode of a {type(module).__name__} was changed by another thread while a function that asks for "
+                "it was recorded: call train() and eval() between calls"
+            )
+
+    def note_own(self, module: Any) -> None:
+        """Say that the function itself sets the mode of a module."""
+        self._asked.append(module)
 
     def written(self) -> list[Any]:
         """What stands for the cells that are written, at the end."""
@@ -297,5 +321,11 @@ def note_marks(*modules: Any) -> None:
 def note_mode(module: Any, mode: bool) -> None:
     """Say that a function from around which a module comes has asked whether it is in training."""
     carrier = carrier_here(f"the mode of {type(module).__name__} is read", again=True)
-    if carrier is not None and all(of() is not module for of, _ in carrier.plan.modes):
-        carrier.plan.modes.append((weakref.ref(module), mode))
+    if carrier is not None:
+        carrier.note_mode(module, mode)
+
+
+def note_own_mode(module: Any) -> None:
+    """Say that a function sets the mode of a module from around it, if one is recorded."""
+    if _current.carrier is not None:
+        _current.carrier.note_own(module)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tapegrad.carried import note_mode
+from tapegrad.carried import note_mode, note_own_mode
 from tapegrad.errors import DTypeError, OperationError
 from tapegrad.tape import recording_tape
 
@@ -88,6 +88,7 @@ class HasState:
     def training(self, mode: bool) -> None:
         if not isinstance(mode, bool):
             raise OperationError(f"training mode is True or False, not {mode!r}")
+        note_own_mode(self)
         object.__setattr__(self, "_training", mode)
 
     def train(self, mode: bool = True) -> Self:

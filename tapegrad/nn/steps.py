@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from tapegrad.errors import DTypeError, GuardError, NonScalarError
 from tapegrad.nn import loops
 from tapegrad.nn.module import Module
 from tapegrad.nn.updates import Updates
-from tapegrad.program import Branches
+from tapegrad.program import Branches, Program
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
 from tapegrad.tape import EXPECT, operand_error
 from tapegrad.value import Value, contiguous
@@ -96,8 +97,11 @@ class Step:
         joined.modes, joined.marks = plan.modes, plan.marks
         return joined
 
-    def _record(self, args: list[np.ndarray], plan: Plan | None = None) -> None:
-        """Record the step at a batch, with all that it carries. Where that fails, the step is as it was."""
+    def _record(
+        self, args: list[np.ndarray], plan: Plan | None = None, carried: Sequence[np.ndarray] = ()
+    ) -> None:
+        """Record the step at a batch, with all that it carries, of which the first are `carried`. Where that fails, the
+        step is as it was."""
         plan, evaluate = plan or self._carried, self._evaluate
 
         def carrying(flat: Any, x: Any, y: Any, *cells: Any) -> Any:
@@ -107,44 +111,47 @@ class Step:
             # Numbers of their own: what shows others would change with these when it is copied to its buffer.
             return *results, *(x * 1.0 if isinstance(x, Value) else x for x in carrier.written())
 
-        spec, leaves = spec_of([*args, *plan.inputs()])
+        cells = plan.inputs()
+        spec, leaves = spec_of([*args, *cells])
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.
-        before = self._carried, getattr(self, "_branches", None)
-        try:
-            self._carried = plan
-            self._branches = Branches(carrying, spec, leaves, [0])
-            self._prepare()
-        except BaseException:
-            self._carried, self._branches = before  # type: ignore[assignment]
-            raise
+        branches = Branches(carrying, spec, leaves, [0])
+        self._prepare(plan, branches, args[0], [*carried, *(x.reshape(-1) for x in cells[len(carried) :])])
 
-    def _prepare(self) -> None:
-        program = self._branches.program
+    def _prepare(
+        self, plan: Plan, branches: Branches, parameters: np.ndarray, carried: Sequence[np.ndarray]
+    ) -> None:
+        """Go on with another program, in whose arena these are the parameters and what is carried."""
+        program = branches.program
         code = program.code
         if code.dtype != self._dtype:
             raise DTypeError(
                 f"the model or loss meets an array of {code.dtype}, its parameters are {self._dtype}: convert the "
                 f"array with .astype(np.{self._dtype})"
             )
-        value = code.outputs[0].place
-        if value is None:
+        loss = code.outputs[0].place
+        if loss is None:
             raise NonScalarError("the loss does not depend on the parameters or the data")
         program.prepare()
-        self.program = program
-        self._workspace = program.take()
-        self._loss = value
+        workspace = program.take()
+        workspace.values[: self._sizes[0]] = parameters
+        for i, numbers in enumerate(carried):
+            at, n = code.spans[_CARRIED + i]
+            workspace.values[at : at + n] = numbers
         answers = code.outputs[1] if self._scored else None
-        scored = answers is not None and answers.place is not None
-        self.classes = answers.shape[1] if answers is not None and scored else 0
-        logits = 0 if answers is None or answers.place is None else answers.place
+        logits = None if answers is None else answers.place
+        classes = answers.shape[1] if answers is not None and logits is not None else 0
         n_params, n_x = self._sizes
-        self._moves, self._constant = self._carrying()
-        self._plan = np.array([n_params, self.batch, n_params, n_params + n_x, self._loss, logits, self.classes, 0])
+        layout = np.array([n_params, self.batch, n_params, n_params + n_x, loss, logits or 0, classes, 0])
+        moves, constant = self._carrying(plan, program)
+        # All at once, with no call between, so that a signal finds one program or the other, with what was learnt.
+        self.program, self._workspace, self._loss, self.classes = program, workspace, loss, classes
+        self._carried, self._branches = plan, branches
+        self._moves, self._constant, self._plan = moves, constant, layout
 
-    def _carrying(self) -> tuple[np.ndarray, dict[int, Any]]:
+    def _carrying(self, plan: Plan, program: Program) -> tuple[np.ndarray, dict[int, Any]]:
         """What is copied after each step: (from, to, how many numbers). And what is written that is a constant, by the
         number of its cell."""
-        plan, code, moves, constant = self._carried, self.program.code, [], {}
+        code, moves, constant = program.code, [], {}
         for i, output in zip(plan.written, code.outputs[2 if self._scored else 1 :], strict=True):
             to, n = code.spans[_CARRIED + i]
             if output.place is None:
@@ -196,7 +203,8 @@ class Step:
     ) -> None:
         stuck, at_once = -1, 1
         while counts[loops.START] < len(rule.rates):
-            if self._branches.stale:
+            # The branches have another program where a signal came while the step was recorded again.
+            if self._branches.stale or self._branches.program is not self.program:
                 self._record_again(int(counts[loops.START]), xs, ys, order)
             before, started = int(counts[loops.START]), time.perf_counter()
             # Signals are seen between compiled calls only, so none may take long.
@@ -226,14 +234,10 @@ class Step:
             if not self._carried.holds:
                 raise UnplannedError("in another mode")
             self._branches.renew([*args, *carried])
-            self._prepare()
+            self._prepare(self._carried, self._branches, args[0], carried)
         except (NeedsCarrierError, UnplannedError):
             # In another branch, or another mode, it reads or writes other buffers.
-            self._record(args, self._find(args))
-            self._read()
-        for i, numbers in enumerate(carried):
-            self._cell(i)[:] = numbers
-        self.parameters[:] = args[0]
+            self._record(args, self._find(args), carried)
 
     def _train(self, rule: Rule, counts: np.ndarray, *batches: np.ndarray) -> int:
         """`_compiled`, undone where a Python function that the step calls has failed on the way back."""

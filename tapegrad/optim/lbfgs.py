@@ -105,7 +105,7 @@ class LBFGS(Optimizer):
             returned.append(loss)
             return _number(loss), nested.accumulated()
 
-        nested.put(self._iterate(nested.vector(), evaluate))
+        self._iterate(nested.vector(), evaluate, nested.put)
         return returned[0]
 
     def update(self, params: Any, grads: Any) -> Any:
@@ -135,9 +135,20 @@ class LBFGS(Optimizer):
             value, gradient = grads(nested.put(whole(p)))
             return _number(value), nested.gradient(gradient, p.dtype, start.size, self._room)[places]
 
-        return nested.put(whole(self._iterate(start[places], evaluate)))
+        return self._iterate(start[places], evaluate, lambda p: nested.put(whole(p)))
 
-    def _iterate(self, p: np.ndarray, evaluate: _Evaluate) -> np.ndarray:
+    def _iterate(self, p: np.ndarray, evaluate: _Evaluate, put: Callable[[np.ndarray], Any]) -> Any:
+        """Iterate from p, and put the parameters where they belong: those after the last whole iteration, where an
+        evaluation raises or is interrupted. Returns what `put` does."""
+        kept = [p]
+        try:
+            self._search(kept, evaluate)
+        finally:
+            found = put(kept[0])
+        return found
+
+    def _search(self, kept: list[np.ndarray], evaluate: _Evaluate) -> None:
+        p = kept[0]
         if self.steps and self._direction.size != p.size:
             raise ShapeError(f"this optimiser has worked on {self._direction.size} parameters, {p.size} were given")
         rate, wolfe = self.rate(), bool(self.hyper["wolfe"])
@@ -161,7 +172,7 @@ class LBFGS(Optimizer):
                 )
                 value, g, self._length = point.value, point.gradient, point.t
                 evaluated += tries
-            p = p + np.asarray(self._length, p.dtype) * d
+            kept[0] = p = p + np.asarray(self._length, p.dtype) * d
             if not wolfe and i < most:
                 value, g = evaluate(p)
                 evaluated += 1
@@ -169,7 +180,6 @@ class LBFGS(Optimizer):
                 break
             if _largest(d * self._length) <= least_change or abs(value - before) < least_change:
                 break
-        return p
 
     def _next_direction(self, g: np.ndarray) -> np.ndarray:
         if not self.steps:
