@@ -122,10 +122,11 @@ def _explained(training: Any, samples: Samples, fault: Fault, epoch: int) -> Non
 def _apart(samples: Samples, other: Samples) -> str:
     if samples.structure != other.structure:
         return f"{samples.structure} and {other.structure}"
-    mine, theirs = ([(shape, t.integers) for t in (s.x, s.y) for shape in t.shapes] for s in (samples, other))
-    for (shape, whole), (other_shape, other_whole) in zip(mine, theirs, strict=True):
+    mine, theirs = ([(shape, kind) for t in (s.x, s.y) for shape, kind in zip(t.shapes, t.kinds, strict=True)]
+                    for s in (samples, other))  # fmt: skip
+    for (shape, kind), (other_shape, other_kind) in zip(mine, theirs, strict=True):
         if shape != other_shape:
             return f"a sample has shape {shape} there and {other_shape} here"
-        if whole != other_whole:
-            return "one has integers where the other has floats"
+        if kind != other_kind:
+            return f"one has {kind} where the other has {other_kind}"
     return "they differ"

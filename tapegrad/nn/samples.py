@@ -5,23 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tapegrad import pytree
 from tapegrad.errors import DTypeError, ShapeError, StructureError, UnsupportedError
 from tapegrad.value.exact import limit
+from tapegrad.value.numbers import masked
+
+# What lies side by side in a table: the shape of a sample of each array, and whether these are truth values.
+_Columns: TypeAlias = list[tuple[tuple[int, ...], bool]]
 
 
 class Table:
     """Rows of numbers of the model's dtype, one for each sample: one array, or several side by side.
 
-    Whole numbers stay whole in the recording of a step, so that it can index with them; see `batch`.
+    Whole numbers stay whole in the recording of a step, so that it can index with them, and truth values stay truth
+    values, so that they are masks; see `batch` and `_parts`.
     """
 
     def __init__(self, arrays: Sequence[np.ndarray], integers: bool, samples: int, dtype: np.dtype) -> None:
         self.integers = integers
+        self.truths = [a.dtype.kind == "b" for a in arrays]
         self.shapes = [a.shape[1:] for a in arrays]
         rows = [np.asarray(a).reshape(samples, -1) for a in arrays]
         # One array keeps its shape; several lie side by side in one row.
@@ -29,10 +35,17 @@ class Table:
         joined = rows[0] if len(rows) == 1 else np.concatenate([*rows, np.zeros((samples, 0), dtype)], axis=1)
         self.rows = np.ascontiguousarray(joined, dtype)
 
+    @property
+    def kinds(self) -> list[str]:
+        """What numbers each array has, in words."""
+        return ["truth values" if t else "integers" if self.integers else "floats" for t in self.truths]
+
     def batch(self, rows: Any) -> np.ndarray:
         """Some samples, chosen by a slice or by their numbers, as a step is recorded at them."""
         found = self.rows[rows]
         found = found.reshape(len(found), *self.shape)
+        if len(self.truths) == 1 and self.truths[0]:
+            return found.astype(bool)
         return found.astype(np.int64) if self.integers else found
 
 
@@ -75,39 +88,43 @@ class Samples:
     @property
     def key(self) -> Any:
         """What a recorded step depends on, besides the size of its batch."""
-        return self.structure, *(
-            (tuple(t.shapes), t.shape, t.integers) for t in (self.x, self.y)
-        )
+        return self.structure, *((tuple(t.shapes), t.shape, t.integers, tuple(t.truths)) for t in (self.x, self.y))
 
     @property
     def nesting(self) -> Callable[[Any, Any], Any]:
         """A function from a batch of rows of both tables to what is nested as the data. It does not hold the data."""
-        return partial(_nested, self.structure, self._order, self.x.shapes, self.y.shapes)
+        columns = [list(zip(t.shapes, t.truths, strict=True)) for t in (self.x, self.y)]
+        return partial(_nested, self.structure, self._order, *columns)
 
 
-def _nested(structure: Any, order: list[int], shapes: list[Any], others: list[Any], x: Any, y: Any) -> Any:
-    parts = [*_parts(shapes, x), *_parts(others, y)]
+def _nested(structure: Any, order: list[int], columns: _Columns, others: _Columns, x: Any, y: Any) -> Any:
+    parts = [*_parts(columns, x), *_parts(others, y)]
     return pytree.unflatten(structure, [parts[i] for i in order])
 
 
-def _parts(shapes: list[tuple[int, ...]], batch: Any) -> list[Any]:
-    """The arrays of a batch of rows, which may be a Value."""
-    if len(shapes) == 1:
+def _parts(columns: _Columns, batch: Any) -> list[Any]:
+    """The arrays of a batch of rows, which may be a Value. Truth values that lie beside other numbers are numbers in
+    the table, and are made truth values again: else a mask would be taken for indices, or be added."""
+    if len(columns) == 1:
         return [batch]
     found, at = [], 0
-    for shape in shapes:
+    for shape, is_truth in columns:
         end = at + math.prod(shape)
-        found.append(batch[:, at:end].reshape((len(batch), *shape)))
+        part = batch[:, at:end].reshape((len(batch), *shape))
+        found.append(part != 0 if is_truth else part)
         at = end
     return found
 
 
 def here(given: Any, name: str) -> np.ndarray:
-    """An array of what was given. Raises UnsupportedError for a Dask array, which would be pulled into this process."""
+    """An array of what was given. Raises UnsupportedError for a Dask array, which would be pulled into this process,
+    and for an array with a mask, which would be lost."""
     if hasattr(given, "__dask_graph__"):
         raise UnsupportedError(
             f"{name} is a Dask array: tapegrad.dask.Training trains on these where they are; .compute() gives an array"
         )
+    if isinstance(given, np.ma.MaskedArray):
+        raise masked(name)
     return np.asarray(given)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn, optim
-from tapegrad.errors import DTypeError, LabelError, NonScalarError, ShapeError, StructureError
+from tapegrad.errors import DTypeError, LabelError, NonScalarError, ShapeError, StructureError, UnsupportedError
 
 
 def data(n=50, n_in=6, classes=3, seed=0):
@@ -122,6 +122,61 @@ def test_whole_numbers_for_layers_of_floats_are_converted():
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
     np.testing.assert_allclose(models[0].flat.data, models[1].flat.data, rtol=1e-12)
+
+
+MASKS = {
+    "index": lambda y, mask: np.sum(y[mask] ** 2),
+    "attention": lambda y, mask: np.sum(tg.scaled_dot_product_attention(y, y, y, mask) ** 2),
+    "not": lambda y, mask: np.sum(np.where(~mask, y, 0.0) ** 2),
+    "and": lambda y, mask: np.sum(np.where(mask & (y > 0.0), y, 0.0) ** 2),
+    "count": lambda y, mask: np.sum(np.where(mask, y, 1.0)) / np.sum(mask),
+}
+
+
+@pytest.mark.parametrize("beside", ["alone", "floats", "whole numbers", "both"])
+@pytest.mark.parametrize("use", MASKS)
+def test_truth_values_stay_masks(use, beside):
+    rng = np.random.default_rng(3)
+    x, mask, counts = rng.normal(size=(20, 5)), rng.random((20, 5, 5)) < 0.5, rng.integers(1, 4, 20)
+    mask[:, :, 0] = True
+    given = {"mask": mask}
+    given |= {"x": x} if beside in ("floats", "both") else {}
+    given |= {"counts": counts} if beside in ("whole numbers", "both") else {}
+
+    def step(model, batch):
+        rows = batch["x"] if "x" in batch else np.ones((len(batch["mask"]), 5))
+        y = model(rows)[:, None, :] * np.arange(1.0, 6.0)[:, None]
+        loss = MASKS[use](y, batch["mask"]) / 100.0
+        return loss * np.mean(batch["counts"]) if "counts" in batch else loss
+
+    fast, plain = (nn.Linear(5, 5, rng=1) for _ in range(2))
+    training, optimizer = nn.Training(fast, optim.SGD(lr=0.01), step=step, batch_size=10), optim.SGD(plain, 0.01)
+    for epoch in range(2):
+        found = training.epoch(given, rng=epoch)
+        chunks = parts(np.random.default_rng(epoch).permutation(20), 10)
+        losses = eager(plain, optimizer, step, [taken(given, rows) for rows in chunks])
+        assert found.loss == pytest.approx(np.mean(losses), rel=1e-11)
+    np.testing.assert_allclose(fast.flat.data, plain.flat.data, rtol=1e-11, atol=1e-13)
+
+
+def test_truth_values_are_data_of_a_loss_too():
+    x, y = data()
+    loss = lambda output, hit: np.mean(np.where(hit, output[:, 0], 0.0) ** 2) + np.mean(output[hit][:, 1] ** 2)
+    training = nn.Training(nn.Linear(6, 3, rng=0), optim.SGD(lr=0.0), loss, batch_size=50)
+    output, hit = training.model(x).data, y > 0
+    expected = np.mean(np.where(hit, output[:, 0], 0.0) ** 2) + np.mean(output[hit][:, 1] ** 2)
+    assert training.epoch(x, hit).loss == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(StructureError, match="one has truth values where the other has integers"):
+        training.fit((x, hit), epochs=1, validation=(x, y))
+
+
+def test_an_array_with_a_mask_is_refused():
+    x, y = data()
+    training = nn.Training(nn.Linear(6, 3, rng=0), optim.SGD(lr=0.1))
+    hidden = np.ma.masked_array(x, mask=x > 1.0)
+    for call in (lambda: training.epoch(hidden, y), lambda: training.predict(hidden)):
+        with pytest.raises(UnsupportedError, match=r"x: the mask of an np.ma array would be lost"):
+            call()
 
 
 @pytest.mark.parametrize("clips", [{}, {"clip_norm": 0.05}, {"clip_value": 0.01}])
