@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad.errors import TapegradError
 from tapegrad.functions import stack
 from tapegrad.nn.tree import Tree
 from tapegrad.value import Value
@@ -87,3 +88,15 @@ def called(module: Any) -> str:
         if part is module and name:
             return f"{name} {text}"
     return text
+
+
+def note_place(error: TapegradError, module: Any) -> None:
+    """Add to an error in which module of the called model it arose, unless its message begins with that.
+
+    It is called for each module that the error leaves; the innermost one counts.
+    """
+    if not getattr(error, "has_place", False):
+        error.has_place = True  # type: ignore[attr-defined]
+        place = called(module)
+        if not str(error).startswith(place):
+            error.add_note(f"in {place}")

@@ -10,6 +10,7 @@ import numpy as np
 from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.convolution import conv, conv_transpose, per_axis
 from tapegrad.functions.pooling import avg_pool, max_pool
+from tapegrad.nn.calls import called
 from tapegrad.nn.init import Rng
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
@@ -55,7 +56,7 @@ class _Convolution(Module):
         if len(shape) - self._axes not in (1, 2) or shape[-self._axes - 1] != self.in_channels:
             lengths = ("length", "height, width", "depth, height, width")[self._axes - 1]
             raise ShapeError(
-                f"{self!r} takes arrays of shape (batch, {self.in_channels}, {lengths}), or without the batch, not "
+                f"{called(self)} takes arrays of shape (batch, {self.in_channels}, {lengths}), or without the batch, not "
                 f"{shape}"
             )
 

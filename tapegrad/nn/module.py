@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tapegrad.carried import note_marks, read, write
-from tapegrad.errors import DTypeError, OuterValueError, ShapeError, StructureError
+from tapegrad.errors import DTypeError, OuterValueError, ShapeError, StructureError, TapegradError
 from tapegrad.nn.buffers import Buffer, HasState, buffers_of
-from tapegrad.nn.calls import calls, converted, one_call
+from tapegrad.nn.calls import calls, converted, note_place, one_call
 from tapegrad.nn.held import shown, taken
 from tapegrad.nn.parameter import Parameter, Store, gather, substitute
 from tapegrad.nn.structure import register
@@ -93,7 +93,11 @@ class Module(HasState, Tree):
         Whole numbers stay what they are: an `Embedding` looks up rows by them, other layers convert them themselves.
         """
         if calls.depth:
-            return self.forward(*args, **kwargs)
+            try:
+                return self.forward(*args, **kwargs)
+            except TapegradError as error:
+                note_place(error, self)
+                raise
         named = self._gathered()
         dtype = named[0][1].dtype if named else None
         if dtype is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.normalization import batch_norm, group_norm, layer_norm
 from tapegrad.nn.buffers import Buffer
+from tapegrad.nn.calls import called
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
 
@@ -37,7 +38,7 @@ class _BatchNorm(Module):
         shape = np.shape(x)
         if len(shape) not in self._axes or shape[1] != self.num_features:
             shapes = self._shapes.replace("c", str(self.num_features))
-            raise ShapeError(f"{self!r} takes arrays of shape {shapes}, not {shape}")
+            raise ShapeError(f"{called(self)} takes arrays of shape {shapes}, not {shape}")
         given = self.weight, self.bias
         if not self.track_running_stats:
             return batch_norm(x, None, None, *given, True, eps=self.eps)
@@ -135,7 +136,7 @@ class LayerNorm(Module):
     def forward(self, x: Any) -> Any:
         if np.shape(x)[-len(self.normalized_shape) :] != self.normalized_shape:
             ends = ", ".join(map(str, self.normalized_shape))
-            raise ShapeError(f"{self!r} takes arrays of shape (..., {ends}), not {np.shape(x)}")
+            raise ShapeError(f"{called(self)} takes arrays of shape (..., {ends}), not {np.shape(x)}")
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def describe(self) -> str:
@@ -172,7 +173,7 @@ class GroupNorm(Module):
 
     def forward(self, x: Any) -> Any:
         if np.ndim(x) < 2 or np.shape(x)[1] != self.num_channels:
-            raise ShapeError(f"{self!r} takes arrays of shape (n, {self.num_channels}, ...), not {np.shape(x)}")
+            raise ShapeError(f"{called(self)} takes arrays of shape (n, {self.num_channels}, ...), not {np.shape(x)}")
         return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def describe(self) -> str:

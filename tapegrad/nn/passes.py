@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import ShapeError
+from tapegrad.errors import ShapeError, TapegradError
 from tapegrad.nn.buffers import Buffer, buffers_of
 from tapegrad.nn.losses import check_labels
 from tapegrad.nn.samples import Samples
@@ -52,7 +52,8 @@ def one_pass(
     parts = [part for part in (order[:full], order[full:]) if len(part)]
     if not parts:
         raise ShapeError(f"drop_last leaves none of {samples.count} samples: the batch size is {batch * accumulate}")
-    steps = [training.recorded(samples, min(batch, len(part))) for part in parts]
+    steps = [training.recorded(samples, min(batch, len(part))) for part in parts[:1]]
+    steps += [_of_the_rest(training, samples, len(part), learns) for part in parts[1:]]
     if training.labels:
         check_labels(samples.y.rows[:, 0], steps[0].classes)
     count = sum(len(part) // step.batch for step, part in zip(steps, parts, strict=True))
@@ -84,6 +85,16 @@ def one_pass(
     if updates is not None and watch and (updates.fault is not None or not np.isfinite(running.p).all()):
         raise _fault(training, order, updates, start, kept, samples)
     return float(running.sums[0] / len(order)), float(running.sums[1] / len(order))
+
+
+def _of_the_rest(training: Any, samples: Samples, count: int, learns: bool) -> Step:
+    """The step for the last samples, which do not fill a batch."""
+    try:
+        return training.recorded(samples, count)
+    except TapegradError as error:
+        if learns:
+            error.add_note(f"of {samples.count} samples the last batch has {count}; drop_last=True leaves it out")
+        raise
 
 
 def _pieces(steps: list[Step], parts: list[np.ndarray], stride: int | None) -> Iterator[tuple[Step, np.ndarray]]:

@@ -345,3 +345,14 @@ def test_dropout_and_second_derivatives():
     np.testing.assert_allclose(tg.hessian(f)(w), np.diag(6.0 * mask**3 * w))
     mask = again(np.ones(6))
     np.testing.assert_allclose(tg.hvp(f, (w,), (w,)), 6.0 * mask**3 * w * w)
+
+
+def test_a_last_batch_of_one_sample_says_how_to_leave_it_out():
+    x, y = np.random.default_rng(0).normal(size=(17, 3)), np.zeros(17, int)
+    model = nn.Sequential(nn.Linear(3, 4, rng=0), nn.BatchNorm1d(4))
+    before = model.state_dict()
+    with pytest.raises(ShapeError, match="more than one number a channel") as caught:
+        nn.Training(model, optim.SGD(lr=0.1), batch_size=8).epoch(x, y, rng=0)
+    assert "of 17 samples the last batch has 1; drop_last=True leaves it out" in caught.value.__notes__
+    assert all(np.array_equal(before[name], numbers) for name, numbers in model.state_dict().items())
+    nn.Training(model, optim.SGD(lr=0.1), batch_size=8, drop_last=True).epoch(x, y, rng=0)

@@ -249,6 +249,43 @@ def test_messages_say_where_in_the_model():
         tg.grad(lambda m, x: m(x).sum())(Net(), np.ones((5, 4)))
 
 
+class Block(nn.Module):
+    def __init__(self, *layers):
+        self.layers = list(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x @ np.ones((7, 7)) if x.shape[-1] == 3 else x
+
+
+@pytest.mark.parametrize("inside, x, text, place", [
+    (nn.BatchNorm1d(4), np.ones((5, 3)), "takes arrays of shape", None),
+    (nn.LayerNorm(4), np.ones((5, 3)), "takes arrays of shape", None),
+    (nn.GroupNorm(2, 4), np.ones((5, 3)), "takes arrays of shape", None),
+    (nn.Conv1d(4, 4, 3), np.ones((5, 3, 6)), "takes arrays of shape", None),
+    (nn.BatchNorm1d(4), np.ones((1, 4)), "more than one number a channel", "in body.layers.0 BatchNorm1d(4, eps"),
+    (nn.Conv1d(4, 4, 3), np.ones((5, 4, 2)), "longer than x", "in body.layers.0 Conv1d(4, 4, kernel_size=(3,))"),
+    (nn.Linear(4, 3), np.ones((5, 4)), "matmul", "in body Block()"),
+])  # fmt: skip
+def test_errors_of_operations_say_in_which_module(inside, x, text, place):
+    class Net(nn.Module):
+        def __init__(self):
+            self.body = Block(inside)
+
+        def forward(self, x):
+            return self.body(x)
+
+    for call in (lambda: Net()(x), lambda: tg.grad(lambda m, x: np.sum(m(x)))(Net(), x)):
+        with pytest.raises(ShapeError, match=text) as caught:
+            call()
+        notes = getattr(caught.value, "__notes__", [])
+        if place is None:
+            assert str(caught.value).startswith("body.layers.0 ") and not notes
+        else:
+            assert len(notes) == 1 and notes[0].startswith(place)
+
+
 # Whole numbers
 
 
