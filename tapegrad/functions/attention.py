@@ -9,7 +9,7 @@ import numpy as np
 
 from tapegrad.errors import DTypeError, ShapeError
 from tapegrad.functions.reductions import softmax
-from tapegrad.functions.registry import holds_value
+from tapegrad.functions.registry import holds_value, is_flags
 from tapegrad.value import Value, as_value, tape_of
 
 
@@ -29,7 +29,7 @@ def scaled_dot_product_attention(
 
     Returns (..., L, V). Where a query may look at no key, the result is NaN.
 
-    Raises ShapeError for shapes that do not fit.
+    Raises ShapeError for shapes that do not fit, DTypeError for a mask of whole numbers.
 
     >>> q = k = Value(np.zeros((1, 2, 3)))
     >>> scaled_dot_product_attention(q, k, np.array([[[1.0], [3.0]]])).tolist()
@@ -75,11 +75,17 @@ def masked(scores: Any, mask: Any) -> Any:
 
     Raises DTypeError for a mask of whole numbers, ShapeError for one that would make the scores larger.
     """
-    kind = mask.dtype.kind if isinstance(mask, Value) else np.asarray(mask).dtype.kind
-    flags = kind == "b" or (isinstance(mask, Value) and mask._tape.kind(mask._slot) == "b")
-    if not flags and kind != "f":
+    kind = mask_kind(mask)
+    if kind not in "bf":
         raise DTypeError("an attention mask is truth values, true where a query may look at a key, or floats to add")
-    result = np.where(mask, scores, -np.inf) if flags else scores + mask
+    result = np.where(mask, scores, -np.inf) if kind == "b" else scores + mask
     if result.shape != scores.shape:
         raise ShapeError(f"an attention mask of shape {np.shape(mask)} does not go with scores of shape {scores.shape}")
     return result
+
+
+def mask_kind(mask: Any) -> str:
+    """What a mask holds: "b" for truth values, "f" for floats, "i" or another letter of NumPy's for what is neither."""
+    if not isinstance(mask, Value):
+        return np.asarray(mask).dtype.kind
+    return "b" if is_flags(mask) else mask._tape.kind(mask._slot) or "f"

@@ -24,7 +24,16 @@ def where(condition: Any, *choices: Any) -> Any:
         return nonzero(condition)
     if len(choices) != 2:
         raise OperationError("either both or neither of x and y should be given to np.where")
-    return apply(BY_NAME["where"], (condition, *choices))
+    x, y = choices
+    if np.ndim(condition) and _is_truth(x) and _is_truth(y):
+        # A single number on a tape is not known to be a truth value, and a mask of unknown numbers would be added to
+        # the scores of attention: so what is single is an array of one.
+        x, y = (c if np.ndim(c) else np.reshape(c, 1) for c in choices)
+    return apply(BY_NAME["where"], (condition, x, y))
+
+
+def _is_truth(x: Any) -> bool:
+    return isinstance(x, bool | np.bool_) or is_flags(x)
 
 
 @implements(np.clip)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import DTypeError, OperationError, ShapeError
-from tapegrad.functions.attention import attention_weights, operands
+from tapegrad.functions.attention import attention_weights, mask_kind, operands
 from tapegrad.functions.products import affine
 from tapegrad.functions.registry import holds_value
 from tapegrad.nn.calls import as_floats, called
@@ -162,9 +162,10 @@ class MultiheadAttention(Module):
 
     def _added(self, mask: Any, q: Any, name: str) -> Any:
         mask = mask if isinstance(mask, Value) else np.asarray(mask)
-        if mask.dtype.kind == "b" or (isinstance(mask, Value) and mask._tape.kind(mask._slot) == "b"):
+        kind = mask_kind(mask)
+        if kind == "b":
             return np.where(mask, np.asarray(-np.inf, q.dtype), np.asarray(0.0, q.dtype))
-        if mask.dtype.kind != "f":
+        if kind != "f":
             raise DTypeError(f"{called(self)}: {name} is truth values, true where a key is not looked at, or floats")
         return mask
 

@@ -56,8 +56,8 @@ class _Convolution(Module):
         if len(shape) - self._axes not in (1, 2) or shape[-self._axes - 1] != self.in_channels:
             lengths = ("length", "height, width", "depth, height, width")[self._axes - 1]
             raise ShapeError(
-                f"{called(self)} takes arrays of shape (batch, {self.in_channels}, {lengths}), or without the batch, not "
-                f"{shape}"
+                f"{called(self)} takes arrays of shape (batch, {self.in_channels}, {lengths}), or without the batch, "
+                f"not {shape}"
             )
 
     def describe(self) -> str:

@@ -118,6 +118,34 @@ def test_bad_input_of_the_function():
         tg.scaled_dot_product_attention(q, k, v, np.zeros((2, L, S)))
 
 
+@pytest.mark.parametrize("derived", [
+    lambda m: np.where(m, True, False), lambda m: np.where(m, np.array(True), False), lambda m: (1 - m) == 0,
+    lambda m: ~np.where(m, False, True), lambda m: ~np.where(m, False, ~m), lambda m: np.concatenate([m[:1], m[1:]]),
+])  # fmt: skip
+def test_a_mask_made_of_a_mask_is_one_in_a_recording_too(derived):
+    rng = np.random.default_rng(5)
+    q, k, v = (rng.normal(size=(n, E)) for n in (L, S, S))
+    f = lambda q, m: np.sum(tg.scaled_dot_product_attention(q, k, v, derived(m)) ** 2)
+    layer, x = nn.MultiheadAttention(E, HEADS, rng=0), rng.normal(size=(L, E))
+    g = lambda x, m: np.sum(layer.call_with(layer.flat.data, x, x, x, attn_mask=derived(m))[0] ** 2)
+    for _ in range(2):
+        m = allowed(rng, L, S)
+        assert tg.value_and_grad(f)(q, m)[0] == pytest.approx(f(q, m), rel=1e-12)
+        m = ~allowed(rng, L, L)
+        assert tg.value_and_grad(g)(x, m)[0] == pytest.approx(float(g(x, m)), rel=1e-12)
+
+
+def test_a_mask_of_whole_numbers_that_is_an_argument_is_refused():
+    """They would be added to the scores without a word."""
+    q, mask, layer = np.ones((L, E)), np.ones((L, L), int), nn.MultiheadAttention(E, HEADS, rng=0)
+    with pytest.raises(DTypeError, match="truth values, true where a query may look"):
+        tg.grad(lambda q, m: np.sum(tg.scaled_dot_product_attention(q, q, q, m)))(q, mask)
+    with pytest.raises(DTypeError, match="attn_mask is truth values, true where a key is not looked at"):
+        tg.grad(lambda layer, m: np.sum(layer(q, q, q, attn_mask=m)[0]))(layer, mask)
+    added = tg.grad(lambda q, m: np.sum(tg.scaled_dot_product_attention(q, q, q, (1 - m) * -1e9)))(q, mask)
+    assert np.isfinite(added).all()
+
+
 # The layer
 
 
