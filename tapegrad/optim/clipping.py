@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tapegrad import pytree
 from tapegrad.errors import DTypeError, OperationError, ShapeError
+from tapegrad.optim.groups import is_module
 from tapegrad.value import Value
 
 
@@ -18,7 +20,7 @@ def flat_view(array: Any, what: str) -> np.ndarray:
     """
     if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
         found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise DTypeError(f"{what} must be arrays of float32 or float64, not {found}")
+        raise DTypeError(f"{what} must be an array of float32 or float64, to be changed in place, not {found}")
     if not array.flags.c_contiguous or not array.flags.writeable:
         kind = "read-only" if array.flags.c_contiguous else "not contiguous"
         raise ShapeError(f"{what} must be contiguous and writeable, to be changed in place; this one is {kind}")
@@ -26,24 +28,29 @@ def flat_view(array: Any, what: str) -> np.ndarray:
 
 
 def values_of(target: Any) -> list[Value] | None:
-    """The Values of a module (its flat vector), a Value, or an iterable of Values; None for arrays."""
-    flat = getattr(target, "flat", None)
-    if isinstance(flat, Value):
-        return [flat]
+    """The Values of a module (its flat vector), a Value, or an iterable of Values; None for arrays, nested or not."""
+    if _has_vector(target):
+        return [target.flat]
     if isinstance(target, Value):
         return [target]
-    if isinstance(target, np.ndarray) or not isinstance(target, Iterable):
+    if isinstance(target, np.ndarray) or is_module(target) or not isinstance(target, Iterable):
         return None
     found = list(target)
     return found if found and all(isinstance(x, Value) for x in found) else None
+
+
+def _has_vector(x: Any) -> bool:
+    """Whether this is a module with a vector of its own, and not one that holds given numbers, as a gradient does."""
+    return is_module(x) and not any(p.is_fixed for _, p in x._tree())
 
 
 def clip_by_norm(target: Any, limit: float) -> float:
     """Scale a gradient down to a norm: g ← g · min(1, limit / ‖g‖), where ‖g‖² sums over all parameters.
 
     Args:
-        target: a module, a Value or a list of Values, whose `grad` is changed; or an array of float32 or float64, or a
-            list of arrays, changed in place.
+        target: a module, a Value or a list of Values, whose `grad` is changed; or a gradient as `tg.grad` returns it,
+            which is changed in place: an array of float32 or float64, any nesting of arrays, or of a module the module
+            that holds its gradient.
         limit: the largest norm allowed.
 
     Returns:
@@ -58,6 +65,8 @@ def clip_by_norm(target: Any, limit: float) -> float:
     5.0
     >>> g
     array([0.6, 0.8])
+    >>> clip_by_norm({"w": g, "b": np.zeros(2)}, 0.1)
+    1.0
     """
     _check_limit(limit)
     values, vectors = _gradients(target)
@@ -94,8 +103,9 @@ def _gradients(target: Any) -> tuple[list[Value], list[np.ndarray]]:
     values = values_of(target)
     if values is not None:
         return values, [np.array(v.grad, v.dtype).reshape(-1) for v in values]
-    arrays = target if isinstance(target, list | tuple) else [target]
-    return [], [flat_view(a, "gradients") for a in arrays]
+    arrays, structure = pytree.flatten(target, _has_vector)
+    names = pytree.paths(structure, "gradient")
+    return [], [flat_view(a, name) for a, name in zip(arrays, names, strict=True)]
 
 
 def _assign(values: list[Value], vectors: list[np.ndarray]) -> None:

@@ -298,7 +298,7 @@ class Optimizer(Saved):
         return nested.put(p)
 
     def _update_array(self, params: np.ndarray, grads: Any) -> np.ndarray:
-        p = flat_view(params, "parameters")
+        p = flat_view(params, "params")
         if np.shape(grads) != params.shape or grads.dtype != params.dtype:
             found = f"{getattr(grads, 'dtype', type(grads).__name__)} of shape {np.shape(grads)}"
             raise ShapeError(

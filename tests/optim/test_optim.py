@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tapegrad as tg
-from tapegrad import nn, optim
+from tapegrad import nn, optim, pytree
 from tapegrad.errors import DataError, DTypeError, ShapeError, StructureError, TapegradError
 
 SIZE, STEPS = 7, 12
@@ -231,6 +231,39 @@ def test_clipping_of_values_and_modules():
     model([[3.0, -4.0]]).sum().backward()
     optim.clip_by_value(model, 2.0)
     np.testing.assert_allclose(model.flat.grad, [2.0, -2.0, 1.0])
+
+
+@pytest.mark.parametrize("nested", ["module", "modules", "dict"])
+def test_clipping_of_gradients_as_they_are_returned(nested):
+    model, x = nn.MLP([3, 4, 2], "tanh", seed=0), np.random.default_rng(0).normal(size=(5, 3))
+    arrays = {"w": np.ones((3, 4)), "out": [np.ones((4, 2))]}
+    f = {
+        "module": lambda m: np.sum(m(x) ** 2),
+        "modules": lambda given: np.sum(given["model"](x) ** 2) + 3.0 * np.sum(given["extra"]),
+        "dict": lambda given: np.sum((np.tanh(x @ given["w"]) @ given["out"][0]) ** 2),
+    }[nested]
+    gradient, again = (
+        tg.grad(f)({"module": model, "modules": {"model": model, "extra": np.ones(2)}, "dict": arrays}[nested])
+        for _ in range(2)
+    )
+    leaves = lambda g: pytree.flatten(g)[0]
+    norm = np.sqrt(sum(np.sum(g**2) for g in leaves(again)))
+    assert norm > 0.5 and optim.clip_by_norm(gradient, 0.5) == pytest.approx(norm, rel=1e-12)
+    for clipped, g in zip(leaves(gradient), leaves(again), strict=True):
+        np.testing.assert_allclose(clipped, g * 0.5 / norm, rtol=1e-12)
+    optim.clip_by_value(gradient, 0.01)
+    assert max(np.abs(g).max() for g in leaves(gradient)) == 0.01
+    if nested == "module":
+        before = model.flat.data
+        optim.SGD(model, 1.0).update(model, gradient)
+        np.testing.assert_allclose(before - model.flat.data, np.concatenate([g.ravel() for g in leaves(gradient)]))
+
+
+def test_what_cannot_be_clipped_is_named():
+    with pytest.raises(DTypeError, match=r"gradient\['b'\] must be an array of .*, to be changed in place, not float"):
+        optim.clip_by_norm({"w": np.ones(2), "b": 0.5}, 1.0)
+    with pytest.raises(DTypeError, match=r"gradient\[0\] must be an array .* not Linear"):
+        optim.clip_by_norm([nn.Linear(2, 2), np.ones(2)], 1.0)
 
 
 @pytest.mark.parametrize(("kind", "naive", "options"), CASES, ids=IDS)
