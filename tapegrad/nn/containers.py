@@ -33,7 +33,8 @@ class _Chain(tuple[Module, ...]):
 class Sequential(Module):
     """Modules one after another: the output of each is the input of the next.
 
-    Raises TypeError for what is no module.
+    They can be replaced, `model[2] = module`, and removed, `del model[2]`; `model[:2]` is a chain of the first two
+    modules themselves. Raises StructureError for what is no module.
 
     >>> from tapegrad.nn import Linear, Tanh
     >>> Sequential(Linear(2, 3), Tanh(), Linear(3, 1))
@@ -73,8 +74,18 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self.chain)
 
-    def __getitem__(self, index: int) -> Module:
-        return self.chain[index]
+    def __getitem__(self, index: Any) -> Any:
+        return Sequential(*self.chain[index]) if isinstance(index, slice) else self.chain[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        chain = list(self.chain)
+        chain[index] = _module(module, type(self).__name__)
+        self.chain = tuple(chain)
+
+    def __delitem__(self, index: Any) -> None:
+        chain = list(self.chain)
+        del chain[index]
+        self.chain = tuple(chain)
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self.chain)

@@ -123,6 +123,11 @@ class Module(HasState, Tree):
         if isinstance(old, Buffer) and not isinstance(value, Buffer | None):
             write(old, value, f"{type(self).__name__}.{name}")
             return
+        if isinstance(value, Tree | Parameter) and not name.isidentifier():
+            raise StructureError(
+                f"{name!r} is no attribute: what stands in a Sequential, list or dict is replaced there, as by "
+                "model.blocks[0] = module"
+            )
         object.__setattr__(self, name, taken(value, name, old))
 
     def __getattribute__(self, name: str) -> Any:

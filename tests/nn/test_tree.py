@@ -231,6 +231,43 @@ def test_sequential_residual_and_flatten():
         nn.Flatten()(np.zeros(3))
 
 
+def test_layers_of_a_chain_are_replaced_and_chains_are_cut():
+    model = nn.Sequential(nn.Linear(2, 3, rng=0), nn.ReLU(), nn.Linear(3, 2, rng=1))
+    loss = lambda m, x: np.sum(m(x) ** 2)
+    f = tg.value_and_grad(loss)
+    training = nn.Training(model, optim.SGD(lr=0.0), step=loss, batch_size=3)
+    f(model, X)
+    training.epoch(X, rng=0)
+    body = model[:2]
+    assert type(body) is nn.Sequential and body[0] is model[0] and len(body) == 2
+    model[1], model[-1] = nn.Tanh(), nn.Linear(3, 4, rng=2)
+    hidden = np.tanh(X @ model[0].weight.data + model[0].bias.data)
+    expected = np.sum((hidden @ model[2].weight.data + model[2].bias.data) ** 2)
+    assert model.flat.size == 25 and f(model, X)[0] == pytest.approx(expected, rel=1e-12)
+    assert training.evaluate(X).loss == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(model[:-1](X).data, hidden, rtol=1e-12)
+    # An optimiser of the first part leaves the last as it is.
+    before = model.state_dict()
+    optimizer = optim.SGD(model[:-1], 0.1)
+    optimizer.update(model, f(model, X)[1])
+    moved = [name for name, x in model.state_dict().items() if not np.array_equal(x, before[name])]
+    assert moved == ["0.weight", "0.bias"]
+    del model[2]
+    assert len(model) == 2 and f(model, X)[0] == pytest.approx(np.sum(model(X).data ** 2), rel=1e-12)
+    with pytest.raises(IndexError):
+        model[2] = nn.Tanh()
+    with pytest.raises(StructureError, match="Sequential takes modules, not int"):
+        model[0] = 3
+
+
+@pytest.mark.parametrize("name", ["0", "layers.0"])
+def test_a_module_put_under_the_name_of_a_place_in_a_list_is_refused(name):
+    """The list would keep what it has, and the module would count among the parameters."""
+    model = nn.Sequential(nn.Linear(2, 2)) if name == "0" else Chain()
+    with pytest.raises(StructureError, match=rf"'{name}' is no attribute: .*replaced there, as by model.blocks\[0\]"):
+        setattr(model, name, nn.Linear(2, 2))
+
+
 def test_messages_say_where_in_the_model():
     class Net(nn.Module):
         def __init__(self):
