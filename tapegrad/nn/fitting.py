@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tapegrad.errors import NonFiniteError, OperationError, StructureError
+from tapegrad.errors import NonFiniteError, StructureError
 from tapegrad.nn.callbacks import Callback, Progress, callbacks_of
 from tapegrad.nn.checkpoints import read_training
 from tapegrad.nn.history import History
 from tapegrad.nn.passes import Fault
-from tapegrad.nn.samples import Samples
+from tapegrad.nn.samples import Samples, counted
 
 
 class Stop(Exception):
@@ -26,8 +26,7 @@ def fit(
     resume: str | os.PathLike[str] | None, watch: bool,
 ) -> History:  # fmt: skip
     """See `Training.fit`."""
-    if epochs < 0:
-        raise OperationError(f"the number of epochs must be 0 or more, not {epochs!r}")
+    epochs = counted(epochs, "the number of epochs", 0)
     found = callbacks_of(callbacks)
     if progress:
         found.append(Progress(epochs))

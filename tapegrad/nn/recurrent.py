@@ -49,6 +49,11 @@ def _input_part(kind: str, x: Any, w: Any, b_ih: Any, b_hh: Any, hidden: int) ->
     return affine(x, w.T, bias) if holds_value([x, w, bias]) else x @ w.T + bias
 
 
+def _shape(state: Any) -> Any:
+    """The shape of a state, or what it is instead: NumPy cannot tell that of a pair of Values."""
+    return f"a {type(state).__name__}" if isinstance(state, tuple | list) and holds_value(state) else np.shape(state)
+
+
 def _steps(kind: str, a: Any, w: Any, b_hh: Any, state: Any) -> tuple[Any, tuple[Any, ...]]:
     """All steps from a state: the outputs (T, B, H), and the last state."""
     if kind == "lstm":
@@ -128,9 +133,9 @@ class _Layers(Module):
             return (None,) * count
         given = (hx,) if count == 1 else hx
         wanted = shape if batched else (shape[0], shape[2])
-        if not isinstance(given, tuple | list) or len(given) != count or any(np.shape(s) != wanted for s in given):
+        if not isinstance(given, tuple | list) or len(given) != count or any(_shape(s) != wanted for s in given):
             parts = given if isinstance(given, tuple | list) else (given,)
-            found = " and ".join(str(np.shape(s)) for s in parts)
+            found = " and ".join(str(_shape(s)) for s in parts)
             raise ShapeError(f"{called(self)} takes {self._one} of shape {wanted} as the state, not {found}")
         return tuple(given) if batched else tuple(s[:, None] for s in given)
 
@@ -260,8 +265,8 @@ class _Cell(Module):
         rows = x if len(shape) == 2 else x[None]
         count, wanted = 2 if self.kind == "lstm" else 1, (*shape[:-1], self.hidden_size)
         given: tuple[Any, ...] = (None,) * count if hx is None else (hx,) if count == 1 else tuple(hx)
-        if len(given) != count or (hx is not None and any(np.shape(s) != wanted for s in given)):
-            found = " and ".join(str(np.shape(s)) for s in given)
+        if len(given) != count or (hx is not None and any(_shape(s) != wanted for s in given)):
+            found = " and ".join(str(_shape(s)) for s in given)
             raise ShapeError(f"{called(self)} takes states of shape {wanted}, not {found}")
         states = given if len(shape) == 2 or hx is None else tuple(s[None] for s in given)
         b_hh = self.bias_hh

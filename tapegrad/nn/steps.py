@@ -62,6 +62,9 @@ class Step:
             with model.bound(flat):
                 output = x if whole else model(x)
                 value = loss(model, x, y) if whole else loss(output, y)
+            if not isinstance(value, Value | np.ndarray | np.number | int | float):
+                # Of several results the first would be taken for the loss, of a dict whichever that is.
+                raise NonScalarError(f"a loss must be one number, not a {type(value).__name__}")
             if np.size(value) != 1:
                 raise NonScalarError(f"a loss must be one number, this one has shape {np.shape(value)}")
             # `loops.train` reads the output in row-major order, so a view is copied.

@@ -19,7 +19,7 @@ from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.parameter import constant_models
 from tapegrad.nn.passes import one_pass
 from tapegrad.nn.rates import Rates, find_rate
-from tapegrad.nn.samples import Samples, Table, here
+from tapegrad.nn.samples import Samples, Table, counted, here
 from tapegrad.nn.steps import Step
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.pickling import to_pickle
@@ -68,7 +68,9 @@ class Training:
     computes outside the tape (random numbers of other generators, say) is computed once, when recorded.
 
     Raises OperationError for an unknown loss, a loss and a step, a batch size or limit that is not positive;
-    StructureError for a model without parameters, or an optimiser that was made for others.
+    StructureError for a model without parameters, and for what is no model or optimiser. A loss or step that gives
+    anything but one number is a NonScalarError of the first epoch, an optimiser that was made for other parameters a
+    StructureError.
 
     >>> from tapegrad.nn import MLP
     >>> from tapegrad.optim import Adam
@@ -99,12 +101,18 @@ class Training:
         if isinstance(loss, str) and loss not in LOSSES:
             names = ", ".join(sorted(LOSSES))
             raise OperationError(f"there is no loss {loss!r}; there are {names}, or give a function")
-        for name, size in (("batch size", batch_size), ("number of batches to accumulate", accumulate)):
-            if size < 1:
-                raise OperationError(f"the {name} must be positive, not {size!r}")
+        for name, f in (("loss", loss), ("step", step)):
+            if f is not None and not isinstance(f, str) and not callable(f):
+                raise OperationError(f"the {name} must be a function, not {f!r}")
+        batch_size = counted(batch_size, "the batch size")
+        accumulate = counted(accumulate, "the number of batches to accumulate")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
                 raise OperationError(f"{name} must be positive, not {limit!r}")
+        if not isinstance(model, Module):
+            raise StructureError(f"the model of a training must be a tapegrad.nn.Module, not a {type(model).__name__}")
+        if not isinstance(optimizer, Optimizer):
+            raise StructureError(f"the optimizer must be one of tapegrad.optim, as Adam(lr=0.01), not {optimizer!r}")
         if not model.flat.size:
             raise StructureError(f"{type(model).__name__} has no parameters to train")
         if getattr(optimizer, "kernel", None) is None:
@@ -183,6 +191,7 @@ class Training:
 
         The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
         """
+        batch_size = counted(batch_size, "the batch size")
         return self.run(self.samples(x if y is None else (x, y)), None, batch_size=batch_size)
 
     def predict(self, x: Any, *, batch_size: int = _EVALUATED) -> np.ndarray:
@@ -190,6 +199,7 @@ class Training:
 
         The model is in evaluation meanwhile (see `Module.eval`), and afterwards in its own mode.
         """
+        batch_size = counted(batch_size, "the batch size")
         table = Samples(here(x, "x"), self.model.dtype, "x").x
         with in_mode(self.model, False):
             return self._predicted(table, batch_size)

@@ -5,7 +5,15 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn, optim
-from tapegrad.errors import DTypeError, LabelError, NonScalarError, ShapeError, StructureError, UnsupportedError
+from tapegrad.errors import (
+    DTypeError,
+    LabelError,
+    NonScalarError,
+    OperationError,
+    ShapeError,
+    StructureError,
+    UnsupportedError,
+)
 
 
 def data(n=50, n_in=6, classes=3, seed=0):
@@ -250,3 +258,41 @@ def test_a_step_of_an_unchanged_structure_is_recorded_once():
     for epoch in range(3):
         training.epoch({"x": x}, rng=epoch)
     assert [step._branches.recorded for step in training._steps.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("result, named", [
+    (lambda loss: None, "NoneType"), (lambda loss: (loss, 1.0), "tuple"), (lambda loss: [loss], "list"),
+    (lambda loss: {"accuracy": 0.0 * loss, "loss": loss}, "dict"), (lambda loss: "0.5", "str"),
+])  # fmt: skip
+def test_a_step_returns_one_number(result, named):
+    """Of a dict, the first entry was trained on."""
+    model, x = nn.Linear(3, 3, rng=0), np.ones((5, 3))
+    before = model.flat.data
+    for how in ({"step": lambda m, b: result(np.mean(m(b) ** 2))}, {"loss": lambda output, y: result(np.mean(output))}):
+        training = nn.Training(model, optim.SGD(lr=0.1), **how)
+        with pytest.raises(NonScalarError, match=f"a loss must be one number, not a {named}"):
+            training.epoch(x, *([] if "step" in how else [x]))
+    assert np.array_equal(model.flat.data, before)
+
+
+def test_what_a_training_is_made_of_is_checked():
+    x, y = data()
+    model, optimizer = nn.Linear(6, 3, rng=0), optim.SGD(lr=0.1)
+    for size, fault in ((0, "positive"), (-1, "positive"), (3.5, "a whole number"), ("3", "a whole number")):
+        with pytest.raises(OperationError, match=f"the batch size must be {fault}, not {size!r}"):
+            nn.Training(model, optimizer, batch_size=size)
+    with pytest.raises(OperationError, match=r"batches to accumulate must be a whole number, not 1.5"):
+        nn.Training(model, optimizer, accumulate=1.5)
+    with pytest.raises(StructureError, match=r"must be a tapegrad.nn.Module, not a SGD"):
+        nn.Training(optimizer, model)
+    with pytest.raises(StructureError, match=r"the optimizer must be one of tapegrad.optim, .* not <class"):
+        nn.Training(model, optim.SGD)
+    with pytest.raises(OperationError, match="the step must be a function, not 3"):
+        nn.Training(model, optimizer, step=3)
+    training = nn.Training(model, optimizer, batch_size=np.int64(16))
+    with pytest.raises(OperationError, match="number of epochs must be a whole number, not 2.5"):
+        training.fit((x, y), epochs=2.5)
+    for call in (lambda: training.evaluate(x, y, batch_size=0), lambda: training.predict(x, batch_size=-1)):
+        with pytest.raises(OperationError, match="the batch size must be positive"):
+            call()
+    assert len(training.fit((x, y), epochs=2, rng=0)) == 2

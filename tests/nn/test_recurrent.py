@@ -199,6 +199,9 @@ def test_bad_input():
         nn.LSTMCell(I, H)(np.zeros((B, I)), (np.zeros((B, 5)), np.zeros((B, H))))
     with pytest.raises(ValueError, match="dropout"):
         nn.GRU(I, H, dropout=1.5)
+    pair = (np.zeros((1, 2, 6)),) * 2
+    with pytest.raises(ShapeError, match=r"GRU\(4, 6\) takes an array of shape \(1, 2, 6\) as the state, not a tuple"):
+        tg.grad(lambda m, x, h: np.sum(m(x, h)[0]))(nn.GRU(4, 6), np.zeros((3, 2, 4)), pair)
     with pytest.raises(ValueError, match="hidden_size must be positive, not 0"):
         nn.RNN(I, 0)
     with pytest.raises(ValueError, match="'tanh' or 'relu', not 'sine'"):
