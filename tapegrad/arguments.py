@@ -124,7 +124,8 @@ def leaf_spec(x: Any) -> Any:
         return GENERATOR
     try:
         hash(x)
-    except TypeError:
+    except (TypeError, ValueError):
+        # A memoryview that can be written to raises a ValueError.
         raise StructureError(
             f"an argument holds a {type(x).__name__}, which is neither a number, an array, a container nor hashable"
         ) from None

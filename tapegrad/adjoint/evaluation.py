@@ -74,8 +74,12 @@ def zeros(x: Value) -> Value:
 
 
 def holds_values(leaves: Sequence[Any]) -> bool:
-    """Whether any of the leaves is a Value, or an object array, which may hold some."""
-    return any(isinstance(x, Value) or (isinstance(x, np.ndarray) and x.dtype == object) for x in leaves)
+    """Whether any of the leaves is a Value, or an object array that holds some."""
+    return any(
+        isinstance(x, Value)
+        or (isinstance(x, np.ndarray) and x.dtype == object and any(isinstance(y, Value) for y in x.flat))
+        for x in leaves
+    )
 
 
 def on_tape(args: Any) -> bool:

@@ -229,7 +229,7 @@ def _generator(rng: Any) -> Any:
 
 def check_probability(p: Any) -> None:
     """Raise ValueError unless p is a number from 0 to 1."""
-    if isinstance(p, Value) or not 0.0 <= p <= 1.0:
+    if not isinstance(p, int | float | np.number) or not 0.0 <= p <= 1.0:
         raise OperationError(f"dropout: p must be a number from 0 to 1, not {p!r}")
 
 

@@ -44,6 +44,8 @@ class Dropout(Module):
         self.state: Any = Buffer(np.append(np.random.default_rng(rng).integers(0, HALF, 2), [0, 0]))
 
     def forward(self, x: Any) -> Any:
+        # It may have been changed since.
+        check_probability(self.p)
         if not self.training or self.p == 0.0:
             return x
         if not isinstance(x, Value):

@@ -7,7 +7,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn, optim
-from tapegrad.errors import ShapeError
+from tapegrad.errors import OperationError, ShapeError
 
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 RTOL = {np.float64: 1e-10, np.float32: 1e-5}
@@ -334,6 +334,18 @@ def test_dropout_of_all_or_nothing():
         with pytest.raises(ValueError, match="p must be a number from 0 to 1"):
             nn.Dropout(p)
     assert repr(nn.Dropout(0.1)) == "Dropout(p=0.1)"
+
+
+def test_a_probability_that_is_changed_is_checked_too():
+    layer, x = nn.Dropout(0.5, rng=0), np.ones(5)
+    f = tg.value_and_grad(lambda x: np.sum(layer(x)))
+    f(x)
+    for p in (1.5, np.nan, "half", None):
+        layer.p = p
+        with pytest.raises(OperationError, match="p must be a number from 0 to 1"):
+            f(x)
+    layer.p = 1.0
+    assert f(x)[0] == 0.0
 
 
 def test_dropout_and_second_derivatives():

@@ -5,7 +5,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import Value
-from tapegrad.errors import DTypeError, UnsupportedError
+from tapegrad.errors import DTypeError, StructureError, UnsupportedError
 from tapegrad.nn import MLP, Training
 from tapegrad.optim import SGD
 
@@ -138,3 +138,18 @@ def test_training_keeps_its_dtype():
 
     with pytest.raises(DTypeError, match=r"array of float64, its parameters are float32.*astype\(np.float32\)"):
         Training(model, SGD(model, 0.1), loss=loss, batch_size=8).epoch(x, y)
+
+
+@pytest.mark.parametrize("w", [2.0, np.ones(2), MLP([2, 1])])
+def test_an_object_array_without_values_is_no_array_of_numbers(w):
+    """Beside a model it was taken for one of Values, and the value came back as one."""
+    given = np.array([[1.0, 2.0]], object)
+    f = lambda w, x: np.sum(w(x) if isinstance(w, MLP) else w * x)
+    for derivative in (tg.value_and_grad, tg.grad, tg.hessian):
+        with pytest.raises(DTypeError, match="an argument is an array of object; arrays must be real"):
+            derivative(f)(w, given)
+
+
+def test_a_memoryview_is_no_argument():
+    with pytest.raises(StructureError, match="an argument holds a memoryview, which is neither"):
+        tg.grad(lambda w, x: w * len(x))(1.0, memoryview(np.ones(3)))
