@@ -16,6 +16,7 @@ FLOORS = {
     "batch": 10,
     "cache": 0,
     "errors": 0,
+    "interrupts": 0,
     "names": 0,
     "pickling": 0,
     "threads": 0,

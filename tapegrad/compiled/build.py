@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +13,7 @@ from tapegrad.compiled import store
 from tapegrad.compiled.machine import lock
 from tapegrad.compiled.store import ObjectCode
 from tapegrad.compiled.vector import with_vector_math
+from tapegrad.interrupts import interrupts_wait
 from tapegrad.names import originals
 
 # The names that each module defines, for the modules generated in this process.
@@ -79,21 +78,10 @@ def _load_compiler() -> None:
     Numba imports much of itself at its first compilation, and fills its registries. If Ctrl-C cut that short, they
     would stay half filled, and everything that is compiled later in this process would fail.
     """
-    interrupts: list[Any] = []
-    # Python runs signal handlers in the main thread only, and they can be set only there.
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if main else None
-    if before is not None:
-        signal.signal(signal.SIGINT, lambda number, frame: interrupts.append((number, frame)))
-    try:
+    with interrupts_wait():
         import numba
 
         numba.njit(numba.float64(numba.float64[::1]))(_tiny)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-    if interrupts and callable(before):
-        before(*interrupts[0])
 
 
 def _tiny(x: Any) -> Any:

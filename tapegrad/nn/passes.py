@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapegrad.errors import ShapeError, TapegradError
+from tapegrad.interrupts import interrupts_wait
 from tapegrad.nn.buffers import Buffer, buffers_of
 from tapegrad.nn.losses import check_labels
 from tapegrad.nn.samples import Samples
@@ -69,19 +70,15 @@ def one_pass(
     kept.pop("lr", None)
     start = whole_state(training.model) if watch else None
     stride = None if every is None else every * accumulate
-    try:
-        with blas_threads(training.threads):
-            for step, piece in _pieces(steps, parts, stride):
-                running.stretch(step, piece)
-                if updates is None:
-                    continue
-                if updates.fault is not None:
-                    break
-                if after is not None and updates.whole:
-                    running.keep()
-                    after(updates.losses[: running.done], running.done == count)
-    finally:
-        running.keep()
+    with blas_threads(training.threads):
+        for step, piece in _pieces(steps, parts, stride):
+            running.stretch(step, piece)
+            if updates is None:
+                continue
+            if updates.fault is not None:
+                break
+            if after is not None and updates.whole:
+                after(updates.losses[: running.done], running.done == count)
     if updates is not None and watch and (updates.fault is not None or not np.isfinite(running.p).all()):
         raise _fault(training, order, updates, start, kept, samples)
     return float(running.sums[0] / len(order)), float(running.sums[1] / len(order))
@@ -114,24 +111,22 @@ class _Pass:
         self._before = updates.optimizer.steps if updates else 0
 
     def stretch(self, step: Step, order: np.ndarray) -> None:
-        """Batches of one size in compiled code."""
+        """Batches of one size in compiled code. The model and the optimiser have what was learnt afterwards, also where
+        there is an error or an interrupt, which waits until they do."""
         count = len(order) // step.batch
         if self.updates:
             self.updates.begin(count)
-        step.parameters[:] = self.p
         rule, counts = Rule(self.updates, np.zeros(count), self.limits), np.array([0, self.done])
-        try:
-            step.run(rule, counts, self.samples.x.rows, self.samples.y.rows, order, self.sums)
-        finally:
-            if self.updates:
-                self.p[:] = step.parameters
-                self.updates.optimizer.steps = self._before + self.updates.done
+        with interrupts_wait() as waiting:
+            step.parameters[:] = self.p
+            try:
+                step.run(rule, counts, self.samples.x.rows, self.samples.y.rows, order, self.sums, waiting)
+            finally:
+                if self.updates:
+                    self.p[:] = step.parameters
+                    self.updates.optimizer.steps = self._before + self.updates.done
+                    self.model.flat.data = self.p
         self.done += count
-
-    def keep(self) -> None:
-        """Let the model have what was learnt."""
-        if self.updates:
-            self.model.flat.data = self.p
 
 
 def _fault(

@@ -12,6 +12,7 @@ from tapegrad.arguments import spec_of
 from tapegrad.carried import Carrier, NeedsCarrierError, Plan, UnplannedError
 from tapegrad.compiled import Frame
 from tapegrad.errors import DTypeError, GuardError, NonScalarError
+from tapegrad.interrupts import Waiting
 from tapegrad.nn import loops
 from tapegrad.nn.module import Module
 from tapegrad.nn.updates import Updates
@@ -185,19 +186,22 @@ class Step:
         return self._workspace.values[: self._sizes[0]]
 
     def run(
-        self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
-    ) -> None:
-        """Run the batches of `order`, and count in counts[START] how many were done; see `loops.train`.
+        self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray,
+        waiting: Waiting,
+    ) -> None:  # fmt: skip
+        """Run the batches of `order`, and count in counts[START] how many were done; see `loops.train`. Interrupts,
+        which wait, are let in until the buffers are written.
 
         A batch for which the model or loss takes another branch than recorded has the step recorded anew. Raises
         LabelError, IndexRangeError, GuardError, and what Python functions that the step calls raise.
         """
         first = int(counts[loops.START])
-        if not self._carried.holds:
-            self._record_again(first, xs, ys, order)
-        self._read()
         try:
-            self._run(rule, counts, xs, ys, order, sums)
+            with waiting.released():
+                if not self._carried.holds:
+                    self._record_again(first, xs, ys, order)
+                self._read()
+                self._run(rule, counts, xs, ys, order, sums)
         finally:
             self._write(int(counts[loops.START]) > first)
 

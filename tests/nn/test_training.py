@@ -12,8 +12,11 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn, optim
+from tapegrad.carried import Plan
 from tapegrad.errors import DTypeError, LabelError, NonScalarError, ShapeError, StructureError
+from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.steps import Step
+from tapegrad.nn.updates import Updates
 from tapegrad.program import Branches
 
 
@@ -203,6 +206,45 @@ def test_an_interrupt_while_a_step_is_recorded_again_loses_nothing(owner, name, 
     assert 1 <= done < 8 and np.isfinite(models[1].flat.data).all()
     training.run(training.samples((x, x)), order[5 * done :])
     assert np.array_equal(models[0].flat.data, models[1].flat.data)
+
+
+@pytest.mark.parametrize("owner, name", [
+    (Updates, "done"), (Plan, "put"), (Buffer, "put"), (Step, "_write"), (Step, "_run"), (Step, "parameters"),
+])  # fmt: skip
+def test_ctrl_c_while_what_was_learnt_is_noted_down_leaves_nothing_halfway(owner, name, monkeypatch):
+    """Parameters, buffers, and the optimiser's state and count of steps belong to each other."""
+    x, y = data(40)
+    order = np.arange(40)
+
+    def made():
+        model = nn.Sequential(nn.Linear(6, 8, rng=0), nn.BatchNorm1d(8), nn.Dropout(0.2, rng=1), nn.Linear(8, 3, rng=2))
+        training = nn.Training(model, optim.Adam(model, 0.05), batch_size=10)
+        training.run(training.samples((x, y)), order)
+        return training
+
+    whole, stopped = made(), made()
+    whole.run(whole.samples((x, y)), order)
+    plain, met = vars(owner)[name], []
+
+    def interrupting(*args):
+        result = (plain.fget if isinstance(plain, property) else plain)(*args)
+        if not met:
+            met.append(name)
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(owner, name, property(interrupting) if isinstance(plain, property) else interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run(stopped.samples((x, y)), order)
+    assert met and signal.getsignal(signal.SIGINT) is before
+    done = stopped.optimizer.steps - 4
+    assert int(stopped.model[1].num_batches_tracked) == 4 + done
+    stopped.run(stopped.samples((x, y)), order[10 * done :]) if done < 4 else None
+    assert all(np.array_equal(a, b) for a, b in zip(
+        [*whole.model.state_dict().values(), *whole.optimizer.state_dict().values()],
+        [*stopped.model.state_dict().values(), *stopped.optimizer.state_dict().values()], strict=True,
+    ))  # fmt: skip
 
 
 def test_learns_and_evaluates():
