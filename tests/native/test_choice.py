@@ -644,6 +644,7 @@ def test_nothing_is_compiled_where_numba_is_not_to_compile():
 SLOW = """
 derived._ASK_AFTER = 0.0
 choice.compile_seconds = lambda program: 0.0
+choice._is_faster = lambda program, native: True
 entered = threading.Event()
 compiled = build._compiled
 def slowly(*args):
