@@ -49,13 +49,13 @@ class Waiting:
 def interrupts_wait() -> Iterator[Waiting]:
     """Within the block Ctrl-C waits for its end.
 
-    >>> with interrupts_wait() as waiting:
-    ...     signal.raise_signal(signal.SIGINT)
-    ...     done = True
-    Traceback (most recent call last):
-    KeyboardInterrupt
-    >>> done
-    True
+    >>> try:
+    ...     with interrupts_wait():
+    ...         signal.raise_signal(signal.SIGINT)
+    ...         done = True
+    ... except KeyboardInterrupt:
+    ...     print("interrupted, done:", done)
+    interrupted, done: True
     """
     waiting = Waiting()
     waiting.hold()
