@@ -71,6 +71,8 @@ class Step:
             # `loops.train` reads the output in row-major order, so a view is copied.
             return (value, contiguous(output)) if scored else (value,)
 
+        # Messages name what the user has written.
+        self._name = getattr(loss, "__qualname__", type(loss).__qualname__)
         self._evaluate = evaluate
         flat = np.array(model.flat.data)
         self.batch = len(x)
@@ -115,6 +117,7 @@ class Step:
             # Numbers of their own: what shows others would change with these when it is copied to its buffer.
             return *results, *(x * 1.0 if isinstance(x, Value) else x for x in carrier.written())
 
+        carrying.__qualname__ = self._name
         cells = plan.inputs()
         spec, leaves = spec_of([*args, *cells])
         # Only the parameters are differentiated: the gradient of the images would cost a third of the time.

@@ -320,7 +320,10 @@ class Training:
                 self._steps[key] = Step(self.model, self.loss, x, y, self.labels)
             else:
                 step, nested = self.step, samples.nesting
-                self._steps[key] = Step(
-                    self.model, lambda model, x, y: step(model, nested(x, y)), x, y, False, whole=True
-                )
+
+                def taking(model: Any, x: Any, y: Any) -> Any:
+                    return step(model, nested(x, y))
+
+                taking.__qualname__ = getattr(step, "__qualname__", type(step).__qualname__)
+                self._steps[key] = Step(self.model, taking, x, y, False, whole=True)
         return self._steps[key]

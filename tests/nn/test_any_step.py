@@ -10,6 +10,7 @@ from tapegrad.errors import (
     LabelError,
     NonScalarError,
     OperationError,
+    RecordingWarning,
     ShapeError,
     StructureError,
     UnsupportedError,
@@ -296,3 +297,22 @@ def test_what_a_training_is_made_of_is_checked():
         with pytest.raises(OperationError, match="the batch size must be positive"):
             call()
     assert len(training.fit((x, y), epochs=2, rng=0)) == 2
+
+
+@pytest.mark.parametrize("how", ["loss", "step"])
+def test_a_warning_names_the_function_that_was_written(how):
+    x, weights = np.ones((6, 3)), np.ones(3)
+
+    def squares(output, y):
+        return np.mean(weights * output**2)
+
+    def of_a_batch(model, x):
+        return squares(model(x), None)
+
+    options = {"loss": squares} if how == "loss" else {"step": of_a_batch}
+    training = nn.Training(nn.Linear(3, 3, rng=0), optim.SGD(lr=0.0), batch_size=6, **options)
+    data = (x, x) if how == "loss" else (x,)
+    before = training.epoch(*data).loss
+    weights *= 3.0
+    with pytest.warns(RecordingWarning, match=r"squares was recorded with|of_a_batch was recorded with"):
+        assert training.epoch(*data).loss == pytest.approx(3.0 * before)
