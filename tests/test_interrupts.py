@@ -1,5 +1,6 @@
 """Ctrl-C takes effect soon, wherever it comes, and leaves everything as it was. `tests/interrupts.py` has the calls."""
 
+import ctypes
 import itertools
 import random
 import signal
@@ -8,7 +9,10 @@ import sys
 from pathlib import Path
 
 import interrupts
+import llvmlite.binding as llvm
 import pytest
+
+from tapegrad.compiled import machine
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 
@@ -76,3 +80,28 @@ def test_ctrl_c_does_not_wait_for_llvm():
         cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.stdout == "True 13.0\n28.0 ['compiled', 'compiled']\n", (done.stdout, done.stderr[-2000:])
+
+
+@pytest.fixture
+def code():
+    module = llvm.parse_assembly("define i64 @seven() {\n  ret i64 7\n}")
+    return machine.target_of_host().emit_object(module)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_engine_that_fails_to_load_is_kept(code, error, monkeypatch):
+    """It owns what all engines are made with: were it freed, the next one would end the process."""
+    plain, before = llvm.ObjectFileRef.from_data, len(machine._engines)
+
+    def failing(data):
+        if error is RuntimeError:
+            raise error
+        signal.raise_signal(signal.SIGINT)
+        return plain(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llvm.ObjectFileRef, "from_data", staticmethod(failing))
+        with pytest.raises(error):
+            machine.load(code, "seven")
+    assert len(machine._engines) == before + 1
+    assert ctypes.CFUNCTYPE(ctypes.c_int64)(machine.load(code, "seven"))() == 7

@@ -11,8 +11,11 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-# An engine of LLVM owns the memory of the code that it has loaded. Engines are kept for ever, because the code may be
-# called as long as the process lives.
+from tapegrad.interrupts import interrupts_wait
+
+# An engine of LLVM owns the memory of the code that it has loaded, and the target machine that it was made with, which
+# is one for all of them. Engines are kept for ever, those too that have failed to load something: the code may be
+# called as long as the process lives, and without the target machine the next engine would end the process.
 _engines: list[Any] = []
 
 # Numba compiles one function at a time anyway, and LLVM loads one at a time.
@@ -93,11 +96,11 @@ def _libraries() -> Any:
 def engine(code: bytes) -> Any:
     """An engine of LLVM that has loaded object code, and nothing else. None of the names that the code refers to may be
     `missing`, because LLVM ends the process at a name that it does not find."""
-    with lock:
+    with lock, interrupts_wait():
         made = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
+        _engines.append(made)
         made.add_object_file(llvm.ObjectFileRef.from_data(code))
         made.finalize_object()
-        _engines.append(made)
         return made
 
 
