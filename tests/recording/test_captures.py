@@ -1,5 +1,7 @@
 """What a recorded function takes from around it: a change is noticed, and the function recorded again."""
 
+import array
+import collections
 import functools
 import random
 import time
@@ -233,6 +235,33 @@ def test_a_long_list_changed_in_place():
     numbers[50] = 3.0
     with pytest.warns(RecordingWarning, match="`numbers`"):
         assert soon(g, 1.0, 102.0) == 102.0
+
+
+@pytest.mark.parametrize(
+    "made", [collections.deque([2.0, 1.0]), array.array("d", [2.0, 1.0]), bytearray([2, 1])],
+    ids=lambda x: type(x).__name__,
+)
+def test_other_sequences_changed_in_place(made):
+    g = tg.grad(lambda x: made[0] * x)
+    assert g(1.0) == 2.0
+    made[0] *= 3
+    with pytest.warns(RecordingWarning, match="`made`, which has been changed in place"):
+        assert g(1.0) == 6.0
+
+
+def test_zero_and_minus_zero_are_two_numbers():
+    for zero in (0.0, np.float64(0.0), np.float32(0.0)):
+        sign = zero
+        f = tg.record(lambda x: np.copysign(x, sign), 1.0)
+        assert f(2.0) == 2.0
+        sign = -zero
+        assert f(2.0) == -2.0
+        many = [zero] * 20
+        g = tg.record(lambda x: np.copysign(x, many[3]), 1.0)
+        assert g(2.0) == 2.0
+        many[3] = -zero
+        with pytest.warns(RecordingWarning, match="`many`, which has been changed in place"):
+            assert g(2.0) == -2.0
 
 
 def test_an_array_of_objects_changed_in_place():
