@@ -249,19 +249,15 @@ def test_other_sequences_changed_in_place(made):
         assert g(1.0) == 6.0
 
 
-def test_zero_and_minus_zero_are_two_numbers():
-    for zero in (0.0, np.float64(0.0), np.float32(0.0)):
-        sign = zero
-        f = tg.record(lambda x: np.copysign(x, sign), 1.0)
-        assert f(2.0) == 2.0
-        sign = -zero
-        assert f(2.0) == -2.0
-        many = [zero] * 20
-        g = tg.record(lambda x: np.copysign(x, many[3]), 1.0)
-        assert g(2.0) == 2.0
-        many[3] = -zero
-        with pytest.warns(RecordingWarning, match="`many`, which has been changed in place"):
-            assert g(2.0) == -2.0
+@pytest.mark.parametrize("zero", [0.0, np.float64(0.0), np.float32(0.0)])
+def test_zero_and_minus_zero_are_two_numbers(zero):
+    sign, many = zero, [zero] * 20
+    f, g = tg.record(lambda x: np.copysign(x, sign), 1.0), tg.record(lambda x: np.copysign(x, many[3]), 1.0)
+    assert f(2.0) == g(2.0) == 2.0
+    sign = many[3] = -zero
+    assert f(2.0) == -2.0
+    with pytest.warns(RecordingWarning, match="`many`, which has been changed in place"):
+        assert g(2.0) == -2.0
 
 
 def test_an_array_of_objects_changed_in_place():
