@@ -95,7 +95,7 @@ class Parameter:
         if self._fixed is not None:
             return self._fixed
         assert self.store is not None
-        other = _substitutes.flats.get(id(self.store))
+        other = self._substitute()
         if other is not None:
             flat, start = other
             at = self.start - start
@@ -111,12 +111,19 @@ class Parameter:
             _by_handle[id(self._view)] = self
         return self._view
 
+    def _substitute(self) -> tuple[Any, int] | None:
+        """The vector that is used in place of a part of its store in which it stands, and where that part begins."""
+        for flat, start in _substitutes.flats.get(id(self.store), ()):
+            if start <= self.start and self.start + self.size <= start + flat.size:
+                return flat, start
+        return None
+
     @property
     def is_carried(self) -> bool:
         """Whether a step that is being recorded reads it as the parameter of a model from around it."""
         if self._fixed is not None or carrier_of_models() is None:
             return False
-        return id(self.store) not in _substitutes.flats
+        return self._substitute() is None
 
     def move(self, store: Store, start: int) -> None:
         """Let it be a part of a store, from `start` on."""
@@ -206,11 +213,11 @@ def gather(named: Sequence[tuple[str, Parameter]]) -> Store:
 
 
 class _Substitutes(threading.local):
-    """The vectors that are used in place of stores in this thread, by the id of the store: (vector, position in the
-    store of its first element)."""
+    """The vectors that are used in place of stores, or parts of them, in this thread, by the id of the store: pairs
+    (vector, position in the store of its first element), the last one first."""
 
     def __init__(self) -> None:
-        self.flats: dict[int, tuple[Any, int]] = {}
+        self.flats: dict[int, tuple[tuple[Any, int], ...]] = {}
         self.constant = False
 
 
@@ -219,9 +226,10 @@ _substitutes = _Substitutes()
 
 @contextmanager
 def substitute(store: Store, flat: Any, start: int) -> Iterator[None]:
-    """Within the block, parameters of the store are views of `flat` (a Value or array) instead."""
+    """Within the block, parameters of the store that stand where `flat` (a Value or array) begins and ends are views of
+    it instead. The store may have others, of a model of which this is a part: those stay what they are."""
     before = _substitutes.flats
-    _substitutes.flats = {**before, id(store): (flat, start)}
+    _substitutes.flats = {**before, id(store): ((flat, start), *before.get(id(store), ()))}
     try:
         yield
     finally:
