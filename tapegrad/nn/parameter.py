@@ -94,12 +94,11 @@ class Parameter:
         """The handle to its numbers: a view of the flat vector that is in force."""
         if self._fixed is not None:
             return self._fixed
-        assert self.store is not None
-        other = self._substitute()
+        other = _substitutes.flats.get(id(self))
         if other is not None:
-            flat, start = other
-            at = self.start - start
+            flat, at = other
             return flat[at : at + self.size].reshape(self.shape)
+        assert self.store is not None
         if _substitutes.constant and recording_tape() is not None:
             return Value(self.data(), requires_grad=False)
         carrier = carrier_of_models()
@@ -111,19 +110,12 @@ class Parameter:
             _by_handle[id(self._view)] = self
         return self._view
 
-    def _substitute(self) -> tuple[Any, int] | None:
-        """The vector that is used in place of a part of its store in which it stands, and where that part begins."""
-        for flat, start in _substitutes.flats.get(id(self.store), ()):
-            if start <= self.start and self.start + self.size <= start + flat.size:
-                return flat, start
-        return None
-
     @property
     def is_carried(self) -> bool:
         """Whether a step that is being recorded reads it as the parameter of a model from around it."""
         if self._fixed is not None or carrier_of_models() is None:
             return False
-        return self._substitute() is None
+        return id(self) not in _substitutes.flats
 
     def move(self, store: Store, start: int) -> None:
         """Let it be a part of a store, from `start` on."""
@@ -213,11 +205,12 @@ def gather(named: Sequence[tuple[str, Parameter]]) -> Store:
 
 
 class _Substitutes(threading.local):
-    """The vectors that are used in place of stores, or parts of them, in this thread, by the id of the store: pairs
-    (vector, position in the store of its first element), the last one first."""
+    """The vectors that are used in place of stores in this thread, by the id of the parameter: (vector, where in it the
+    parameter begins). Not by the store: that has parameters of a whole model, where a part of it may be meant, and a
+    parameter may be moved to another one meanwhile."""
 
     def __init__(self) -> None:
-        self.flats: dict[int, tuple[tuple[Any, int], ...]] = {}
+        self.flats: dict[int, tuple[Any, int]] = {}
         self.constant = False
 
 
@@ -225,11 +218,13 @@ _substitutes = _Substitutes()
 
 
 @contextmanager
-def substitute(store: Store, flat: Any, start: int) -> Iterator[None]:
-    """Within the block, parameters of the store that stand where `flat` (a Value or array) begins and ends are views of
-    it instead. The store may have others, of a model of which this is a part: those stay what they are."""
-    before = _substitutes.flats
-    _substitutes.flats = {**before, id(store): ((flat, start), *before.get(id(store), ()))}
+def substitute(parameters: Sequence[Parameter], flat: Any) -> Iterator[None]:
+    """Within the block, these parameters are views of `flat` (a Value or array) instead, one after another."""
+    before, own, at = _substitutes.flats, dict[int, tuple[Any, int]](), 0
+    for p in parameters:
+        own[id(p)] = flat, at
+        at += p.size
+    _substitutes.flats = before | own
     try:
         yield
     finally:

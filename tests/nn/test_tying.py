@@ -3,6 +3,8 @@
 import copy
 import itertools
 import pickle
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -187,6 +189,48 @@ def test_numbers_for_a_part_are_not_taken_for_what_stands_beside_it():
     np.testing.assert_array_equal(gp, 2.0 * p)
     np.testing.assert_array_equal(gq[others], 2.0 * q[others])
     assert not gq[3:11].any()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_numbers_for_a_part_hold_where_the_whole_is_called_for_the_first_time(recorded):
+    whole = nn.Sequential(nn.Linear(2, 1, rng=0), nn.Linear(1, 4, rng=1))
+    part, x, p = whole[1], np.ones((1, 2)), np.arange(1.0, 9.0)
+    assert part.flat.size == 8
+
+    def of_part(p):
+        with part.bound(p):
+            return np.sum(whole(x) ** 2)
+
+    found = tg.value_and_grad(of_part)(p)[0] if recorded else of_part(p)
+    hidden = x @ whole[0].weight.data + whole[0].bias.data
+    expected = np.sum((hidden @ p[:4].reshape(1, 4) + p[4:]) ** 2)
+    np.testing.assert_allclose(found.data, expected)
+    np.testing.assert_allclose(of_part(p).data, expected)
+
+
+def test_threads_that_are_the_first_to_call_a_model():
+    interval = sys.getswitchinterval()
+    p, x, found = np.random.default_rng(0).normal(size=13), np.ones((3, 2)), []
+    try:
+        sys.setswitchinterval(1e-6)
+        for _ in range(20):
+            model = nn.Sequential(nn.Linear(2, 3, rng=0), nn.Tanh(), nn.Linear(3, 1, rng=1))
+            gradient = tg.grad(lambda p, model=model: np.sum(model.call_with(p, x)))
+
+            def call(gradient=gradient):
+                found.append(gradient(p))
+
+            threads = [threading.Thread(target=call) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(found) == 80
+    for gradient in found:
+        np.testing.assert_array_equal(gradient, found[0])
+    assert np.all(found[0] != 0.0)
 
 
 def test_a_part_is_trained_by_a_loss_that_reads_all_of_the_model():

@@ -288,6 +288,23 @@ def test_what_the_function_changes_itself_is_its_own():
     assert recorded(h) <= 3
 
 
+def test_a_change_by_others_while_it_is_recorded_does_not_make_it_the_functions_own():
+    space = types.SimpleNamespace(a=1.0)
+    # What another thread does meanwhile: it changes the attribute in the first recording and in the third.
+    meanwhile = iter([lambda: setattr(space, "a", 2.0), int, lambda: setattr(space, "a", 5.0), int, int])
+
+    def f(x):
+        y = x * space.a
+        next(meanwhile)()
+        return y
+
+    g = tg.grad(f)
+    g(1.0)
+    for a in (3.0, 4.0, 6.0, 7.0):
+        space.a = a
+        assert g(1.0) == a
+
+
 def test_what_is_made_at_the_first_call_counts_afterwards():
     model = types.SimpleNamespace(rate=None)
 
