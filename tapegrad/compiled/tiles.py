@@ -38,6 +38,12 @@ def give_back(array: Any) -> None:
 
 
 @compiled_in("tapegrad.compiled.tile_code")
+def copy_row(to: Any, o: Any, v: Any, a: Any, n: Any) -> None:
+    """Copy n numbers from position a of v on to position o of another array: rows are too short for a loop."""
+    to[o : o + n] = v[a : a + n]
+
+
+@compiled_in("tapegrad.compiled.tile_code")
 def weighted_rows(
     w: Any, wo: Any, x: Any, xo: Any, offsets: Any, at: Any, count: Any, rows: Any, vectors: Any, t: Any, to: Any,
     pitch: Any,
