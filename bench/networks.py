@@ -1,8 +1,8 @@
 """Layers of networks, in float32: value and gradient of a loss in the weights and in what the layer is given.
 
 Every layer is written once for each tool as a function loss(*arrays), of which all arrays are differentiated, and
-`_comparison` makes a comparison of these; some are compared forward alone as well. JAX is compiled; PyTorch is eager. Results are compared before anything is
-timed.
+`_comparison` makes a comparison of these; some are compared forward alone as well. JAX is compiled; PyTorch is eager.
+Results are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def single(name: str, shapes: Sequence[tuple[int, ...]], stride: int, groups: in
     return _comparison(f"{name}, forward alone", convolved, shapes, FORWARD, "value")
 
 
-STRIDED = "convolution of 3 by 3 with stride 2, 16 images, 32 to 64 channels, 28 by 28", [(16, 32, 28, 28), (64, 32, 3, 3)]
-DEPTHWISE = "depthwise convolution of 3 by 3, 16 images, 64 channels, 28 by 28", [(16, 64, 28, 28), (64, 1, 3, 3)]
+STRIDED = "convolution with stride 2, 16 images, 32 to 64 channels, 28 by 28", [(16, 32, 28, 28), (64, 32, 3, 3)]
+DEPTHWISE = "depthwise convolution, 16 images, 64 channels, 28 by 28", [(16, 64, 28, 28), (64, 1, 3, 3)]
 
 COMPARISONS = [
     partial(convolution, 8, 16, 32, 28),

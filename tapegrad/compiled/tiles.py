@@ -18,6 +18,9 @@ BITS = register_bits()
 # ARM, and at least 16 elsewhere.
 ROWS = 8 if BITS == 512 else 4
 VECTORS = 3
+# And the most vectors where there is one row, as in a convolution of each channel by itself: sums of few vectors would
+# wait for each other.
+VECTORS_OF_ONE = 8
 
 
 @compiled_in("tapegrad.compiled.tile_code")

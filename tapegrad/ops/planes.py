@@ -1,7 +1,7 @@
 """Planes: how the numbers that a convolution reads are laid out, and products of them with weights; see `windows`."""
 
 from tapegrad.compiled import compiled_in, read, write
-from tapegrad.compiled.tiles import BITS, ROWS, VECTORS, copy_row, weighted_rows
+from tapegrad.compiled.tiles import BITS, ROWS, VECTORS, VECTORS_OF_ONE, copy_row, weighted_rows
 
 # The parameters: n, groups, ci, co, then for each of three axes the lengths of x, w and y, stride, padding, dilation.
 LENGTH = 22
@@ -99,11 +99,16 @@ def inside(length, n, first, s):
     return low, max(low, min(length, (n - first + s - 1) // s))
 
 
+def width(channels, v):
+    # How many numbers a tile is wide, where so many channels are computed.
+    return (VECTORS_OF_ONE if channels == 1 else VECTORS) * lanes(v)
+
+
 def multiply(w, wo, planes, offsets, at, count, channels, length, sums, pitch):
     # For each channel a row of `length` sums.
-    wide = VECTORS * lanes(planes)
+    wide = width(channels, planes)
     for start in range(0, length, wide):
-        vectors = min(VECTORS, (length - start + lanes(planes) - 1) // lanes(planes))
+        vectors = min(wide, length - start + lanes(planes) - 1) // lanes(planes)
         c = 0
         while c < channels:
             rows = rows_of(channels - c)

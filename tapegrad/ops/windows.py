@@ -17,7 +17,7 @@ many rows are one: where a row of the output ends, some numbers are computed tha
 import numpy as np
 
 from tapegrad.compiled import compiled_in, read, room, write
-from tapegrad.compiled.tiles import VECTORS, borrow, borrow_whole, give_back, products_of_rows
+from tapegrad.compiled.tiles import VECTORS, borrow, borrow_whole, copy_row, give_back, products_of_rows
 from tapegrad.ops.planes import (
     CACHE,
     axis,
@@ -31,6 +31,7 @@ from tapegrad.ops.planes import (
     rows_of,
     sizes,
     up,
+    width,
     window_offsets,
     zeros,
 )
@@ -63,7 +64,7 @@ def output_added(side, p, xs, x, ws, w, ys, y, begin):
     q1, b1 = reach(k1, s1, d1)
     q2, b2 = reach(k2, s2, d2)
     q3, b3 = reach(k3, s3, d3)
-    l3, planes_each, wide = o3 + b3, q1 * q2 * q3, VECTORS * lanes(ys)
+    l3, planes_each, wide = o3 + b3, q1 * q2 * q3, width(co, ys)
     m1, m2 = block(o1, o2, b1, b2, (ci * planes_each + co) * l3, CACHE // ys.itemsize)
     count = ci * taps
     packed = borrow(ws, groups * co * count)
@@ -98,7 +99,10 @@ def output_added(side, p, xs, x, ws, w, ys, y, begin):
                          at1 * s1 - p1, at2 * s2 - p2, -p3, s1, s2, s3, q1, q2, q3, l1, l2, l3, planes, 0, size)
                     multiply(packed, g * co * count, planes, offsets, 0, count, co, length, sums, pitch)
                     for c in range(co):
-                        first = read(ys, begin + g * co + c) if begin >= 0 else 0.0
+                        if begin >= 0:
+                            first = read(ys, begin + g * co + c)
+                            for j in range(c * pitch, c * pitch + length):
+                                write(sums, j, first + read(sums, j))
                         for u1 in range(r1):
                             for u2 in range(r2):
                                 to = y + ((((i * groups + g) * co + c) * o1 + at1 + u1) * o2 + at2 + u2) * o3
@@ -107,8 +111,7 @@ def output_added(side, p, xs, x, ws, w, ys, y, begin):
                                     for j in range(o3):
                                         write(ys, to + j, read(ys, to + j) + read(sums, of + j))
                                 else:
-                                    for j in range(o3):
-                                        write(ys, to + j, first + read(sums, of + j))
+                                    copy_row(ys, to, sums, of, o3)
     give_back(sums)
     give_back(offsets)
     give_back(planes)
@@ -150,7 +153,7 @@ def input_added(side, p, ys, y, ws, w, xs, x):
     q3, b3 = reach(k3, s3, d3)
     h1, h2, h3 = p1 // s1, p2 // s2, p3 // s3
     c1, c2, c3 = (i1 - 1 + p1) // s1 - h1 + 1, (i2 - 1 + p2) // s2 - h2 + 1, (i3 - 1 + p3) // s3 - h3 + 1
-    l3, wide = c3 + b3, VECTORS * lanes(xs)
+    l3, wide = c3 + b3, width(ci, xs)
     m1, m2 = block(c1, c2, b1, b2, (co + ci) * l3, CACHE // ys.itemsize)
     first, order = borrow_whole(q1 * q2 * q3 + 1), borrow_whole(taps)
     order_of_taps(side, p, first, order)
