@@ -1,8 +1,8 @@
 """Layers of networks, in float32: value and gradient of a loss in the weights and in what the layer is given.
 
 Every layer is written once for each tool as a function loss(*arrays), of which all arrays are differentiated, and
-`_comparison` makes a comparison of these. JAX is compiled; PyTorch is eager. Results are compared before anything is
-timed.
+`_comparison` makes a comparison of these; some are compared forward alone as well. JAX is compiled; PyTorch is eager.
+Results are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,41 @@ def _torch(loss: Loss, x: Sequence[Any]) -> Ready:
 TOOLS = {"tapegrad": _tapegrad, "torch": _torch, "jax.jit": _jax}
 
 
-def _comparison(name: str, losses: dict[str, Loss], shapes: Sequence[tuple[int, ...]], **options: Any) -> Comparison:
+def _tapegrad_forward(f: Loss, x: Sequence[Any]) -> Ready:
+    import tapegrad as tg
+
+    phases: dict[str, float] = {}
+    with phase(phases, "record"):
+        recording = tg.record(f, *x)
+    with phase(phases, "compile or load"):
+        recording(*x)
+    return Ready(lambda x: recording(*x), phases=phases)
+
+
+def _jax_forward(f: Loss, x: Sequence[Any]) -> Ready:
+    import jax
+
+    jax.config.update("jax_enable_x64", False)
+    compiled = jax.jit(f).lower(*x).compile()
+    return Ready(lambda x: jax.block_until_ready(compiled(*x)), lambda x: tuple(map(jax.numpy.asarray, x)))
+
+
+def _torch_forward(f: Loss, x: Sequence[Any]) -> Ready:
+    import torch
+
+    def run(x: Any) -> Any:
+        with torch.no_grad():
+            return f(*x)
+
+    return Ready(run, lambda x: tuple(map(torch.tensor, x)))
+
+
+FORWARD = {"tapegrad": _tapegrad_forward, "torch": _torch_forward, "jax.jit": _jax_forward}
+
+
+def _comparison(
+    name: str, losses: dict[str, Loss], shapes: Sequence[tuple[int, ...]], tools: Any = None, unit: str = "gradient"
+) -> Comparison:
     """A comparison of a loss, written for each tool, at arrays of these shapes; the first is what the layer is given,
     and weights are such that sums keep their size."""
     rng = np.random.default_rng(0)
@@ -73,10 +107,9 @@ def _comparison(name: str, losses: dict[str, Loss], shapes: Sequence[tuple[int, 
     return Comparison(
         name=name,
         inputs=[tuple(drawn(i, shape) for i, shape in enumerate(shapes)) for _ in range(INPUTS)],
-        tools={tool: settling(partial(TOOLS[tool], loss)) for tool, loss in losses.items()},
-        unit="gradient",
+        tools={tool: settling(partial((tools or TOOLS)[tool], loss)) for tool, loss in losses.items()},
+        unit=unit,
         tolerance=TOLERANCE,
-        **options,
     )
 
 
@@ -112,4 +145,42 @@ def convolution(images: int, channels: int, maps: int, side: int) -> Comparison:
     )
 
 
-COMPARISONS = [partial(convolution, 8, 16, 32, 28), partial(convolution, 32, 32, 64, 14)]
+# A convolution alone: with stride 2, and of each channel by itself. The mean of its squares with its gradient, or its
+# result alone.
+
+
+def _convolved(tool: str, stride: int, groups: int) -> Loss:
+    def run(x: Any, kernel: Any) -> Any:
+        if tool == "tapegrad":
+            import tapegrad as tg
+
+            return tg.conv(x, kernel, stride=stride, padding=1, groups=groups)
+        if tool == "torch":
+            from torch.nn import functional
+
+            return functional.conv2d(x, kernel, stride=stride, padding=1, groups=groups)
+        import jax
+
+        around = [(1, 1), (1, 1)]
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), around, feature_group_count=groups)
+
+    return run
+
+
+def single(name: str, shapes: Sequence[tuple[int, ...]], stride: int, groups: int, forward: bool) -> Comparison:
+    convolved = {tool: _convolved(tool, stride, groups) for tool in TOOLS}
+    losses = {tool: lambda x, kernel, f=f: (f(x, kernel) ** 2).mean() for tool, f in convolved.items()}
+    if not forward:
+        return _comparison(f"{name}, value and gradient", losses, shapes)
+    return _comparison(f"{name}, forward alone", convolved, shapes, FORWARD, "value")
+
+
+STRIDED = "convolution with stride 2, 16 images, 32 to 64 channels, 28 by 28", [(16, 32, 28, 28), (64, 32, 3, 3)]
+DEPTHWISE = "depthwise convolution, 16 images, 64 channels, 28 by 28", [(16, 64, 28, 28), (64, 1, 3, 3)]
+
+COMPARISONS = [
+    partial(convolution, 8, 16, 32, 28),
+    partial(convolution, 32, 32, 64, 14),
+    *(partial(single, *STRIDED, 2, 1, forward) for forward in (False, True)),
+    *(partial(single, *DEPTHWISE, 1, 64, forward) for forward in (False, True)),
+]

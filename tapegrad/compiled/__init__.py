@@ -7,9 +7,9 @@ which would take longer than everything else that a first gradient does.
 """
 
 from tapegrad.compiled.callable import Compiled, Frame, compiled, interpreted
-from tapegrad.compiled.elements import ROOM, read, room, write
+from tapegrad.compiled.elements import ROOM, add_up, read, room, write
 from tapegrad.compiled.marks import compiled_in, inlined
 
 __all__ = [
-    "ROOM", "Compiled", "Frame", "compiled", "compiled_in", "inlined", "interpreted", "read", "room", "write",
+    "ROOM", "Compiled", "Frame", "add_up", "compiled", "compiled_in", "inlined", "interpreted", "read", "room", "write",
 ]  # fmt: skip

@@ -30,3 +30,13 @@ def write(v: Any, p: Any, x: Any) -> None:
 def room(v: Any) -> Any:
     """Room for ROOM numbers of an array's dtype, for as long as the function that asks for it runs."""
     return np.empty(ROOM, v.dtype)
+
+
+@compiled_in("tapegrad.compiled.pointers")
+def add_up(total: Any, x: Any) -> Any:
+    """total + x, as one step of a sum whose terms may be added in any order.
+
+    The order follows from the number of terms and the processor alone. LLVM may so add up in the lanes of vectors, as
+    it does not where an order is given.
+    """
+    return total + x

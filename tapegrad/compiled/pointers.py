@@ -104,6 +104,16 @@ def _element(context, builder, signature, args):
 
 
 @intrinsic
+def add_up(typingctx, total, x):
+    """A step of a sum whose terms may be added in any order."""
+
+    def generate(context, builder, signature, args):
+        return builder.fadd(*args, flags=("reassoc",))
+
+    return total(total, total), generate
+
+
+@intrinsic
 def float_of_bits(typingctx, bits):
     """The float64 whose bits are those of an integer."""
 

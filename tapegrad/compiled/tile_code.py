@@ -6,7 +6,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from tapegrad.compiled.tiles import BITS, ROWS, VECTORS
+from tapegrad.compiled.tiles import BITS, ROWS, VECTORS, VECTORS_OF_ONE
 
 _I64, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 
@@ -66,6 +66,23 @@ def give_back(typingctx, array):
     return types.void(array), generate
 
 
+@intrinsic
+def copy_row(typingctx, to, o, v, a, n):
+    """Copy numbers by C's function, which is fast for a few as well."""
+
+    def generate(context, builder, signature, args):
+        to, o, v, a, n = args
+        kinds = signature.args
+        size = _number(context.get_abi_sizeof(context.get_data_type(kinds[0].dtype)))
+        places = [builder.gep(_data(context, builder, kind, x), [i]) for kind, x, i in
+                  ((kinds[0], to, o), (kinds[2], v, a))]  # fmt: skip
+        there, here = (builder.bitcast(place, _BYTES) for place in places)
+        builder.call(_of_c(builder, "memcpy", _BYTES, _BYTES, _BYTES, _I64), [there, here, builder.mul(n, size)])
+        return context.get_dummy_value()
+
+    return types.void(to, types.int64, v, types.int64, types.int64), generate
+
+
 class _Vectors:
     """Writes operations on registers full of numbers."""
 
@@ -113,15 +130,16 @@ class _Vectors:
         return made
 
 
-def _each_size(builder, rows, count, write):
-    # Call `write` to write the code for each number of rows and columns of a tile, and choose between them.
+def _each_size(builder, rows, count, write, most_of_one=VECTORS):
+    # Call `write` to write the code for each number of rows and columns of a tile, and choose between them. A tile of
+    # one row may have more columns.
     after = builder.append_basic_block("tile.done")
-    switch = builder.switch(builder.add(builder.mul(rows, _number(4)), count), after)
+    switch = builder.switch(builder.add(builder.mul(rows, _number(16)), count), after)
     m = ROWS
     while m:
-        for n in range(1, VECTORS + 1):
+        for n in range(1, (most_of_one if m == 1 else VECTORS) + 1):
             block = builder.append_basic_block(f"tile.{m}.{n}")
-            switch.add_case(_number(4 * m + n), block)
+            switch.add_case(_number(16 * m + n), block)
             builder.position_at_end(block)
             write(m, n)
             builder.branch(after)
@@ -165,7 +183,7 @@ def weighted_rows(typingctx, w, wo, x, xo, offsets, at, count, rows, vectors, t,
                 for j in range(n):
                     v.store(builder.load(sums[i * n + j]), builder.gep(line, [_number(j * v.lanes)]))
 
-        _each_size(builder, rows, vectors, write)
+        _each_size(builder, rows, vectors, write, VECTORS_OF_ONE)
         return context.get_dummy_value()
 
     return signature, generate

@@ -18,6 +18,9 @@ BITS = register_bits()
 # ARM, and at least 16 elsewhere.
 ROWS = 8 if BITS == 512 else 4
 VECTORS = 3
+# And the most vectors where there is one row, as in a convolution of each channel by itself: sums of few vectors would
+# wait for each other.
+VECTORS_OF_ONE = 8
 
 
 @compiled_in("tapegrad.compiled.tile_code")
@@ -35,6 +38,12 @@ def borrow_whole(n: Any) -> Any:
 @compiled_in("tapegrad.compiled.tile_code")
 def give_back(array: Any) -> None:
     """Give memory back that was borrowed."""
+
+
+@compiled_in("tapegrad.compiled.tile_code")
+def copy_row(to: Any, o: Any, v: Any, a: Any, n: Any) -> None:
+    """Copy n numbers from position a of v on to position o of another array: rows are too short for a loop."""
+    to[o : o + n] = v[a : a + n]
 
 
 @compiled_in("tapegrad.compiled.tile_code")

@@ -230,6 +230,56 @@ static void k_normalize(real *v, long z, long x, long mean, long scale, long w, 
                 v[z + at] = (chains && (one == 0 || other == 0) ? 0 : one * other) + v[b + channel];
             }
 }""",
+    "normalize_groups": """
+static void k_normalize_groups(real *v, long z, long x, long w, long b, long eps, long n, long g, long k, long s)
+{
+    const long size = k * s;
+    for (long m = 0; m < n * g; m++) {
+        double mean = 0.0, var = 0.0;
+        for (long j = m * size; j < (m + 1) * size; j++) mean += v[x + j];
+        mean /= size;
+        for (long j = m * size; j < (m + 1) * size; j++) var += (v[x + j] - mean) * (v[x + j] - mean);
+        const double scale = 1.0 / sqrt(var / size + v[eps]);
+        for (long j = 0; j < size; j++) {
+            const long channel = m % g * k + j / s;
+            v[z + m * size + j] = (real)((v[x + m * size + j] - mean) * scale * v[w + channel] + v[b + channel]);
+        }
+    }
+}""",
+    "normalize_groups_back": """
+static void k_normalize_groups_back(real *v, long z, long back, long x, long w, long eps, long n, long g, long k,
+                                    long s)
+{
+    const long size = k * s, to_w = z + n * g * size, to_b = to_w + g * k, to_eps = to_b + g * k;
+    for (long i = to_w; i <= to_eps; i++) v[i] = 0;
+    for (long m = 0; m < n * g; m++) {
+        const long at = m * size, first = m % g * k;
+        long j = 0;
+        while (j < size && v[back + at + j] == 0) j++;
+        if (j == size) {
+            for (j = 0; j < size; j++) v[z + at + j] = 0;
+            continue;
+        }
+        double mean = 0.0, var = 0.0, total = 0.0, along = 0.0;
+        for (j = at; j < at + size; j++) mean += v[x + j];
+        mean /= size;
+        for (j = at; j < at + size; j++) var += (v[x + j] - mean) * (v[x + j] - mean);
+        const double scale = 1.0 / sqrt(var / size + v[eps]);
+        for (j = 0; j < size; j++) {
+            const double given = v[back + at + j], h = (v[x + at + j] - mean) * scale;
+            const double own = v[w + first + j / s];
+            total += given * own;
+            along += given * own * h;
+            v[to_w + first + j / s] += (real)(given * h);
+            v[to_b + first + j / s] += (real)given;
+        }
+        for (j = 0; j < size; j++) {
+            const double h = (v[x + at + j] - mean) * scale;
+            v[z + at + j] = (real)(scale * (v[back + at + j] * v[w + first + j / s] - (total + h * along) / size));
+        }
+        v[to_eps] -= (real)(0.5 * scale * scale * along);
+    }
+}""",
     "normalize_sums": """
 static void k_normalize_sums(real *v, long z, long back, long x, long mean, long scale, long w, long n, long g,
                              long k, long s, long across)
@@ -296,7 +346,8 @@ CALLS: dict[str, Callable[[str, Sequence[str], Sequence[int], str], list[str]]] 
     "concatenate": _joined, "matmul": _product, "affine": _product, "assemble": _assembled,
     **dict.fromkeys(("sum", "prod", "max", "argmax", "logsumexp", "norm", "cumsum", "argsort"), _along_axis),
     **dict.fromkeys(
-        ("gather", "scatter", "cross_entropy", "lstm_gates", "moments", "normalize", "normalize_sums"),
+        ("gather", "scatter", "cross_entropy", "lstm_gates", "moments", "normalize", "normalize_sums",
+         "normalize_groups", "normalize_groups_back"),
         _with_parameters,
     ),
 }  # fmt: skip

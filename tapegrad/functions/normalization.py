@@ -98,11 +98,11 @@ def layer_norm(x: Any, normalized_shape: Any, weight: Any = None, bias: Any = No
     if not last or x.shape[-len(last) :] != last:
         raise ShapeError(f"layer_norm: x has shape {x.shape}, which does not end with normalized_shape {last}")
     channels = math.prod(last)
-    shape = [x.size // max(channels, 1), 1, channels, 1, 0]
+    shape = [x.size // max(channels, 1), 1, channels, 1]
     w, b = _channels("layer_norm", tape, channels, last, weight, bias)
     if not x.size:
         return _done(x * 1.0, tape, given)
-    return _done(_normalized(x, *_moments(x, shape), w, b, shape, eps), tape, given)
+    return _done(_in_groups(x, w, b, eps, shape), tape, given)
 
 
 def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
@@ -129,11 +129,11 @@ def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, ep
     n, channels = x.shape[:2]
     if num_groups < 1 or channels % num_groups:
         raise ShapeError(f"group_norm: {channels} channels do not fall into {num_groups} groups of one size")
-    shape = [n, num_groups, channels // num_groups, math.prod(x.shape[2:]), 0]
+    shape = [n, num_groups, channels // num_groups, math.prod(x.shape[2:])]
     w, b = _channels("group_norm", tape, channels, (channels,), weight, bias)
     if not x.size:
         return _done(x * 1.0, tape, given)
-    return _done(_normalized(x, *_moments(x, shape), w, b, shape, eps), tape, given)
+    return _done(_in_groups(x, w, b, eps, shape), tape, given)
 
 
 def dropout(x: Any, p: float = 0.5, rng: Any = None, *, training: bool = True) -> Any:
@@ -205,10 +205,14 @@ def _channels(
     return found[0], found[1]
 
 
+def _in_groups(x: Value, w: Value, b: Value, eps: Any, shape: list[int]) -> Value:
+    """Each sample's groups normalised; see `tapegrad.ops.group_norms`."""
+    return structured("normalize_groups", x.tape, x.shape, [x, w, b, as_value(eps, x.tape, "eps")], shape)
+
+
 def _moments(x: Value, shape: list[int]) -> tuple[Value, Value]:
-    """The means and variances of groups; see `tapegrad.ops.normalization`."""
-    samples, groups, _, _, across = shape
-    found = structured("moments", x.tape, (2, groups if across else samples * groups), [x], shape)
+    """The means and variances of groups across samples; see `tapegrad.ops.normalization`."""
+    found = structured("moments", x.tape, (2, shape[1]), [x], shape)
     return found[0], found[1]
 
 

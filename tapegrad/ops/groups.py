@@ -8,7 +8,9 @@ numbers with one second index, and K is 1; else N G groups, G for each sample. W
 
 import numpy as np
 
-from tapegrad.compiled import ROOM, read, room
+from tapegrad.compiled import add_up, read, write
+from tapegrad.compiled.tiles import borrow, give_back
+from tapegrad.ops.planes import zeros
 from tapegrad.ops.record import params_at
 
 
@@ -17,33 +19,20 @@ def norm_shape(side, k):
     return side[p], side[p + 1], side[p + 2], side[p + 3], side[p + 4] != 0
 
 
-# Sums go in eight parts, which fill vectors, and stretch by stretch; stretches are added up in double precision.
-STRETCH = 256
+# So many numbers are added up in the array's own precision; then sums of these in double precision.
+STRETCH = 1024
 
 
 def spread_of_row(v, a, c, n):
     # The sums of v - c and of (v - c)^2 over a row.
     total, other, zero = np.float64(0.0), np.float64(0.0), c - c
     for start in range(a, a + n, STRETCH):
-        stop = min(start + STRETCH, a + n)
-        whole = start + (stop - start) // 8 * 8
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        s4, s5, s6, s7 = zero, zero, zero, zero
-        q0, q1, q2, q3 = zero, zero, zero, zero
-        q4, q5, q6, q7 = zero, zero, zero, zero
-        for i in range(start, whole, 8):
-            d0, d1, d2, d3 = read(v, i) - c, read(v, i + 1) - c, read(v, i + 2) - c, read(v, i + 3) - c
-            d4, d5, d6, d7 = read(v, i + 4) - c, read(v, i + 5) - c, read(v, i + 6) - c, read(v, i + 7) - c
-            s0, s1, s2, s3 = s0 + d0, s1 + d1, s2 + d2, s3 + d3
-            s4, s5, s6, s7 = s4 + d4, s5 + d5, s6 + d6, s7 + d7
-            q0, q1, q2, q3 = q0 + d0 * d0, q1 + d1 * d1, q2 + d2 * d2, q3 + d3 * d3
-            q4, q5, q6, q7 = q4 + d4 * d4, q5 + d5 * d5, q6 + d6 * d6, q7 + d7 * d7
-        for i in range(whole, stop):
-            d0 = read(v, i) - c
-            s0 += d0
-            q0 += d0 * d0
-        total += np.float64(((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7)))
-        other += np.float64(((q0 + q4) + (q1 + q5)) + ((q2 + q6) + (q3 + q7)))
+        one, square = zero, zero
+        for i in range(start, min(start + STRETCH, a + n)):
+            d = read(v, i) - c
+            one, square = add_up(one, d), add_up(square, d * d)
+        total += np.float64(one)
+        other += np.float64(square)
     return total, other
 
 
@@ -51,30 +40,12 @@ def sums_of_rows(v, a, middle, u, b, n):
     # The sums of u and of u (v - middle) over two rows.
     total, other, zero = np.float64(0.0), np.float64(0.0), middle - middle
     for start in range(0, n, STRETCH):
-        stop = min(start + STRETCH, n)
-        whole = start + (stop - start) // 8 * 8
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        s4, s5, s6, s7 = zero, zero, zero, zero
-        q0, q1, q2, q3 = zero, zero, zero, zero
-        q4, q5, q6, q7 = zero, zero, zero, zero
-        for i in range(start, whole, 8):
-            u0, u1, u2, u3 = read(u, b + i), read(u, b + i + 1), read(u, b + i + 2), read(u, b + i + 3)
-            u4, u5, u6, u7 = read(u, b + i + 4), read(u, b + i + 5), read(u, b + i + 6), read(u, b + i + 7)
-            s0, s1, s2, s3 = s0 + u0, s1 + u1, s2 + u2, s3 + u3
-            s4, s5, s6, s7 = s4 + u4, s5 + u5, s6 + u6, s7 + u7
-            q0 += u0 * (read(v, a + i) - middle)
-            q1 += u1 * (read(v, a + i + 1) - middle)
-            q2 += u2 * (read(v, a + i + 2) - middle)
-            q3 += u3 * (read(v, a + i + 3) - middle)
-            q4 += u4 * (read(v, a + i + 4) - middle)
-            q5 += u5 * (read(v, a + i + 5) - middle)
-            q6 += u6 * (read(v, a + i + 6) - middle)
-            q7 += u7 * (read(v, a + i + 7) - middle)
-        for i in range(whole, stop):
-            s0 += read(u, b + i)
-            q0 += read(u, b + i) * (read(v, a + i) - middle)
-        total += np.float64(((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7)))
-        other += np.float64(((q0 + q4) + (q1 + q5)) + ((q2 + q6) + (q3 + q7)))
+        one, along = zero, zero
+        for i in range(start, min(start + STRETCH, n)):
+            given = read(u, b + i)
+            one, along = add_up(one, given), add_up(along, given * (read(v, a + i) - middle))
+        total += np.float64(one)
+        other += np.float64(along)
     return total, other
 
 
@@ -85,67 +56,31 @@ def is_zero(u, a, n):
     return i == a + n
 
 
-def sums_of_columns(v, x, u, back, mean, scale, w, r, to_mean, to_scale, to_w, to_b, n):
-    # One row of numbers, each of a group of its own.
-    row, given = v[x : x + n], u[back : back + n]
-    middle, factor, weight = v[mean : mean + n], v[scale : scale + n], v[w : w + n]
-    if to_mean >= 0:
-        to = r[to_mean : to_mean + n]
-        for j in range(n):
-            to[j] -= given[j] * (factor[j] * weight[j])
-    if to_scale >= 0:
-        to = r[to_scale : to_scale + n]
-        for j in range(n):
-            to[j] += given[j] * (row[j] - middle[j]) * weight[j]
-    if to_w >= 0:
-        to = r[to_w : to_w + n]
-        for j in range(n):
-            to[j] += given[j] * (row[j] - middle[j]) * factor[j]
-    if to_b >= 0:
-        to = r[to_b : to_b + n]
-        for j in range(n):
-            to[j] += given[j]
+# Sums of columns, one for each row, are kept in the array's own precision. So many rows are added up plainly; then what
+# is lost is added as well (as Knuth finds it), so that sums of millions of rows are as exact as those of a hundred.
+ROWS = 128
 
 
-def sums_of_group(v, x, u, back, middle, factor, w, r, to_mean, to_scale, to_w, to_b, n):
-    # A row that is one group, each number with a weight of its own.
-    e = room(v)
-    total, along = np.float64(0.0), np.float64(0.0)
-    for start in range(0, n, ROOM):
-        many = min(ROOM, n - start)
-        row, given = v[x + start : x + start + many], u[back + start : back + start + many]
-        weight = v[w + start : w + start + many]
-        if to_w >= 0:
-            to = r[to_w + start : to_w + start + many]
-            for j in range(many):
-                to[j] += given[j] * ((row[j] - middle) * factor)
-        if to_b >= 0:
-            to = r[to_b + start : to_b + start + many]
-            for j in range(many):
-                to[j] += given[j]
-        if to_mean >= 0 or to_scale >= 0:
-            for j in range(many):
-                e[j] = given[j] * weight[j]
-            one, other = sums_of_rows(v, x + start, middle, e, 0, many)
-            total += one
-            along += other
-    if to_mean >= 0:
-        r[to_mean] -= total * factor
-    if to_scale >= 0:
-        r[to_scale] += along
+def kept(sums, n):
+    # Add the sums of a stretch of rows, the first n numbers, to those of all before, and begin a new stretch.
+    for j in range(n):
+        part, total = read(sums, j), read(sums, n + j)
+        new = total + part
+        write(sums, 2 * n + j, read(sums, 2 * n + j) + ((total - (new - (new - total))) + (part - (new - total))))
+        write(sums, n + j, new)
+        write(sums, j, 0.0)
 
 
-def sums_of_channel(v, x, u, back, middle, factor, w, r, to_mean, to_scale, to_w, to_b, n):
-    # A row of one group and one channel.
-    total, along = sums_of_rows(v, x, middle, u, back, n)
-    if to_mean >= 0:
-        r[to_mean] -= total * factor * v[w]
-    if to_scale >= 0:
-        r[to_scale] += along * v[w]
-    if to_w >= 0:
-        r[to_w] += along * factor
-    if to_b >= 0:
-        r[to_b] += total
+def with_lost(sums, j, n):
+    # Sum number j of n. Of an infinite sum nothing can be said to be lost.
+    total = read(sums, n + j)
+    return total + read(sums, 2 * n + j) if np.isfinite(total) else total
+
+
+def add_unless_zero(r, to, total, factor):
+    # A sum of zeros adds nothing, whatever it is multiplied by.
+    if total != 0.0:
+        write(r, to, read(r, to) + total * factor)
 
 
 def all_sums(samples, groups, channels, each, across, v, x, means, scales, w, u, back, r, to_mean, to_scale, to_w, to_b,
@@ -153,47 +88,70 @@ def all_sums(samples, groups, channels, each, across, v, x, means, scales, w, u,
     # Adds the sums to r at the places named; those below 0 are left out. Where to_x is a place in g, what reaches x is
     # added there, row by row while it is in the cache.
     if across and each == 1:
-        for i in range(samples):
-            at = i * groups
-            if not is_zero(u, back + at, groups):
-                sums_of_columns(
-                    v, x + at, u, back + at, means, scales, w, r, to_mean, to_scale, to_w, to_b, groups
-                )
-                if to_x >= 0:
-                    to, given = g[to_x + at : to_x + at + groups], u[back + at : back + at + groups]
-                    factors, weight = v[scales : scales + groups], v[w : w + groups]
-                    for j in range(groups):
-                        to[j] += given[j] * (factors[j] * weight[j])
+        sums_of_columns(
+            samples, groups, v, x, means, scales, w, u, back, r, to_mean, to_scale, to_w, to_b, g, to_x
+        )  # fmt: skip
         return
-    for i in range(samples * groups):
-        m, first = i % groups if across else i, i % groups * channels
-        middle, factor = v[means + m], v[scales + m]
-        mean_to, scale_to = to_mean + m if to_mean >= 0 else -1, to_scale + m if to_scale >= 0 else -1
-        w_to, b_to = to_w + first if to_w >= 0 else -1, to_b + first if to_b >= 0 else -1
-        if each == 1:
-            at = i * channels
-            if not is_zero(u, back + at, channels):
-                sums_of_group(
-                    v, x + at, u, back + at, middle, factor, w + first, r, mean_to, scale_to, w_to, b_to, channels
-                )
+    for c in range(groups * channels):
+        weight = read(v, w + c)
+        # Of u and of u (x - mean), and this with the scales.
+        given, along, scaled = np.float64(0.0), np.float64(0.0), np.float64(0.0)
+        for i in range(samples):
+            m, at = c if across else i * groups + c // channels, (i * groups * channels + c) * each
+            if not is_zero(u, back + at, each):
+                factor = read(v, scales + m)
+                one, other = sums_of_rows(v, x + at, read(v, means + m), u, back + at, each)
+                given += one
+                along += other
+                scaled += other * factor
+                if not across and to_mean >= 0:
+                    add_unless_zero(r, to_mean + m, one, -factor * weight)
+                if not across and to_scale >= 0:
+                    add_unless_zero(r, to_scale + m, other, weight)
                 if to_x >= 0:
-                    to, given = g[to_x + at : to_x + at + channels], u[back + at : back + at + channels]
-                    weight = v[w + first : w + first + channels]
-                    for j in range(channels):
-                        to[j] += given[j] * weight[j] * factor
-        else:
-            for c in range(channels):
-                at = (i * channels + c) * each
-                if not is_zero(u, back + at, each):
-                    sums_of_channel(
-                        v, x + at, u, back + at, middle, factor, w + first + c, r, mean_to, scale_to,
-                        w_to + c if w_to >= 0 else -1, b_to + c if b_to >= 0 else -1, each,
-                    )
-                    if to_x >= 0:
-                        to, given = g[to_x + at : to_x + at + each], u[back + at : back + at + each]
-                        whole = factor * v[w + first + c]
-                        for j in range(each):
-                            to[j] += given[j] * whole
+                    whole = factor * weight
+                    for j in range(at, at + each):
+                        write(g, to_x + j, read(g, to_x + j) + read(u, back + j) * whole)
+        if across and to_mean >= 0:
+            add_unless_zero(r, to_mean + c, given, -read(v, scales + c) * weight)
+        if across and to_scale >= 0:
+            add_unless_zero(r, to_scale + c, along, weight)
+        if to_w >= 0:
+            add_unless_zero(r, to_w + c, scaled, 1.0)
+        if to_b >= 0:
+            add_unless_zero(r, to_b + c, given, 1.0)
+
+
+def sums_of_columns(rows, n, v, x, means, scales, w, u, back, r, to_mean, to_scale, to_w, to_b, g, to_x):
+    # Rows of n numbers, each of a group of its own.
+    sums = borrow(v, 6 * n)
+    zeros(sums, 0, 6 * n)
+    for i in range(rows):
+        at = i * n
+        if not is_zero(u, back + at, n):
+            for j in range(n):
+                given = read(u, back + at + j)
+                write(sums, j, read(sums, j) + given * (read(v, x + at + j) - read(v, means + j)))
+                write(sums, n + j, read(sums, n + j) + given)
+            if to_x >= 0:
+                for j in range(n):
+                    given = read(u, back + at + j) * (read(v, scales + j) * read(v, w + j))
+                    write(g, to_x + at + j, read(g, to_x + at + j) + given)
+        if i % ROWS == ROWS - 1:
+            kept(sums, 2 * n)
+    kept(sums, 2 * n)
+    for j in range(n):
+        along, given = with_lost(sums, j, 2 * n), with_lost(sums, n + j, 2 * n)
+        factor, weight = read(v, scales + j), read(v, w + j)
+        if to_mean >= 0:
+            add_unless_zero(r, to_mean + j, given, -factor * weight)
+        if to_scale >= 0:
+            add_unless_zero(r, to_scale + j, along, weight)
+        if to_w >= 0:
+            add_unless_zero(r, to_w + j, along, factor)
+        if to_b >= 0:
+            add_unless_zero(r, to_b + j, given, 1.0)
+    give_back(sums)
 
 
 # For rules that write derivatives as instructions.

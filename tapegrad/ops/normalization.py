@@ -1,7 +1,7 @@
-"""Mean and variance of groups of numbers, and normalising by them: what batch, layer and group normalisation consist
-of.
+"""Mean and variance of groups of numbers, and normalising by them: what batch normalisation consists of.
 
-Layout and kernels of rows are in `groups`, the way back in `normalize_sums`.
+Groups may also be those of layer and group normalisation, as in files from before these had operations of their own
+(`group_norms`). Layout and kernels of rows are in `groups`, the way back in `normalize_sums`.
 """
 
 from itertools import pairwise
@@ -9,12 +9,15 @@ from itertools import pairwise
 import numpy as np
 
 from tapegrad.compiled import read, write
+from tapegrad.compiled.tiles import borrow, give_back
 from tapegrad.ops.arithmetic import chain
 from tapegrad.ops.groups import (
+    ROWS,
     accepts_groups,
     all_sums,
     group_count,
     group_size,
+    kept,
     norm_note,
     norm_shape,
     of_channels,
@@ -24,8 +27,10 @@ from tapegrad.ops.groups import (
     spread_of_row,
     sums_of_rows,
     with_lanes,
+    with_lost,
 )
 from tapegrad.ops.normalize_sums import normalize_sums
+from tapegrad.ops.planes import zeros
 from tapegrad.ops.record import operand_at, params_at, result_at, wants_flag
 from tapegrad.ops.spec import structured
 
@@ -52,22 +57,27 @@ def moments_forward(side, k, v):
 
 
 def moments_of_columns(v, x, out, n, count):
-    mean, var = v[out : out + count], v[out + count : out + 2 * count]
-    for j in range(count):
-        mean[j] = 0.0
-        var[j] = 0.0
+    sums = borrow(v, 3 * count)
+    zeros(sums, 0, 3 * count)
     for i in range(n):
-        row = v[x + i * count : x + (i + 1) * count]
         for j in range(count):
-            mean[j] += row[j]
+            write(sums, j, read(sums, j) + read(v, x + i * count + j))
+        if i % ROWS == ROWS - 1:
+            kept(sums, count)
+    kept(sums, count)
     for j in range(count):
-        mean[j] /= n
+        write(v, out + j, with_lost(sums, j, count) / n)
+    zeros(sums, 0, 3 * count)
     for i in range(n):
-        row = v[x + i * count : x + (i + 1) * count]
         for j in range(count):
-            var[j] += (row[j] - mean[j]) * (row[j] - mean[j])
+            centred = read(v, x + i * count + j) - read(v, out + j)
+            write(sums, j, read(sums, j) + centred * centred)
+        if i % ROWS == ROWS - 1:
+            kept(sums, count)
+    kept(sums, count)
     for j in range(count):
-        var[j] /= n
+        write(v, out + count + j, with_lost(sums, j, count) / n)
+    give_back(sums)
 
 
 def moments_reverse(side, k, v, g):
@@ -133,30 +143,19 @@ def normalize_forward(side, k, v):
     for i in range(samples * groups):
         m, first = i % groups if across else i, i % groups * channels
         middle, factor = v[means + m], v[scales + m]
-        if each == 1:
-            row, to = v[x + i * channels : x + (i + 1) * channels], v[out + i * channels : out + (i + 1) * channels]
-            weight, bias = v[w + first : w + first + channels], v[b + first : b + first + channels]
-            if chains(side, k):
-                for j in range(channels):
-                    one, other = row[j] - middle, factor * weight[j]
-                    to[j] = bias[j] if one == 0.0 or other == 0.0 else one * other + bias[j]
+        for c in range(channels):
+            at = (i * channels + c) * each
+            row, to = v[x + at : x + at + each], v[out + at : out + at + each]
+            whole, plus = factor * v[w + first + c], v[b + first + c]
+            if chains(side, k) and whole == 0.0:
+                for j in range(each):
+                    to[j] = plus
+            elif chains(side, k):
+                for j in range(each):
+                    to[j] = plus if row[j] == middle else (row[j] - middle) * whole + plus
             else:
-                for j in range(channels):
-                    to[j] = (row[j] - middle) * factor * weight[j] + bias[j]
-        else:
-            for c in range(channels):
-                at = (i * channels + c) * each
-                row, to = v[x + at : x + at + each], v[out + at : out + at + each]
-                whole, plus = factor * v[w + first + c], v[b + first + c]
-                if chains(side, k) and whole == 0.0:
-                    for j in range(each):
-                        to[j] = plus
-                elif chains(side, k):
-                    for j in range(each):
-                        to[j] = plus if row[j] == middle else (row[j] - middle) * whole + plus
-                else:
-                    for j in range(each):
-                        to[j] = (row[j] - middle) * whole + plus
+                for j in range(each):
+                    to[j] = (row[j] - middle) * whole + plus
     return True
 
 

@@ -1,7 +1,7 @@
 """Planes: how the numbers that a convolution reads are laid out, and products of them with weights; see `windows`."""
 
 from tapegrad.compiled import compiled_in, read, write
-from tapegrad.compiled.tiles import BITS, ROWS, VECTORS, weighted_rows
+from tapegrad.compiled.tiles import BITS, ROWS, VECTORS, VECTORS_OF_ONE, copy_row, weighted_rows
 
 # The parameters: n, groups, ci, co, then for each of three axes the lengths of x, w and y, stride, padding, dilation.
 LENGTH = 22
@@ -68,43 +68,47 @@ def planes_filled(
     v, a, channels, e1, e2, e3, n1, n2, n3, f1, f2, f3, s1, s2, s3, q1, q2, q3, l1, l2, l3, to, at, size
 ):  # fmt: skip
     # Copy channels of lengths e1, e2, e3 to planes of lengths l1, l2, l3, of which there are q1 q2 q3 for a channel:
-    # what stands at u in the plane of remainder r is the number at u * s + r + f, or zero where that is negative or not
-    # below n.
+    # what stands at u in the plane of remainder r is the number at u * s + r + f. Where that is negative or not below n
+    # there are to be zeros, which stand there already: they are the same for all images and channels, so whoever calls
+    # this has put them there once.
     for c in range(channels):
-        o = at + c * size
         for r1 in range(q1):
+            low1, high1 = inside(l1, n1, r1 + f1, s1)
             for r2 in range(q2):
+                low2, high2 = inside(l2, n2, r2 + f2, s2)
                 for r3 in range(q3):
-                    low = min(l3, max(0, -((r3 + f3) // s3)))
-                    high = max(low, min(l3, (n3 - r3 - f3 + s3 - 1) // s3))
-                    for u1 in range(l1):
-                        i1 = u1 * s1 + r1 + f1
-                        for u2 in range(l2):
-                            i2 = u2 * s2 + r2 + f2
-                            if i1 < 0 or i1 >= n1 or i2 < 0 or i2 >= n2:
-                                zeros(to, o, l3)
+                    low, high = inside(l3, n3, r3 + f3, s3)
+                    plane = at + c * size + ((r1 * q2 + r2) * q3 + r3) * l1 * l2 * l3
+                    for u1 in range(low1, high1):
+                        for u2 in range(low2, high2):
+                            o = plane + (u1 * l2 + u2) * l3
+                            row = a + ((c * e1 + u1 * s1 + r1 + f1) * e2 + u2 * s2 + r2 + f2) * e3 + r3 + f3
+                            if s3 == 1:
+                                copy_row(to, o + low, v, row + low, high - low)
+                            elif s3 == 2:
+                                for j in range(low, high):
+                                    write(to, o + j, read(v, row + 2 * j))
                             else:
-                                zeros(to, o, low)
-                                row = a + ((c * e1 + i1) * e2 + i2) * e3 + r3 + f3
-                                if s3 == 1:
-                                    for j in range(low, high):
-                                        write(to, o + j, read(v, row + j))
-                                elif s3 == 2:
-                                    for j in range(low, high):
-                                        write(to, o + j, read(v, row + 2 * j))
-                                else:
-                                    for j in range(low, high):
-                                        write(to, o + j, read(v, row + j * s3))
-                                zeros(to, o + high, l3 - high)
-                            o += l3
-        zeros(to, o, at + (c + 1) * size - o)
+                                for j in range(low, high):
+                                    write(to, o + j, read(v, row + j * s3))
+
+
+def inside(length, n, first, s):
+    # Which of the positions u below `length` have u * s + first from 0 up to n - 1: from one, and up to before another.
+    low = min(length, max(0, -(first // s)))
+    return low, max(low, min(length, (n - first + s - 1) // s))
+
+
+def width(channels, v):
+    # How many numbers a tile is wide, where so many channels are computed.
+    return (VECTORS_OF_ONE if channels == 1 else VECTORS) * lanes(v)
 
 
 def multiply(w, wo, planes, offsets, at, count, channels, length, sums, pitch):
     # For each channel a row of `length` sums.
-    wide = VECTORS * lanes(planes)
+    wide = width(channels, planes)
     for start in range(0, length, wide):
-        vectors = min(VECTORS, (length - start + lanes(planes) - 1) // lanes(planes))
+        vectors = min(wide, length - start + lanes(planes) - 1) // lanes(planes)
         c = 0
         while c < channels:
             rows = rows_of(channels - c)

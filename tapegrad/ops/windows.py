@@ -14,8 +14,10 @@ plus an offset that depends on k alone, so an output is a sum over channels and 
 many rows are one: where a row of the output ends, some numbers are computed that nobody reads. See `tiles`.
 """
 
+import numpy as np
+
 from tapegrad.compiled import compiled_in, read, room, write
-from tapegrad.compiled.tiles import VECTORS, borrow, borrow_whole, give_back, products_of_rows
+from tapegrad.compiled.tiles import VECTORS, borrow, borrow_whole, copy_row, give_back, products_of_rows
 from tapegrad.ops.planes import (
     CACHE,
     axis,
@@ -29,6 +31,7 @@ from tapegrad.ops.planes import (
     rows_of,
     sizes,
     up,
+    width,
     window_offsets,
     zeros,
 )
@@ -61,7 +64,7 @@ def output_added(side, p, xs, x, ws, w, ys, y, begin):
     q1, b1 = reach(k1, s1, d1)
     q2, b2 = reach(k2, s2, d2)
     q3, b3 = reach(k3, s3, d3)
-    l3, planes_each, wide = o3 + b3, q1 * q2 * q3, VECTORS * lanes(ys)
+    l3, planes_each, wide = o3 + b3, q1 * q2 * q3, width(co, ys)
     m1, m2 = block(o1, o2, b1, b2, (ci * planes_each + co) * l3, CACHE // ys.itemsize)
     count = ci * taps
     packed = borrow(ws, groups * co * count)
@@ -76,8 +79,8 @@ def output_added(side, p, xs, x, ws, w, ys, y, begin):
             c += rows
     longest = ci * planes_each * (m1 + b1) * (m2 + b2) * l3
     planes = borrow(xs, longest + wide)
-    zeros(planes, longest, wide)
-    offsets = borrow_whole(count)
+    zeros(planes, 0, longest + wide)
+    offsets, alone = borrow_whole(count), m1 == o1 and m2 == o2
     sums = borrow(ys, co * up(m1 * (m2 + b2) * l3, wide))
     for i in range(n):
         for g in range(groups):
@@ -87,12 +90,19 @@ def output_added(side, p, xs, x, ws, w, ys, y, begin):
                     l1, l2 = r1 + b1, r2 + b2
                     size, length = planes_each * l1 * l2 * l3, ((r1 - 1) * l2 + r2 - 1) * l3 + o3
                     pitch = up(length, wide)
+                    # Where all is one block, zeros and offsets are the same for all images.
+                    if not alone:
+                        zeros(planes, 0, ci * size)
+                    if not alone or i + g == 0:
+                        window_offsets(side, p, ci, size, l1, l2, l3, offsets)
                     fill(xs, x + (i * groups + g) * ci * i1 * i2 * i3, ci, i1, i2, i3, i1, i2, i3,
                          at1 * s1 - p1, at2 * s2 - p2, -p3, s1, s2, s3, q1, q2, q3, l1, l2, l3, planes, 0, size)
-                    window_offsets(side, p, ci, size, l1, l2, l3, offsets)
                     multiply(packed, g * co * count, planes, offsets, 0, count, co, length, sums, pitch)
                     for c in range(co):
-                        first = read(ys, begin + g * co + c) if begin >= 0 else 0.0
+                        if begin >= 0:
+                            first = read(ys, begin + g * co + c)
+                            for j in range(c * pitch, c * pitch + length):
+                                write(sums, j, first + read(sums, j))
                         for u1 in range(r1):
                             for u2 in range(r2):
                                 to = y + ((((i * groups + g) * co + c) * o1 + at1 + u1) * o2 + at2 + u2) * o3
@@ -101,8 +111,7 @@ def output_added(side, p, xs, x, ws, w, ys, y, begin):
                                     for j in range(o3):
                                         write(ys, to + j, read(ys, to + j) + read(sums, of + j))
                                 else:
-                                    for j in range(o3):
-                                        write(ys, to + j, first + read(sums, of + j))
+                                    copy_row(ys, to, sums, of, o3)
     give_back(sums)
     give_back(offsets)
     give_back(planes)
@@ -144,7 +153,7 @@ def input_added(side, p, ys, y, ws, w, xs, x):
     q3, b3 = reach(k3, s3, d3)
     h1, h2, h3 = p1 // s1, p2 // s2, p3 // s3
     c1, c2, c3 = (i1 - 1 + p1) // s1 - h1 + 1, (i2 - 1 + p2) // s2 - h2 + 1, (i3 - 1 + p3) // s3 - h3 + 1
-    l3, wide = c3 + b3, VECTORS * lanes(xs)
+    l3, wide = c3 + b3, width(ci, xs)
     m1, m2 = block(c1, c2, b1, b2, (co + ci) * l3, CACHE // ys.itemsize)
     first, order = borrow_whole(q1 * q2 * q3 + 1), borrow_whole(taps)
     order_of_taps(side, p, first, order)
@@ -164,8 +173,8 @@ def input_added(side, p, ys, y, ws, w, xs, x):
                 c += rows
     longest = co * (m1 + b1) * (m2 + b2) * l3
     planes = borrow(ys, longest + wide)
-    zeros(planes, longest, wide)
-    offsets = borrow_whole(co * taps)
+    zeros(planes, 0, longest + wide)
+    offsets, alone = borrow_whole(co * taps), m1 == c1 and m2 == c2
     sums = borrow(xs, ci * up(m1 * (m2 + b2) * l3, wide))
     for i in range(n):
         for g in range(groups):
@@ -175,6 +184,8 @@ def input_added(side, p, ys, y, ws, w, xs, x):
                     l1, l2 = r1 + b1, r2 + b2
                     length = ((r1 - 1) * l2 + r2 - 1) * l3 + c3
                     pitch = up(length, wide)
+                    if not alone:
+                        zeros(planes, 0, co * l1 * l2 * l3)
                     fill(ys, y + (i * groups + g) * co * o1 * o2 * o3, co, o1, o2, o3, o1, o2, o3,
                          at1 + h1 - b1, at2 + h2 - b2, h3 - b3, 1, 1, 1, 1, 1, 1, l1, l2, l3, planes, 0, l1 * l2 * l3)
                     for r in range(q1 * q2 * q3):
@@ -235,7 +246,10 @@ def kernel_added(side, p, xs, x, ys, y, ws, w):
     together = min(n, max(1, limit // (ci * x_size + co * y_size)))
     count = ci * taps
     planes, rows_of_y = borrow(xs, together * ci * x_size + one), borrow(ys, together * co * y_size)
-    offsets, t = borrow_whole(count), room(ws)
+    offsets, t, alone = borrow_whole(count), room(ws), m1 == o1 and m2 == o2
+    # The last vector may reach beyond the planes. What it finds there meets zeros, and must be finite.
+    zeros(planes, 0, together * ci * x_size + one)
+    zeros(rows_of_y, 0, together * co * y_size)
     for g in range(groups):
         for i in range(0, n, together):
             images = min(together, n - i)
@@ -244,6 +258,9 @@ def kernel_added(side, p, xs, x, ys, y, ws, w):
                     r1, r2 = min(m1, o1 - at1), min(m2, o2 - at2)
                     l1, l2 = r1 + b1, r2 + b2
                     size, length = planes_each * l1 * l2 * l3, ((r1 - 1) * l2 + r2 - 1) * l3 + o3
+                    if not alone:
+                        zeros(planes, 0, images * ci * size + one)
+                        zeros(rows_of_y, 0, images * co * y_size)
                     for m in range(images):
                         image = (i + m) * groups + g
                         fill(xs, x + image * ci * i1 * i2 * i3, ci, i1, i2, i3, i1, i2, i3,
@@ -251,9 +268,8 @@ def kernel_added(side, p, xs, x, ys, y, ws, w):
                              planes, m * ci * size, size)
                         fill(ys, y + image * co * o1 * o2 * o3, co, o1, o2, o3, at1 + r1, at2 + r2, o3,
                              at1, at2, 0, 1, 1, 1, 1, 1, 1, r1, l2, l3, rows_of_y, m * co * y_size, y_size)
-                    # The last vector may reach beyond the planes. What it finds there meets zeros, and must be finite.
-                    zeros(planes, images * ci * size, one)
-                    window_offsets(side, p, ci, size, l1, l2, l3, offsets)
+                    if not alone or i + g == 0:
+                        window_offsets(side, p, ci, size, l1, l2, l3, offsets)
                     many = (length + one - 1) // one
                     c = 0
                     while c < co:
@@ -262,6 +278,9 @@ def kernel_added(side, p, xs, x, ys, y, ws, w):
                             some = min(VECTORS, count - q)
                             products_of_rows(rows_of_y, c * y_size, y_size, planes, 0, offsets, q, many, images,
                                              co * y_size, ci * size, rows, some, t)
+                            if not all_finite(t, rows * some):
+                                exact_products(rows_of_y, c * y_size, y_size, planes, offsets, q, images, co * y_size,
+                                               ci * size, r1, r2, o3, l2, l3, rows, some, t)
                             for a in range(rows):
                                 for b in range(some):
                                     to = w + (g * co + c + a) * count + q + b
@@ -270,6 +289,29 @@ def kernel_added(side, p, xs, x, ys, y, ws, w):
     give_back(offsets)
     give_back(rows_of_y)
     give_back(planes)
+
+
+def all_finite(t, n):
+    wrong = False
+    for j in range(n):
+        wrong |= not np.isfinite(read(t, j))
+    return not wrong
+
+
+def exact_products(rows_of_y, y, pitch, planes, offsets, q, images, y_step, x_step, r1, r2, o3, l2, l3, rows, some, t):
+    # As `products_of_rows`, but for the numbers of windows alone, one by one. Zeros beside rows of y meet numbers of x
+    # that are in no window, or of another channel, and where these are infinite or NaN they must not be seen.
+    for a in range(rows):
+        for b in range(some):
+            total = 0.0
+            for m in range(images):
+                for u1 in range(r1):
+                    for u2 in range(r2):
+                        row = (u1 * l2 + u2) * l3
+                        of_y, of_x = y + a * pitch + m * y_step + row, offsets[q + b] + m * x_step + row
+                        for j in range(o3):
+                            total += read(rows_of_y, of_y + j) * read(planes, of_x + j)
+            write(t, a * some + b, total)
 
 
 # Functions that are compiled once, each by itself, and called by address: as parts of all kernels that call them, they

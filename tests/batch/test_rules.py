@@ -66,13 +66,17 @@ CASES = {
         (lambda x, i: tg.cross_entropy(x, i, reduction="none"), X, np.array([1, 3, 0])),
         (lambda x, i: tg.cross_entropy(x.T, i), X, np.array([1, 2, 0, 1])),
     ],
-    "moments": [
-        (lambda x: tg.layer_norm(x, 4), X), (lambda x: tg.batch_norm(x), X), (lambda x: tg.group_norm(x, 3), CUBE),
-    ],
-    "normalize": [
-        (lambda x, w: tg.layer_norm(x, 4, w, w), X, X[0]),
-        (lambda x, m, w: tg.batch_norm(x, m, np.exp(m), w, m), X, X[1], X[0]),
+    "moments": [(lambda x: tg.batch_norm(x), X), (lambda x: tg.batch_norm(x), CUBE)],
+    "normalize": [(lambda x, m, w: tg.batch_norm(x, m, np.exp(m), w, m), X, X[1], X[0])],
+    "normalize_groups": [
+        (lambda x, w: tg.layer_norm(x, 4, w, w), X, X[0]), (lambda x: tg.group_norm(x, 3), CUBE),
         (lambda x, m: tg.group_norm(x, x.shape[1], m, m), CUBE, np.arange(1.0, 1.0 + CUBE.shape[1])),
+        (lambda x, e: tg.layer_norm(x, 4, eps=e[0] ** 2), X, np.array([0.5])),
+    ],
+    "normalize_groups_back": [
+        (lambda x, w: tg.grad(lambda x: np.sum(tg.layer_norm(x, 4, w, w) ** 3))(x), X, X[0]),
+        (lambda x, w: tg.grad(lambda w: np.sum(tg.group_norm(x, 3, w, w) ** 3))(w), CUBE,
+         np.arange(1.0, 1.0 + CUBE.shape[1])),
     ],
     "convolution": [
         (lambda x, w: tg.conv(x, w, stride=2, padding=1), IMAGES, KERNEL),
@@ -88,7 +92,7 @@ CASES = {
     "window_spread": [(by(lambda x: np.sum(tg.avg_pool(x, (2, 2), stride=1) ** 2)), IMAGES)],
     "lstm_gates": [(lambda a, w, h, c: lstm_steps(a, w, h, c)[0], RNG.normal(size=(3, 2, 8)), RNG.normal(size=(8, 2)),
                     X[:2, :2], X[1:, 2:])],
-    "normalize_sums": [(lambda x, w: tg.grad(lambda x: np.sum(tg.layer_norm(x, 4, w, w) ** 3))(x), X, X[0])],
+    "normalize_sums": [(lambda x, w: tg.grad(lambda x: np.sum(tg.batch_norm(x, weight=w, bias=w) ** 3))(x), X, X[0])],
 }  # fmt: skip
 NAMED = [(name, number) for name, cases in CASES.items() for number in range(len(cases))]
 

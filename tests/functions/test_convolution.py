@@ -1,6 +1,7 @@
 """Convolutions and pooling: values and derivatives against PyTorch and differences, bad input, lanes, machine code."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -350,3 +351,39 @@ def test_huge_strides_and_dilations_are_refused_and_never_reach_out_of_bounds(ma
                 pool(x, (2,), stride=many)
     else:
         assert tg.max_pool(x, (2,), stride=many).data.tolist() == [[[1.0]]]
+
+
+def weighted(convolved, x, q, w, **options):
+    return np.sum(convolved(x, w, **options) * q)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_numbers_that_are_not_finite_reach_their_own_weights_only(number, channel, dtype):
+    # At corners, where the numbers of the next channel follow in memory.
+    rng = np.random.default_rng(0)
+    for side, k, stride, padding in itertools.product((3, 5, 8), (1, 2, 3), (1, 2), (0, 1)):
+        x, w = rng.normal(size=(2, 3, side, side)).astype(dtype), rng.normal(size=(4, 3, k, k)).astype(dtype)
+        x[0, channel, 0, 0] = x[1, channel, -1, -1] = number
+        q = rng.normal(size=tg.conv(x, w, stride=stride, padding=padding).shape).astype(dtype)
+        loss = partial(weighted, tg.conv, x, q, stride=stride, padding=padding)
+        gradient = tg.grad(loss, compile=False)(w)
+        padded, outputs = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding))), q.shape[2]
+        expected = np.empty_like(w)
+        with np.errstate(invalid="ignore"):
+            for i, j in np.ndindex(k, k):
+                met = padded[:, :, i : i + stride * outputs : stride, j : j + stride * outputs : stride]
+                expected[:, :, i, j] = (met[:, None] * q[:, :, None]).sum((0, 3, 4))
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4 if dtype == np.float32 else 1e-10, atol=1e-5)
+
+
+def test_a_gradient_that_is_nan_in_one_channel_leaves_the_weights_of_others():
+    rng = np.random.default_rng(0)
+    y, w = rng.normal(size=(2, 4, 5, 5)), rng.normal(size=(4, 3, 3, 3))
+    for channel, padding in itertools.product(range(3), (0, 1)):
+        q = np.ones_like(tg.conv_transpose(y, w, padding=padding))
+        q[0, channel, 0, 0] = q[1, channel, -1, -1] = np.nan
+        gradient = tg.grad(partial(weighted, tg.conv_transpose, y, q, padding=padding), compile=False)(w)
+        assert np.isnan(gradient[:, channel]).any()
+        assert np.isfinite(np.delete(gradient, channel, 1)).all()

@@ -53,6 +53,8 @@ EXAMPLES = {
     "moments": ((Y,), [2, 4, 1, 3, 1]),
     "normalize": ((Y, B[0, 0], A[1, 1], A[0, 0], B[1, 1]), [2, 4, 1, 3, 1, 0]),
     "normalize_sums": ((Y, np.sin(Y), B[0, 0], A[1, 1], A[0, 0]), [2, 4, 1, 3, 1]),
+    "normalize_groups": ((Y, A[0, 0], B[1, 1], np.array([0.1])), [1, 2, 2, 6]),
+    "normalize_groups_back": ((np.sin(Y), Y, A[0, 0], np.array([0.1])), [1, 2, 2, 6]),
     "dropout_mask": ((np.array([5.5, 6.5, 7.5, 8.5]),), [10, 1 << 31]),
     "argmax": ((Y,), LINES),
     "argsort": ((Y,), LINES),
@@ -104,6 +106,10 @@ def test_groups_of_every_layout(layout):
     check_op(BY_NAME["normalize"], x, mean, scale, w, b, params=[*layout, 0])
     check_op(BY_NAME["normalize"], x, mean, scale, w, b, params=[*layout, 1])
     check_op(BY_NAME["normalize_sums"], back, x, mean, scale, w, params=layout)
+    if not across:
+        eps = np.array([0.3])
+        check_op(BY_NAME["normalize_groups"], x, w, b, eps, params=layout[:4])
+        check_op(BY_NAME["normalize_groups_back"], back, x, w, eps, params=layout[:4])
 
 
 def test_every_structured_row_has_examples():
