@@ -66,6 +66,10 @@ CASES = {
         (lambda x, i: tg.cross_entropy(x, i, reduction="none"), X, np.array([1, 3, 0])),
         (lambda x, i: tg.cross_entropy(x.T, i), X, np.array([1, 2, 0, 1])),
     ],
+    "at_labels": [
+        (lambda x, i: tg.nll_loss(x, i, reduction="none"), X, np.array([1, 3, 0])),
+        (lambda x, i: tg.nll_loss(x.T, i), X, np.array([1, 2, 0, 1])),
+    ],
     "moments": [
         (lambda x: tg.layer_norm(x, 4), X), (lambda x: tg.batch_norm(x), X), (lambda x: tg.group_norm(x, 3), CUBE),
     ],
