@@ -10,6 +10,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.errors import OperationError, StructureError
+from tapegrad.pickling import to_pickle
 from tapegrad.value import Value
 
 Rate = float | Callable[[int], float]
@@ -55,6 +56,9 @@ class Group:
             raise StructureError(
                 f'the "params" of a group are a module, Values, or patterns of names, not {type(given).__name__}'
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"lr": to_pickle(self.lr, "the learning rate of a group")}
 
     def __repr__(self) -> str:
         what = ", ".join(map(repr, self._patterns))
