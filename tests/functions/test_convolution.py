@@ -1,11 +1,15 @@
 """Convolutions and pooling: values and derivatives against PyTorch and differences, bad input, lanes, machine code."""
 
 import itertools
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import tapegrad as tg
+from tapegrad.compiled import interpreted
 from tapegrad.errors import OperationError, ShapeError
 
 torch = pytest.importorskip("torch")
@@ -350,3 +354,28 @@ def test_huge_strides_and_dilations_are_refused_and_never_reach_out_of_bounds(ma
                 pool(x, (2,), stride=many)
     else:
         assert tg.max_pool(x, (2,), stride=many).data.tolist() == [[[1.0]]]
+
+
+NO_MEMORY = """
+import resource
+import numpy as np
+import tapegrad as tg
+
+# Weights of more than 32 MB: less might be found among what was given back.
+x, w = np.ones((1, 512, 3, 3)), np.ones((1024, 512, 3, 3))
+convolved = tg.record(lambda x, w: np.sum(tg.conv(x, w)), x, w, compile=False)
+assert convolved(x, w) == 1024.0 * 512.0 * 9.0
+with open("/proc/self/statm") as file:
+    now = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (8 << 20),) * 2)
+convolved(x, w)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set as Linux takes it")
+@pytest.mark.skipif(interpreted(), reason="NumPy raises MemoryError where nothing is compiled")
+def test_where_there_is_no_memory_left_it_is_said():
+    """A kernel cannot raise; but it must not write where it was given nothing."""
+    done = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT
+    assert "tapegrad: there is no memory left for what a convolution rearranges" in done.stderr
