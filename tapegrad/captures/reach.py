@@ -201,7 +201,7 @@ class Reach:
     def _own_attributes(self, name: str, x: Any) -> None:
         """Bind what stands in the attributes of an object of ours, such as a layer, but not its notes."""
         own = vars(x)
-        for key, found in list(own.items()):
+        for key, found in own.copy().items():
             if not key.startswith("_"):
                 self._bind(_ITEM, own, key, found, f"{name}.{key}")
                 self._visit(f"{name}.{key}", found)
@@ -210,7 +210,7 @@ class Reach:
         elements = list(x.values()) if isinstance(x, dict) else list(x)
         if isinstance(x, list | dict) and len(x) <= _FEW:
             self._bind(_LENGTH, x, None, len(x), name)
-            for key, found in list(x.items() if isinstance(x, dict) else enumerate(x)):
+            for key, found in dict(x).items() if isinstance(x, dict) else enumerate(list(x)):
                 self._bind(_ITEM, x, key, found, f"{name}[{key!r}]")
         elif not isinstance(x, tuple | frozenset):
             self.collections.append((name, x))

@@ -58,8 +58,9 @@ class Function:
         if found is None or found.programs != recording.programs:
             payload = packed(recording, self.f, example)
             found = Ready(recording, example, recording.programs, payload)
-        while len(self._known) >= MOST:
-            self._known.pop(next(iter(self._known)))
+        for oldest in list(self._known)[: max(0, len(self._known) + 1 - MOST)]:
+            # Another thread may have taken it out.
+            self._known.pop(oldest, None)
         self._known[spec] = found
         return found
 

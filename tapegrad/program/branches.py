@@ -289,7 +289,8 @@ class Branches:
         if sum(p not in self.programs for p in tried):
             raise GuardError(
                 f"{self.name} took another branch when it was recorded again at the same inputs: it depends on "
-                "something besides its arguments"
+                "something besides its arguments, or a number that decides a branch is so near to where it turns that "
+                "the rounding of a replay, which is not the same as that of a recording, decides"
             )
         if self.captures.verified() is not self._token:
             # Branches of before and after a change are not to stand beside each other.

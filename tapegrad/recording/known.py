@@ -94,7 +94,9 @@ class Known:
 
     def _forget(self, spec: Spec) -> None:
         gone = self._recordings.pop(spec, None)
-        self.quick = {key: recording for key, recording in list(self.quick.items()) if recording is not gone}
+        # Other threads may add to it. A dict is copied in one step; a list of its items is not, as Python may look for
+        # garbage while it makes these, and let other threads run.
+        self.quick = {key: recording for key, recording in self.quick.copy().items() if recording is not gone}
         self.short.clear()
 
     def on_tape(self, args: Sequence[Any]) -> Callable[..., Any]:

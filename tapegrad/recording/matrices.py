@@ -133,8 +133,9 @@ class Matrices:
         key = (id(program), hashable(argnums), symmetric, indices)
         known = self._compressed.get(key)
         if known is None or known[0] is not program:
-            while len(self._compressed) >= MAX_PATTERNS:
-                del self._compressed[next(iter(self._compressed))]
+            for oldest in list(self._compressed)[: max(0, len(self._compressed) + 1 - MAX_PATTERNS)]:
+                # Another thread may have taken it out.
+                self._compressed.pop(oldest, None)
             chosen = self._plans.plan(argnums).chosen
             known = self._compressed[key] = program, analyse(program, workspace, chosen, symmetric)
         return known[1]

@@ -1,11 +1,13 @@
 """Functions that a tape calls instead of looking into: black boxes, rules, solvers, checkpoints, linear algebra."""
 
 import functools
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -567,14 +569,22 @@ def test_more_kinds_of_arguments_than_are_kept_from_several_threads():
         except BaseException as error:
             errors.append(error)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
+    def elsewhere(*_):
+        time.sleep(0)
+
+    # Threads change places often, also in the middle of what looks like one step: where Python looks for garbage.
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     threads = [threading.Thread(target=work, args=(100 * i,)) for i in range(4)]
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(7, 2, 2)
+    gc.callbacks.append(elsewhere)
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     finally:
+        gc.callbacks.remove(elsewhere)
+        gc.set_threshold(*thresholds)
         sys.setswitchinterval(interval)
     assert not errors

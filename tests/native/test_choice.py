@@ -269,6 +269,7 @@ def test_programs_are_swapped_in_when_replays_have_paid_for_it(eager):
 
 def test_gradients_in_a_loop_are_swapped_in_between_two_calls(monkeypatch):
     monkeypatch.setattr(choice, "compile_seconds", lambda program: 1e-5)
+    monkeypatch.setattr(choice, "_is_faster", lambda program, native: True)
     f = lambda x, y: waves(x) * y
     gradient = tg.value_and_grad(f, (0, 1))
     recording = known(f).at((X, 2.0))[0]
@@ -644,6 +645,7 @@ def test_nothing_is_compiled_where_numba_is_not_to_compile():
 SLOW = """
 derived._ASK_AFTER = 0.0
 choice.compile_seconds = lambda program: 0.0
+choice._is_faster = lambda program, native: True
 entered = threading.Event()
 compiled = build._compiled
 def slowly(*args):

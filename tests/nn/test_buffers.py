@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -189,6 +190,49 @@ def test_a_mode_deep_inside_is_noticed():
     model.eval()
     assert not model.rest[0].training
     assert model.train() is model and model.rest[1].training
+
+
+class Centred(nn.Module):
+    """Without parameters. In training it counts, and in evaluation subtracts the mean."""
+
+    def __init__(self):
+        self.mean, self.steps = nn.Buffer(np.arange(3.0)), nn.Buffer(np.array(0))
+
+    def forward(self, x):
+        if self.training:
+            self.steps = self.steps + 1
+            return x * 2.0
+        return x - self.mean
+
+
+def test_a_mode_changed_by_another_thread_while_recording_is_an_error():
+    """The recording would be neither of the one mode nor of the other."""
+    model = Centred()
+
+    def f(x):
+        other = threading.Thread(target=model.train, args=(not model._training,))
+        other.start()
+        other.join()
+        return loss(model, x)
+
+    with pytest.raises(UnsupportedError, match=r"mode of a Centred was changed by another thread.* between calls"):
+        tg.grad(f)(X)
+
+
+def test_a_function_may_set_the_mode_itself():
+    model, calls = Centred(), []
+
+    def f(x):
+        calls.append(1)
+        model.eval()
+        y = loss(model, x)
+        model.train()
+        return y + loss(model, x)
+
+    gradient = tg.grad(f)
+    for _ in range(5):
+        close(gradient(X), 2.0 * (X - np.arange(3.0)) / X.size + 8.0 * X / X.size)
+    assert len(calls) <= 3 and int(model.steps) == 5
 
 
 def test_other_derivatives_write_once():

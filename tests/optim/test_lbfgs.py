@@ -1,5 +1,7 @@
 """L-BFGS on nestings and modules: minima, state, and errors."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,39 @@ def test_a_closure_and_its_loss():
 
     first, last = optimizer.step(closure), optimizer.step(closure)
     assert float(last.data) < 1e-10 < float(first.data)
+
+
+def test_an_interrupted_step_keeps_the_last_whole_iteration():
+    """Not a point that the line search has only tried, where the loss may be worse."""
+
+    def after(evaluations):
+        model, losses = nn.Linear(1, 1, bias=False, rng=0), []
+        model.weight.data = np.array([[4.0]])
+        optimizer = optim.LBFGS(model, lr=8.0, line_search_fn="strong_wolfe")
+
+        def closure():
+            if len(losses) == evaluations:
+                raise KeyboardInterrupt
+            optimizer.zero_grad()
+            w = model.weight[0, 0]
+            loss = (w - 1.0) ** 4 + 0.1 * w**2
+            loss.backward()
+            losses.append(loss.item())
+            return loss
+
+        with contextlib.suppress(KeyboardInterrupt):
+            optimizer.step(closure)
+        w = model.weight.data[0, 0]
+        found = (w - 1.0) ** 4 + 0.1 * w**2
+        evaluations = 1000
+        optimizer.step(closure)
+        return found, losses, model.weight.data[0, 0]
+
+    kept = [after(n) for n in range(1, 12)]
+    values = [value for value, _, _ in kept]
+    assert values == sorted(values, reverse=True) and len(set(values)) > 3
+    assert kept[-1][1] != sorted(kept[-1][1], reverse=True), "no point that was tried was worse: this shows nothing"
+    np.testing.assert_allclose([w for _, _, w in kept], kept[0][2], atol=1e-4)
 
 
 def test_a_saved_one_goes_on(tmp_path):

@@ -112,20 +112,20 @@ def _arg(sign):
 
 
 def inverse(a):
-    """The inverse, refined in extended precision, and its derivatives: dX = -X dA X."""
+    """The inverse of each matrix, refined in extended precision, and its derivatives: dX = -X dA X."""
     a0, aa, ab, ac = a.parts
     x = np.linalg.inv(a0.astype(float)).astype(WIDE)
     for _ in range(3):
-        x = x @ (2 * np.eye(len(x), dtype=WIDE) - a0 @ x)
+        x = x @ (2 * np.eye(x.shape[-1], dtype=WIDE) - a0 @ x)
     return Hyper([x, -x @ aa @ x, -x @ ab @ x, x @ (aa @ x @ ab + ab @ x @ aa - ac) @ x])
 
 
 def det(a):
-    """By elimination, without exchanging rows: for matrices whose leading minors are not small."""
-    found = a[0, 0]
-    while len(a) > 1:
-        a = a[1:, 1:] - np.outer(a[1:, 0] / a[0, 0], a[0, 1:])
-        found = found * a[0, 0]
+    """Of each matrix, by elimination, without exchanging rows: for those whose leading minors are not small."""
+    found = a[..., 0, 0]
+    while a.shape[-1] > 1:
+        a = a[..., 1:, 1:] - a[..., 1:, :1] / a[..., :1, :1] * a[..., :1, 1:]
+        found = found * a[..., 0, 0]
     return found
 
 
