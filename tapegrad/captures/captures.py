@@ -234,9 +234,11 @@ class Captures:
         if self._contents:
             self._look_at(_AT_ONCE)
         changed = [watched for watched in self._contents if watched.changed]
-        if own or changed:
-            self._own.update(binding.place for binding in own)
-            self._own.update(id(watched.of) for watched in changed)
+        found = {binding.place for binding in own} | {id(watched.of) for watched in changed}
+        # Twice in succession: another thread may have changed something while the function was recorded.
+        self._own = Counter({place: n for place, n in self._own.items() if n >= 2 or place in found})
+        if found:
+            self._own.update(found)
             # The counts go by identity, which another object may take over when this one is gone.
             self._kept += [*own, *changed]
             self._look()

@@ -51,9 +51,9 @@ class _Array:
 
 
 class _Collection:
-    """The elements of a list, dict or set, told apart by identity, numbers by value.
+    """The elements of a list, dict, set or the like, told apart by identity, numbers by value.
 
-    A list is compared a stretch at a time; of a dict or set no stretch can be had alone, so it is compared as a whole.
+    A list is compared a stretch at a time; of the others no stretch can be had alone, so they are compared as a whole.
     """
 
     def __init__(self, elements: Any) -> None:
@@ -104,4 +104,7 @@ def same(a: Any, b: Any) -> bool:
         return True
     if type(a) is not type(b) or not isinstance(a, int | float | complex | str | bytes | np.generic):
         return False
-    return bool(a == b) or bool(a != a and b != b)
+    if a == b:
+        # 0.0 and -0.0 are equal, and so are complex numbers with these as parts; functions tell them apart.
+        return bool(a and not isinstance(a, complex | np.complexfloating)) or repr(a) == repr(b)
+    return bool(a != a and b != b)

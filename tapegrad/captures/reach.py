@@ -8,9 +8,11 @@ stay as they are, but for the package that the function itself is from.
 
 from __future__ import annotations
 
+import array
 import functools
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
@@ -140,7 +142,7 @@ class Reach:
             self._visit(name, x.func)
             self._elements(name, x.args)
             self._elements(name, x.keywords.values())
-        elif isinstance(x, list | tuple | dict | set | frozenset):
+        elif isinstance(x, list | tuple | dict | set | frozenset | deque | array.array | bytearray):
             self._collection(name, x)
         elif isinstance(x, drawing.generators()):
             self.generators.append(x)

@@ -123,10 +123,14 @@ class Plan:
     def join(self, other: Plan) -> None:
         """Have the cells of another plan of the same function, which was made for another branch. Raises
         UnsupportedError where that draws other numbers."""
-        if len(self.draws) != len(other.draws) or not all(map(Call.same, self.draws, other.draws)):
+        if not self.draws_as(other):
             raise _other_draws(self.draws, other.draws)
         for i, cell in enumerate(other.cells):
             self.add(cell, i in other.written)
+
+    def draws_as(self, other: Plan) -> bool:
+        """Whether both draw the same."""
+        return len(self.draws) == len(other.draws) and all(map(Call.same, self.draws, other.draws))
 
     def inputs(self) -> list[np.ndarray]:
         """The numbers of all cells, as arrays with an axis at least: a single whole number would otherwise behave as

@@ -25,8 +25,9 @@ def vmap(f: Callable[..., Any], *, compile: bool | None = None, patience: float 
             `vmap(tapegrad.grad(f))`.
         compile, patience: as for `value_and_grad`.
 
-    The first row is computed at once, to record f at; the rest when it is asked for. Results are Dask arrays, nested as
-    what f returns, with rows along the first axis, in the chunks of the arguments.
+    The first row is computed at once, to record f at; the rest when it is asked for, with the parameters as they are
+    now: they are copied. Results are Dask arrays, nested as what f returns, with rows along the first axis, in the
+    chunks of the arguments.
 
     Raises what `value_and_grad` raises; StructureError, in the worker, where rows return arrays of other shapes or
     wider dtypes than the first row.
@@ -78,7 +79,9 @@ def _mapped(
         expected = [(x.shape[1:], x.dtype.str) for x in first]
         graph = Graph(method.strip("_"), arguments, lasts=True)
         payload = graph.add(("function",), tasks.same, ready.payload)
-        shared = graph.add(("arguments",), tasks.same, arguments.shared)
+        # Rows may be computed when these have been changed in place, by an optimiser say.
+        now = [np.array(x) if isinstance(x, np.ndarray) else x for x in arguments.shared]
+        shared = graph.add(("arguments",), tasks.same, now)
         given = payload, shared, arguments.names
         parts = [
             graph.add_on_rows(("chunk", i), i, tasks.outputs_of_chunk, *given, i, method, argnums, expected)

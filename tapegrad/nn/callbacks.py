@@ -43,7 +43,8 @@ class Callback:
         """Before the first epoch."""
 
     def on_step(self, training: Any, step: int, losses: np.ndarray) -> Any:
-        """After `every` steps, and after the last of an epoch.
+        """After `every` steps, and after the last of an epoch. It may give the model other numbers, which the next step
+        goes on from.
 
         Args:
             step: how many steps were made in this epoch.

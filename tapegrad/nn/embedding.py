@@ -71,7 +71,8 @@ class Embedding(Module):
         rows = take(self.weight, index, 0) if isinstance(index, Value) else self.weight[index]
         if self.padding_idx is None or not isinstance(rows, Value):
             return rows
-        return np.where((index == self.padding_idx)[..., None], stop_gradient(rows), rows)
+        # Of a single whole number `==` would be a truth value, and a branch.
+        return np.where(np.expand_dims(np.equal(index, self.padding_idx), -1), stop_gradient(rows), rows)
 
     def _out_of_range(self, index: np.ndarray) -> Exception:
         at = np.argwhere((index < 0) | (index >= self.num_embeddings))[0]

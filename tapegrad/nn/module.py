@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ from tapegrad.value import Value
 # until the next change.
 _version = itertools.count(1)
 _latest = 0
+# Held while parameters are moved: threads that are the first to call a model move them once.
+_gathering = threading.RLock()
+_FIXED = "this module holds given numbers, such as a gradient: it has no flat vector"
 
 
 def _changed() -> None:
@@ -149,6 +153,10 @@ class Module(HasState, Tree):
         known = self._known
         if known is not None and known[0] == _latest and known[4] == named:
             return named
+        with _gathering:
+            return self._gather(named, whole)
+
+    def _gather(self, named: list[tuple[str, Parameter]], whole: bool) -> list[tuple[str, Parameter]]:
         stores = {id(p.store) for _, p in named}
         ends = list(itertools.accumulate((p.size for _, p in named), initial=named[0][1].start if named else 0))
         if not named or len(stores) > 1 or None in [p.store for _, p in named] or [
@@ -182,7 +190,7 @@ class Module(HasState, Tree):
     def _place(self) -> tuple[Store, int, int]:
         self._gathered(whole=True)
         if self._known is None:
-            raise StructureError("this module holds given numbers, such as a gradient: it has no flat vector")
+            raise StructureError(_FIXED)
         return self._known[1:4]
 
     @property
@@ -231,12 +239,15 @@ class Module(HasState, Tree):
     @contextmanager
     def bound(self, flat: Any) -> Iterator[Module]:
         """Within the block the module's parameters are views of `flat`; see `call_with`."""
-        store, start, stop = self._place()
-        if np.shape(flat) != (stop - start,):
-            raise ShapeError(f"the parameters are a vector of {stop - start} numbers, this has shape {np.shape(flat)}")
-        with substitute(store, flat, start):
+        named = list(self._tree())
+        parameters, size = [p for _, p in named], sum(p.size for _, p in named)
+        if any(p.is_fixed for p in parameters):
+            raise StructureError(_FIXED)
+        if np.shape(flat) != (size,):
+            raise ShapeError(f"the parameters are a vector of {size} numbers, this has shape {np.shape(flat)}")
+        with substitute(parameters, flat):
             if isinstance(flat, Value):
-                for name, p in self._tree():
+                for name, p in named:
                     if p.size:
                         p.value().label = name
             yield self

@@ -94,12 +94,11 @@ class Parameter:
         """The handle to its numbers: a view of the flat vector that is in force."""
         if self._fixed is not None:
             return self._fixed
-        assert self.store is not None
-        other = _substitutes.flats.get(id(self.store))
+        other = _substitutes.flats.get(id(self))
         if other is not None:
-            flat, start = other
-            at = self.start - start
+            flat, at = other
             return flat[at : at + self.size].reshape(self.shape)
+        assert self.store is not None
         if _substitutes.constant and recording_tape() is not None:
             return Value(self.data(), requires_grad=False)
         carrier = carrier_of_models()
@@ -116,7 +115,7 @@ class Parameter:
         """Whether a step that is being recorded reads it as the parameter of a model from around it."""
         if self._fixed is not None or carrier_of_models() is None:
             return False
-        return id(self.store) not in _substitutes.flats
+        return id(self) not in _substitutes.flats
 
     def move(self, store: Store, start: int) -> None:
         """Let it be a part of a store, from `start` on."""
@@ -206,8 +205,9 @@ def gather(named: Sequence[tuple[str, Parameter]]) -> Store:
 
 
 class _Substitutes(threading.local):
-    """The vectors that are used in place of stores in this thread, by the id of the store: (vector, position in the
-    store of its first element)."""
+    """The vectors that are used in place of stores in this thread, by the id of the parameter: (vector, where in it the
+    parameter begins). Not by the store: that has parameters of a whole model, where a part of it may be meant, and a
+    parameter may be moved to another one meanwhile."""
 
     def __init__(self) -> None:
         self.flats: dict[int, tuple[Any, int]] = {}
@@ -218,10 +218,13 @@ _substitutes = _Substitutes()
 
 
 @contextmanager
-def substitute(store: Store, flat: Any, start: int) -> Iterator[None]:
-    """Within the block, parameters of the store are views of `flat` (a Value or array) instead."""
-    before = _substitutes.flats
-    _substitutes.flats = {**before, id(store): (flat, start)}
+def substitute(parameters: Sequence[Parameter], flat: Any) -> Iterator[None]:
+    """Within the block, these parameters are views of `flat` (a Value or array) instead, one after another."""
+    before, own, at = _substitutes.flats, dict[int, tuple[Any, int]](), 0
+    for p in parameters:
+        own[id(p)] = flat, at
+        at += p.size
+    _substitutes.flats = before | own
     try:
         yield
     finally:

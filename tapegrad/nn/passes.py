@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,7 +38,8 @@ def one_pass(
         optimizer: in place of the training's own.
         watch: raise `Fault` at a loss that is not finite. The model and the optimiser are then as before that batch.
         every, after: a function that is called after so many updates, and after the last, with the losses so far and
-            whether it was the last. The model and the optimiser are up to date then.
+            whether it was the last. The model and the optimiser are up to date then. It may give the model other
+            numbers.
 
     If there is an error, the batches before it still count: model and optimiser keep what they learnt.
 
@@ -65,10 +66,7 @@ def one_pass(
         limits, added = (limits, none) if accumulate == 1 else (none, limits)
         updates = Updates(optimizer, training.model, count, accumulate, added, watch)
     running = _Pass(training, samples, updates, limits)
-    kept = optimizer.state_dict() if optimizer is not None and watch else {}
-    # A rate that a callback sets meanwhile stays.
-    kept.pop("lr", None)
-    start = whole_state(training.model) if watch else None
+    start = _Start.here(training.model, updates) if watch and updates is not None else None
     stride = None if every is None else every * accumulate
     try:
         with blas_threads(training.threads):
@@ -80,11 +78,15 @@ def one_pass(
                     break
                 if after is not None and updates.whole:
                     running.keep()
-                    after(updates.losses[: running.done], running.done == count)
+                    try:
+                        after(updates.losses[: running.done], running.done == count)
+                    finally:
+                        if running.take() and start is not None:
+                            start = _Start.here(training.model, updates)
     finally:
         running.keep()
-    if updates is not None and watch and (updates.fault is not None or not np.isfinite(running.p).all()):
-        raise _fault(training, order, updates, start, kept, samples)
+    if start is not None and updates is not None and (updates.fault is not None or not np.isfinite(running.p).all()):
+        raise _fault(training, order, updates, start, samples)
     return float(running.sums[0] / len(order)), float(running.sums[1] / len(order))
 
 
@@ -124,20 +126,42 @@ class _Pass:
         if self.updates:
             self.model.flat.data = self.p
 
+    def take(self) -> bool:
+        """Go on with the numbers that the model has now. Returns whether they are others."""
+        now = self.model.flat.data
+        same = np.array_equal(now, self.p, equal_nan=True)
+        self.p[:] = now
+        return not same
 
-def _fault(
-    training: Any, order: np.ndarray, updates: Updates, start: Any, kept: dict[str, Any], samples: Samples
-) -> Fault:
+
+class _Start(NamedTuple):
+    """From where updates can be made again: how many were done, and model and optimiser as they were then."""
+
+    done: int
+    model: Any
+    optimizer: dict[str, Any]
+
+    @classmethod
+    def here(cls, model: Any, updates: Updates) -> _Start:
+        """As they are now."""
+        kept = updates.optimizer.state_dict()
+        # A rate that a callback sets meanwhile stays.
+        kept.pop("lr", None)
+        return cls(updates.done, whole_state(model), kept)
+
+
+def _fault(training: Any, order: np.ndarray, updates: Updates, start: _Start, samples: Samples) -> Fault:
     """What says at which batch the first number arose that is not finite, with model and optimiser as before it."""
     optimizer, batch = updates.optimizer, training.batch_size
     size = batch * training.accumulate
-    fault, done = updates.fault, 0
+    fault, done = updates.fault, start.done
 
     def again(count: int, **how: Any) -> None:
-        restore(training.model, start)
-        optimizer.load_state_dict(kept)
-        if count:
-            one_pass(training, samples, order[: count * size], batch, optimizer=optimizer, **how)
+        restore(training.model, start.model)
+        optimizer.load_state_dict(start.optimizer)
+        some = order[start.done * size : count * size]
+        if len(some):
+            one_pass(training, samples, some, batch, optimizer=optimizer, **how)
 
     def look(losses: np.ndarray, last: bool) -> None:
         nonlocal done

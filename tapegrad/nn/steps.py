@@ -17,8 +17,8 @@ from tapegrad.nn.module import Module
 from tapegrad.nn.updates import Updates
 from tapegrad.program import Branches, Program
 from tapegrad.sweeps import ADJOINTS, VALUES, callbacks
-from tapegrad.tape import EXPECT, operand_error
-from tapegrad.value import Value, contiguous
+from tapegrad.tape import EXPECT, current_tape, operand_error
+from tapegrad.value import Value, as_value, contiguous
 
 # How long a compiled call may take, about, while Ctrl-C waits.
 _SECONDS = 0.2
@@ -108,8 +108,7 @@ class Step:
             carrier = Carrier(plan, cells, models=True)
             with carrier.in_force():
                 results = evaluate(flat, x, y)
-            # Numbers of their own: what shows others would change with these when it is copied to its buffer.
-            return *results, *(x * 1.0 if isinstance(x, Value) else x for x in carrier.written())
+            return *results, *map(_own, carrier.written())
 
         cells = plan.inputs()
         spec, leaves = spec_of([*args, *cells])
@@ -142,23 +141,19 @@ class Step:
         classes = answers.shape[1] if answers is not None and logits is not None else 0
         n_params, n_x = self._sizes
         layout = np.array([n_params, self.batch, n_params, n_params + n_x, loss, logits or 0, classes, 0])
-        moves, constant = self._carrying(plan, program)
+        moves = self._carrying(plan, program)
         # All at once, with no call between, so that a signal finds one program or the other, with what was learnt.
         self.program, self._workspace, self._loss, self.classes = program, workspace, loss, classes
         self._carried, self._branches = plan, branches
-        self._moves, self._constant, self._plan = moves, constant, layout
+        self._moves, self._plan = moves, layout
 
-    def _carrying(self, plan: Plan, program: Program) -> tuple[np.ndarray, dict[int, Any]]:
-        """What is copied after each step: (from, to, how many numbers). And what is written that is a constant, by the
-        number of its cell."""
-        code, moves, constant = program.code, [], {}
+    def _carrying(self, plan: Plan, program: Program) -> np.ndarray:
+        """What is copied after each step: (from, to, how many numbers)."""
+        code, moves = program.code, []
         for i, output in zip(plan.written, code.outputs[2 if self._scored else 1 :], strict=True):
             to, n = code.spans[_CARRIED + i]
-            if output.place is None:
-                constant[i] = output.constant
-            elif output.place != to:
-                moves.append((output.place, to, n))
-        return np.array(moves, np.int64).reshape(-1, 3), constant
+            moves.append((output.place, to, n))
+        return np.array(moves, np.int64).reshape(-1, 3)
 
     def _cell(self, i: int) -> np.ndarray:
         """The numbers of a cell in this step's arena: a view."""
@@ -174,7 +169,7 @@ class Step:
         """Have the buffers hold what the last step has left, if there was one."""
         plan = self._carried
         if plan.written and before:
-            plan.put([self._constant.get(i, self._cell(i)) for i in plan.written])
+            plan.put([self._cell(i) for i in plan.written])
 
     @property
     def parameters(self) -> np.ndarray:
@@ -190,9 +185,9 @@ class Step:
         LabelError, IndexRangeError, GuardError, and what Python functions that the step calls raise.
         """
         first = int(counts[loops.START])
+        self._read()
         if not self._carried.holds:
             self._record_again(first, xs, ys, order)
-        self._read()
         try:
             self._run(rule, counts, xs, ys, order, sums)
         finally:
@@ -201,10 +196,11 @@ class Step:
     def _run(
         self, rule: Rule, counts: np.ndarray, xs: np.ndarray, ys: np.ndarray, order: np.ndarray, sums: np.ndarray
     ) -> None:
-        stuck, at_once = -1, 1
+        first, stuck, at_once = int(counts[loops.START]), -1, 1
         while counts[loops.START] < len(rule.rates):
             # The branches have another program where a signal came while the step was recorded again.
             if self._branches.stale or self._branches.program is not self.program:
+                self._write(int(counts[loops.START]) > first)
                 self._record_again(int(counts[loops.START]), xs, ys, order)
             before, started = int(counts[loops.START]), time.perf_counter()
             # Signals are seen between compiled calls only, so none may take long.
@@ -221,6 +217,8 @@ class Step:
             if done == stuck:
                 raise GuardError("the step took another branch when it was recorded again at the same batch")
             stuck = done
+            # What is recorded may hang on what buffers hold now.
+            self._write(done > first)
             self._record_again(done, xs, ys, order)
 
     def _record_again(self, batch: int, xs: np.ndarray, ys: np.ndarray, order: np.ndarray) -> None:
@@ -288,6 +286,15 @@ class Step:
             function.call_address(frame, real), _words(frame), after, _words(update), values, adjoints, self._plan,
             self._moves, counts, rule.rates, rule.limits, xs, ys, order, sums,
         )  # fmt: skip
+
+
+def _own(x: Any) -> Value:
+    """What a buffer is to hold after a step, as numbers of their own on the tape: what shows others would change with
+    these when it is copied to its buffer, and the next step is to read what is a constant, too."""
+    if not isinstance(x, Value):
+        tape = current_tape()
+        x = as_value(np.asarray(x, tape.dtype), tape, "a buffer")
+    return x * 1.0
 
 
 def _words(frame: Frame) -> np.ndarray:

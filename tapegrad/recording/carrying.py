@@ -15,8 +15,9 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import derivatives, evaluation, matching
-from tapegrad.arguments import GENERATOR, Spec, argument_numbers, dtype_of, leaf_spec
+from tapegrad.arguments import GENERATOR, Input, Spec, argument_numbers, dtype_of, leaf_spec
 from tapegrad.attached import named_like
+from tapegrad.captures import captures_of
 from tapegrad.carried import Carrier, NeedsCarrierError, Plan, UnplannedError, generators_in, with_stand_ins
 from tapegrad.errors import UnsupportedAttributeError, UnsupportedError
 from tapegrad.program import Branches
@@ -44,6 +45,9 @@ class Carrying(Recording):
         self._lock = threading.RLock()
         self._frozen: tuple[_Way, list[np.ndarray], Recording] | None = None
         self._ways: list[_Way] = []
+        given = [leaf.value for leaf in spec.leaves if not isinstance(leaf, Input)]
+        # Asked where random numbers are drawn, which is before any recording can notice a change.
+        self.around = captures_of(f, [*given, *pytree.behind(spec.structure)])
         self._example = leaves
         self._way(leaves)
 
@@ -123,10 +127,21 @@ class Carrying(Recording):
             if way.plan.holds:
                 if i:
                     self._ways.insert(0, self._ways.pop(i))
-                return way
+                return self._drawing_as_now(way, leaves) if way.plan.draws else way
         way = _Way(self, self._found(leaves))
         # Of modules that change their mode again and again there are two modes each.
         self._ways = [way, *self._ways[:7]]
+        return way
+
+    def _drawing_as_now(self, way: _Way, leaves: Sequence[Any]) -> _Way:
+        """A way that draws; another in its place where what the function takes from around it has changed, and with
+        that what it draws: numbers are drawn before a recording could notice."""
+        if self.around.current() is not way.token:
+            now = _Way(self, self._found(leaves))
+            if now.plan.draws_as(way.plan):
+                way.token = now.token
+            else:
+                self._ways[0] = way = now
         return way
 
     def _found(self, leaves: Sequence[Any]) -> Plan:
@@ -289,10 +304,12 @@ class Carrying(Recording):
 
 
 class _Way:
-    """A plan, and the recordings that were made with it."""
+    """A plan, a token of what the function took from around it when that was made, and the recordings made with it."""
 
     def __init__(self, owner: Carrying, plan: Plan) -> None:
         self.plan, self.recordings = plan, dict[int, Recording]()
+        self._around = owner.around
+        self.token = self._around.settled()
         self._f, self._spec, self._forced = owner.f, owner.spec, owner.forced
 
     def drawn(self, leaves: Sequence[Any], dtype: np.dtype) -> list[Any]:
@@ -322,6 +339,8 @@ class _Way:
             )
             function = _alone(self._f, self.plan, how)
             known = self.recordings[how] = Recording(function, spec, leaves, None, compile=self._forced)
+            # What the function has changed itself meanwhile, a count of calls say, is no reason to look again.
+            self.token = self._around.settled()
         return known
 
 

@@ -211,6 +211,13 @@ def test_vmap_and_jacobian_are_lazy():
     assert named["one"].compute().tolist() == [1] * int((x[:, 0] > 0.0).sum())
 
 
+def test_rows_by_parameters_that_are_changed_before_they_are_computed():
+    w, x = np.ones(2), da.arange(8.0, chunks=4).reshape(4, 2)
+    found = td.vmap(lambda w, x: np.sum(w * x))(w, x)
+    w *= 5.0
+    assert found.compute().tolist() == [1.0, 5.0, 9.0, 13.0]
+
+
 def test_rows_that_return_something_else():
     x = da.from_array(np.array([1.0, 2.0, -3.0, -4.0]), chunks=2)
     assert td.vmap(lambda x: x if x > 0.0 else -2.0 * x)(x).compute().tolist() == [1.0, 2.0, 6.0, 8.0]

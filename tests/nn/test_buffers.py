@@ -389,6 +389,66 @@ def test_compiled_steps_carry_buffers(dtype):
     assert training.evaluate(x, y).loss != pytest.approx(wanted, rel=1e-5)
 
 
+class FromFirst(nn.Module):
+    """Takes away the mean of the first batch that it met."""
+
+    def __init__(self, dtype):
+        self.mean, self.begun = nn.Buffer(np.zeros(3, dtype)), nn.Buffer(np.array(False))
+        self.scale = nn.Parameter(np.ones(3, dtype))
+
+    def forward(self, x):
+        if not self.begun:
+            self.mean, self.begun = np.mean(x, 0), np.array(True)
+        return (x - self.mean) * self.scale
+
+
+class Constant(nn.Module):
+    """Writes what is no result of anything."""
+
+    def __init__(self, dtype):
+        self.mark, self.count = nn.Buffer(np.zeros(3, dtype)), nn.Buffer(np.array(0))
+        self.scale = nn.Parameter(np.ones(3, dtype))
+
+    def forward(self, x):
+        y = (x + self.mark) * self.scale + self.count
+        self.mark, self.count = np.array([0.5, -0.25, 2.0]), 3
+        return y
+
+
+class Switched(nn.Module):
+    """From the third call on it takes another branch, in which it writes something else too."""
+
+    def __init__(self, dtype):
+        self.calls, self.mean = nn.Buffer(np.array(0)), nn.Buffer(np.zeros(3, dtype))
+        self.scale = nn.Parameter(np.ones(3, dtype))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        if self.calls > 2:
+            self.mean = 0.5 * self.mean + 0.5 * np.mean(x, 0)
+        return (x - self.mean) * self.scale
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("kind", [FromFirst, Constant, Switched])
+def test_each_compiled_step_reads_what_the_one_before_has_written(kind, dtype):
+    model, other = kind(dtype), kind(dtype)
+    x = X[:, None].repeat(3, 1).reshape(24, 3).astype(dtype)[np.random.default_rng(1).permutation(24)]
+    training = nn.Training(model, optim.SGD(model, 0.1), step=loss, batch_size=4)
+    for _ in range(2):
+        found, losses = training.run(training.samples(x), np.arange(24)).loss, []
+        for start in range(0, 24, 4):
+            value = loss(other, x[start : start + 4])
+            other.zero_grad()
+            value.backward()
+            other.flat.data = other.flat.data - dtype(0.1) * other.flat.grad
+            losses.append(float(value.data))
+        rtol = 1e-12 if dtype == np.float64 else 1e-5
+        np.testing.assert_allclose(found, np.mean(losses), rtol=rtol)
+        for name, numbers in other.state_dict().items():
+            np.testing.assert_allclose(model.state_dict()[name], numbers, rtol=10 * rtol, err_msg=name)
+
+
 def test_an_epoch_is_in_training_and_frozen_parts_stay_frozen():
     model = Pair()
     training = nn.Training(model, optim.SGD(model, 0.0), "mean_squared_error", batch_size=8)

@@ -107,3 +107,17 @@ def test_vmap_and_second_order():
     found = tg.vmap(f, (None, 0))(weights, index)
     np.testing.assert_allclose(found, [np.sin(weights.reshape(5, 2)[i]).sum() for i in index], rtol=1e-12)
     np.testing.assert_allclose(np.diag(tg.hessian(f)(weights, index[1])).reshape(5, 2)[4], -2 * np.sin(weights[-2:]))
+
+
+@pytest.mark.parametrize("index", [0, 1, np.int64(1), np.asarray(0)])
+def test_a_single_number_and_padding(index):
+    table = nn.Embedding(3, 2, padding_idx=0, rng=0)
+    recording = tg.record(lambda flat, i: np.sum(table.call_with(flat, i) ** 2), np.ones(6), 2)
+    flat = np.arange(1.0, 7.0)
+    value, gradient = recording.value_and_grad(flat, index)
+    row = int(index)
+    assert value == np.sum(flat.reshape(3, 2)[row] ** 2)
+    expected = np.zeros((3, 2))
+    expected[row] = 2.0 * flat.reshape(3, 2)[row] * (row != 0)
+    np.testing.assert_array_equal(gradient, expected.reshape(-1))
+    assert len(recording.programs) == 1

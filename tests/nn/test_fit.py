@@ -115,6 +115,50 @@ def test_a_callback_may_change_the_rate_and_sees_the_model():
     assert all(np.array_equal(seen[0], flat) for flat in seen[1:]) and np.array_equal(seen[0], training.model.flat.data)
 
 
+class Shift(nn.Callback):
+    """Gives the model other numbers after steps."""
+
+    def __init__(self, every=1, end=None):
+        self.every, self.end = every, end
+
+    def on_step(self, training, step, losses):
+        training.model.flat.data = np.clip(training.model.flat.data, -0.3, 0.3)
+        return step == self.end
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("end", [None, 2])
+def test_steps_go_on_from_what_a_callback_gives_the_model(accumulate, end):
+    x, y = data()
+    training, other = made(accumulate=accumulate), made(accumulate=accumulate)
+    training.fit((x, y), epochs=1, callbacks=[Shift(end=end)], rng=3)
+    order = np.random.default_rng(3).permutation(60)
+    for start in range(0, 60, 16 * accumulate)[:end]:
+        other.run(other.samples((x, y)), order[start : start + 16 * accumulate])
+        other.model.flat.data = np.clip(other.model.flat.data, -0.3, 0.3)
+    np.testing.assert_array_equal(training.model.flat.data, other.model.flat.data)
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_nan_after_a_callback_that_gave_the_model_other_numbers(step):
+    def with_buffers():
+        model = nn.Sequential(nn.Linear(4, 6, rng=0), nn.BatchNorm1d(6), nn.Linear(6, 3, rng=1))
+        return nn.Training(model, optim.Adam(model, 0.02), batch_size=16)
+
+    x, y = data()
+    order = np.random.default_rng(3).permutation(60)
+    x[order[16 * (step - 1)]] = np.nan
+    training, other = with_buffers(), with_buffers()
+    with pytest.raises(NonFiniteError, match=f"epoch 1, step {step} "):
+        training.fit((x, y), epochs=1, callbacks=[Shift(every=2)], rng=3)
+    for start in range(0, 16 * (step - 1), 16):
+        other.run(other.samples((x, y)), order[start : start + 16])
+        if start == 16:
+            other.model.flat.data = np.clip(other.model.flat.data, -0.3, 0.3)
+    for name, found in training.model.state_dict().items():
+        np.testing.assert_array_equal(found, other.model.state_dict()[name], err_msg=name)
+
+
 def test_a_callback_that_raises_loses_nothing():
     ended = []
 

@@ -3,6 +3,8 @@
 import copy
 import itertools
 import pickle
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -158,3 +160,87 @@ def test_a_part_may_be_called_between_a_model_and_its_gradient():
     model.again(np.ones((1, 2)))
     (y**2).sum().backward()
     assert np.any(np.asarray(model.flat.grad) != 0.0)
+
+
+def test_numbers_for_a_part_are_not_taken_for_what_stands_beside_it():
+    """All parameters of a model stand in one vector, those before and behind the part too."""
+    whole = nn.Sequential(nn.Linear(2, 1, rng=0), nn.Linear(1, 4, rng=1), nn.Linear(4, 1, rng=2))
+    part, n = whole[1], whole.flat.size
+
+    def squares(model):
+        return sum(np.sum(p**2) for layer in model for p in (layer.weight, layer.bias))
+
+    def of_part(p):
+        with part.bound(p):
+            return squares(whole)
+
+    def of_both(q, p):
+        with whole.bound(q), part.bound(p):
+            return squares(whole)
+
+    own, p, q = np.array(whole.flat.data), np.arange(8.0), np.arange(1.0, n + 1.0)
+    others = np.r_[0:3, 11:n]
+    assert np.isclose(float(of_part(p).data), np.sum(p**2) + np.sum(own[others] ** 2))
+    value, gradient = tg.value_and_grad(of_part)(p)
+    assert np.isclose(float(value.data), np.sum(p**2) + np.sum(own[others] ** 2))
+    np.testing.assert_array_equal(gradient.data, 2.0 * p)
+    assert np.isclose(of_both(q, p), np.sum(p**2) + np.sum(q[others] ** 2))
+    _, (gq, gp) = tg.value_and_grad(of_both, argnums=(0, 1))(q, p)
+    np.testing.assert_array_equal(gp, 2.0 * p)
+    np.testing.assert_array_equal(gq[others], 2.0 * q[others])
+    assert not gq[3:11].any()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_numbers_for_a_part_hold_where_the_whole_is_called_for_the_first_time(recorded):
+    whole = nn.Sequential(nn.Linear(2, 1, rng=0), nn.Linear(1, 4, rng=1))
+    part, x, p = whole[1], np.ones((1, 2)), np.arange(1.0, 9.0)
+    assert part.flat.size == 8
+
+    def of_part(p):
+        with part.bound(p):
+            return np.sum(whole(x) ** 2)
+
+    found = tg.value_and_grad(of_part)(p)[0] if recorded else of_part(p)
+    hidden = x @ whole[0].weight.data + whole[0].bias.data
+    expected = np.sum((hidden @ p[:4].reshape(1, 4) + p[4:]) ** 2)
+    np.testing.assert_allclose(found.data, expected)
+    np.testing.assert_allclose(of_part(p).data, expected)
+
+
+def test_threads_that_are_the_first_to_call_a_model():
+    interval = sys.getswitchinterval()
+    p, x, found = np.random.default_rng(0).normal(size=13), np.ones((3, 2)), []
+    try:
+        sys.setswitchinterval(1e-6)
+        for _ in range(20):
+            model = nn.Sequential(nn.Linear(2, 3, rng=0), nn.Tanh(), nn.Linear(3, 1, rng=1))
+            gradient = tg.grad(lambda p, model=model: np.sum(model.call_with(p, x)))
+
+            def call(gradient=gradient):
+                found.append(gradient(p))
+
+            threads = [threading.Thread(target=call) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(found) == 80
+    for gradient in found:
+        np.testing.assert_array_equal(gradient, found[0])
+    assert np.all(found[0] != 0.0)
+
+
+def test_a_part_is_trained_by_a_loss_that_reads_all_of_the_model():
+    whole = nn.Sequential(nn.Linear(2, 1, rng=0), nn.Linear(1, 1, rng=1))
+    x = np.random.default_rng(0).normal(size=(8, 2))
+    own = [np.array(p.data) for p in whole.parameters()]
+    training = nn.Training(whole[1], optim.SGD(whole[1], 0.1), step=lambda m, x: np.mean(whole(x) ** 2), batch_size=8)
+    training.run(training.samples(x), np.arange(8))
+    hidden = x @ own[0] + own[1]
+    off = 2.0 * (hidden @ own[2] + own[3]) / 8.0
+    expected = own[2] - 0.1 * hidden.T @ off, own[3] - 0.1 * off.sum(0)
+    for found, wanted in zip(whole.parameters(), (*own[:2], *expected), strict=True):
+        np.testing.assert_allclose(found.data, wanted, rtol=1e-13)

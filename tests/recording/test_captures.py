@@ -1,5 +1,7 @@
 """What a recorded function takes from around it: a change is noticed, and the function recorded again."""
 
+import array
+import collections
 import functools
 import random
 import time
@@ -235,6 +237,29 @@ def test_a_long_list_changed_in_place():
         assert soon(g, 1.0, 102.0) == 102.0
 
 
+@pytest.mark.parametrize(
+    "made", [collections.deque([2.0, 1.0]), array.array("d", [2.0, 1.0]), bytearray([2, 1])],
+    ids=lambda x: type(x).__name__,
+)
+def test_other_sequences_changed_in_place(made):
+    g = tg.grad(lambda x: made[0] * x)
+    assert g(1.0) == 2.0
+    made[0] *= 3
+    with pytest.warns(RecordingWarning, match="`made`, which has been changed in place"):
+        assert g(1.0) == 6.0
+
+
+@pytest.mark.parametrize("zero", [0.0, np.float64(0.0), np.float32(0.0)])
+def test_zero_and_minus_zero_are_two_numbers(zero):
+    sign, many = zero, [zero] * 20
+    f, g = tg.record(lambda x: np.copysign(x, sign), 1.0), tg.record(lambda x: np.copysign(x, many[3]), 1.0)
+    assert f(2.0) == g(2.0) == 2.0
+    sign = many[3] = -zero
+    assert f(2.0) == -2.0
+    with pytest.warns(RecordingWarning, match="`many`, which has been changed in place"):
+        assert g(2.0) == -2.0
+
+
 def test_an_array_of_objects_changed_in_place():
     things = np.array([[2.0, "a"], [None, 3]], dtype=object)
     g = tg.grad(lambda x: things[0, 0] * x)
@@ -261,6 +286,23 @@ def test_what_the_function_changes_itself_is_its_own():
         g(np.array([1.0, 2.0])[:1].reshape(()) * i + 1.0)
         h.grad(1.0)
     assert recorded(h) <= 3
+
+
+def test_a_change_by_others_while_it_is_recorded_does_not_make_it_the_functions_own():
+    space = types.SimpleNamespace(a=1.0)
+    # What another thread does meanwhile: it changes the attribute in the first recording and in the third.
+    meanwhile = iter([lambda: setattr(space, "a", 2.0), int, lambda: setattr(space, "a", 5.0), int, int])
+
+    def f(x):
+        y = x * space.a
+        next(meanwhile)()
+        return y
+
+    g = tg.grad(f)
+    g(1.0)
+    for a in (3.0, 4.0, 6.0, 7.0):
+        space.a = a
+        assert g(1.0) == a
 
 
 def test_what_is_made_at_the_first_call_counts_afterwards():

@@ -8,7 +8,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn
-from tapegrad.errors import IntegerInputError, ShapeError, UnsupportedError
+from tapegrad.errors import IntegerInputError, RecordingWarning, ShapeError, UnsupportedError
 
 
 def noisy(w, rng):
@@ -288,3 +288,39 @@ def test_calls_of_several_threads_lose_no_writes():
     for thread in threads:
         thread.join()
     assert model.n == 401.0 and sorted(found) == [2.0 * k for k in range(2, 402)]
+
+
+@pytest.mark.parametrize("how", [tg.grad, lambda f: tg.record(f, np.ones(3), np.random.default_rng()).grad])
+def test_what_is_drawn_follows_what_the_function_reads(how):
+    spread, data = 1.0, np.arange(5.0)
+
+    def f(w, rng):
+        return np.sum(w * rng.normal(0.0, spread, 3) * rng.choice(data, 3))
+
+    g, rng, other = how(f), np.random.default_rng(0), np.random.default_rng(0)
+
+    def check():
+        np.testing.assert_allclose(g(np.ones(3), rng), other.normal(0.0, spread, 3) * other.choice(data, 3))
+
+    check()
+    spread = 5.0
+    check()
+    check()
+    data *= 2.0
+    with pytest.warns(RecordingWarning, match="`data`, which has been changed in place"):
+        check()
+    check()
+
+
+def test_a_function_that_draws_and_counts_its_calls_is_not_recorded_for_ever():
+    calls = []
+
+    def f(w, rng):
+        calls.append(1)
+        return np.sum(w * rng.normal(size=3)) * (2.0 if np.sum(w) > 0.0 else 1.0)
+
+    g, rng, other = tg.grad(f), np.random.default_rng(0), np.random.default_rng(0)
+    for i in range(30):
+        sign = (-1.0) ** (i // 3)
+        np.testing.assert_allclose(g(np.full(3, sign), rng), other.normal(size=3) * (2.0 if sign > 0.0 else 1.0))
+    assert len(calls) < 12
