@@ -54,8 +54,8 @@ def to_pickle(f: Any, what: str) -> Any:
     `what` says what of the pickle it is. Raises PickleError where it cannot be found by name in another process, and is
     not written by value either.
     """
-    if isinstance(f, functools.partial):
-        # What it consists of goes by name, or not at all.
+    if type(f) is functools.partial:
+        # What it consists of goes by name, or not at all. A class derived from it says itself how it is pickled.
         for part in (f.func, *f.args, *f.keywords.values()):
             to_pickle(part, what)
     if not isinstance(f, FunctionType):

@@ -229,6 +229,7 @@ def test_rates_that_are_functions():
             (optim.SGD(lr=0.1, groups=[{"params": "b*", "lr": rate}]), "the learning rate of a group"),
             (nn.Training(model, optim.SGD(model, rate), "mse_loss"), "the learning rate"),
         ):
+            what = "the schedule after a warm-up" if rate is warm else what
             with pytest.raises(errors.PickleError, match=f"{what} is .*<lambda>.*`def` at the top of a module"):
                 pickle.dumps(thing)
         assert copy.deepcopy(optim.SGD(lr=rate)).lr is not None, "a copy in this process keeps the function"
