@@ -46,6 +46,9 @@ class Numbers(np.ndarray):
     `p.data[0] = 1.0`, which could not reach the tape, raises.
     """
 
+    def __repr__(self) -> str:
+        return repr(self.view(np.ndarray))
+
     def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Any:
         plain = array.view(np.ndarray)
         return plain[()] if return_scalar else plain
