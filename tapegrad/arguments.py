@@ -10,7 +10,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.carried import RecordedGenerator, generators_in, is_generator
-from tapegrad.errors import CutGradientError, DTypeError, StructureError, UnsupportedError
+from tapegrad.errors import CutGradientError, DTypeError, IntegerInputError, StructureError, UnsupportedError
 from tapegrad.value import Value, refuse_unlike
 from tapegrad.value.exact import limit
 
@@ -189,7 +189,7 @@ def difference(recorded: Spec, given: Spec) -> str:
     owner = owners(recorded.structure)
     for i, (a, b) in enumerate(zip(recorded.leaves, given.leaves, strict=True)):
         if a != b:
-            return f"argument {owner[i]}: recorded with {_describe(a)}, called with {_describe(b)}"
+            return f"argument {owner[i]}: recorded with {described(a)}, called with {described(b)}"
     return "the arguments differ from those recorded"
 
 
@@ -232,9 +232,27 @@ def _nesting(node: Any) -> str:
     return f"a {pytree.kind(node).__name__} of {len(pytree.children(node))}"
 
 
-def _describe(leaf: Any) -> str:
+def described(leaf: Any) -> str:
+    """A leaf of a spec, in words."""
     if isinstance(leaf, Input):
         if leaf == INTEGER:
             return "an integer"
         return f"a {leaf.dtype} number" if leaf.scalar else f"a {leaf.dtype} array of shape {leaf.shape}"
-    return f"{leaf.value!r}"
+    return in_words(leaf.value) if leaf.kind is not GENERATOR.kind else "a random generator"
+
+
+def in_words(x: Any) -> str:
+    """What an argument holds that is neither a float nor an array of floats."""
+    if is_generator(x) or isinstance(x, RecordedGenerator):
+        return "a random generator"
+    if isinstance(x, np.ndarray):
+        return f"an array of {x.dtype}"
+    return "an integer" if isinstance(x, int | np.integer) and not isinstance(x, bool) else repr(x)
+
+
+def not_floats(argument: int, held: str) -> IntegerInputError:
+    """The error for an argument that is to be differentiated and holds something else, in words."""
+    advice = "convert it with float(...) or .astype(float), or leave it out of argnums"
+    if held == "a random generator":
+        advice = "pass the generator as an argument of its own, as in tg.grad(f)(w, rng), and leave that out of argnums"
+    return IntegerInputError(f"argument {argument} holds {held}: only floats can be differentiated; {advice}")

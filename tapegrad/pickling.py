@@ -9,6 +9,7 @@ functions by value, such as cloudpickle, with which joblib hands work to its pro
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import pickle
 import sys
@@ -53,6 +54,10 @@ def to_pickle(f: Any, what: str) -> Any:
     `what` says what of the pickle it is. Raises PickleError where it cannot be found by name in another process, and is
     not written by value either.
     """
+    if type(f) is functools.partial:
+        # What it consists of goes by name, or not at all. A class derived from it says itself how it is pickled.
+        for part in (f.func, *f.args, *f.keywords.values()):
+            to_pickle(part, what)
     if not isinstance(f, FunctionType):
         return f
     depth = _depth(f)

@@ -1,6 +1,7 @@
 """Work handed to other processes: by pickle and cloudpickle, with multiprocessing, fork and joblib."""
 
 import copy
+import functools
 import multiprocessing
 import os
 import pickle
@@ -200,6 +201,41 @@ def test_networks_and_what_trains_them():
     ):  # fmt: skip
         assert [again(schedule)(n) for n in range(12)] == [schedule(n) for n in range(12)]
     assert repr(optim.SGD(lr=optim.cosine(0.1, 10))) == "SGD(lr=cosine)"
+
+
+def slower(step):
+    return 0.5 * 0.9**step
+
+
+@tg.recorded
+def hidden(step):
+    return 0.25 / (1.0 + step)
+
+
+def test_rates_that_are_functions():
+    model = nn.Linear(2, 1)
+    for named in (slower, optim.warmup(3, slower), functools.partial(pow, 0.5)):
+        assert [again(named)(n) for n in range(9)] == [named(n) for n in range(9)]
+        optimizer = again(optim.Adam(lr=named, groups=[{"params": "[1]", "lr": named}]))
+        assert optimizer.rate(4) == optimizer.rate(4, 0) == named(4)
+    assert again(optim.warmup(2, hidden))(5) == hidden(3)
+    nameless = lambda step: 0.1
+    warm = optim.warmup(3, optim.warmup(2, nameless))
+    with pytest.raises(errors.PickleError, match="the schedule after a warm-up is .*<lambda>.*`def` at the top"):
+        pickle.dumps(warm)
+    for rate in (nameless, warm, functools.partial(nameless), functools.partial(slower, key=nameless)):
+        for thing, what in (
+            (optim.SGD(lr=rate), "the learning rate"),
+            (optim.SGD(lr=0.1, groups=[{"params": "b*", "lr": rate}]), "the learning rate of a group"),
+            (nn.Training(model, optim.SGD(model, rate), "mse_loss"), "the learning rate"),
+        ):
+            what = "the schedule after a warm-up" if rate is warm else what
+            with pytest.raises(errors.PickleError, match=f"{what} is .*<lambda>.*`def` at the top of a module"):
+                pickle.dumps(thing)
+        assert copy.deepcopy(optim.SGD(lr=rate)).lr is not None, "a copy in this process keeps the function"
+    with pytest.raises(errors.PickleError, match="the step is .*<lambda>.*`def` at the top of a module"):
+        pickle.dumps(nn.Training(model, optim.SGD(model, 0.1), step=lambda model, x: np.sum(model(x))))
+    assert copy.deepcopy(warm)(7) == copy.copy(warm)(7) == 0.1
 
 
 BUSY = """

@@ -15,8 +15,8 @@ import numpy as np
 from tapegrad import pytree
 from tapegrad.adjoint.reverse import pull_back
 from tapegrad.adjoint.tangent import push_forward
-from tapegrad.arguments import owners, real_dtype
-from tapegrad.errors import CutGradientError, IntegerInputError
+from tapegrad.arguments import in_words, not_floats, owners, real_dtype
+from tapegrad.errors import CutGradientError
 from tapegrad.functions.special import differentiated
 from tapegrad.ops import BY_NAME
 from tapegrad.tape import Tape, current_tape, recording_tape
@@ -156,13 +156,7 @@ def _copy(x: Any, tape: Tape, argument: int) -> Value:
     if isinstance(x, np.ndarray) and x.dtype == object:
         x = as_value(x, tape, "an argument")
     if not is_float(x):
-        what = "integers" if isinstance(x, Value) else repr(x)
-        if isinstance(x, np.ndarray):
-            what = f"an array of {x.dtype}"
-        raise IntegerInputError(
-            f"argument {argument} holds {what}: only floats can be differentiated; convert it with float(...) or "
-            ".astype(float), or leave it out of argnums"
-        )
+        raise not_floats(argument, "integers" if isinstance(x, Value) else in_words(x))
     if isinstance(x, Value):
         return apply(BY_NAME["copy"], (as_value(x, tape, "an argument"),))
     return leaf(tape, np.asarray(x, tape.dtype), True)

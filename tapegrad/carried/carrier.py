@@ -20,6 +20,7 @@ from tapegrad.errors import DTypeError, ShapeError, UnsupportedError
 from tapegrad.tape import recording_tape
 from tapegrad.tape.ambient import ambient
 from tapegrad.value import Value
+from tapegrad.value.numbers import Numbers
 
 
 class NeedsCarrierError(UnsupportedError):
@@ -196,7 +197,7 @@ class Carrier:
             if not self._finding:
                 raise UnplannedError(_UNPLANNED)
             self.plan.add(cell, written=False)
-            self._now[id(cell)] = cell.numbers.copy()
+            self._now[id(cell)] = _shown(cell.numbers.copy())
         return self._now[id(cell)]
 
     def write(self, cell: Cell, new: Any) -> None:
@@ -288,7 +289,13 @@ def carrier_here(what: str, again: bool = False) -> Carrier | None:
 def read(cell: Cell, name: str) -> Any:
     """The numbers of a cell, or what stands for them in a recording. `name` is what messages call it."""
     carrier = carrier_here(f"the buffer {name} is read", again=True)
-    return cell.numbers if carrier is None else carrier.read(cell)
+    return _shown(cell.numbers) if carrier is None else carrier.read(cell)
+
+
+def _shown(numbers: np.ndarray) -> Any:
+    """The numbers of a cell such that `self.n += 1` in a module writes the cell, as it does in a recording, and leaves
+    the arrays that were read before as they are. One without axes is a single number, as in results of NumPy's."""
+    return numbers.view(Numbers) if numbers.shape else numbers[()]
 
 
 def write(cell: Cell, new: Any, name: str) -> None:

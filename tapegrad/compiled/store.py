@@ -69,23 +69,35 @@ def keep(file: str, data: bytes) -> None:
     warn_once()
 
 
+def keep_checked(file: str, header: bytes, body: bytes) -> None:
+    """As `keep`: a line that says what kind of file it is, a checksum, and the rest."""
+    keep(file, header + hashlib.sha256(body).digest() + body)
+
+
+def checked(file: str, header: bytes) -> bytes | None:
+    """The rest of what `keep_checked` has kept in a file; None if nothing, or if it is damaged or of another kind. The
+    folder need not be one to write to."""
+    folder = wanted_folder()
+    try:
+        data = b"" if folder is None else (folder / file).read_bytes()
+    except OSError:
+        return None
+    start = len(header)
+    body = data[start + 32 :]
+    whole = data[:start] == header and hashlib.sha256(body).digest() == data[start : start + 32]
+    return body if whole else None
+
+
 def save(name: str, made: ObjectCode) -> None:
     """Keep object code under a name."""
     head = {"name": name, "symbol": made.symbol, "needs": made.needs}
-    body = json.dumps(head).encode() + b"\n" + made.code
-    keep(f"{name}.code", _HEADER + hashlib.sha256(body).digest() + body)
+    keep_checked(f"{name}.code", _HEADER, json.dumps(head).encode() + b"\n" + made.code)
 
 
 def find(name: str) -> ObjectCode | None:
-    """What is kept under a name; None if nothing, or if it is damaged. The folder need not be one to write to."""
-    folder = wanted_folder()
-    try:
-        data = b"" if folder is None else (folder / f"{name}.code").read_bytes()
-    except OSError:
-        return None
-    start = len(_HEADER)
-    body = data[start + 32 :]
-    if data[:start] != _HEADER or hashlib.sha256(body).digest() != data[start : start + 32]:
+    """The object code that is kept under a name; None if nothing, or if it is damaged."""
+    body = checked(f"{name}.code", _HEADER)
+    if body is None:
         return None
     head, _, code = body.partition(b"\n")
     try:

@@ -8,6 +8,7 @@ from numba.np.arrayobj import populate_array
 
 from tapegrad.compiled.tiles import BITS, ROWS, VECTORS, VECTORS_OF_ONE
 
+_NO_MEMORY = "tapegrad: there is no memory left for what a convolution rearranges (weights and parts of images)"
 _I64, _BYTES = ir.IntType(64), ir.IntType(8).as_pointer()
 
 
@@ -21,10 +22,18 @@ def _of_c(builder, name, result, *arguments):
     return cgutils.get_or_insert_function(builder.module, kind, name)
 
 
+def _text(context, builder, text):
+    return builder.bitcast(context.insert_const_string(builder.module, text), _BYTES)
+
+
 def _borrowed(kind, context, builder, n):
     array = context.make_array(kind)(context, builder)
     size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
     memory = builder.call(_of_c(builder, "malloc", _BYTES, _I64), [builder.mul(n, _number(size))])
+    nothing = builder.icmp_unsigned("==", memory, _BYTES(None))
+    with builder.if_then(builder.and_(nothing, builder.icmp_signed(">", n, _number(0))), likely=False):
+        # A kernel has no way to raise anything. It ends the process and says why, and writes nowhere.
+        builder.call(_of_c(builder, "Py_FatalError", ir.VoidType(), _BYTES), [_text(context, builder, _NO_MEMORY)])
     data = builder.bitcast(memory, array.data.type)
     populate_array(array, data=data, shape=(n,), strides=(_number(size),), itemsize=_number(size), meminfo=None)
     return array._getvalue()

@@ -187,6 +187,16 @@ static int k_cross_entropy(real *v, long z, long x, long labels, long n, long cl
     }
     return 0;
 }""",
+    "at_labels": """
+static int k_at_labels(real *v, long z, long x, long labels, long n, long classes)
+{
+    for (long i = 0; i < n; i++) {
+        const real label = v[labels + i];
+        if (!(label >= 0 && label < classes && label == floor(label))) return 2;
+        v[z + i] = v[x + i * classes + (long)label];
+    }
+    return 0;
+}""",
     "lstm_gates": """
 static void k_lstm_gates(real *v, long z, long x, long y, long before, long rows, long n)
 {
@@ -301,7 +311,7 @@ static void k_normalize_sums(real *v, long z, long back, long x, long mean, long
 }
 
 # Those that return 0, or 2 where they refuse their operands.
-REFUSING = ("gather", "scatter", "cross_entropy")
+REFUSING = ("gather", "scatter", "cross_entropy", "at_labels")
 
 
 def _along_axis(z: str, places: Sequence[str], p: Sequence[int], name: str) -> list[str]:
@@ -346,7 +356,7 @@ CALLS: dict[str, Callable[[str, Sequence[str], Sequence[int], str], list[str]]] 
     "concatenate": _joined, "matmul": _product, "affine": _product, "assemble": _assembled,
     **dict.fromkeys(("sum", "prod", "max", "argmax", "logsumexp", "norm", "cumsum", "argsort"), _along_axis),
     **dict.fromkeys(
-        ("gather", "scatter", "cross_entropy", "lstm_gates", "moments", "normalize", "normalize_sums",
+        ("gather", "scatter", "cross_entropy", "at_labels", "lstm_gates", "moments", "normalize", "normalize_sums",
          "normalize_groups", "normalize_groups_back"),
         _with_parameters,
     ),

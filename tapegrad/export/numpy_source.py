@@ -35,6 +35,8 @@ _ELEMENTWISE = {
     "chain": "np.where(({x} == 0.0) | ({y} == 0.0), 0.0, {x} * {y})",
     "shield": "np.where(({x} == 0.0) & ~np.isfinite({y}), 0.0, {y})",
 }  # fmt: skip
+# What each row of x has at its label. NumPy raises IndexError for a label that is no class: none counts from the end.
+_AT_LABELS = "{x}[np.arange(len({x})), np.where(({y} >= 0) & ({y} % 1 == 0), {y}, {x}.shape[1]).astype(int)]"
 # Operations over whole arrays, of operands in the shapes that their views state.
 _STRUCTURED = {
     "sum": "np.sum({x}, 1)", "prod": "np.prod({x}, 1)", "max": "np.{max}({x}, 1)",
@@ -42,7 +44,7 @@ _STRUCTURED = {
     "logsumexp": "np.logaddexp.reduce({x}, 1)", "norm": "np.sqrt(np.sum({x} ** 2, 1))", "cumsum": "np.cumsum({x}, 1)",
     "argsort": '1.0 * np.argsort({x}, 1, kind="stable")', "gather": "{x}[:, {y}.astype(int)]", "matmul": "{x} @ {y}",
     "affine": "{x} @ {y} + {w}", "concatenate": "np.concatenate([{all}], 1)",
-    "cross_entropy": "np.logaddexp.reduce({x}, 1) - {x}[np.arange(len({x})), {y}.astype(int)]",
+    "cross_entropy": "np.logaddexp.reduce({x}, 1) - " + _AT_LABELS, "at_labels": _AT_LABELS,
     "lstm_gates": (
         "(lambda s, g: (lambda c: np.stack([s[:, 3] * np.tanh(c), c, s[:, 0], s[:, 1], g, s[:, 3], np.tanh(c)]))"
         "(s[:, 1] * {w} + s[:, 0] * g))(np.exp(-np.logaddexp(0.0, -({x} + {y}))), np.tanh(({x} + {y})[:, 2]))"

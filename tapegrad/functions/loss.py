@@ -15,7 +15,7 @@ from tapegrad.functions.moments import mean
 from tapegrad.functions.reductions import log_softmax, sum
 from tapegrad.functions.registry import numbers_for_numbers
 from tapegrad.ops import BY_NAME
-from tapegrad.value import Value, as_value, contiguous, gather, leaf, structured, tape_of
+from tapegrad.value import Value, as_value, contiguous, leaf, structured, tape_of
 
 
 def reduced(losses: Any, reduction: str, weights: Any = None) -> Any:
@@ -85,8 +85,7 @@ def nll_loss(
         log_probabilities: (..., classes), as `log_softmax` gives them.
         labels, reduction, weight, ignore_index: as for `cross_entropy`.
 
-    Raises ShapeError, OperationError; LabelError for a label that is NaN, no whole number or out of range; where labels
-    are an argument of a recording, IndexRangeError.
+    Raises ShapeError, OperationError; LabelError for a label that is NaN, no whole number or out of range.
 
     >>> nll_loss(Value(np.log([[0.25, 0.75]])), [0]).item()
     1.386294361119890...
@@ -95,12 +94,8 @@ def nll_loss(
     x = contiguous(as_value(log_probabilities, tape, "nll_loss"))
     labels, kept = _ready(x, labels, ignore_index, "nll_loss", "log_probabilities")
     classes = x.shape[-1]
-    # A label that is out of range becomes NaN, which indexes nothing, and never the element of another row.
-    fits = np.logical_and(labels >= 0, labels < classes)
-    rows = (np.arange(x.size // classes, dtype=x.dtype) * classes).reshape(x.shape[:-1])
-    places = np.where(fits, labels, np.nan) + rows
-    places = places if isinstance(places, Value) else leaf(tape, places)
-    losses = -gather(x, places, 1, x.size, 1, x.shape[:-1])
+    onto = labels if isinstance(labels, Value) else leaf(tape, labels)
+    losses = -structured("at_labels", tape, x.shape[:-1], [x, contiguous(onto)], [onto.size, classes])
     own = _own_weights(weight, labels, classes, "nll_loss")
     return _counted(losses if own is None else losses * own, own, kept, reduction)
 

@@ -266,6 +266,7 @@ class Arena(Workspace):
         given: where the pointers to arrays are to lead in the next sweep, by number; the others lead into the arena.
         made: by the number of an output what the last sweep has put its numbers into.
         home: for each pointer the place in the arena.
+        beside: what replays in another thread, or may do so still after an error; see `beside.Beside`.
     """
 
     def __init__(self, outer: Outer, *args: Any) -> None:
@@ -276,6 +277,7 @@ class Arena(Workspace):
         self.given: dict[int, int | None] = {}
         self.made: dict[int, np.ndarray] = {}
         self.home = home(outer, self)
+        self.beside: Any = None
 
     def forget(self) -> None:
         """Refer to nobody's arrays any more."""

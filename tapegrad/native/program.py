@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import threading
 import time
@@ -13,6 +12,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.native import build
+from tapegrad.native.beside import Beside
 from tapegrad.native.module import module_of
 from tapegrad.native.outer import Arena, home
 from tapegrad.native.places import Places
@@ -91,6 +91,9 @@ class Native(Form):
     def give(self, workspace: Workspace) -> None:
         """Give a workspace back."""
         if isinstance(workspace, Arena):
+            if workspace.beside is not None:
+                # A replay may still write into it.
+                return
             workspace.forget()
         super().give(workspace)
 
@@ -103,42 +106,30 @@ class Native(Form):
         call = workspace.frames.get("native")
         if call is None:
             call = workspace.frames["native"] = self.call(workspace)
-        if isinstance(workspace, Arena) and workspace.home:
+        if not isinstance(workspace, Arena):
+            return int(self.run(*call[0]))
+        if workspace.home:
             given, pointers = workspace.given, call[1][1]
             for number, place in enumerate(workspace.home):
                 pointers[number] = given.get(number, place)
         if not self._long or threading.current_thread() is not threading.main_thread():
             return int(self.run(*call[0]))
-        return self._run_beside(call)
+        return self._run_beside(workspace, call)
 
-    def _run_beside(self, call: Any) -> int:
+    def _run_beside(self, workspace: Arena, call: Any) -> int:
         """Run in another thread, so that this one, the only one in which Python sees signals, can stop it."""
-        found: list[int] = []
-        # `Thread.join` takes a thread for ended when a signal interrupts it, so a lock says when it has.
-        running = threading.Lock()
-        running.acquire()
-
-        def work() -> None:
-            found.append(int(self.run(*call[0])))
-            running.release()
-
-        thread, table = threading.Thread(target=work, name="tapegrad replay"), call[1][0]
+        table = call[1][0]
+        running = workspace.beside = Beside(lambda: int(self.run(*call[0])), table, self._stop, (call, workspace))
         try:
-            try:
-                thread.start()
-            except RuntimeError:
-                # There can be no more threads.
-                return int(self.run(*call[0]))
-            running.acquire()
+            found = running.result()
         except BaseException:
-            # A signal has come, and the thread was started, or is about to.
-            table[self._stop] = 1
-            while not found:
-                with contextlib.suppress(BaseException):
-                    time.sleep(1e-3)
+            # Where another signal comes before this is done, the workspace stays marked, and nobody gets it again.
+            running.stop()
             table[self._stop] = 0
+            workspace.beside = None
             raise
-        return found[0]
+        workspace.beside = None
+        return found
 
     def steps_function(self, copies: Copies) -> Any:
         """What carries out many steps of the program; see `steps.Steps.function`. None where it is called for each."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from numba.core.codegen import RuntimeLinker
 from numba.core.environment import Environment
 
 import tapegrad.njit
-from tapegrad.cache import wanted_folder
 from tapegrad.compiled import build, machine, store
 from tapegrad.njit import keys, linked
 
@@ -65,20 +63,14 @@ def save(name: str, overload: Any, relaxed: bool) -> None:
         # The code names an object of Python that cannot be written down.
         return
     with contextlib.suppress(OSError):
-        store.keep(f"{name}.driver", _HEADER + hashlib.sha256(data).digest() + data)
+        store.keep_checked(f"{name}.driver", _HEADER, data)
 
 
 def find(name: str) -> tuple[bool, Callable[..., Any]] | None:
     """The driver that is kept under a name, and whether the function made arrays of recorded numbers by np.zeros; None
     if nothing is kept, or what is kept is damaged or needs what this process does not have."""
-    folder = wanted_folder()
-    try:
-        data = b"" if folder is None else (folder / f"{name}.driver").read_bytes()
-    except OSError:
-        return None
-    start = len(_HEADER)
-    body = data[start + 32 :]
-    if data[:start] != _HEADER or hashlib.sha256(body).digest() != data[start : start + 32]:
+    body = store.checked(f"{name}.driver", _HEADER)
+    if body is None:
         return None
     try:
         said = serialize.loads(body)

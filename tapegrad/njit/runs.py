@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapegrad.adjoint import evaluation
-from tapegrad.errors import DTypeError, IntegerInputError, StructureError, UnsupportedError
+from tapegrad.arguments import in_words, not_floats
+from tapegrad.errors import DTypeError, StructureError, UnsupportedError
 from tapegrad.names import originals
 from tapegrad.njit.advice import refused
 from tapegrad.njit.memory import Tape
@@ -265,12 +266,7 @@ def check_floats(args: Sequence[Any], numbers: Sequence[int]) -> None:
             if not is_real(leaf):
                 if isinstance(leaf, list | dict):
                     continue
-                what = f"an array of {leaf.dtype}" if isinstance(leaf, np.ndarray) else (
-                    "an integer" if isinstance(leaf, int | np.integer) and not isinstance(leaf, bool) else repr(leaf))
-                raise IntegerInputError(
-                    f"argument {n} holds {what}: only floats can be differentiated; convert it with float(...) or "
-                    ".astype(float), or leave it out of argnums"
-                )
+                raise not_floats(n, in_words(leaf))
 
 
 def _leaves(x: Any) -> list[Any]:

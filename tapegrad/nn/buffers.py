@@ -16,10 +16,11 @@ from tapegrad.tape import recording_tape
 class Buffer:
     """Numbers of a module that are no parameters, such as running statistics.
 
-    Assign one to an attribute of a module. Reading the attribute gives an array, which cannot be changed in place;
-    assigning numbers of the same shape to it writes them. No gradient flows through a buffer. In a recorded function
-    reading gives a Value: each replay reads the numbers that the buffer has then, and writes what the function writes.
-    So do the compiled steps of `Training`.
+    Assign one to an attribute of a module. Reading the attribute gives an array that cannot be changed in place, or a
+    number where it has no axes; assigning numbers of the same shape to it writes them, and so does `self.n += 1`, which
+    leaves what was read before as it is. No gradient flows through a buffer. In a recorded function reading gives a
+    Value: each replay reads the numbers that the buffer has then, and writes what the function writes. So do the
+    compiled steps of `Training`.
 
     Buffers are saved with a module's parameters, but they are not among `parameters()`, nor in `flat`, and a derivative
     with respect to the module has none. Copies of a module that a derivative makes share its buffers.
@@ -36,12 +37,12 @@ class Buffer:
     ...     def __init__(self):
     ...         self.calls = Buffer(np.array(0))
     ...     def forward(self, x):
-    ...         self.calls = self.calls + 1
+    ...         self.calls += 1
     ...         return x
     >>> model = Counted()
     >>> y = model(1.0), model(2.0)
     >>> model.calls
-    array(2)
+    np.int64(2)
     """
 
     def __init__(self, data: Any, persistent: bool = True) -> None:

@@ -43,10 +43,12 @@ def one_pass(
             numbers.
 
     If there is an error, the batches before it still count: model and optimiser keep what they learnt.
+
+    Raises IndexRangeError, IntegerInputError or ShapeError for an order that is none, before anything is done.
     """
     learns = order is not None
     optimizer = (optimizer or training.optimizer) if learns else None
-    order = np.arange(samples.count) if order is None else order
+    order = np.arange(samples.count) if order is None else samples.checked(order)
     accumulate = training.accumulate if learns else 1
     if learns and training.drop_last:
         order = order[: len(order) // (batch * accumulate) * batch * accumulate]

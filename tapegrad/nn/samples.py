@@ -11,7 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tapegrad import pytree
-from tapegrad.errors import DTypeError, OperationError, ShapeError, StructureError, UnsupportedError
+from tapegrad.errors import (
+    DTypeError,
+    IndexRangeError,
+    IntegerInputError,
+    OperationError,
+    ShapeError,
+    StructureError,
+    UnsupportedError,
+)
 from tapegrad.value.exact import limit
 from tapegrad.value.numbers import masked
 
@@ -85,6 +93,26 @@ class Samples:
             Table([arrays[i] for i in chosen], bool(chosen) and whole[chosen[0]], self.count, dtype)
             for chosen in (first, second)
         )
+
+    def checked(self, order: Any) -> np.ndarray:
+        """An order of the samples, as compiled code reads rows by it, which asks for no bounds.
+
+        Samples may come again, and some may be missing. Raises ShapeError unless it has one axis, IntegerInputError
+        for what are no whole numbers, IndexRangeError for a number that is none of a sample.
+        """
+        found = np.asarray(order)
+        if found.ndim != 1:
+            raise ShapeError(f"the order of samples must have one axis, this has shape {found.shape}")
+        if found.dtype.kind not in "iu":
+            raise IntegerInputError(f"the order of samples must be whole numbers, not {found.dtype}")
+        bad = np.flatnonzero((found < 0) | (found >= self.count))
+        if bad.size:
+            raise IndexRangeError(
+                f"the order of samples has {found[bad[0]]} at position {bad[0]}; there are samples 0 to "
+                f"{self.count - 1}"
+            )
+        # A copy, since a callback may change what was given.
+        return np.array(found, np.int64)
 
     @property
     def key(self) -> Any:

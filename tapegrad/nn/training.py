@@ -133,7 +133,9 @@ class Training:
     def __getstate__(self) -> dict[str, Any]:
         # The steps are recorded again, and compiled code is found on disk.
         made: dict[str, Any] = {"_steps": {}, "_outputs": {}, "_version": -1}
-        return self.__dict__ | made | {"loss": to_pickle(self.loss, "the loss")}
+        return self.__dict__ | made | {
+            "loss": to_pickle(self.loss, "the loss"), "step": to_pickle(self.step, "the step")
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         function = self.loss if self.step is None else self.step

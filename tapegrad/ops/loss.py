@@ -1,4 +1,4 @@
-"""Softmax cross-entropy with integer labels, fused: one pass forward, one back."""
+"""Rows with one label each: softmax cross-entropy, fused (one pass forward, one back), and the number at the label."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ from tapegrad.ops.arithmetic import chain
 from tapegrad.ops.record import operand_at, params_of_two, result_at
 from tapegrad.ops.reduction import logsumexp
 from tapegrad.ops.selection import where
-from tapegrad.ops.spec import structured
+from tapegrad.ops.spec import BY_NAME, structured
 
 
-def cross_entropy_layout(side, k):
-    # Logits are dense (n, classes); labels are n whole numbers on the tape; the output is n losses.
+def labelled_layout(side, k):
+    # Rows are dense (n, classes); labels are n whole numbers on the tape; the output is n numbers, one for each row.
     p = params_of_two(k)
     return operand_at(side, k, 0), operand_at(side, k, 1), result_at(side, k), side[p], side[p + 1]
 
@@ -59,7 +59,7 @@ def sum_of(e, a, n):
 
 
 def cross_entropy_forward(side, k, v):
-    x, labels, out, n, classes = cross_entropy_layout(side, k)
+    x, labels, out, n, classes = labelled_layout(side, k)
     for i in range(n):
         if not is_label(v[labels + i], classes):
             return False
@@ -77,7 +77,7 @@ def cross_entropy_forward(side, k, v):
 
 
 def cross_entropy_reverse(side, k, v, g):
-    x, labels, out, n, classes = cross_entropy_layout(side, k)
+    x, labels, out, n, classes = labelled_layout(side, k)
     e, together = room(v), ROOM // classes
     for i in range(n):
         a, at = x + i * classes, 0
@@ -102,7 +102,7 @@ def cross_entropy_reverse(side, k, v, g):
 
 
 def cross_entropy_tangent(side, k, v, t):
-    x, labels, out, n, classes = cross_entropy_layout(side, k)
+    x, labels, out, n, classes = labelled_layout(side, k)
     for i in range(n):
         if is_label(v[labels + i], classes):
             a, label = x + i * classes, int(v[labels + i])
@@ -119,12 +119,16 @@ def probabilities(p, x, labels):
     return normalised, labels[:, None] == np.arange(classes)
 
 
-def bad_label(p, x, labels):
-    bad = np.flatnonzero(~((labels >= 0) & (labels < p[1]) & (labels == np.floor(labels))))
-    return None if not bad.size else LabelError(
-        f"cross_entropy: label {float(labels[bad[0]]):.16g} at position {bad[0]}; labels must be whole numbers from 0 "
-        f"to {p[1] - 1}"
-    )
+def bad_label(called):
+    # The rule `refusal` of an operation with labels, which the message calls so.
+    def refusal(p, x, labels):
+        bad = np.flatnonzero(~((labels >= 0) & (labels < p[1]) & (labels == np.floor(labels))))
+        return None if not bad.size else LabelError(
+            f"{called}: label {float(labels[bad[0]]):.16g} at position {bad[0]}; labels must be whole numbers from 0 "
+            f"to {p[1] - 1}"
+        )
+
+    return refusal
 
 
 def cross_entropy_pullback(p, z, gz, x, labels):
@@ -141,17 +145,77 @@ def cross_entropy_pushforward(p, z, operands, tangents):
     return np.sum((t - own) * chances, 1)
 
 
-def cross_entropy_in_lanes(p, lanes, x, labels):
-    # Each row of each lane is a row.
+def rows_of_lanes(p, lanes, x, labels):
+    # The operands for many inputs at once: each row of each lane is a row.
     n, classes = p
     rows = np.broadcast_to(x if x.ndim == 3 else x[:, :, None], (n, classes, lanes)).transpose(0, 2, 1)
-    labels = np.broadcast_to(labels if labels.ndim == 2 else labels[:, None], (n, lanes))
-    return cross_entropy(rows, labels, params=[n * lanes, classes])
+    return rows, np.broadcast_to(labels if labels.ndim == 2 else labels[:, None], (n, lanes))
+
+
+def cross_entropy_in_lanes(p, lanes, x, labels):
+    return cross_entropy(*rows_of_lanes(p, lanes, x, labels), params=[p[0] * lanes, p[1]])
+
+
+def at_labels_forward(side, k, v):
+    x, labels, out, n, classes = labelled_layout(side, k)
+    for i in range(n):
+        if not is_label(v[labels + i], classes):
+            return False
+    for i in range(n):
+        v[out + i] = v[x + i * classes + int(v[labels + i])]
+    return True
+
+
+def at_labels_reverse(side, k, v, g):
+    x, labels, out, n, classes = labelled_layout(side, k)
+    for i in range(n):
+        if is_label(v[labels + i], classes):
+            g[x + i * classes + int(v[labels + i])] += g[out + i]
+
+
+def at_labels_tangent(side, k, v, t):
+    x, labels, out, n, classes = labelled_layout(side, k)
+    for i in range(n):
+        if is_label(v[labels + i], classes):
+            t[out + i] = t[x + i * classes + int(v[labels + i])]
+
+
+def at_labels_pullback(p, z, gz, x, labels):
+    return where(labels[:, None] == np.arange(p[1]), gz[:, None], 0.0), None
+
+
+def at_labels_links(p, x, labels):
+    rows = np.arange(p[0])
+    return [(rows, rows * p[1] + labels.astype(np.int64)), None]
+
+
+def at_labels_in_lanes(p, lanes, x, labels):
+    return BY_NAME["at_labels"](*rows_of_lanes(p, lanes, x, labels), params=[p[0] * lanes, p[1]])
+
+
+def accepts_labels(p):
+    return len(p) == 2 and p[0] >= 0 and p[1] > 0
+
+
+def labelled_views(p):
+    return [((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)
+
+
+def labelled_note(p):
+    return f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]} classes"
 
 
 cross_entropy = structured("cross_entropy", "z_i = ln(sum_j e^(x_ij)) - x_i,label_i", arity=2,
-    accepts=lambda p: len(p) == 2 and p[0] >= 0 and p[1] > 0,
+    accepts=accepts_labels,
     forward=cross_entropy_forward, reverse=cross_entropy_reverse, tangent=cross_entropy_tangent,
-    views=lambda p: ([((p[0], p[1]), (p[1], 1)), ((p[0],), (1,))], (p[0],)), depends="nc,n->n",
+    views=labelled_views, depends="nc,n->n",
     pullback=cross_entropy_pullback, batched=cross_entropy_in_lanes, pushforward=cross_entropy_pushforward,
-    refusal=bad_label, note=lambda p: f"{p[0]:,} {'row' if p[0] == 1 else 'rows'} of {p[1]} classes")
+    refusal=bad_label("cross_entropy"), note=labelled_note)
+
+# What `nll_loss` takes of each row. `gather` would say of a label that is no class which index is out of range, and
+# cannot say of which label it was made.
+at_labels = structured("at_labels", "z_i = x_i,label_i", arity=2, accepts=accepts_labels,
+    forward=at_labels_forward, reverse=at_labels_reverse, tangent=at_labels_tangent, views=labelled_views,
+    depends=at_labels_links, pullback=at_labels_pullback, batched=at_labels_in_lanes,
+    pushforward=lambda p, z, operands, tangents: BY_NAME["at_labels"](tangents[0], operands[1], params=p), moves=1,
+    refusal=bad_label("nll_loss"), note=labelled_note, reads=((False, True), False))

@@ -10,6 +10,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.errors import OperationError, StructureError
+from tapegrad.pickling import to_pickle
 from tapegrad.value import Value
 
 Rate = float | Callable[[int], float]
@@ -56,21 +57,30 @@ class Group:
                 f'the "params" of a group are a module, Values, or patterns of names, not {type(given).__name__}'
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"lr": to_pickle(self.lr, "the learning rate of a group")}
+
     def __repr__(self) -> str:
         what = ", ".join(map(repr, self._patterns))
         if self.handles is not None:
             what = ", ".join(type(x).__name__ for x in self.handles)
         return f"Group({what or 'the rest'})"
 
-    def picker(self, entries: Sequence[Entry]) -> Callable[[Entry], bool]:
-        """Tells of each parameter whether it is in this group.
+    def named(self) -> list[tuple[str, Any]]:
+        """The parameters that it was given by handles, with their names. This walks through modules."""
+        return named_handles(self.handles or ())
+
+    def picker(
+        self, entries: Sequence[Entry], named: Sequence[tuple[str, Any]] | None = None
+    ) -> Callable[[Entry], bool]:
+        """Tells of each parameter whether it is in this group. `named` is what `named()` has found, if that is known.
 
         Raises StructureError for a pattern or a handle to which there is no parameter.
         """
         if self.handles is None and not self._patterns:
             return lambda entry: True
         if self.handles is not None:
-            wanted = {id(value): name for name, value in named_handles(self.handles)}
+            wanted = {id(value): name for name, value in (self.named() if named is None else named)}
             lost = set(wanted) - {id(entry.value) for entry in entries}
             if lost:
                 raise StructureError(
@@ -115,10 +125,14 @@ def place_on_tape(value: Any) -> int:
     return int(value._slot + value._layout_or_scalar().reach[0]) if value.size else -1
 
 
-def runs_of(groups: Sequence[Group], entries: Sequence[Entry], only: set[int] | None = None) -> tuple[Run, ...]:
+def runs_of(
+    groups: Sequence[Group], entries: Sequence[Entry], only: set[int] | None = None,
+    named: Sequence[Sequence[tuple[str, Any]]] | None = None,
+) -> tuple[Run, ...]:  # fmt: skip
     """The runs of parameters that are of one group. Those of no group, and those whose handles are not among `only`, by
-    id, are in no run. Raises StructureError; see `Group.picker`."""
-    pickers = [group.picker(entries) for group in groups]
+    id, are in no run. `named` is what each group was given by handles, if that is known. Raises StructureError; see
+    `Group.picker`."""
+    pickers = [group.picker(entries, None if named is None else named[i]) for i, group in enumerate(groups)]
     runs: list[Run] = []
     at = 0
     for entry in entries:

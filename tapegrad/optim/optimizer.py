@@ -19,7 +19,6 @@ from tapegrad.optim.groups import (
     given_groups,
     handles_of,
     is_module,
-    named_handles,
     place_on_tape,
     runs_of,
 )  # fmt: skip
@@ -120,7 +119,7 @@ class Optimizer(Saved):
     def _check_apart(self) -> None:
         seen: set[int] = set()
         for group in self.groups:
-            for name, value in named_handles(group.handles or ()):
+            for name, value in group.named():
                 _check_wanted(value)
                 if id(value) in seen:
                     raise OperationError(f"the parameter {name or 'given as a Value'!r} is in two groups")
@@ -169,14 +168,16 @@ class Optimizer(Saved):
     def _found(self, nested: Nested, size: int) -> tuple[tuple[Run, ...], Target]:
         whole = (Run(0, size, 0),) if size else ()
         if self._made_with_some:
-            made_with = self._params[0] if self._params is not None else self._given().leaves
+            # To ask groups for their parameters is a walk through the modules, so that is done once.
+            named = [group.named() for group in self.groups]
+            made_with = self._params[0] if self._params is not None else _in_order(named)
             same = len(made_with) == len(nested.leaves) and all(x is y for x, y in zip(made_with, nested.leaves))
             if self._undivided and (same or self._is_all(nested, size)):
                 return whole, ((0, size),) if size else ()
             entries = nested.entries()
             offsets = offsets_among(made_with, entries)
             wanted = {id(entry.value) for entry, offset in zip(entries, offsets) if offset is not None}
-            runs = runs_of(self.groups, entries, wanted)
+            runs = runs_of(self.groups, entries, wanted, named)
             if not wanted and not same:
                 raise StructureError(
                     f"the optimiser was made for other parameters than those of this {type(nested.whole).__name__}, or "
@@ -324,11 +325,9 @@ class Optimizer(Saved):
     def _given(self) -> Nested:
         if self._params is not None:
             return Nested(None, *self._params)
-        values = [value for group in self.groups for _, value in named_handles(group.handles or ())]
+        values = _in_order([group.named() for group in self.groups])
         if not values:
             raise StructureError("this optimiser was made without parameters: call update(params, grads)")
-        # In the order in which a model has them, so that they can be trained by `nn.Training` as well.
-        values.sort(key=place_on_tape)
         return Nested(values)
 
     def _numbers(self) -> np.ndarray | None:
@@ -358,6 +357,12 @@ def _nesting_of(params: Any) -> tuple[list[Any], Any]:
     if not isinstance(params, Value | list | tuple | Mapping) and not is_module(params):
         params = handles
     return pytree.flatten(params, is_module)
+
+
+def _in_order(named: Sequence[Sequence[tuple[str, Any]]]) -> list[Any]:
+    """The parameters of groups in the order in which a model has them, so that they can be trained by `nn.Training` as
+    well."""
+    return sorted((value for group in named for _, value in group), key=place_on_tape)
 
 
 def _check_wanted(value: Value) -> None:

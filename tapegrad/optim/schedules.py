@@ -1,7 +1,8 @@
 """Learning rates over time: plain functions of the number of the step, counted from 0.
 
 A schedule is anything that maps an integer to a rate. Those made here can be put together: `warmup(100, cosine(...))`,
-or `lambda step: 0.5 * other(step)`. They can be pickled, as they are functions of this module with arguments.
+or `lambda step: 0.5 * other(step)`. They can be pickled, as they are functions of this module with arguments; a lambda
+cannot, but a function defined at the top of a module can.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from tapegrad.errors import OperationError
+from tapegrad.pickling import to_pickle
 
 Schedule = Callable[[int], float]
 
@@ -95,7 +98,15 @@ def warmup(steps: int, after: Schedule) -> Schedule:
     [0.2, 0.4, 0.6, 0.8, 0.8, 0.8]
     """
     _positive("steps", steps)
-    return partial(_warmup, steps, after)
+    return _Warmup(_warmup, steps, after)
+
+
+class _Warmup(partial[float]):
+    """What `warmup` returns. The schedule in it may be a function that no other process has."""
+
+    def __reduce__(self) -> Any:
+        steps, after = self.args
+        return warmup, (steps, to_pickle(after, "the schedule after a warm-up"))
 
 
 def _warmup(steps: int, after: Schedule, step: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tapegrad import pytree
 from tapegrad.adjoint import evaluation, matching
-from tapegrad.arguments import Input, Spec, argument_numbers, dtype_of, owners
+from tapegrad.arguments import Input, Spec, argument_numbers, described, dtype_of, not_floats, owners
 from tapegrad.errors import IntegerInputError, ShapeError
 
 
@@ -94,13 +94,8 @@ class Plans:
     def _check_floats(self, numbers: Sequence[int]) -> None:
         for i, leaf in enumerate(self._spec.leaves):
             if self._owner[i] in numbers and not (isinstance(leaf, Input) and leaf.dtype.kind == "f"):
-                what = f"an array of {leaf.dtype}" if isinstance(leaf, Input) else repr(leaf.value)
-                if isinstance(leaf, Input) and leaf.is_integer:
-                    what = "an integer"
-                raise IntegerInputError(
-                    f"argument {self._owner[i]} holds {what}: only floats can be differentiated; convert it with "
-                    "float(...) or .astype(float), or leave it out of argnums"
-                )
+                array = isinstance(leaf, Input) and not leaf.is_integer
+                raise not_floats(self._owner[i], f"an array of {leaf.dtype}" if array else described(leaf))
 
     def in_own_dtypes(self, plan: Plan, derivative: Any) -> Any:
         """A derivative nested as the arguments of a plan, with arrays of the dtypes of the arguments: it may have been

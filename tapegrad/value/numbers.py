@@ -1,4 +1,5 @@
-"""Copies of numbers from a tape, as NumPy arrays that cannot be changed in place: that would not change the tape."""
+"""Numbers of a tape or a buffer, as NumPy arrays that cannot be changed in place: that would not change the tape, or
+would change what others hold."""
 
 from __future__ import annotations
 
@@ -39,11 +40,14 @@ def masked(what: str) -> UnsupportedError:
 
 
 class Numbers(np.ndarray):
-    """A copy of numbers from the tape, read-only, whose in-place operators make new arrays.
+    """Numbers of a tape or of a module's buffer, read-only, whose in-place operators make new arrays.
 
-    So `p.data -= step` assigns a new array to `p.data`, while `p.data[0] = 1.0`, which could not reach the tape,
-    raises.
+    So `p.data -= step` assigns a new array to `p.data`, and `self.mean += step` one to the buffer, while
+    `p.data[0] = 1.0`, which could not reach the tape, raises.
     """
+
+    def __repr__(self) -> str:
+        return repr(self.view(np.ndarray))
 
     def __array_wrap__(self, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Any:
         plain = array.view(np.ndarray)
@@ -72,6 +76,21 @@ class Numbers(np.ndarray):
 
     def __ipow__(self, other: Any) -> Any:  # type: ignore[misc, override]
         return self.view(np.ndarray) ** other
+
+    def __iand__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) & other
+
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) | other
+
+    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) ^ other
+
+    def __ilshift__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) << other
+
+    def __irshift__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self.view(np.ndarray) >> other
 
 
 def numbers(array: np.ndarray) -> Numbers:

@@ -66,6 +66,10 @@ CASES = {
         (lambda x, i: tg.cross_entropy(x, i, reduction="none"), X, np.array([1, 3, 0])),
         (lambda x, i: tg.cross_entropy(x.T, i), X, np.array([1, 2, 0, 1])),
     ],
+    "at_labels": [
+        (lambda x, i: tg.nll_loss(x, i, reduction="none"), X, np.array([1, 3, 0])),
+        (lambda x, i: tg.nll_loss(x.T, i), X, np.array([1, 2, 0, 1])),
+    ],
     "moments": [(lambda x: tg.batch_norm(x), X), (lambda x: tg.batch_norm(x), CUBE)],
     "normalize": [(lambda x, m, w: tg.batch_norm(x, m, np.exp(m), w, m), X, X[1], X[0])],
     "normalize_groups": [

@@ -48,6 +48,16 @@ def test_branches():
     assert space["f"](0.25) == 0.0625 and space["f"](3.0) == 6.0
 
 
+def test_labels_that_are_no_class():
+    x = np.arange(6.0).reshape(2, 3)
+    for loss in (tg.cross_entropy, tg.nll_loss):
+        f = run(tg.record(loss, x, np.array([0, 1])).to_numpy_source("f"))["f"]
+        assert f(x, np.array([2, 0])) == pytest.approx(loss(x, [2, 0]))
+        for bad in (3, -1, 0.5, np.nan):
+            with pytest.raises(IndexError):
+                f(x, np.array([0, bad]))
+
+
 def test_names_that_the_text_uses_itself():
     def f(np_, v3, view):
         return np_ * v3 + view

@@ -1,12 +1,16 @@
 """Convolutions and pooling: values and derivatives against PyTorch and differences, bad input, lanes, machine code."""
 
 import itertools
+import signal
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 
 import tapegrad as tg
+from tapegrad.compiled import interpreted
 from tapegrad.errors import OperationError, ShapeError
 
 torch = pytest.importorskip("torch")
@@ -387,3 +391,28 @@ def test_a_gradient_that_is_nan_in_one_channel_leaves_the_weights_of_others():
         gradient = tg.grad(partial(weighted, tg.conv_transpose, y, q, padding=padding), compile=False)(w)
         assert np.isnan(gradient[:, channel]).any()
         assert np.isfinite(np.delete(gradient, channel, 1)).all()
+
+
+NO_MEMORY = """
+import resource
+import numpy as np
+import tapegrad as tg
+
+# Weights of more than 32 MB: less might be found among what was given back.
+x, w = np.ones((1, 512, 3, 3)), np.ones((1024, 512, 3, 3))
+convolved = tg.record(lambda x, w: np.sum(tg.conv(x, w)), x, w, compile=False)
+assert convolved(x, w) == 1024.0 * 512.0 * 9.0
+with open("/proc/self/statm") as file:
+    now = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (8 << 20),) * 2)
+convolved(x, w)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set as Linux takes it")
+@pytest.mark.skipif(interpreted(), reason="NumPy raises MemoryError where nothing is compiled")
+def test_where_there_is_no_memory_left_it_is_said():
+    """A kernel cannot raise; but it must not write where it was given nothing."""
+    done = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGABRT
+    assert "tapegrad: there is no memory left for what a convolution rearranges" in done.stderr

@@ -62,6 +62,65 @@ def test_eager_calls_write_at_once():
     assert model.steps == 2 and model.steps.dtype == np.int64 and not isinstance(model.mean, tg.Value)
 
 
+@pytest.mark.parametrize("data", [1, 1.0, [1.0, 2.0], [[1, 2]], True])
+def test_operators_in_place_write_what_an_assignment_writes(data):
+    numbers = np.array(data)
+
+    class InPlace(nn.Module):
+        def __init__(self):
+            self.n = nn.Buffer(numbers)
+
+        def forward(self, x):
+            before = self.n
+            if numbers.dtype == bool:
+                self.n = np.logical_not(before)
+            else:
+                self.n += 2
+                self.n *= 3
+                self.n -= before
+            return np.sum(before * x**2)
+
+    def check(call):
+        model, expected = InPlace(), numbers.copy()
+        for _ in range(3):
+            held, inside = model.n, model.buffers()[0]
+            result, was = call(model), expected
+            expected = np.logical_not(was) if was.dtype == bool else (was + 2) * 3 - was
+            assert result == np.sum(was * 4.0), "what was read before is what it was"
+            assert np.array_equal(held, was) and np.array_equal(inside, was)
+            assert np.array_equal(model.n, expected) and model.n.dtype == numbers.dtype
+
+    check(lambda model: model(2.0))
+    for compile in (True, False):
+        both = tg.value_and_grad(lambda x, model: model(x), compile=compile)
+        check(lambda model, both=both: both(2.0, model)[0])
+
+
+def test_truth_values_and_bits_change_in_place_too():
+    model = Average()
+    model.seen, model.bits = nn.Buffer(np.zeros(3, bool)), nn.Buffer(np.array([1, 2, 4]))
+    held = model.seen, model.bits
+    model.seen |= np.array([True, False, True])
+    model.seen ^= np.array([True, True, False])
+    model.seen &= True
+    model.bits <<= 3
+    model.bits >>= 1
+    assert model.seen.tolist() == [False, True, True] and model.bits.tolist() == [4, 8, 16]
+    assert not held[0].any() and held[1].tolist() == [1, 2, 4]
+
+
+def test_no_array_that_was_read_can_be_written():
+    model = Average()
+    for change in (
+        lambda: model.mean.__setitem__(0, 1.0), lambda: np.add(model.mean, 1.0, out=model.mean),
+        lambda: model.mean[1:].fill(1.0), lambda: model.buffers()[0].fill(1.0), lambda: np.copyto(model.mean, 1.0),
+        lambda: model.named_buffers()[0][1].__iadd__(1.0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="read-only"):
+            change()
+    assert not model.mean.any()
+
+
 @pytest.mark.parametrize("compile", [True, False, None])
 def test_each_replay_writes(compile):
     model = Average()

@@ -13,7 +13,15 @@ import pytest
 import tapegrad as tg
 from tapegrad import nn, optim
 from tapegrad.carried import Plan
-from tapegrad.errors import DTypeError, LabelError, NonScalarError, ShapeError, StructureError
+from tapegrad.errors import (
+    DTypeError,
+    IndexRangeError,
+    IntegerInputError,
+    LabelError,
+    NonScalarError,
+    ShapeError,
+    StructureError,
+)
 from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.steps import Step
 from tapegrad.nn.updates import Updates
@@ -56,6 +64,55 @@ OPTIMIZERS = {
     "adam": lambda m: optim.Adam(m, optim.warmup(5, optim.exponential(0.02, 0.9, 10))),
     "adamw": lambda m: optim.AdamW(m, 0.01, weight_decay=0.1),
 }
+
+
+class Wild(np.random.Generator):
+    """A generator whose permutations are not made of the numbers of the samples."""
+
+    def __init__(self, change):
+        super().__init__(np.random.PCG64(0))
+        self.change = change
+
+    def permutation(self, n):
+        return self.change(np.arange(n))
+
+
+ORDERS = [
+    (lambda order: order + 1, IndexRangeError, "has 50 at position 49; there are samples 0 to 49"),
+    (lambda order: order - 3, IndexRangeError, "has -3 at position 0"),
+    (lambda order: np.where(order == 7, 10**9, order).astype(np.uint64), IndexRangeError, "has 10+ at position 7"),
+    (lambda order: order * 1.0, IntegerInputError, "whole numbers, not float64"),
+    (lambda order: order.reshape(-1, 1), ShapeError, r"one axis, this has shape \(50, 1\)"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "said"), ORDERS)
+def test_every_way_in_is_checked_for_rows_that_there_are_not(change, error, said):
+    x, y = data()
+    model = nn.MLP([6, 8, 3], "tanh", seed=1)
+    training = nn.Training(model, optim.Adam(model, 0.01), batch_size=16)
+    ways = [
+        lambda: training.epoch(x, y, rng=Wild(change)),
+        lambda: training.fit((x, y), epochs=1, rng=Wild(change)),
+        lambda: training.find_rate((x, y), rng=Wild(change)),
+        lambda: training.run(training.samples((x, y)), change(np.arange(50))),
+    ]
+    before = model.flat.data.copy()
+    for way in ways if error is not ShapeError else [ways[0], ways[1], ways[3]]:
+        with pytest.raises(error, match=f"order of samples.*{said}"):
+            way()
+    assert np.array_equal(model.flat.data, before) and training.optimizer.steps == 0
+
+
+def test_an_order_may_name_samples_again_and_leave_others_out():
+    x, y = data()
+    order = np.array([3, 3, 49, 0, 3, 7, 7, 12], np.uint8)
+    fast, plain = nn.MLP([6, 8, 3], "tanh", seed=1), nn.MLP([6, 8, 3], "tanh", seed=1)
+    training = nn.Training(fast, optim.Adam(fast, 0.01), batch_size=4)
+    found = training.run(training.samples((x, y)), order)
+    expected = eager_epoch(plain, optim.Adam(plain, 0.01), x, y, order, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(fast.flat.data, plain.flat.data, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("batch", [10, 16, 64])  # even, with a remainder, larger than the data

@@ -8,7 +8,7 @@ import pytest
 
 import tapegrad as tg
 from tapegrad import nn
-from tapegrad.errors import RecordingWarning, UnsupportedError
+from tapegrad.errors import IntegerInputError, RecordingWarning, ShapeError, UnsupportedError
 
 
 def noisy(w, rng):
@@ -175,6 +175,23 @@ def test_branches_draw_alike_or_are_refused():
 def test_what_cannot_be_drawn_again_is_refused(draw, match):
     with pytest.raises(UnsupportedError, match=match):
         tg.grad(lambda w, rng: (draw(rng, w), w * w)[1])(1.0, np.random.default_rng(0))
+
+
+def test_a_generator_among_what_is_differentiated():
+    def f(w, options):
+        return np.sum(tg.dropout(w, 0.5, options["rng"])) * options["scale"]
+
+    w, advice = np.ones(6), r"pass the generator as an argument of its own, as in tg.grad\(f\)\(w, rng\)"
+    options = lambda seed: {"rng": np.random.default_rng(seed), "scale": 2.0}
+    apart = tg.grad(lambda w, rng: 2.0 * np.sum(tg.dropout(w, 0.5, rng)))
+    assert np.array_equal(tg.grad(f)(w, options(0)), apart(w, np.random.default_rng(0)))
+    recording = tg.record(f, w, options(0))
+    for gradient in (tg.grad(f, argnums=1), tg.hessian(f, argnums=1), lambda *xs: recording.grad(*xs, argnums=1),
+                     lambda *xs: tg.grad(lambda w, o: tg.grad(f, argnums=1)(w, o)["scale"])(*xs)):  # fmt: skip
+        with pytest.raises(IntegerInputError, match=f"argument 1 holds a random generator: .*{advice}"):
+            gradient(w, options(0))
+    with pytest.raises(ShapeError, match="argument 1: recorded with a random generator, called with an integer"):
+        recording(w, {"rng": 0, "scale": 2.0})
 
 
 def test_what_looks_at_the_program_is_refused(tmp_path):

@@ -160,6 +160,7 @@ STRUCTURED = {
     "matmul": (lambda x: x @ x.T, (X,), {0: 2, 1: 2**31, 2: 40, 3: -1, 4: 2**41, 5: 2, 6: 3, 9: 2**31}),
     "affine": (lambda x, b: affine(x.T, x, b), (X, V), {0: 2, 1: 40, 2: -1, 3: 2**40, 6: 1}),
     "cross_entropy": (tg.cross_entropy, (X, np.array([0, 1, 2])), {0: 4, 1: 0}),
+    "at_labels": (tg.nll_loss, (X, np.array([0, 1, 2])), {0: 4, 1: 0}),
     "moments": (tg.batch_norm, (X,), {0: 2, 1: 0, 2: -1, 3: 2**62, 4: 0}),
     "normalize": (tg.batch_norm, (X,), {0: 2, 1: 0, 2: -1, 3: 2**62, 4: 0, 5: 2}),
     "normalize_groups": (lambda x: tg.layer_norm(x, 4), (X,), {0: 2, 1: 0, 2: -1, 3: 2**62}),

@@ -266,7 +266,7 @@ def test_derivatives_with_respect_to_integers_are_refused():
         tg.jacobian(f, argnums=(0, 1))(2.0, 3)
     with pytest.raises(IntegerInputError, match="integers"):
         tg.jvp(f, (2.0, 3), (1.0, 1.0))
-    with pytest.raises(IntegerInputError, match="argument 1 holds 3"):
+    with pytest.raises(IntegerInputError, match="argument 1 holds an integer"):
         tg.grad(lambda x: tg.grad(f, argnums=1)(x, 3))(2.0)
     with pytest.raises(IntegerInputError, match="integers"):
         tg.grad(lambda x, n: tg.grad(f, argnums=1)(x, n))(2.0, 3)
