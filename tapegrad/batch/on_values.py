@@ -18,6 +18,7 @@ from tapegrad import pytree
 from tapegrad.batch import axes as axes_of
 from tapegrad.batch.programs import guards_of
 from tapegrad.batch.writing import write_lanes
+from tapegrad.carried import nothing_is_written
 from tapegrad.errors import DTypeError, OuterValueError, ShapeError, StructureError, TapeMismatchError
 from tapegrad.functions import stack
 from tapegrad.program import Program, write
@@ -50,7 +51,8 @@ def batch_on_values(
         groups = _groups(branches_of(recording), [lane(i, numbers) for i in range(total)])
     except _NEEDS_TAPE:
         # It uses Values of this tape from around it: it is called for each lane, with Values.
-        called = [pytree.flatten(f(*pytree.unflatten(structure, lane(i, leaves)))) for i in range(total)]
+        with nothing_is_written():
+            called = [pytree.flatten(f(*pytree.unflatten(structure, lane(i, leaves)))) for i in range(total)]
         return _joined(called, out_axes)
     parts = []
     for program, _ in groups:

@@ -15,6 +15,7 @@ from tapegrad.carried.carrier import (
     note_marks,
     note_mode,
     note_own_mode,
+    nothing_is_written,
     read,
     write,
 )
@@ -22,6 +23,6 @@ from tapegrad.carried.generator import RecordedGenerator, generators_in, is_gene
 
 __all__ = [
     "Call", "Carrier", "Cell", "RecordedGenerator", "NeedsCarrierError", "Plan", "UnplannedError", "carrier_of_models",
-    "generators_in", "is_generator", "note_marks", "note_mode", "note_own_mode", "read", "with_stand_ins",
-    "write",
+    "generators_in", "is_generator", "note_marks", "note_mode", "note_own_mode", "nothing_is_written", "read",
+    "with_stand_ins", "write",
 ]  # fmt: skip

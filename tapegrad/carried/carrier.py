@@ -263,9 +263,22 @@ class Carrier:
 
 class _Current(threading.local):
     carrier: Carrier | None = None
+    # Whether nothing may be written or drawn, as nobody could tell how often.
+    refuses = False
 
 
 _current = _Current()
+
+
+@contextmanager
+def nothing_is_written() -> Iterator[None]:
+    """Within the block what writes buffers or draws numbers raises NeedsCarrierError, outside of recordings too."""
+    before = _current.refuses
+    _current.refuses = True
+    try:
+        yield
+    finally:
+        _current.refuses = before
 
 
 def carrier_here(what: str, again: bool = False) -> Carrier | None:
@@ -275,9 +288,10 @@ def carrier_here(what: str, again: bool = False) -> Carrier | None:
     NeedsCarrierError where something is recorded without a carrier.
     """
     carrier, tape = _current.carrier, recording_tape()
-    if carrier is not None and carrier.tape is tape and (again or ambient.guarded is None):
+    refuses = _current.refuses and not again
+    if carrier is not None and carrier.tape is tape and (again or ambient.guarded is None) and not refuses:
         return carrier
-    if tape is None:
+    if tape is None and not refuses:
         return None
     raise NeedsCarrierError(
         f"{what} inside a function that is recorded where such numbers would be drawn or read once and for all, as in "

@@ -205,6 +205,21 @@ class Centred(nn.Module):
         return x - self.mean
 
 
+@pytest.mark.parametrize("given", ["the module", "a function of it", "with a gradient"])
+def test_lanes_do_not_write(given):
+    """Nobody could tell how often."""
+    model, x = nn.Sequential(nn.Linear(3, 2, rng=0), nn.BatchNorm1d(2)), np.stack([X, 2.0 * X])
+    f = {
+        "the module": tg.vmap(model), "a function of it": tg.vmap(lambda x: model(x)),
+        "with a gradient": tg.grad(lambda x: np.sum(tg.vmap(model)(x) ** 2)),
+    }[given]  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"BatchNorm1d.running_mean is written .*tg.vmap.* call model.eval\(\)"):
+        f(x)
+    assert int(model[1].num_batches_tracked) == 0
+    model.eval()
+    assert f(x).shape == ((2, 8, 2) if given != "with a gradient" else x.shape)
+
+
 def test_a_mode_changed_by_another_thread_while_recording_is_an_error():
     """The recording would be neither of the one mode nor of the other."""
     model = Centred()
