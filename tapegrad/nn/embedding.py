@@ -10,6 +10,7 @@ from tapegrad.calls import stop_gradient
 from tapegrad.errors import IndexRangeError, IntegerInputError, OperationError
 from tapegrad.functions.indexing import take
 from tapegrad.nn.calls import called
+from tapegrad.nn.counts import counted
 from tapegrad.nn.init import Rng
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
@@ -47,8 +48,8 @@ class Embedding(Module):
         rng: Rng = None,
         dtype: Any = np.float64,
     ) -> None:
-        if num_embeddings < 1 or embedding_dim < 1:
-            raise OperationError(f"an Embedding needs positive sizes, not {num_embeddings} and {embedding_dim}")
+        num_embeddings = counted(num_embeddings, "Embedding: num_embeddings")
+        embedding_dim = counted(embedding_dim, "Embedding: embedding_dim")
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise OperationError(f"padding_idx must be {-num_embeddings} to {num_embeddings - 1}, not {padding_idx}")
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim

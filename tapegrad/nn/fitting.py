@@ -12,9 +12,10 @@ import numpy as np
 from tapegrad.errors import NonFiniteError, StructureError
 from tapegrad.nn.callbacks import Callback, Progress, callbacks_of
 from tapegrad.nn.checkpoints import read_training
+from tapegrad.nn.counts import counted
 from tapegrad.nn.history import History
 from tapegrad.nn.passes import Fault
-from tapegrad.nn.samples import Samples, counted
+from tapegrad.nn.samples import Samples
 
 
 class Stop(Exception):

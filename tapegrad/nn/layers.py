@@ -13,6 +13,7 @@ from tapegrad.functions.products import affine
 from tapegrad.nn.activations import SUITABLE_INIT, activation
 from tapegrad.nn.calls import as_floats, called
 from tapegrad.nn.containers import Sequential
+from tapegrad.nn.counts import counted
 from tapegrad.nn.init import INITIALIZERS, Rng
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
@@ -53,6 +54,7 @@ class Linear(Module):
     ) -> None:
         if init not in INITIALIZERS:
             raise OperationError(f"there is no init {init!r}; there are {', '.join(sorted(INITIALIZERS))}")
+        n_in, n_out = counted(n_in, "Linear: n_in", 0), counted(n_out, "Linear: n_out", 0)
         self.n_in, self.n_out = n_in, n_out
         self.weight = Parameter(INITIALIZERS[init](n_in, n_out, rng, dtype))
         self.bias = Parameter(np.zeros(n_out, dtype)) if bias else None
@@ -105,8 +107,8 @@ class MLP(Sequential):
         seed: Rng = 0,
         dtype: Any = np.float64,
     ) -> None:
-        if len(sizes) < 2 or any(n < 1 for n in sizes):
-            raise OperationError(f"an MLP needs two or more positive sizes, input first, not {list(sizes)}")
+        if not np.iterable(sizes) or len(sizes) < 2 or any(n < 1 for n in sizes):
+            raise OperationError(f"an MLP needs a list of two or more positive sizes, input first, not {sizes!r}")
         rng = np.random.default_rng(seed)
         between = _activation(activation)
         init = init or SUITABLE_INIT[activation]

@@ -11,6 +11,7 @@ from tapegrad.errors import OperationError, ShapeError
 from tapegrad.functions.normalization import batch_norm, group_norm, layer_norm
 from tapegrad.nn.buffers import Buffer
 from tapegrad.nn.calls import called
+from tapegrad.nn.counts import counted
 from tapegrad.nn.module import Module
 from tapegrad.nn.parameter import Parameter
 
@@ -24,8 +25,7 @@ class _BatchNorm(Module):
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
         track_running_stats: bool = True, *, dtype: Any = np.float64,
     ) -> None:  # fmt: skip
-        if num_features < 1:
-            raise OperationError(f"{type(self).__name__}: num_features must be positive, not {num_features!r}")
+        num_features = counted(num_features, f"{type(self).__name__}: num_features")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features, dtype)) if affine else None

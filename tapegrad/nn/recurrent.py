@@ -12,6 +12,7 @@ from tapegrad.functions.products import affine
 from tapegrad.functions.recurrence import gru_steps, lstm_steps, rnn_steps
 from tapegrad.functions.registry import holds_value
 from tapegrad.nn.calls import as_floats, called
+from tapegrad.nn.counts import counted
 from tapegrad.nn.dropout import Dropout
 from tapegrad.nn.init import Rng
 from tapegrad.nn.module import Module
@@ -28,8 +29,7 @@ def _uniform(rng: np.random.Generator, shape: tuple[int, ...], hidden: int, dtyp
 
 def _positive(**sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1:
-            raise OperationError(f"{name} must be positive, not {size!r}")
+        counted(size, name)
 
 
 def _kind(nonlinearity: str) -> str:

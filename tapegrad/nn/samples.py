@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,7 +14,6 @@ from tapegrad.errors import (
     DTypeError,
     IndexRangeError,
     IntegerInputError,
-    OperationError,
     ShapeError,
     StructureError,
     UnsupportedError,
@@ -143,17 +141,6 @@ def _parts(columns: _Columns, batch: Any) -> list[Any]:
         found.append(part != 0 if is_truth else part)
         at = end
     return found
-
-
-def counted(n: Any, what: str, least: int = 1) -> int:
-    """How many. Raises OperationError for what is no whole number, or too few."""
-    try:
-        number = operator.index(n)
-    except TypeError:
-        raise OperationError(f"{what} must be a whole number, not {n!r}") from None
-    if number < least:
-        raise OperationError(f"{what} must be {'positive' if least else '0 or more'}, not {n!r}")
-    return number
 
 
 def here(given: Any, name: str) -> np.ndarray:

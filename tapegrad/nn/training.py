@@ -12,6 +12,7 @@ from tapegrad.errors import OperationError, ShapeError, StructureError
 from tapegrad.nn.buffers import in_mode, modes_of
 from tapegrad.nn.callbacks import Callback
 from tapegrad.nn.checkpoints import read_training, write_training
+from tapegrad.nn.counts import counted
 from tapegrad.nn.fitting import fit
 from tapegrad.nn.history import History
 from tapegrad.nn.losses import LOSSES
@@ -19,7 +20,7 @@ from tapegrad.nn.module import Module, structure_version
 from tapegrad.nn.parameter import constant_models
 from tapegrad.nn.passes import one_pass
 from tapegrad.nn.rates import Rates, find_rate
-from tapegrad.nn.samples import Samples, Table, counted, here
+from tapegrad.nn.samples import Samples, Table, here
 from tapegrad.nn.steps import Step
 from tapegrad.optim.optimizer import Optimizer
 from tapegrad.pickling import to_pickle
