@@ -155,6 +155,7 @@ class Reach:
         elif _top(type(x).__module__) == _OURS:
             if getattr(type(x), "read_by_recordings", False):
                 self._own_attributes(name, x)
+                self._what_is_called(name, x)
                 return
             # Our own objects hold functions of users. They say which of them are recorded, if not all are.
             functions = [y for y in getattr(x, "__dict__", {}).values() if callable(y)]
@@ -165,6 +166,8 @@ class Reach:
                 self._bind(_ATTRIBUTE, x, key, getattr(x, key), f"{name}.{key}")
                 self._visit(f"{name}.{key}", getattr(x, key))
         else:
+            if getattr(type(x), "read_by_recordings", False):
+                self._what_is_called(name, x)
             self._objects.append((name, x))
             self._visit(name, type(x))
 
@@ -207,6 +210,16 @@ class Reach:
             if not key.startswith("_"):
                 self._bind(_ITEM, own, key, found, f"{name}.{key}")
                 self._visit(f"{name}.{key}", found)
+
+    def _what_is_called(self, name: str, x: Any) -> None:
+        """Bind the class of a layer, and the method that calls go to, in the place of which it may get another."""
+        own, method = vars(x), type(x).called_by_recordings
+        self._bind(_ATTRIBUTE, x, "__class__", type(x), f"the class of {name}")
+        if method in own:
+            self._bind(_ITEM, own, method, own[method], f"{name}.{method}")
+            self._visit(f"{name}.{method}", own[method])
+        else:
+            self._bind(_PRESENT, own, method, False, f"{name}.{method}")
 
     def _collection(self, name: str, x: Any) -> None:
         elements = list(x.values()) if isinstance(x, dict) else list(x)

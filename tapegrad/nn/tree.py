@@ -26,6 +26,8 @@ class Tree:
 
     # What stands in its attributes decides what it computes: see `captures.reach`.
     read_by_recordings = True
+    # And whether this one of its methods, or its class, has been replaced.
+    called_by_recordings = "forward"
 
     # The attribute whose parts are named without it: "0.weight" in a `Sequential`, not "modules.0.weight".
     _unnamed: str | None = None

@@ -153,3 +153,38 @@ def test_layers_that_are_put_into_a_captured_container_are_followed():
     assert f(p)[0] == 3.0
     model.append(nn.Tanh())
     assert f(p)[0] == pytest.approx(np.tanh(3.0), rel=1e-15)
+
+
+class Tripled(nn.Linear):
+    def forward(self, x):
+        return 3.0 * super().forward(x)
+
+
+@pytest.mark.parametrize("way", ["call_with", "bound", "a loss"])
+@pytest.mark.parametrize("replaced", ["forward", "class", "forward of a layer inside"])
+def test_a_forward_that_is_replaced_is_noticed(way, replaced):
+    x, layer = np.ones((2, 3)), nn.Linear(3, 2, rng=0)
+    model = nn.Sequential(layer) if "inside" in replaced else layer
+
+    def bound(flat):
+        with model.bound(flat):
+            return np.sum(model(x))
+
+    f = {
+        "call_with": lambda flat: np.sum(model.call_with(flat, x)), "bound": bound,
+        "a loss": lambda flat: np.sum(model(x) * flat[0]),
+    }[way]  # fmt: skip
+    flat, gradient = np.array(model.flat.data) + 1.0, tg.grad(f)
+
+    def numbers():
+        # A Value where the model's own parameters are Values from around the function.
+        found = gradient(flat)
+        return np.array(found.data if isinstance(found, tg.Value) else found)
+
+    before = numbers()
+    if replaced == "class":
+        layer.__class__ = Tripled
+    else:
+        plain = layer.forward
+        layer.forward = lambda x: 3.0 * plain(x)
+    np.testing.assert_allclose(numbers(), 3.0 * before, rtol=1e-12)
