@@ -115,8 +115,9 @@ class Captures:
             self._look()
         return token
 
-    def watch(self, call: Callable[..., Any], *args: Any) -> Any:
-        """The result of a call in which the function is recorded."""
+    def watch(self, call: Callable[..., Any], *args: Any, is_called: bool = True) -> Any:
+        """The result of a call in which the function is recorded, or one that follows from its recordings: then the
+        function is not called."""
         if self._stale:
             self._look()
         before = drawing.states(self._generators, self._names_random)
@@ -127,7 +128,7 @@ class Captures:
                 f"{self.name} draws random numbers, and replays use those that were drawn when it was recorded. Draw "
                 "them outside and pass them as arguments"
             )
-        self._leave_own()
+        self._leave_own(is_called)
         return result
 
     def _look(self) -> None:
@@ -228,15 +229,16 @@ class Captures:
         # Whoever still has the old function is told to look more closely.
         self._scope["due"] = -math.inf
 
-    def _leave_own(self) -> None:
+    def _leave_own(self, is_called: bool) -> None:
         """What the function changed itself is no reason to record it again; if it does so each time, it is its own."""
         own = self._changed_bindings()
         if self._contents:
             self._look_at(_AT_ONCE)
         changed = [watched for watched in self._contents if watched.changed]
         found = {binding.place for binding in own} | {id(watched.of) for watched in changed}
-        # Twice in succession: another thread may have changed something while the function was recorded.
-        self._own = Counter({place: n for place, n in self._own.items() if n >= 2 or place in found})
+        if is_called:
+            # Twice in succession: another thread may have changed something while the function was recorded.
+            self._own = Counter({place: n for place, n in self._own.items() if n >= 2 or place in found})
         if found:
             self._own.update(found)
             # The counts go by identity, which another object may take over when this one is gone.

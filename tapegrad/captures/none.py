@@ -22,6 +22,6 @@ class NoCaptures(Captures):
         """As `current`."""
         return self.token
 
-    def watch(self, call: Callable[..., Any], *args: Any) -> Any:
+    def watch(self, call: Callable[..., Any], *args: Any, is_called: bool = True) -> Any:
         """The result of a call."""
         return call(*args)

@@ -100,7 +100,8 @@ class Branches:
             isinstance(leaf, Input) and leaf.dtype.kind == "f" and (argnums is None or self.owner[i] in argnums)
             for i, leaf in enumerate(spec.leaves)
         ]
-        self.captures = captures or self._captures()
+        # A function that comes with captures is written from recordings of another, whose captures they are.
+        self._is_called, self.captures = captures is None, captures or self._captures()
         self._forget = forget
         self.recorded = 0
         self._warned: set[str] = set()
@@ -182,7 +183,8 @@ class Branches:
                 else:
                     arguments.append(put_leaf(tape, np.asarray(x), wanted))
             try:
-                result = self.captures.watch(_recorded, self.f, *pytree.unflatten(self.spec.structure, arguments))
+                given = pytree.unflatten(self.spec.structure, arguments)
+                result = self.captures.watch(_recorded, self.f, *given, is_called=self._is_called)
             except Exception:
                 if not tape.too_narrow:
                     raise
