@@ -134,7 +134,7 @@ def buffers_of(module: Any) -> list[tuple[str, Buffer]]:
     """All buffers of a module and of those in it, each once, with their names."""
     found: dict[int, tuple[str, Buffer]] = {}
     for prefix, part in walk(module):
-        for name, x in vars(part).items():
+        for name, x in vars(part).copy().items():
             if isinstance(x, Buffer):
                 found.setdefault(id(x), (prefix + name, x))
     return list(found.values())

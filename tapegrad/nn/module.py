@@ -118,7 +118,7 @@ class Module(HasState, Tree):
             raise
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in NOTES}
+        return {name: value for name, value in vars(self).copy().items() if name not in NOTES}
 
     # Attributes
 

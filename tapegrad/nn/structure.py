@@ -40,7 +40,7 @@ def _copy(module: Any, made: dict[int, Any]) -> Any:
     if id(module) in made or type(module) not in _kinds:
         return made.get(id(module), module)
     copy = made[id(module)] = object.__new__(type(module))
-    for name, value in vars(module).items():
+    for name, value in vars(module).copy().items():
         if name not in NOTES:
             object.__setattr__(copy, name, replaced(value, made, lambda x: _copy(x, made)))
     object.__setattr__(copy, "_made_on", recording_tape())

@@ -35,7 +35,8 @@ class Tree:
     def _parts(self) -> Iterator[tuple[str, Any]]:
         # The parameters and modules in its attributes, but not those inside of these modules. Parameters that are
         # attributes themselves come first, as in PyTorch.
-        own = vars(self)
+        # A copy, as another thread that is the first to call it may add its notes.
+        own = vars(self).copy()
         yield from ((name, value) for name, value in own.items() if isinstance(value, Parameter))
         for name, value in own.items():
             if not isinstance(value, Parameter) and name not in NOTES:
@@ -140,7 +141,7 @@ class Marks:
         self._met[id(x)] = len(self._met), x
         if isinstance(x, Tree | list | tuple | dict):
             of_module = isinstance(x, Tree)
-            items: Any = {key: x for key, x in vars(x).items() if key not in _UNMARKED} if of_module else x
+            items: Any = {key: x for key, x in vars(x).copy().items() if key not in _UNMARKED} if of_module else x
             self._found.append((name, type(x), id(x) if of_module else None, len(items)))
             for key, item in _items(items):
                 self._note(key, item)
