@@ -446,8 +446,7 @@ def test_an_interrupt_comes_soon_and_what_was_learnt_is_kept():
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
             training.epoch(x, y, rng=1)
-        # A fifth of a second on an idle machine; tests run side by side.
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 1.5
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
